@@ -11,7 +11,6 @@ import asyncpg
 import pytest
 from fleet.jobs.v1 import events_pb2 as pb
 
-from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.errors import ServerStopping
 from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation
 from jobs_grpc.server.app import AppOptions
@@ -26,7 +25,7 @@ from tests.support.event_rows import queue_event, store_events
 from tests.support.failures import expect_error
 from tests.support.server import Server, running_server
 from tests.support.waiting import wait_until_true
-from tests.support.watch_hubs import set_poll_interval
+from tests.support.watch_hubs import polling_server
 from tests.support.world import World
 
 MIB = 1024 * 1024
@@ -36,21 +35,13 @@ Responses = AsyncGenerator[pb.WatchEventsResponse, None]
 
 @pytest.fixture(scope="module")
 async def server(database: Database) -> AsyncIterator[Server]:
-    """A server that polls often."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        set_poll_interval(monkeypatch, event_stream, 0.05)
-        async with running_server(database.request_dsn) as running:
-            yield running
+    async with polling_server(database, event_stream) as running:
+        yield running
 
 
 @dataclass(frozen=True)
 class Log(World):
     """The event log of the test's tenant."""
-
-    @property
-    def events(self) -> Events:
-        """A caller of EventService."""
-        return self.server.events(self.tenant)
 
     async def store(self, count: int, **fields: Any) -> int:
         """Add events; return the last position."""
@@ -85,11 +76,11 @@ async def job_ids(responses: Responses, count: int) -> list[str]:
 
 async def test_stream_sends_the_events_of_calls(log: Log) -> None:
     await log.add_devices(["pump"])
-    await log.operator.create(job_id="before", target_all=True)
+    await log.create("before")
 
     async with aclosing(log.events.watch()) as responses:
         first = await anext(responses)
-        await log.operator.create(job_id="j", target_all=True)
+        await log.create()
         second = await anext(responses)
         await log.operator.pause("j", reason="error rate")
         third = await anext(responses)
@@ -171,14 +162,11 @@ async def test_other_tenants_events_are_not_sent(log: Log) -> None:
         assert [event.job_id for event in (await anext(others)).events] == ["theirs"]
 
 
-async def test_event_of_the_same_server_is_sent_before_the_next_poll(
-    log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_own_event_is_sent_before_the_poll(log: Log) -> None:
     await log.add_devices(["pump"])
-    await log.operator.create(job_id="j", target_all=True)
-    set_poll_interval(monkeypatch, event_stream, 3600)
+    await log.create()
     async with (
-        running_server(log.database.request_dsn) as server,
+        polling_server(log.database, event_stream, 3600) as server,
         opened(server.events(log.tenant)) as responses,
     ):
         operator = server.operator(log.tenant)
@@ -238,24 +226,22 @@ async def test_position_of_a_database_that_was_restored_is_unknown(log: Log) -> 
 
 async def test_stream_continues_when_database_sessions_are_terminated(log: Log) -> None:
     async with opened(log.events) as responses:
-        await log.database.owner.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = $1"
-            " AND datname = current_database()",
-            RequestRole.from_dsn(log.database.request_dsn).name,
-        )
+        await log.database.terminate_request_sessions()
         await log.queue()
 
         assert await job_ids(responses, 1) == ["j"]
 
 
 async def test_stream_ends_with_server_stopping_when_the_server_stops(log: Log) -> None:
-    async with running_server(log.database.request_dsn, JOBS_SHUTDOWN_GRACE="600") as server:
-        events = server.events(log.tenant)
-        async with opened(events) as one, opened(events, job_id="j") as two:
-            server.app.stopping.set()
+    async with (
+        log.on_another_server(JOBS_SHUTDOWN_GRACE="600") as other,
+        opened(other.events) as one,
+        opened(other.events, job_id="j") as two,
+    ):
+        other.server.app.stopping.set()
 
-            for responses in (one, two):
-                await expect_error("SERVER_STOPPING", anext(responses))
+        for responses in (one, two):
+            await expect_error("SERVER_STOPPING", anext(responses))
 
 
 async def test_idle_stream_sends_its_position_as_a_heartbeat(log: Log) -> None:
@@ -342,9 +328,7 @@ async def test_slow_client_holds_bounded_memory_and_misses_nothing(log: Log) -> 
     assert memory.held == 0
 
 
-async def test_stream_reads_the_database_when_the_reader_of_its_tenant_has_an_internal_error(
-    log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_streams_survive_an_internal_error(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     append, errors = RecentEvents.append, [RuntimeError("a test")]
 
     def fail_once(recent: RecentEvents, page: EventPage, reservation: Reservation) -> None:

@@ -10,7 +10,6 @@ from unittest.mock import AsyncMock
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.errors import ServerStopping
 from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation
 from jobs_grpc.services import job_watch as watch_module
@@ -18,9 +17,9 @@ from jobs_grpc.services.job_watch import JobWatch
 from tests.support.callers import Device, Operator
 from tests.support.database import Database, shared_store
 from tests.support.failures import expect_error
-from tests.support.server import Server, running_server
+from tests.support.server import Server
 from tests.support.waiting import wait_until, wait_until_true
-from tests.support.watch_hubs import set_poll_interval
+from tests.support.watch_hubs import polling_server
 from tests.support.world import World
 
 MIB = 1024 * 1024
@@ -33,18 +32,15 @@ async def pause(_: str) -> None:
 
 @pytest.fixture(scope="module")
 async def server(database: Database) -> AsyncIterator[Server]:
-    """A server that polls often."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        set_poll_interval(monkeypatch, watch_module, 0.05)
-        async with running_server(database.request_dsn) as running:
-            yield running
+    async with polling_server(database, watch_module) as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)
 async def device(world: World) -> Device:
     """The only device of the test's tenant, with a QUEUED execution of job "j"."""
     await world.add_devices(["pump"])
-    await world.operator.create(job_id="j", target_all=True, document_params={"n": 1})
+    await world.create(document_params={"n": 1})
     return world.device("pump")
 
 
@@ -65,22 +61,7 @@ async def wait_until_bytes_are_awaited(memory: MemoryLimit) -> None:
     await wait_until_true(lambda: memory.waiting > 0)
 
 
-async def test_watch_sends_pause_and_resume(operator: Operator, device: Device) -> None:
-    jobs = operator.watch()
-    await anext(jobs)
-
-    await operator.pause("j", reason="error rate")
-    paused = await anext(jobs)
-    await operator.resume("j")
-    resumed = await anext(jobs)
-
-    assert (paused.status, paused.pause.reason) == (pb.Job.PAUSED, "error rate")
-    assert (resumed.status, resumed.HasField("pause")) == (pb.Job.IN_PROGRESS, False)
-
-
-async def test_watch_sends_changes_until_the_job_completes(
-    operator: Operator, device: Device
-) -> None:
+async def test_watch_sends_changes_until_the_job_ends(operator: Operator, device: Device) -> None:
     jobs = operator.watch()
 
     first = await anext(jobs)
@@ -101,17 +82,16 @@ async def test_watch_sends_changes_until_the_job_completes(
 async def test_watch_sends_what_the_failure_criteria_count(world: World) -> None:
     await world.add_devices(["valve"])
     criterion = pb.FailureCriterion(percent=100, basis=pb.FailureCriterion.TARGETED)
-    await world.operator.create(job_id="k", target_all=True, failure_criteria=[criterion])
+    await world.create("k", failure_criteria=[criterion])
     jobs = world.operator.watch("k")
     first = await anext(jobs)
 
     await world.device("valve").update("k", "FAILED")
     second = await anext(jobs)
 
-    state = pb.CriterionState(failure_count=0, basis_count=2, threshold=2)
-    assert list(first.criterion_states) == [state]
-    state.failure_count = 1
-    assert list(second.criterion_states) == [state]
+    for job, failures in ((first, 0), (second, 1)):
+        state = pb.CriterionState(failure_count=failures, basis_count=2, threshold=2)
+        assert list(job.criterion_states) == [state]
 
 
 async def test_watch_sends_a_finished_job_once(operator: Operator) -> None:
@@ -137,21 +117,17 @@ async def test_watch_continues_when_database_sessions_are_terminated(world: Worl
     jobs = world.operator.watch()
     await anext(jobs)
 
-    await world.database.owner.execute(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = $1"
-        " AND datname = current_database()",
-        RequestRole.from_dsn(world.database.request_dsn).name,
-    )
+    await world.database.terminate_request_sessions()
     await world.database.set_status(world.tenant, "j", "pump", "IN_PROGRESS")
 
     assert (await anext(jobs)).execution_counts == pb.ExecutionCounts(in_progress=1)
 
 
 async def test_watch_ends_with_server_stopping_when_the_server_stops(world: World) -> None:
-    async with running_server(world.database.request_dsn, JOBS_SHUTDOWN_GRACE="600") as server:
-        jobs = server.operator(world.tenant).watch()
+    async with world.on_another_server(JOBS_SHUTDOWN_GRACE="600") as other:
+        jobs = other.operator.watch()
         await anext(jobs)
-        server.app.stopping.set()
+        other.server.app.stopping.set()
 
         await expect_error("SERVER_STOPPING", anext(jobs))
 
@@ -179,20 +155,20 @@ async def test_watch_is_logged_as_canceled_when_the_client_cancels(
     assert "canceled because the server is stopping" not in caplog.text
 
 
-async def test_write_of_the_same_server_is_sent_before_the_next_poll(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    set_poll_interval(monkeypatch, watch_module, 3600)
-    async with running_server(world.database.request_dsn) as server:
+async def test_own_write_is_sent_before_poll(world: World) -> None:
+    async with polling_server(world.database, watch_module, 3600) as server:
         operator = server.operator(world.tenant)
         jobs = operator.watch()
         await anext(jobs)
 
-        await operator.pause("j")
-        assert (await anext(jobs)).status == pb.Job.PAUSED
+        await operator.pause("j", reason="error rate")
+        paused = await anext(jobs)
         await operator.resume("j")
-        assert (await anext(jobs)).status == pb.Job.IN_PROGRESS
+        resumed = await anext(jobs)
         await jobs.aclose()
+
+    assert (paused.status, paused.pause.reason) == (pb.Job.PAUSED, "error rate")
+    assert (resumed.status, resumed.HasField("pause")) == (pb.Job.IN_PROGRESS, False)
 
 
 async def test_watch_that_waits_for_bytes_ends_when_the_server_stops(world: World) -> None:
@@ -259,9 +235,7 @@ async def test_calls_run_while_large_states_are_converted(world: World) -> None:
     tenants: list[str] = []
     names = [f"large-{n}" for n in range(4)]
     for name in names:
-        await world.operator.create(
-            job_id=name, target_all=True, document_params={"a": name + "x" * 20_000}
-        )
+        await world.create(name, document_params={"a": name + "x" * 20_000})
 
     async def count_pause(tenant_id: str) -> None:
         tenants.append(tenant_id)

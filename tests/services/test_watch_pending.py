@@ -12,7 +12,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from jobs_grpc.limits.memory_limit import MemoryLimit
 from jobs_grpc.services import execution_watch
 from jobs_grpc.services.execution_watch import ExecutionWatch
-from tests.support.callers import Device, Operator
+from tests.support.callers import Device
 from tests.support.database import Database, request_session, shared_store
 from tests.support.failures import expect_error
 from tests.support.http2 import connection
@@ -20,7 +20,7 @@ from tests.support.proxy import running_proxy
 from tests.support.server import Server, running_server
 from tests.support.staged_jobs import rollout
 from tests.support.waiting import TIMEOUT
-from tests.support.watch_hubs import set_poll_interval
+from tests.support.watch_hubs import polling_server
 from tests.support.windows import set_time, set_windows
 from tests.support.world import World
 
@@ -34,11 +34,8 @@ def job_ids(response: device_pb.WatchPendingExecutionsResponse) -> list[str]:
 
 @pytest.fixture(scope="module")
 async def server(database: Database) -> AsyncIterator[Server]:
-    """A server that polls often."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        set_poll_interval(monkeypatch, execution_watch, 0.05)
-        async with running_server(database.request_dsn) as running:
-            yield running
+    async with polling_server(database, execution_watch) as running:
+        yield running
 
 
 @pytest.fixture
@@ -50,8 +47,7 @@ async def device(world: World) -> Device:
 
 async def create_with_one_place(world: World) -> Device:
     """Create the job "j", of which one execution may be IN_PROGRESS; return the other device."""
-    stages = rollout({"remainder": True}, max_in_progress=1)
-    await world.operator.create(job_id="j", target_all=True, rollout=stages)
+    await world.create(rollout=rollout({"remainder": True}, max_in_progress=1))
     return world.device("other")
 
 
@@ -64,68 +60,63 @@ async def read_fingerprint(device: Device, database: Database) -> int:
     return fingerprint
 
 
-async def test_watch_leaves_out_a_queued_execution_while_its_job_is_paused(
-    operator: Operator, device: Device
-) -> None:
-    await operator.create(job_id="j", target_all=True)
+async def test_watch_leaves_out_a_paused_job(world: World, device: Device) -> None:
+    await world.create()
     responses = device.watch()
     assert job_ids(await anext(responses)) == ["j"]
 
-    await operator.pause("j")
+    await world.operator.pause("j")
     assert job_ids(await anext(responses)) == []
-    await operator.resume("j")
+    await world.operator.resume("j")
     assert job_ids(await anext(responses)) == ["j"]
 
 
-async def test_watch_sends_an_execution_when_the_rate_of_its_rollout_releases_it(
-    operator: Operator, device: Device
-) -> None:
+async def test_watch_sends_an_execution_at_its_release(world: World, device: Device) -> None:
     stages = rollout({"remainder": True, "releases_per_minute": 60})
-    await operator.create(job_id="j", target_device_id="pump", rollout=stages)
+    await world.create(target_device_id="pump", rollout=stages)
     responses = device.watch()
 
     assert job_ids(await anext(responses)) == []
     assert job_ids(await anext(responses)) == ["j"]
 
 
-async def test_watch_sends_the_list_when_an_execution_changes(
-    device: Device, operator: Operator
-) -> None:
+async def test_watch_sends_the_list_after_a_change(world: World, device: Device) -> None:
     responses = device.watch()
 
     assert job_ids(await anext(responses)) == []
-    await operator.create(job_id="first", target_all=True, document_params={"n": 1})
+    await world.create("first", document_params={"n": 1})
     first = await anext(responses)
     assert job_ids(first) == ["first"]
     assert first.executions[0].document_params == {"n": 1}
-    await operator.create(job_id="second", target_all=True)
+    await world.create("foreign", target_device_id="other")
+    await world.create("second")
     assert job_ids(await anext(responses)) == ["first", "second"]
-    await operator.cancel("first")
+    limited = await anext(device.watch(limit=1))
+    assert (job_ids(limited), limited.has_more) == (["first"], True)
+    await world.operator.cancel("first")
     assert job_ids(await anext(responses)) == ["second"]
     await device.start("second")
     (execution,) = (await anext(responses)).executions
     assert execution.status == pb.JobExecution.IN_PROGRESS
 
 
-async def test_watch_sends_the_new_expiry_after_a_retry(device: Device, operator: Operator) -> None:
-    await operator.create(job_id="j", target_all=True, expires_in_hours=1)
-    await operator.cancel_execution("j", "other")
+async def test_watch_sends_the_new_expiry_after_a_retry(world: World, device: Device) -> None:
+    await world.create(expires_in_hours=1)
+    await world.operator.cancel_execution("j", "other")
     responses = device.watch()
     (first,) = (await anext(responses)).executions
 
-    await operator.retry("j", "REJECTED", expires_in_hours=700)
+    await world.operator.retry("j", "REJECTED", expires_in_hours=700)
 
     (second,) = (await anext(responses)).executions
     assert second.expires_at.ToSeconds() > first.expires_at.ToSeconds()
 
 
-async def test_fingerprint_changes_when_a_job_is_created_again_with_the_same_id(
-    world: World, device: Device
-) -> None:
+async def test_fingerprint_differs_if_a_job_is_created_again(world: World, device: Device) -> None:
     """No poll may have seen that the first one was gone, and the version starts again."""
     values = set()
     for number in range(2):
-        await world.operator.create(job_id="j", target_all=True, document_params={"n": number})
+        await world.create(document_params={"n": number})
         values.add(await read_fingerprint(device, world.database))
         await world.operator.cancel("j")
         await world.operator.delete("j")
@@ -134,45 +125,24 @@ async def test_fingerprint_changes_when_a_job_is_created_again_with_the_same_id(
     assert len(values) == 2
 
 
-async def test_executions_of_other_devices_are_not_sent(device: Device, operator: Operator) -> None:
-    responses = device.watch()
-    await anext(responses)
-
-    await operator.create(job_id="foreign", target_device_id="other")
-    await operator.create(job_id="own", target_device_id="pump")
-
-    assert job_ids(await anext(responses)) == ["own"]
-
-
-async def test_limit_applies_to_each_response(device: Device, operator: Operator) -> None:
-    for job_id in ("first", "second"):
-        await operator.create(job_id=job_id, target_all=True)
-
-    response = await anext(device.watch(limit=1))
-
-    assert job_ids(response) == ["first"]
-    assert response.has_more
-
-
 @pytest.mark.slow
 async def test_watches_retry_when_the_server_is_overloaded(world: World) -> None:
     """With one connection and a very short pool timeout, many of their queries are rejected."""
-    variables = {"JOBS_POOL_MAX_SIZE": "1", "JOBS_POOL_TIMEOUT": "0.01"}
     names = [f"d{n}" for n in range(30)]
     await world.add_devices(names)
-    async with running_server(world.database.request_dsn, **variables) as server:
-        watches = [server.device(world.tenant, name).watch() for name in names]
+    async with world.on_another_server(
+        JOBS_POOL_MAX_SIZE="1", JOBS_POOL_TIMEOUT="0.01"
+    ) as overloaded:
+        watches = [overloaded.device(name).watch() for name in names]
         await asyncio.gather(*(anext(responses) for responses in watches))
-        await world.operator.create(job_id="j", target_all=True)
+        await world.create()
 
         received = await asyncio.gather(*(anext(responses) for responses in watches))
 
     assert [job_ids(response) for response in received] == [["j"]] * 30
 
 
-async def test_watch_sends_the_list_again_when_a_full_job_has_a_free_place(
-    world: World, device: Device
-) -> None:
+async def test_watch_sends_the_list_when_a_full_job_has_room(world: World, device: Device) -> None:
     other = await create_with_one_place(world)
     await other.start("j")
     responses = device.watch()
@@ -185,9 +155,7 @@ async def test_watch_sends_the_list_again_when_a_full_job_has_a_free_place(
     assert await device.start_next() is not None
 
 
-async def test_fingerprint_changes_when_a_full_job_has_a_free_place_before_the_next_poll(
-    world: World, device: Device
-) -> None:
+async def test_fingerprint_differs_after_a_full_job_has_room(world: World, device: Device) -> None:
     """No poll sees that the job was full, but the device was told so."""
     other = await create_with_one_place(world)
 
@@ -209,7 +177,7 @@ async def test_change_between_fingerprint_and_list_is_sent(world: World, device:
         async def change_and_read(*args: Any, **options: Any) -> Any:
             if not changed.is_set():
                 changed.set()
-                await world.operator.create(job_id="j", target_all=True)
+                await world.create()
             return await read(*args, **options)
 
         store.list_watched_executions = change_and_read
@@ -234,10 +202,8 @@ async def test_change_between_fingerprint_and_list_is_sent(world: World, device:
 
 
 @pytest.mark.slow
-async def test_watch_that_opens_while_the_database_is_away_gets_the_list_later(
-    world: World, device: Device
-) -> None:
-    await world.operator.create(job_id="j", target_all=True)
+async def test_watch_without_the_database_gets_the_list_later(world: World, device: Device) -> None:
+    await world.create()
     async with (
         running_proxy(world.database.request_dsn) as proxy,
         running_server(proxy.dsn, JOBS_QUERY_TIMEOUT="0.2") as server,
@@ -257,9 +223,7 @@ async def test_watches_get_a_change_while_others_do_not_read(world: World, devic
     """The responses of the slow streams are larger than what gRPC sends without a window."""
     names = [f"d{n}" for n in range(40)]
     await world.add_devices(names)
-    await world.operator.create(
-        job_id="first", target_all=True, document_params={"a": "x" * 30_000}
-    )
+    await world.create("first", document_params={"a": "x" * 30_000})
     async with connection(world.server.address, window=0) as slow:
         for number, name in enumerate(names):
             metadata = {"x-tenant-id": world.tenant, "x-device-id": name}
@@ -268,19 +232,17 @@ async def test_watches_get_a_change_while_others_do_not_read(world: World, devic
         responses = device.watch()
         await anext(responses)
 
-        await world.operator.create(job_id="second", target_all=True)
+        await world.create("second")
 
         assert job_ids(await anext(responses)) == ["first", "second"]
 
 
-async def test_watch_sends_an_execution_when_a_window_opens_after_the_delay_of_the_device(
-    world: World, device: Device
-) -> None:
+async def test_watch_sends_an_execution_when_its_window_opens(world: World, device: Device) -> None:
     opening = datetime(2027, 6, 7, 2, tzinfo=UTC)
     delay = await world.database.owner.fetchval("SELECT jobs.opening_delay($1)", device.name)
     due_at = opening + timedelta(seconds=delay)
     await set_time(world.database, opening - timedelta(hours=1))
-    await world.operator.create(job_id="j", target_all=True, never_expires=True)
+    await world.create(never_expires=True)
     await set_windows(world.database, world.tenant, "j", [127, 120, 60])
     try:
         responses = device.watch()
@@ -296,7 +258,7 @@ async def test_watch_sends_an_execution_when_a_window_opens_after_the_delay_of_t
 
 
 async def test_watch_sends_an_execution_when_its_backoff_ends(world: World, device: Device) -> None:
-    await world.operator.create(job_id="j", target_all=True)
+    await world.create()
     now: datetime = await world.database.owner.fetchval("SELECT jobs.clock_time()")
     not_before = now + timedelta(seconds=1)
     await world.owner_value(
