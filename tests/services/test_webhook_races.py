@@ -83,9 +83,7 @@ async def blocked(session: asyncpg.Connection, call: Awaitable[Any]) -> asyncio.
     pytest.fail("the call did not wait for a lock")
 
 
-async def test_concurrent_creates_share_one_free_place(
-    database: Database, caller: WebhookCaller
-) -> None:
+async def test_creates_share_one_free_place(database: Database, caller: WebhookCaller) -> None:
     for _ in range(15):
         await caller.create()
 
@@ -116,9 +114,7 @@ async def test_event_that_is_committed_after_the_create_is_delivered(
     assert len(await hook.claim()) == 1
 
 
-async def test_webhook_does_not_become_idle_while_an_event_is_sequenced(
-    hook: TenantWebhook, session: asyncpg.Connection
-) -> None:
+async def test_sequencing_keeps_hook_due(hook: TenantWebhook, session: asyncpg.Connection) -> None:
     """The claim does not wait for the sequencing, and leaves the webhook due."""
     await make_due(hook)
     await queue_event(hook.connection, hook.tenant)
@@ -131,9 +127,7 @@ async def test_webhook_does_not_become_idle_while_an_event_is_sequenced(
     assert len(await hook.positions()) == 1
 
 
-async def test_event_that_is_sequenced_after_the_webhook_has_become_idle_wakes_it(
-    hook: TenantWebhook, other: TenantWebhook
-) -> None:
+async def test_later_event_wakes_an_idle_webhook(hook: TenantWebhook, other: TenantWebhook) -> None:
     """The sequencing waits for the claim, so it sees that the webhook is idle."""
     await make_due(hook)
     await queue_event(hook.connection, hook.tenant)
@@ -152,9 +146,7 @@ async def make_due(hook: TenantWebhook) -> None:
     await hook.connection.execute(sql, hook.webhook_id)
 
 
-async def test_only_one_of_two_dispatchers_claims_a_webhook(
-    hook: TenantWebhook, other: TenantWebhook
-) -> None:
+async def test_one_dispatcher_claims_a_webhook(hook: TenantWebhook, other: TenantWebhook) -> None:
     positions = await hook.add_events()
 
     async with begun(other.connection, hook.tenant):
@@ -167,9 +159,7 @@ async def test_only_one_of_two_dispatchers_claims_a_webhook(
     assert await other.succeed(positions[0])
 
 
-async def test_dispatcher_that_was_frozen_cannot_store_after_its_lease(
-    hook: TenantWebhook, other: TenantWebhook
-) -> None:
+async def test_frozen_dispatcher_stores_nothing(hook: TenantWebhook, other: TenantWebhook) -> None:
     first, second = await hook.add_events(2)
     await hook.claim()
     await hook.database.pass_time(31)
@@ -189,9 +179,7 @@ async def test_dispatcher_that_was_frozen_cannot_store_after_its_lease(
     [{"position": True}, {"url": "https://new.example/"}, {"types": ["job.completed"]}],
     ids=["position", "url", "types"],
 )
-async def test_dispatcher_cannot_overwrite_an_update(
-    hook: TenantWebhook, change: dict[str, object]
-) -> None:
+async def test_result_overwrites_no_update(hook: TenantWebhook, change: dict[str, object]) -> None:
     first, second = await hook.add_events(2)
     before = (await hook.get()).position
     await hook.claim()
@@ -205,9 +193,7 @@ async def test_dispatcher_cannot_overwrite_an_update(
     assert await hook.is_due()
 
 
-async def test_update_that_waits_for_a_result_ends_the_claim(
-    hook: TenantWebhook, other: TenantWebhook
-) -> None:
+async def test_update_after_a_result_ends_claim(hook: TenantWebhook, other: TenantWebhook) -> None:
     first, second = await hook.add_events(2)
     await other.claim()
     async with begun(other.connection, hook.tenant):
@@ -260,9 +246,7 @@ async def test_delete_waits_for_a_claim(hook: TenantWebhook, other: TenantWebhoo
     await expect_error("WEBHOOK_NOT_FOUND", hook.get())
 
 
-async def test_rotation_ends_the_claim_so_that_no_delivery_has_only_the_old_signature(
-    hook: TenantWebhook,
-) -> None:
+async def test_rotation_ends_the_claim_that_has_only_the_old_secret(hook: TenantWebhook) -> None:
     (position,) = await hook.add_events()
     (before,) = await hook.claim()
     assert (before["secret_number"], before["previous_key_id"]) == (1, None)

@@ -66,9 +66,7 @@ async def unverified(database: Database, caller: WebhookCaller) -> TenantWebhook
     return await create_webhook(database, caller, verified=False)
 
 
-async def test_create_returns_an_enabled_webhook_and_its_secret(
-    database: Database, caller: WebhookCaller
-) -> None:
+async def test_create_returns_webhook_and_secret(database: Database, caller: WebhookCaller) -> None:
     response = await caller.create(description="pager", types=["job.tripped", "job.completed"])
 
     webhook = response.webhook
@@ -131,13 +129,9 @@ def test_only_admins_manage_webhooks() -> None:
     ("url", "problem"),
     [
         ("", "url is required"),
-        ("http://hooks.example/", "url must begin with https://"),
         ("https://user:hunter2@hooks.example/", "url must not contain a user name or password"),
-        ("https://hooks.example/#part", "url must not contain a fragment"),
-        ("https:///path", "url must contain a host name or an IP address"),
         ("https://hooks.example:8443/", "url must have an allowed port: 443"),
         ("https://10.0.0.1/", "url must not contain an address that is not public"),
-        ("https://[::1]/", "url must not contain an address that is not public"),
     ],
 )
 async def test_url_must_be_allowed(hook: TenantWebhook, url: str, problem: str) -> None:
@@ -148,25 +142,18 @@ async def test_url_must_be_allowed(hook: TenantWebhook, url: str, problem: str) 
     assert await invalid_fields(hook.update(url=url)) == ["webhook.url"]
 
 
-async def test_update_changes_only_the_fields_of_the_mask(caller: WebhookCaller) -> None:
-    created = (await caller.create(description="old", types=["job.paused"])).webhook
-
-    updated = await caller.update(created.webhook_id, description="new")
-
-    created.description = "new"
-    assert updated == created
-    assert await caller.get(created.webhook_id) == created
-
-
-async def test_update_checks_only_the_fields_of_the_mask(hook: TenantWebhook) -> None:
-    webhook = pb.Webhook(url="ftp://x", types=["A"], position=-1)
+async def test_update_checks_and_changes_only_the_fields_of_the_mask(hook: TenantWebhook) -> None:
+    expected = await hook.update(types=["job.paused"])
+    webhook = pb.Webhook(description="new", url="ftp://x", types=["A"], position=-1)
     request = pb.UpdateWebhookRequest(webhook_id=hook.webhook_id, webhook=webhook)
 
-    async def update(*paths: str) -> None:
+    async def update(*paths: str) -> pb.Webhook:
         request.update_mask.paths[:] = paths
-        await hook.caller.stub.UpdateWebhook(request, metadata=hook.caller.metadata)
+        call = hook.caller.stub.UpdateWebhook(request, metadata=hook.caller.metadata)
+        return (await call).webhook
 
-    await update("description")
+    expected.description = "new"
+    assert await update("description") == await hook.get() == expected
     invalid = await invalid_fields(update("types", "position"))
     assert {*invalid} == {"webhook.types[0]", "webhook.position"}
     assert await invalid_fields(update("failure_count")) == ["update_mask"]
@@ -177,9 +164,8 @@ async def test_position_sends_events_again_and_skips_some(hook: TenantWebhook) -
     assert await hook.positions() == positions
     assert await hook.succeed(positions[0])
 
-    again = await hook.update(position=positions[0] - 1)
+    assert (await hook.update(position=positions[0] - 1)).position == positions[0] - 1
 
-    assert again.position == positions[0] - 1
     assert await hook.positions() == positions
     await hook.update(position=positions[1])
     (row,) = await hook.claim()
@@ -218,8 +204,8 @@ async def test_disabled_webhook_keeps_its_position_and_continues_there(hook: Ten
 
     enabled = await hook.update(enabled=True)
 
-    assert enabled.enabled
-    assert enabled.disabled_cause == pb.Webhook.DISABLED_CAUSE_UNSPECIFIED
+    unspecified = pb.Webhook.DISABLED_CAUSE_UNSPECIFIED
+    assert (enabled.enabled, enabled.disabled_cause) == (True, unspecified)
     assert await hook.positions() == positions
 
 
@@ -303,19 +289,16 @@ async def test_test_sends_a_signed_event_and_returns_the_result(
     assert (await caller.test(webhook_id)).http_status == 302
 
 
-async def test_test_is_rejected_within_ten_seconds_of_the_last_one(
-    hook: TenantWebhook, sender: RecordingSender
-) -> None:
-    caller = hook.caller
-    await caller.test(hook.webhook_id)
+async def test_second_test_is_rejected(hook: TenantWebhook, sender: RecordingSender) -> None:
+    await hook.test()
 
-    failure = await expect_error("LIMIT_EXCEEDED", caller.test(hook.webhook_id))
+    failure = await expect_error("LIMIT_EXCEEDED", hook.test())
 
     assert failure.retry_after == 10
     assert len(sender.sent) == 1
-    await caller.test((await caller.create()).webhook.webhook_id)
+    await hook.caller.test((await hook.caller.create()).webhook.webhook_id)
     await hook.database.pass_time(10)
-    await caller.test(hook.webhook_id)
+    await hook.test()
 
 
 async def restart_times(hook: TenantWebhook, seconds: float) -> None:
@@ -330,20 +313,21 @@ async def restart_times(hook: TenantWebhook, seconds: float) -> None:
 
 async def restart(hook: TenantWebhook, kind: str) -> None:
     """Let the server send to the URL of the webhook at once."""
-    if kind == "create":
-        await hook.caller.create()
-    elif kind == "test":
-        await hook.caller.test(hook.webhook_id)
-    elif kind == "current position":
-        await hook.update(position=(await hook.get()).position)
-    else:
-        change: dict[str, object] = {
-            "position": 0,
-            "url": "https://new.example/",
-            "types": ["job.paused"],
-            "enabled": True,
-        }
-        await hook.update(**{kind: change[kind]})
+    match kind:
+        case "create":
+            await hook.caller.create()
+        case "test":
+            await hook.test()
+        case "position":
+            await hook.update(position=0)
+        case "current position":
+            await hook.update(position=(await hook.get()).position)
+        case "url":
+            await hook.update(url="https://new.example/")
+        case "types":
+            await hook.update(types=["job.paused"])
+        case "enabled":
+            await hook.update(enabled=True)
 
 
 @pytest.mark.parametrize(
@@ -435,7 +419,7 @@ async def test_url_is_verified_when_it_accepts_a_test(
     if not accepted:
         sender.result = DeliveryResult(401, "HTTP_STATUS", 0.25)
 
-    await unverified.caller.test(unverified.webhook_id)
+    await unverified.test()
 
     tested = await unverified.get()
     state = (tested.HasField("verified_at"), tested.failure_count)
@@ -451,14 +435,12 @@ async def test_test_of_the_old_url_does_not_verify_the_new_one(
         return ACCEPTED
 
     monkeypatch.setattr(sender, "send", change_url)
-    await unverified.caller.test(unverified.webhook_id)
+    await unverified.test()
 
     assert not (await unverified.get()).HasField("verified_at")
 
 
-async def test_events_before_a_position_that_was_moved_back_are_replays(
-    hook: TenantWebhook,
-) -> None:
+async def test_events_are_replays_when_the_position_moves_back(hook: TenantWebhook) -> None:
     first, second, _ = await hook.add_events(3)
     await hook.claim()
     await hook.succeed(second, is_last=True)
@@ -537,9 +519,7 @@ async def test_rotation_signs_with_both_secrets_for_a_day(
     assert await signing(*secrets) == [True, False, False]
 
 
-async def test_new_master_key_is_used_for_new_secrets_and_old_ones_still_sign(
-    database: Database, tenant: str, tmp_path: Path
-) -> None:
+async def test_master_keys_can_be_replaced(database: Database, tenant: str, tmp_path: Path) -> None:
     sender = RecordingSender()
     keys = write_keys(tmp_path / "keys", "old")
     async with running_webhook_server(database, keys, sender) as server:

@@ -69,9 +69,7 @@ async def _outcome_on(port: int, scheme: str = "http") -> tuple[int, str | None]
     return await _outcome(Endpoint(port, scheme))
 
 
-async def test_post_has_body_headers_and_no_others_of_the_process(
-    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_post_has_known_headers(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
     result = await _send(endpoint)
@@ -87,24 +85,17 @@ async def test_post_has_body_headers_and_no_others_of_the_process(
     assert request.headers["user-agent"].startswith("jobs-grpc/")
 
 
+STATUSES = {
+    None: [200, 201, 204, 299],
+    "REDIRECT": [300, 301, 304, 307],
+    "HTTP_STATUS": [400, 404, 410, 429, 500, 599, 999],
+}
+
+
 @pytest.mark.parametrize(
-    ("status", "error"),
-    [
-        *((200, None), (201, None), (204, None), (299, None)),
-        *((300, "REDIRECT"), (301, "REDIRECT"), (304, "REDIRECT"), (307, "REDIRECT")),
-        *(
-            (400, "HTTP_STATUS"),
-            (404, "HTTP_STATUS"),
-            (410, "HTTP_STATUS"),
-            (429, "HTTP_STATUS"),
-            (500, "HTTP_STATUS"),
-        ),
-        *((599, "HTTP_STATUS"), (999, "HTTP_STATUS")),
-    ],
+    ("status", "error"), [(status, error) for error, of in STATUSES.items() for status in of]
 )
-async def test_result_is_that_of_the_status(
-    endpoint: Endpoint, status: int, error: str | None
-) -> None:
+async def test_result_is_of_the_status(endpoint: Endpoint, status: int, error: str | None) -> None:
     endpoint.answer(response(status))
     assert await _outcome(endpoint) == (status, error)
 
@@ -155,9 +146,7 @@ async def test_each_post_has_a_new_connection_and_no_cookies(endpoint: Endpoint)
     assert not any("cookie" in request.headers for request in endpoint.requests)
 
 
-async def test_post_is_not_repeated_when_the_endpoint_closes_the_connection(
-    endpoint: Endpoint,
-) -> None:
+async def test_post_is_not_repeated_when_the_connection_is_closed(endpoint: Endpoint) -> None:
     endpoint.answer(b"")
     assert await _outcome(endpoint) == (0, "CONNECTION_FAILED")
     assert len(endpoint.requests) == 1
@@ -207,9 +196,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         b"HTTP/1.1 103 Early Hints\r\n" + b"X: " + b"x" * 8000 + b"\r\n\r\n",
     ],
 )
-async def test_flood_of_informational_responses_is_a_failure(
-    parsed: list[Any], response_head: bytes
-) -> None:
+async def test_informational_flood_is_a_failure(parsed: list[Any], response_head: bytes) -> None:
     async with _flood(b"", response_head * 1000) as (port, closed):
         assert await _outcome_on(port) == (0, "CONNECTION_FAILED")
         await closed.wait()
@@ -229,9 +216,7 @@ async def test_responses_after_the_first_are_not_parsed(parsed: list[Any]) -> No
     assert len(parsed) == 1
 
 
-async def test_socket_is_closed_when_the_endpoint_does_not_read_the_body(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_socket_is_closed_when_the_body_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     created: list[socket.socket] = []
 
     class RecordingFactory(SocketFactory):
@@ -319,9 +304,7 @@ async def test_connection_that_is_refused_is_a_failure() -> None:
     assert outcome == (0, "CONNECTION_FAILED")
 
 
-async def test_certificate_of_another_authority_is_rejected(
-    endpoint: Endpoint, folder: Path
-) -> None:
+async def test_certificate_of_other_authority_is_rejected(endpoint: Endpoint, folder: Path) -> None:
     async with running_endpoint(server_context(Authority().server(), folder)) as other:
         assert (await _send(other)).error == "TLS_FAILED"
         assert other.requests == []
@@ -334,9 +317,7 @@ async def test_certificate_of_another_host_is_rejected(endpoint: Endpoint) -> No
     assert endpoint.requests == []
 
 
-async def test_expired_certificate_is_rejected(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_expired_certificate_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     authority = Authority(timedelta(hours=-2), timedelta(hours=-1))
     (folder / "ca.pem").write_bytes(authority.certificate)
     monkeypatch.setenv("SSL_CERT_FILE", str(folder / "ca.pem"))
@@ -357,36 +338,15 @@ async def test_endpoint_without_tls_fails() -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "https://127.0.0.1/",
-        "https://127.1/",
-        "https://2130706433/",
-        "https://017700000001/",
-        "https://0x7f000001/",
-        "https://0x7f.1/",
-        "https://localhost/",
-        "https://LOCALHOST./",
-        "https://[::1]/",
-        "https://[::ffff:127.0.0.1]/",
-        "https://[::ffff:7f00:1]/",
-        "https://[::127.0.0.1]/",
-        "https://[64:ff9b::7f00:1]/",
-        "https://[fe80::1%25lo]/",
-        "https://[::]/",
-        "https://0.0.0.0/",
-        "https://0/",
+        *("https://127.0.0.1/", "https://127.1/", "https://2130706433/", "https://017700000001/"),
+        *("https://0x7f000001/", "https://0x7f.1/", "https://localhost/", "https://LOCALHOST./"),
+        *("https://[::1]/", "https://[::ffff:127.0.0.1]/", "https://[::ffff:7f00:1]/"),
+        *("https://[::127.0.0.1]/", "https://[64:ff9b::7f00:1]/", "https://[fe80::1%25lo]/"),
+        *("https://[::]/", "https://0.0.0.0/", "https://0/"),
         "https://169.254.169.254/latest/meta-data/",
-        "https://１２７.０.０.１/",
-        "https://①②⑦.0.0.1/",
-        "https://127。0。0。1/",
-        "http://1.1.1.1/",
-        "https://user@1.1.1.1/",
-        "https://user:password@1.1.1.1/",
-        "ftp://1.1.1.1/",
-        "unix:///var/run/docker.sock",
-        "https:///",
-        "//1.1.1.1/",
-        "",
-        "\0",
+        *("https://１２７.０.０.１/", "https://①②⑦.0.0.1/", "https://127。0。0。1/"),
+        *("http://1.1.1.1/", "https://user@1.1.1.1/", "https://user:password@1.1.1.1/"),
+        *("ftp://1.1.1.1/", "unix:///var/run/docker.sock", "https:///", "//1.1.1.1/", "", "\0"),
     ],
 )
 async def test_url_of_forbidden_address_is_refused(url: str) -> None:
@@ -480,9 +440,7 @@ async def test_name_that_dns_does_not_allow_is_a_failure() -> None:
     assert (result.status, result.error) == (0, "HOST_NOT_FOUND")
 
 
-async def test_lookups_that_hang_are_bounded_and_do_not_delay_others_or_the_end(
-    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_lookups_are_bounded(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
     hanging: list[str] = []
     resolve = socket.getaddrinfo
@@ -513,9 +471,7 @@ async def test_lookups_that_hang_are_bounded_and_do_not_delay_others_or_the_end(
     await wait_until(all_ended)
 
 
-async def test_lookup_that_gets_no_thread_fails_and_takes_no_slot(
-    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_lookup_without_thread(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     class Refused(threading.Thread):
         def start(self) -> None:
             raise RuntimeError("can't start new thread")

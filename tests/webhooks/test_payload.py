@@ -8,6 +8,7 @@ from fleet.jobs.v1 import events_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2
 
 from jobs_grpc.webhooks.payload import event_body, message_id
+from tests.support.events import COUNTS
 
 ROW: dict[str, Any] = {
     "position": 1_764_460_800_000_001,
@@ -37,15 +38,7 @@ def test_event_without_details_has_all_fields() -> None:
             "time": "2026-11-30T12:00:00.000000+00:00",
             "job_id": "j",
             "status": "IN_PROGRESS",
-            "execution_counts": {
-                "queued": 1,
-                "held": 2,
-                "in_progress": 3,
-                "succeeded": 4,
-                "failed": 5,
-                "timed_out": 6,
-                "rejected": 7,
-            },
+            "execution_counts": dict(zip(COUNTS, range(1, 8), strict=True)),
             "user": None,
             "cause": "",
             "reason": "",

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -11,37 +11,50 @@ from fleet.jobs.v1 import events_pb2 as pb
 from standardwebhooks.webhooks import Webhook
 
 from tests.support.database import Database
-from tests.support.endpoints import OK, Endpoint, Request, hang
+from tests.support.endpoints import OK, Endpoint, Request
 from tests.support.event_rows import queue_event
 from tests.support.metrics import METRICS_ON, scrape
 from tests.support.server import DEFAULT_OPTIONS, Server, running_server
 from tests.support.waiting import wait_until
-from tests.support.webhooks import WebhookCaller, add_events, set_verified, write_keys
-from tests.webhooks.support import webhook_row
+from tests.support.webhooks import WebhookCaller, add_events, set_verified
+from tests.webhooks.support import add_webhook, webhook_row
 
 
-@asynccontextmanager
-async def running(
-    database: Database, endpoint: Endpoint, folder: Path, **variables: str
-) -> AsyncIterator[Server]:
-    """Run a server that delivers to an endpoint."""
-    settings = {
-        "JOBS_OWNER_DATABASE_URL": database.owner_dsn,
-        "JOBS_WEBHOOK_KEYS_FILE": str(write_keys(folder / "webhooks.keys", "k1")),
-        "JOBS_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
-        "JOBS_WEBHOOK_ALLOWED_PORTS": str(endpoint.port),
-        "JOBS_SHUTDOWN_GRACE": "0.2",
-    } | variables
-    options = replace(DEFAULT_OPTIONS, metrics_max_age=0.0)
-    async with running_server(database.request_dsn, options, **settings) as server:
-        yield server
+@dataclass(frozen=True)
+class Deliveries:
+    """A tenant with an HTTPS endpoint, and servers that deliver to it."""
+
+    database: Database
+    tenant: str
+    endpoint: Endpoint
+    keys: Path
+
+    @asynccontextmanager
+    async def server(self, **variables: str) -> AsyncIterator[Server]:
+        """Run a server that delivers to the endpoint."""
+        settings = {
+            "JOBS_OWNER_DATABASE_URL": self.database.owner_dsn,
+            "JOBS_WEBHOOK_KEYS_FILE": str(self.keys),
+            "JOBS_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
+            "JOBS_WEBHOOK_ALLOWED_PORTS": str(self.endpoint.port),
+            "JOBS_SHUTDOWN_GRACE": "0.2",
+        } | variables
+        options = replace(DEFAULT_OPTIONS, metrics_max_age=0.0)
+        async with running_server(self.database.request_dsn, options, **settings) as server:
+            yield server
 
 
-async def test_server_delivers_signed_events_to_a_new_webhook(
-    database: Database, tenant: str, endpoint: Endpoint, folder: Path
-) -> None:
-    async with running(database, endpoint, folder, **METRICS_ON) as server:
-        caller = WebhookCaller.on(server, tenant)
+@pytest.fixture
+def deliveries(
+    database: Database, tenant: str, endpoint: Endpoint, webhook_keys: Path
+) -> Deliveries:
+    return Deliveries(database, tenant, endpoint, webhook_keys)
+
+
+async def test_server_delivers_signed_events_to_a_new_webhook(deliveries: Deliveries) -> None:
+    endpoint = deliveries.endpoint
+    async with deliveries.server(**METRICS_ON) as server:
+        caller = WebhookCaller.on(server, deliveries.tenant)
         created = await caller.create(url=endpoint.url())
         verifier = Webhook(created.secret)
 
@@ -51,7 +64,9 @@ async def test_server_delivers_signed_events_to_a_new_webhook(
         (test,) = endpoint.requests
         assert verifier.verify(test.body, test.headers)["type"] == "webhook.test"
 
-        positions = await add_events(database, tenant, 3, reason="maintenance")
+        positions = await add_events(
+            deliveries.database, deliveries.tenant, 3, reason="maintenance"
+        )
         _, *requests = await endpoint.received(4)
         assert [request.position for request in requests] == positions
         for request in requests:
@@ -67,52 +82,36 @@ async def test_server_delivers_signed_events_to_a_new_webhook(
         assert (webhook.position, webhook.last_http_status) == (positions[-1], 204)
 
 
-async def test_shutdown_leaves_the_webhook_to_the_next_server(
-    database: Database, tenant: str, endpoint: Endpoint, folder: Path
-) -> None:
-    async with running(database, endpoint, folder) as server:
-        created = await WebhookCaller.on(server, tenant).create(url=endpoint.url())
-        webhook_id = created.webhook.webhook_id
-        await set_verified(database, webhook_id)
-        endpoint.respond = hang
-        positions = await add_events(database, tenant, 2)
-        await endpoint.received(1)
-    row = await webhook_row(database, webhook_id)
-    assert (row["claim_id"], row["failure_count"]) == (None, 0)
-    endpoint.respond = None
-    async with running(database, endpoint, folder):
-        await endpoint.received(3)
-    assert [request.position for request in endpoint.requests[1:]] == positions
-
-
-async def test_shutdown_stores_the_delivery_that_is_being_sent(
-    database: Database, tenant: str, endpoint: Endpoint, folder: Path
-) -> None:
+async def test_shutdown_stores_the_delivery_that_is_being_sent(deliveries: Deliveries) -> None:
+    database, tenant, endpoint = deliveries.database, deliveries.tenant, deliveries.endpoint
     release = asyncio.Event()
 
     async def wait(_: Request) -> bytes:
         await release.wait()
         return OK
 
-    async with running(database, endpoint, folder, JOBS_SHUTDOWN_GRACE="10") as server:
+    async with deliveries.server(JOBS_SHUTDOWN_GRACE="10") as server:
         webhook = (await WebhookCaller.on(server, tenant).create(url=endpoint.url())).webhook
         await set_verified(database, webhook.webhook_id)
         endpoint.respond = wait
-        first, _ = await add_events(database, tenant, 2)
+        first, second = await add_events(database, tenant, 2)
         await endpoint.received(1)
         asyncio.get_running_loop().call_later(0.2, release.set)
     row = await webhook_row(database, webhook.webhook_id)
     assert (row["position"], row["claim_id"]) == (first, None)
     assert len(endpoint.requests) == 1
+    async with deliveries.server():
+        await endpoint.received(2)
+    assert endpoint.requests[1].position == second
 
 
 @pytest.mark.parametrize("variable", ["JOBS_OWNER_DATABASE_URL", "JOBS_WEBHOOK_KEYS_FILE"])
 async def test_server_without_owner_or_keys_delivers_nothing(
-    database: Database, tenant: str, endpoint: Endpoint, folder: Path, variable: str
+    deliveries: Deliveries, variable: str
 ) -> None:
-    async with running(database, endpoint, folder) as server:
-        await WebhookCaller.on(server, tenant).create(url=endpoint.url())
-    async with running(database, endpoint, folder, **METRICS_ON | {variable: ""}) as server:
+    database, tenant, endpoint = deliveries.database, deliveries.tenant, deliveries.endpoint
+    await add_webhook(database, tenant, endpoint.url())
+    async with deliveries.server(**METRICS_ON | {variable: ""}) as server:
         await queue_event(database.owner, tenant)
         await add_events(database, tenant)
         assert "jobs_webhook_deliveries" not in (await scrape(server.app.metrics_address)).families

@@ -20,16 +20,10 @@ def problem(url: str, *, ports: tuple[int, ...] = (443,), allow_http: bool = Fal
 @pytest.mark.parametrize(
     "url",
     [
-        "https://hooks.example",
-        "https://hooks.example/a/b?token=c%20d&e=[f]",
-        "https://hooks.example:443/",
-        "https://HOOKS.example./",
-        "https://xn--bcher-kva.example/",
-        "https://a_b.example/",
-        "https://1.example/",
-        "HTTPS://hooks.example/",
-        "https://8.8.8.8/",
-        "https://[2606:4700::1111]/",
+        *("https://hooks.example", "https://hooks.example/a/b?token=c%20d&e=[f]"),
+        *("https://hooks.example:443/", "https://HOOKS.example./", "HTTPS://hooks.example/"),
+        *("https://xn--bcher-kva.example/", "https://a_b.example/", "https://1.example/"),
+        *("https://8.8.8.8/", "https://[2606:4700::1111]/"),
         "https://localhost/",  # the address is checked when it is connected
     ],
 )
@@ -37,49 +31,44 @@ def test_url_is_accepted(url: str) -> None:
     assert problem(url) == ""
 
 
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("", "is required"),
-        ("hooks.example", "must begin with https://"),
-        ("//hooks.example/", "must begin with https://"),
-        ("https:hooks.example/", "must begin with https://"),
-        ("ftp://hooks.example/", "must begin with https://"),
-        ("file:///etc/passwd", "must begin with https://"),
-        ("http://hooks.example/", "must begin with https://"),
-        ("https://", "must contain a host name or an IP address"),
-        ("https:///path", "must contain a host name or an IP address"),
-        ("https://:443/", "must contain a host name or an IP address"),
-        ("https://a..example/", "must contain a host name or an IP address"),
-        ("https://-a.example/", "must contain a host name or an IP address"),
-        (f"https://{'a' * 64}.example/", "must contain a host name or an IP address"),
-        (f"https://{'a.' * 127}example/", "must contain a host name or an IP address"),
-        ("https://ex%61mple/", "must contain a host name or an IP address"),
-        ("https://a,b/", "must contain a host name or an IP address"),
-        # Other notations of 127.0.0.1.
-        ("https://127.1/", "must contain a host name or an IP address"),
-        ("https://2130706433/", "must contain a host name or an IP address"),
-        ("https://0x7f.0.0.1/", "must contain a host name or an IP address"),
-        ("https://0177.0.0.01/", "must contain a host name or an IP address"),
-        ("https://127.0.0.1./", "must contain a host name or an IP address"),
-        ("https://0x7f000001/", "must contain a host name or an IP address"),
-        ("https://127.0.0.1/", "must not contain an address that is not public"),
-        ("https://169.254.169.254/", "must not contain an address that is not public"),
-        ("https://[::ffff:10.0.0.1]/", "must not contain an address that is not public"),
-        ("https://[fe80::1%25eth0]/", "must not contain an address that is not public"),
-        ("https://[::1]:443/", "must not contain an address that is not public"),
-        ("https://[::1/", "must be a valid URL"),
-        ("https://[v1.x]/", "must contain a host name or an IP address"),
-        ("https://hooks.example:x/", "must be a valid URL"),
-        ("https://hooks.example:99999/", "must be a valid URL"),
-        ("https://hooks.example:/", "must be a valid URL"),
-        ("https://hooks.example:80/", "must have an allowed port: 443"),
-        ("https://u@hooks.example/", "must not contain a user name or password"),
-        ("https://u:p@hooks.example/", "must not contain a user name or password"),
-        ("https://@hooks.example/", "must not contain a user name or password"),
-        ("https://hooks.example/#", "must not contain a fragment"),
-        ("https://hooks.example/#a", "must not contain a fragment"),
+REJECTED = {
+    "is required": [""],
+    "must begin with https://": [
+        *("hooks.example", "//hooks.example/", "https:hooks.example/", "ftp://hooks.example/"),
+        *("file:///etc/passwd", "http://hooks.example/"),
     ],
+    "must contain a host name or an IP address": [
+        *(
+            "https://",
+            "https:///path",
+            "https://:443/",
+            "https://a..example/",
+            "https://-a.example/",
+        ),
+        *(f"https://{'a' * 64}.example/", f"https://{'a.' * 127}example/", "https://ex%61mple/"),
+        *("https://a,b/", "https://[v1.x]/"),
+        # Other notations of 127.0.0.1.
+        *("https://127.1/", "https://2130706433/", "https://0x7f.0.0.1/", "https://0177.0.0.01/"),
+        *("https://127.0.0.1./", "https://0x7f000001/"),
+    ],
+    "must not contain an address that is not public": [
+        *("https://127.0.0.1/", "https://169.254.169.254/", "https://[::ffff:10.0.0.1]/"),
+        *("https://[fe80::1%25eth0]/", "https://[::1]:443/"),
+    ],
+    "must be a valid URL": [
+        *("https://[::1/", "https://hooks.example:x/", "https://hooks.example:99999/"),
+        "https://hooks.example:/",
+    ],
+    "must have an allowed port: 443": ["https://hooks.example:80/"],
+    "must not contain a user name or password": [
+        *("https://u@hooks.example/", "https://u:p@hooks.example/", "https://@hooks.example/"),
+    ],
+    "must not contain a fragment": ["https://hooks.example/#", "https://hooks.example/#a"],
+}
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"), [(url, expected) for expected, urls in REJECTED.items() for url in urls]
 )
 def test_url_is_rejected(url: str, expected: str) -> None:
     assert problem(url) == expected
@@ -88,15 +77,13 @@ def test_url_is_rejected(url: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "https://hooks.example/a b",
-        " https://hooks.example/",
-        "https://hooks.example/\n",
-        "https://hooks.example/\t",
-        "https://hooks.example\\@10.0.0.1/",
-        "https://hooks.example/\x00",
-        "https://hooks.example/ü",
-        "https://bücher.example/",
-        "https://①②⑦.⓪.⓪.①/",
+        *("https://hooks.example/a b", " https://hooks.example/", "https://hooks.example/\n"),
+        *(
+            "https://hooks.example/\t",
+            "https://hooks.example\\@10.0.0.1/",
+            "https://a.example/\x00",
+        ),
+        *("https://hooks.example/ü", "https://bücher.example/", "https://①②⑦.⓪.⓪.①/"),
         "https://hooks.example\u3002/",
     ],
 )
