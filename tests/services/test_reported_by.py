@@ -31,11 +31,6 @@ class Bridge(Device):
 class Probe(World):
     """Bridges that act for the device "pump", and the job "j" of three devices."""
 
-    @property
-    def pump(self) -> Device:
-        """The device."""
-        return self.device("pump")
-
     def bridge(self, user: str = "mallory") -> Bridge:
         """A bridge that acts for the device."""
         return Bridge(self.pump.stub, self.tenant, "pump", user)

@@ -49,9 +49,7 @@ async def fleet(world: World) -> Fleet:
         ({"target_selector": "modell,hw"}, [MODELL]),
     ],
 )
-async def test_preview_suggests_labels_and_groups(
-    fleet: Fleet, target: dict[str, Any], hints: list[str]
-) -> None:
+async def test_preview_has_hints(fleet: Fleet, target: dict[str, Any], hints: list[str]) -> None:
     preview = await fleet.preview(**target)
 
     assert (preview.device_count, list(preview.hints)) == (0, hints)
@@ -89,9 +87,7 @@ async def test_error_of_an_empty_target_has_the_hint(
     assert failure.metadata == {"jobId": "j", "hint": MODELL}
 
 
-async def test_errors_of_an_empty_failed_in_stage_and_group_have_the_hint(
-    fleet: Fleet, operator: Operator
-) -> None:
+async def test_errors_of_other_empty_targets_have_a_hint(fleet: Fleet, operator: Operator) -> None:
     await operator.create(job_id="first", target_all=True)
     failed_in = pb.FailedIn(job_id="first", selector="modell")
     failure = await expect_error("TARGET_EMPTY", operator.create(target_failed_in=failed_in))

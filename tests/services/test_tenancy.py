@@ -25,28 +25,18 @@ TABLES_AND_VIEWS = (
     "public.device_group_members",
 )
 
-# Calls of the API functions of operators and devices, except update_executions, for the tenant $1.
+# Calls of API functions, which get the statement that sets the tenant in the same way, for $1.
 CALLS = (
     """SELECT * FROM jobs.create_job(
         $1, 'k', '{"document_type": "x", "target_all": true}', '{}', NULL, 9, 9, 24
     )""",
-    "SELECT * FROM jobs.list_jobs($1, NULL, NULL, NULL, 10, 0)",
     "SELECT * FROM jobs.get_job($1, 'j', 10)",
-    "SELECT * FROM jobs.list_job_executions($1, 'j', NULL, '', 10)",
-    "SELECT * FROM jobs.cancel_execution($1, 'j', 'foreign', 'no', true)",
     "SELECT * FROM jobs.retry_executions($1, 'j', '{REJECTED}', NULL, false, 9)",
-    "SELECT * FROM jobs.list_execution_attempts($1, 'j', 'foreign', NULL, 10)",
-    "SELECT * FROM jobs.delete_job($1, 'canceled')",
-    "SELECT * FROM jobs.get_jobs($1, '{j}')",
-    "SELECT * FROM jobs.list_device_executions($1, 'foreign', NULL, NULL, NULL, NULL, 10)",
-    "SELECT * FROM jobs.list_pending_executions($1, 'foreign', 10)",
-    "SELECT * FROM jobs.get_execution($1, 'foreign', 'j')",
-    "SELECT * FROM jobs.changed_pending_fingerprints($1, '{foreign}', '{11}', '{1}')",
     "SELECT * FROM jobs.changed_pending_fingerprints_of_tenants(ARRAY[$1], '{foreign}', '{11}',"
     " '{1}')",
-    "SELECT * FROM jobs.changed_job_fingerprints($1, '{j}', '{0}')",
     "SELECT * FROM jobs.changed_job_fingerprints_of_tenants(ARRAY[$1], '{j}', '{0}')",
     "SELECT * FROM jobs.list_watched_executions($1, '{foreign}', '{11}', 1000)",
+    "SELECT * FROM jobs.delete_job($1, 'canceled')",
     "SELECT * FROM jobs.cancel_job($1, 'j', 'no', true)",
 )
 

@@ -10,15 +10,8 @@ from jobs_grpc.db.store import Store
 from tests.support.callers import Fleet, Operator
 from tests.support.database import Database, request_session, rows_locked
 from tests.support.failures import expect_error, invalid_fields
-from tests.support.world import World
 
 ALL = ("labels", "time_zone", "group_ids")
-
-
-@pytest.fixture
-def fleet(world: World) -> Fleet:
-    """A caller in the test's tenant."""
-    return world.fleet
 
 
 @pytest.fixture
@@ -67,29 +60,22 @@ async def test_labels_are_merged_and_removed(fleet: Fleet) -> None:
     assert (await fleet.get("d")).device.labels == expected
 
 
-async def test_fields_stay_when_the_mask_does_not_name_them(fleet: Fleet) -> None:
+async def test_empty_fields_of_the_mask_are_cleared_and_others_stay(fleet: Fleet) -> None:
+    """Except for labels, which are merged."""
     before = Device(device_id="d", labels={"a": "b"}, time_zone="UTC", group_ids=["g"])
     await fleet.update(before, mask=ALL, allow_missing=True)
 
-    for field in ALL:
-        await fleet.update(Device(device_id="d"), mask=[other for other in ALL if other != field])
-        after = (await fleet.get("d")).device
-        assert getattr(after, field) == getattr(before, field)
+    for mask, kept in (
+        (["labels", "time_zone"], {"group_ids": ["g"]}),
+        (["labels", "group_ids"], {"time_zone": "UTC"}),
+        (["time_zone", "group_ids"], {}),
+    ):
+        await fleet.update(Device(device_id="d"), mask=mask)
+        assert (await fleet.get("d")).device == Device(device_id="d", labels={"a": "b"}, **kept)
         await fleet.update(before, mask=ALL)
 
 
-async def test_empty_zone_and_groups_clear_them(fleet: Fleet) -> None:
-    before = Device(device_id="d", time_zone="UTC", group_ids=["g", "h"])
-    await fleet.update(before, mask=ALL, allow_missing=True)
-
-    await fleet.update(Device(device_id="d"), mask=["time_zone", "group_ids"])
-
-    assert (await fleet.get("d")).device == Device(device_id="d")
-
-
-async def test_nothing_changes_and_up_to_20_devices_are_named_when_some_are_unknown(
-    database: Database, fleet: Fleet
-) -> None:
+async def test_update_names_20_unknown_devices(database: Database, fleet: Fleet) -> None:
     await database.add_devices(fleet.tenant, ["known"])
     unknown = [f"unknown, {n:02}" for n in range(25)]
     devices = [Device(device_id=name, labels={"a": "b"}) for name in ["known", *unknown]]
@@ -102,9 +88,7 @@ async def test_nothing_changes_and_up_to_20_devices_are_named_when_some_are_unkn
 
 
 @pytest.mark.parametrize("device_id", ["..", "a/./b", "..\\..\\job"])
-async def test_device_is_not_registered_when_its_id_has_a_dot_segment(
-    database: Database, fleet: Fleet, device_id: str
-) -> None:
+async def test_dot_segments_are_rejected(database: Database, fleet: Fleet, device_id: str) -> None:
     devices = [Device(device_id=name, labels={"a": "b"}) for name in ("a..", device_id)]
 
     assert await invalid_fields(fleet.update(*devices, mask=["labels"], allow_missing=True)) == [
@@ -185,9 +169,7 @@ async def test_platforms_devices_get_labels_and_zones_only(
 
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
-async def test_concurrent_updates_of_the_same_devices_wait_for_each_other(
-    database: Database, fleet: Fleet
-) -> None:
+async def test_concurrent_updates_wait_for_each_other(database: Database, fleet: Fleet) -> None:
     """In opposite orders, they would otherwise deadlock, and the last would lose labels."""
     await database.add_devices(fleet.tenant, ["a", "b"])
     async with request_session(database) as (connection, store):
@@ -206,9 +188,7 @@ async def test_concurrent_updates_of_the_same_devices_wait_for_each_other(
 
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
-async def test_device_that_two_calls_register_is_deleted_with_labels_and_groups(
-    database: Database, fleet: Fleet
-) -> None:
+async def test_device_that_two_calls_register_is_deleted(database: Database, fleet: Fleet) -> None:
     """The second registration locks the row of the first, so the deletion waits for it."""
     async with (
         request_session(database) as (first_connection, first),
@@ -229,9 +209,7 @@ async def test_device_that_two_calls_register_is_deleted_with_labels_and_groups(
         assert await database.owner.fetch(rows, fleet.tenant) == []
 
 
-async def test_device_that_is_registered_during_an_update_is_not_found(
-    database: Database, fleet: Fleet
-) -> None:
+async def test_device_registered_meanwhile_is_not_found(database: Database, fleet: Fleet) -> None:
     """Its row is not locked, so a deletion could leave the labels."""
     await database.add_devices(fleet.tenant, ["a"])
     async with rows_locked(database, "device_state", tenant_id=fleet.tenant, device_id="a"):

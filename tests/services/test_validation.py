@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from fleet.jobs.v1 import jobs_pb2 as pb
 
 from tests.support.callers import Operator
-from tests.support.database import Database
 from tests.support.failures import expect_error
 from tests.support.waiting import TIMEOUT
 from tests.support.world import World
@@ -15,9 +13,9 @@ from tests.support.world import World
 ALL = {"target_all": True}
 
 JOB: dict[str, Any] = {"job_id": "j"}
-EXECUTION: dict[str, Any] = JOB | {"device": "d"}
 
-# A method of Operator, valid fields, the field that is invalid, and its invalid values.
+# A method of Operator, valid fields, the field that is invalid, and its invalid values. Fields of
+# one name have the same limits in all calls: test_field_rules.py.
 INVALID: list[tuple[str, dict[str, Any], str, Sequence[Any]]] = [
     ("create", ALL, "job_id", ["a b", "a\n", "é", "a/b", "x" * 129]),
     ("create", ALL, "document_type", ["", "x" * 101, "a\0", "a\tb", "a\x85b"]),
@@ -28,33 +26,20 @@ INVALID: list[tuple[str, dict[str, Any], str, Sequence[Any]]] = [
     ("list", {}, "limit", [0, -1, 201]),
     ("list", {}, "offset", [-1]),
     ("list", {}, "status", [6, -1, 2**31 - 1]),
-    ("get", {}, "job_id", ["", "a b"]),
     ("get", JOB, "executions_limit", [-1, 5001]),
-    ("executions", {}, "job_id", [""]),
     ("executions", JOB, "limit", [0, 5001]),
     ("executions", JOB, "status", [8]),
-    ("cancel", {}, "job_id", ["", "x" * 129]),
     ("cancel", JOB, "reason", ["x" * 1001, "a\0"]),
-    ("cancel_execution", EXECUTION, "job_id", [""]),
-    ("cancel_execution", EXECUTION, "reason", ["x" * 1001]),
-    ("delete", {}, "job_id", [""]),
 ]
 
 # The same with several invalid fields, or with a field of another name.
 INVALID_REQUESTS: list[tuple[str, dict[str, Any], set[str]]] = [
     *((rpc, valid | {field: v}, {field}) for rpc, valid, field, values in INVALID for v in values),
-    ("create", {}, {"target"}),
-    ("create", {"target_all": False}, {"target"}),
-    ("create", {"target_device_id": ""}, {"target"}),
-    ("create", {"target_group_id": ""}, {"target"}),
+    *(("create", target, {"target"}) for target in ({}, {"target_all": False})),
+    *(("create", {f"target_{name}_id": ""}, {"target"}) for name in ("device", "group")),
     ("create", {"job_id": "/", "document_type": ""}, {"job_id", "document_type", "target"}),
     ("list", {"limit": 0, "offset": -1, "status": 9}, {"limit", "offset", "status"}),
-    ("executions", {"job_id": "!", "limit": -5, "status": -1}, {"job_id", "limit", "status"}),
-    ("cancel", {"job_id": "", "reason": "\0"}, {"job_id", "reason"}),
-    *(
-        ("cancel_execution", JOB | {"device": device}, {"device_id"})
-        for device in ("", "x" * 257, "a\0")
-    ),
+    ("cancel_execution", {"job_id": "", "device": "a\0"}, {"job_id", "device_id"}),
     ("attempts", {"job_id": "", "device": ""}, {"job_id", "device_id"}),
 ]
 
@@ -88,9 +73,7 @@ async def test_invalid_request_is_rejected_with_the_field_names(
 
 
 @pytest.mark.parametrize("request_fields", VALID)
-async def test_request_is_accepted_when_its_fields_are_at_the_limits(
-    world: World, request_fields: dict[str, Any]
-) -> None:
+async def test_fields_are_accepted_at_limits(world: World, request_fields: dict[str, Any]) -> None:
     await world.add_devices(["🚀" * 256, "'; --"], group="g" * 256)
 
     response = await world.operator.create(**request_fields)
@@ -100,13 +83,16 @@ async def test_request_is_accepted_when_its_fields_are_at_the_limits(
         assert getattr(job, field) == request_fields.get(field, getattr(job, field))
 
 
-async def test_longest_reason_is_accepted(database: Database, operator: Operator) -> None:
-    await database.add_devices(operator.tenant, 1)
-    await operator.create(job_id="j", **ALL)
+async def test_longest_reason_is_accepted_and_a_longer_one_changes_nothing(world: World) -> None:
+    await world.add_devices(1)
+    await world.create()
+    before = await world.operator.get("j")
 
-    await operator.cancel("j", reason="🚀" * 1000)
+    await expect_error("INVALID_FIELD", world.operator.cancel("j", reason="x" * 1001))
 
-    assert (await operator.get("j")).cancel_reason == "🚀" * 1000
+    assert await world.operator.get("j") == before
+    await world.operator.cancel("j", reason="🚀" * 1000)
+    assert (await world.operator.get("j")).cancel_reason == "🚀" * 1000
 
 
 async def test_message_lists_three_violations_and_counts_the_others(operator: Operator) -> None:
@@ -118,23 +104,9 @@ async def test_message_lists_three_violations_and_counts_the_others(operator: Op
     assert failure.message.endswith("; and 1 more")
 
 
-async def test_invalid_request_changes_nothing(database: Database, operator: Operator) -> None:
-    await database.add_devices(operator.tenant, 1)
-    await operator.create(job_id="j", **ALL)
-    before = await operator.get("j")
-
-    await expect_error("INVALID_FIELD", operator.cancel("j", reason="x" * 1001))
-    await expect_error("INVALID_FIELD", operator.create(job_id="k", expires_in_hours=0, **ALL))
-
-    assert (await operator.list()).jobs[0].status == pb.Job.IN_PROGRESS
-    assert await operator.get("j") == before
-
-
 @pytest.mark.parametrize("method", ["CreateJob", "ListJobs", "GetJob", "CancelJob"])
 @pytest.mark.parametrize("raw", [b"\xff", b"\x0a\x7fab"], ids=["not protobuf", "truncated"])
-async def test_request_is_malformed_when_its_bytes_are_not_a_message(
-    world: World, method: str, raw: bytes
-) -> None:
+async def test_bytes_of_no_message_are_malformed(world: World, method: str, raw: bytes) -> None:
     call: Any = world.server.channel.unary_unary(f"/fleet.jobs.v1.JobService/{method}")
     sent = call(raw, metadata=world.operator.metadata, timeout=TIMEOUT)
 
