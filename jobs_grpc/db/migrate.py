@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import random
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +20,11 @@ from jobs_grpc.db.migration_progress import Report, reporting_progress
 from jobs_grpc.db.schema import Migration, migrations
 from jobs_grpc.db.scram import scram_verifier
 from jobs_grpc.db.sql_statements import execute_each, split_statements
-from jobs_grpc.db.views_and_functions import ReplacementError, replace_views_and_functions
+from jobs_grpc.db.views_and_functions import (
+    ReplacementError,
+    lock_views,
+    replace_views_and_functions,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +39,10 @@ _ADVISORY_LOCK = 7_203_114_905
 # it, so the wait is short.
 _SET_LOCK_TIMEOUT = "SET lock_timeout = '5s'"
 
-# How many times a transaction that deadlocks with calls is repeated. Calls lock tables and views in
-# other orders.
-_REPEATS = 10
+# How long a transaction that calls block is repeated, and the longest pause before a repetition, in
+# which calls go on. Calls lock tables and views in other orders, so the two can deadlock.
+_REPEAT_SECONDS = 60
+_MAX_PAUSE_SECONDS = 0.5
 
 # How often a process that waits for another one's migration tries to lock.
 _LOCK_POLL_SECONDS = 0.5
@@ -118,7 +125,7 @@ async def migrate(
             after = [migration for migration in missing if migration.after_code]
             await _apply(connection, before, changes)
             changes += await _ensure_role(connection, role, on_citus=on_citus)
-            changes += await _repeat_deadlocked(
+            changes += await _repeat_blocked(
                 partial(_apply_code, connection, role, force=bool(before), on_citus=on_citus)
             )
             changes += await _set_up_device_tables(connection, role, device_tables_manager)
@@ -172,7 +179,7 @@ async def _apply(
 ) -> None:
     for migration in missing:
         if migration.in_transaction:
-            await _repeat_deadlocked(partial(_apply_in_transaction, connection, migration))
+            await _repeat_blocked(partial(_apply_in_transaction, connection, migration))
         else:
             await run_outside_transaction(connection, migration)
             await connection.execute(_SET_LOCK_TIMEOUT)
@@ -186,14 +193,17 @@ async def _apply_in_transaction(connection: asyncpg.Connection, migration: Migra
         await _record(connection, migration)
 
 
-async def _repeat_deadlocked(run: Callable[[], Awaitable[T]]) -> T:
-    """Run a transaction; if PostgreSQL ends it because of a deadlock, run it again."""
-    for _ in range(_REPEATS):
+async def _repeat_blocked(run: Callable[[], Awaitable[T]]) -> T:
+    """Run a transaction; if calls block it, run it again."""
+    deadline = time.monotonic() + _REPEAT_SECONDS
+    while True:
         try:
             return await run()
-        except asyncpg.DeadlockDetectedError:
-            logger.info("a transaction of the migration deadlocked with calls; repeating it")
-    return await run()
+        except (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError):
+            if time.monotonic() > deadline:
+                raise
+        logger.info("calls block a transaction of the migration; repeating it")
+        await asyncio.sleep(random.uniform(0, _MAX_PAUSE_SECONDS))  # noqa: S311 - no secret
 
 
 async def _record(connection: asyncpg.Connection, migration: Migration) -> None:
@@ -218,6 +228,8 @@ async def _apply_code(
     if on_citus and (nodes := await citus.nodes_without_privileges(connection, role.name)):
         changes.append(f"granted {role.name} the privileges on views on {', '.join(nodes)}")
     async with connection.transaction():
+        if force or newest != checksum:
+            await lock_views(connection)
         # Views first need the tables to be distributed, and grants the views.
         if on_citus:
             changes += await citus.distribute_tables(connection)

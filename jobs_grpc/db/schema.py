@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -105,8 +105,7 @@ def code() -> Mapping[str, str]:
         for path in root.joinpath(folder).iterdir()
         if path.name.endswith(".sql")
     }
-    views = {path.name.removesuffix(".sql") for path in root.joinpath("views").iterdir()}
-    return {name: code[name] for name in order_by_dependency(code, views)}
+    return {name: code[name] for name in order_by_dependency(code)}
 
 
 @cache
@@ -120,37 +119,21 @@ def delegated_functions() -> tuple[str, ...]:
     return tuple(name for name in names if not name.endswith("_of_tenants"))
 
 
-def order_by_dependency(code: Mapping[str, str], views: Collection[str] = ()) -> list[str]:
+def order_by_dependency(code: Mapping[str, str]) -> list[str]:
     """Sort the names so that each follows the other views and functions that its SQL names.
 
     Views, SQL-standard function bodies, and the types of parameters, variables and results need
-    these to exist. Between two of the `views` stands only what the second one needs: migrate locks
-    views, and calls that lock them in another order deadlock with it while it is between them.
-    Raises SchemaError if the files form a cycle.
+    these to exist. Raises SchemaError if the files form a cycle.
     """
     used = {
         name: sorted({*_NAME.findall(_COMMENT.sub("", sql))} & code.keys() - {name})
         for name, sql in sorted(code.items())
     }
     try:
-        order = list(TopologicalSorter(used).static_order())
+        return list(TopologicalSorter(used).static_order())
     except CycleError as e:
         cycle = " -> ".join(reversed(e.args[1]))
         raise SchemaError(f"SQL files name each other in a cycle: {cycle}") from None
-    for_views, from_views = set(views), set(views)  # what views use, and what uses views
-    for name in reversed(order):
-        if name in for_views:
-            for_views.update(used[name])
-    for name in order:
-        if not from_views.isdisjoint(used[name]):
-            from_views.add(name)
-
-    def group(name: str) -> int:
-        if name not in from_views:
-            return 0
-        return 1 if name in for_views else 2
-
-    return sorted(order, key=group)
 
 
 @cache

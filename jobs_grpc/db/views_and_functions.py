@@ -33,6 +33,16 @@ _OTHERS = """
     FROM pg_class
     WHERE relnamespace = 'jobs'::regnamespace AND relkind = 'v' AND relname <> ALL ($1::text[])
 """
+# Statements that lock the views, and change nothing. LOCK would also lock the tables below them. As
+# in queries, a view comes before those that it uses.
+_LOCKS = """
+    SELECT format('ALTER VIEW %s OWNER TO %s', oid::regclass, relowner::regrole) AS statement
+    FROM pg_class WHERE relnamespace = 'jobs'::regnamespace AND relkind = 'v'
+    ORDER BY array_position($1, relname::text) DESC
+"""
+# Shorter than deadlock_timeout, so that no call fails because of a deadlock.
+_LOCK_TIMEOUT = "200ms"
+
 # Statements that restore privileges. REVOKE, because PUBLIC may execute each new function.
 _PRIVILEGES = """
     WITH objects AS (
@@ -68,6 +78,18 @@ class ReplacementError(Exception):
 
     The message says what to do.
     """
+
+
+async def lock_views(connection: asyncpg.Connection) -> None:
+    """Lock all views until the transaction of the caller ends.
+
+    Raises asyncpg.LockNotAvailableError while a call uses one.
+    """
+    lock_timeout = await connection.fetchval("SHOW lock_timeout")
+    await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+    for row in await connection.fetch(_LOCKS, list(schema.code())):
+        await connection.execute(row["statement"])
+    await connection.execute(f"SET LOCAL lock_timeout = '{lock_timeout}'")
 
 
 async def replace_views_and_functions(connection: asyncpg.Connection) -> None:

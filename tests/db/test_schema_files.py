@@ -20,21 +20,6 @@ def test_order_puts_each_file_after_those_that_it_names() -> None:
     assert order_by_dependency(code) == ["details", "z_status", "status_at", "a_view"]
 
 
-def test_order_keeps_views_together() -> None:
-    code = {
-        "a_function": "jobs.first_view",
-        "between": "jobs.first_view",
-        "first_view": "jobs.status_at",
-        "second_view": "jobs.between jobs.first_view",
-        "status_at": "",
-        "unrelated": "",
-    }
-
-    assert order_by_dependency(code, {"first_view", "second_view"}) == [
-        *("status_at", "unrelated", "first_view", "between", "second_view", "a_function")
-    ]
-
-
 def test_order_fails_when_files_name_each_other_in_a_cycle() -> None:
     code = {"a": "jobs.b()", "b": "jobs.c()", "c": "jobs.a()"}
 
