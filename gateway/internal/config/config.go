@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -42,9 +43,9 @@ type Config struct {
 	TLSCert      string
 	TLSKey       string
 	TLSClientCA  string
-	TrustedPeers StringList
+	TrustedPeers []string
 
-	TrustedProxies NetworkList
+	TrustedProxies []netip.Prefix
 
 	UpstreamConnections int
 	UpstreamTLS         bool
@@ -53,9 +54,9 @@ type Config struct {
 	UpstreamKey         string
 	UpstreamServerName  string
 
-	AllowedHosts         StringList
+	AllowedHosts         []string
 	HSTSMaxAge           int64 // seconds
-	CORSOrigins          StringList
+	CORSOrigins          []string
 	RequireToken         bool
 	TLSTerminatedByProxy bool
 	InsecureMetadata     bool
@@ -87,21 +88,21 @@ func (c *Config) flagSet() *flag.FlagSet {
 	f.StringVar(&c.TLSCert, "tls-cert", "", "certificate chain for HTTPS, a PEM `FILE`")
 	f.StringVar(&c.TLSKey, "tls-key", "", "private key of tls-cert, a PEM `FILE`")
 	f.StringVar(&c.TLSClientCA, "tls-client-ca", "", "require client certificates issued by these authorities, a PEM `FILE`")
-	f.Var(&c.TrustedPeers, "trusted-peers", "accept only client certificates with one of these `NAMES`, comma-separated: SPIFFE IDs, DNS names or common names")
-	f.Var(&c.TrustedProxies, "trusted-proxies", "`NETWORKS` of proxies whose X-Forwarded-For header names the client, comma-separated, such as 10.0.0.0/8. The gateway limits callers that it does not know yet by their address")
+	listVar(f, &c.TrustedPeers, asText, "trusted-peers", "accept only client certificates with one of these `NAMES`, comma-separated: SPIFFE IDs, DNS names or common names")
+	listVar(f, &c.TrustedProxies, parseNetwork, "trusted-proxies", "`NETWORKS` of proxies whose X-Forwarded-For header names the client, comma-separated, such as 10.0.0.0/8. The gateway limits callers that it does not know yet by their address")
 	f.IntVar(&c.UpstreamConnections, "upstream-connections", 4, "number of connections to each address of the upstream; each carries up to 100 calls at a time")
 	f.BoolVar(&c.UpstreamTLS, "upstream-tls", false, "use TLS to the upstream and trust the system's certificate authorities")
 	f.StringVar(&c.UpstreamCA, "upstream-ca", "", "use TLS to the upstream and trust these certificate authorities, a PEM `FILE`")
 	f.StringVar(&c.UpstreamCert, "upstream-cert", "", "client certificate for the upstream, a PEM `FILE`")
 	f.StringVar(&c.UpstreamKey, "upstream-key", "", "private key of upstream-cert, a PEM `FILE`")
 	f.StringVar(&c.UpstreamServerName, "upstream-server-name", "", "`NAME` to expect in the upstream's certificate instead of its host name")
-	f.Var(&c.AllowedHosts, "allowed-hosts", "`HOSTS` to accept in the Host header besides localhost and loopback addresses, comma-separated, without ports; * accepts any host. Empty: on a loopback listen address only localhost and loopback addresses, otherwise any host. Required with insecure-metadata beyond loopback. /healthz beyond loopback accepts any host, and the metrics ignore this list")
+	listVar(f, &c.AllowedHosts, asText, "allowed-hosts", "`HOSTS` to accept in the Host header besides localhost and loopback addresses, comma-separated, without ports; * accepts any host. Empty: on a loopback listen address only localhost and loopback addresses, otherwise any host. Required with insecure-metadata beyond loopback. /healthz beyond loopback accepts any host, and the metrics ignore this list")
 	f.Int64Var(&c.HSTSMaxAge, "hsts-max-age", 0, "time in `SECONDS` for which browsers use only HTTPS for the host of a response, such as 31536000 (Strict-Transport-Security); 0 sends no header")
-	f.Var(&c.CORSOrigins, "cors-origins", "`ORIGINS` of web pages that may call the API, comma-separated, such as https://ops.example.com")
+	listVar(f, &c.CORSOrigins, asText, "cors-origins", "`ORIGINS` of web pages that may call the API, comma-separated, such as https://ops.example.com")
 	f.BoolVar(&c.RequireToken, "require-token", false, "reject requests without Authorization: Bearer; the upstream must verify the tokens (JOBS_AUTH=jwt)")
 	f.BoolVar(&c.TLSTerminatedByProxy, "tls-terminated-by-proxy", false, "with require-token: allow a listen address beyond loopback without TLS, because a proxy terminates TLS")
 	f.BoolVar(&c.InsecureMetadata, "insecure-metadata", false, "allow a listen address beyond loopback although any client can claim any tenant")
-	f.Var(onOff{&c.Console}, "console", "serve the operator console at /console: `on` or off. Served only with require-token, on a loopback listen address, or with trusted-peers")
+	onOffVar(f, &c.Console, "console", true, "serve the operator console at /console: `on` or off. Served only with require-token, on a loopback listen address, or with trusted-peers")
 	f.StringVar(&c.OIDCIssuer, "oidc-issuer", "", "`URL` of the OpenID provider that the console signs in with; requires require-token. Empty: the console asks for a token")
 	f.StringVar(&c.OIDCTokenOrigin, "oidc-token-origin", "", "`ORIGIN` of the token endpoint of the provider; empty: that of oidc-issuer")
 	f.StringVar(&c.OIDCClientID, "oidc-client-id", "", "`ID` of the console at the provider, a public client with PKCE")
@@ -125,7 +126,7 @@ func EnvName(flagName string) string {
 // Load reads the settings from the environment and then from args, which override it,
 // and validates them. Each line of the error names a setting by its flag.
 func Load(args []string, lookupEnv func(string) (string, bool)) (*Config, error) {
-	c := &Config{Console: true}
+	c := &Config{}
 	f := c.flagSet()
 	var errs error
 	f.VisitAll(func(setting *flag.Flag) {
@@ -146,60 +147,50 @@ func Load(args []string, lookupEnv func(string) (string, bool)) (*Config, error)
 }
 
 func (c *Config) validate() error {
-	for _, limit := range []struct {
-		flag  string
-		value int64
-	}{
-		{"request-timeout", int64(c.RequestTimeout)},
-		{"max-body-bytes", c.MaxBodyBytes},
-		{"max-requests-in-flight", c.MaxRequestsInFlight},
-		{"max-connections", c.MaxConnections},
-		{"max-watches", c.MaxWatches},
-		{"max-event-streams", c.MaxEventStreams},
-	} {
-		if limit.value <= 0 {
-			return errors.New(limit.flag + " must be greater than 0")
-		}
-	}
 	trustsAnyClient := !c.RequireToken && len(c.TrustedPeers) == 0 && !IsLoopback(c.Listen)
-	switch {
-	case c.HSTSMaxAge < 0:
-		return errors.New("hsts-max-age must be 0 or more")
-	case (c.TLSCert == "") != (c.TLSKey == ""):
-		return errors.New("tls-cert and tls-key must be set together")
-	case c.TLSClientCA != "" && c.TLSCert == "":
-		return errors.New("tls-client-ca requires tls-cert and tls-key")
-	case len(c.TrustedPeers) > 0 && c.TLSClientCA == "":
-		return errors.New("trusted-peers requires tls-client-ca")
-	case (c.UpstreamCert == "") != (c.UpstreamKey == ""):
-		return errors.New("upstream-cert and upstream-key must be set together")
-	case c.UpstreamServerName != "" && !c.UseUpstreamTLS():
-		return errors.New("upstream-server-name requires upstream-tls or upstream-ca")
-	case c.UpstreamConnections < 1 || c.UpstreamConnections > maxUpstreamConnections:
-		return fmt.Errorf("upstream-connections=%d: must be from 1 to %d", c.UpstreamConnections, maxUpstreamConnections)
-	case c.MaxBufferedBytes < minBufferedBytes(c.MaxBodyBytes):
-		return fmt.Errorf("max-buffered-bytes=%d: must be at least %d: 32 MiB and 48 times max-body-bytes",
-			c.MaxBufferedBytes, minBufferedBytes(c.MaxBodyBytes))
-	case slices.ContainsFunc(c.CORSOrigins, isInvalidOrigin):
-		return fmt.Errorf("cors-origins=%s: each origin must be a scheme and a host in lower case, such as "+
-			"https://ops.example.com, without a path and without the default port; * is not supported", &c.CORSOrigins)
-	case (c.OIDCIssuer == "") != (c.OIDCClientID == ""):
-		return errors.New("oidc-issuer and oidc-client-id must be set together")
-	case c.OIDCIssuer != "" && !c.RequireToken:
-		return errors.New("oidc-issuer requires require-token")
-	case slices.ContainsFunc(c.OIDCOrigins(), isInvalidOrigin):
-		return errors.New("oidc-issuer and oidc-token-origin must be URLs such as https://login.example.com")
-	case c.RequireToken && !c.TLSTerminatedByProxy && c.TLSCert == "" && !IsLoopback(c.Listen):
-		return fmt.Errorf("listen=%s is not a loopback address, and without TLS tokens are sent in clear text; "+
-			"set tls-cert and tls-key, or set tls-terminated-by-proxy if a proxy terminates TLS", c.Listen)
-	case trustsAnyClient && !c.InsecureMetadata:
-		return fmt.Errorf("listen=%s is not a loopback address, and any client can claim any tenant; listen on "+
-			"loopback behind a proxy that authenticates clients, or set require-token, or set tls-client-ca "+
-			"and trusted-peers, or set insecure-metadata to accept the risk", c.Listen)
-	case trustsAnyClient && len(c.AllowedHosts) == 0:
-		return fmt.Errorf("listen=%s is not a loopback address, and with insecure-metadata any web page could call the "+
-			"gateway through a name of its own (DNS rebinding); set allowed-hosts to the names that clients use, such "+
-			"as gateway.internal, or to * to accept the risk", c.Listen)
+	for _, rule := range []struct {
+		violated bool
+		problem  string
+	}{
+		{c.RequestTimeout <= 0, "request-timeout must be greater than 0"},
+		{c.MaxBodyBytes <= 0, "max-body-bytes must be greater than 0"},
+		{c.MaxRequestsInFlight <= 0, "max-requests-in-flight must be greater than 0"},
+		{c.MaxConnections <= 0, "max-connections must be greater than 0"},
+		{c.MaxWatches <= 0, "max-watches must be greater than 0"},
+		{c.MaxEventStreams <= 0, "max-event-streams must be greater than 0"},
+		{c.HSTSMaxAge < 0, "hsts-max-age must be 0 or more"},
+		{(c.TLSCert == "") != (c.TLSKey == ""), "tls-cert and tls-key must be set together"},
+		{c.TLSClientCA != "" && c.TLSCert == "", "tls-client-ca requires tls-cert and tls-key"},
+		{len(c.TrustedPeers) > 0 && c.TLSClientCA == "", "trusted-peers requires tls-client-ca"},
+		{(c.UpstreamCert == "") != (c.UpstreamKey == ""), "upstream-cert and upstream-key must be set together"},
+		{c.UpstreamServerName != "" && !c.UseUpstreamTLS(), "upstream-server-name requires upstream-tls or upstream-ca"},
+		{c.UpstreamConnections < 1 || c.UpstreamConnections > maxUpstreamConnections,
+			fmt.Sprintf("upstream-connections=%d: must be from 1 to %d", c.UpstreamConnections, maxUpstreamConnections)},
+		{c.MaxBufferedBytes < minBufferedBytes(c.MaxBodyBytes),
+			fmt.Sprintf("max-buffered-bytes=%d: must be at least %d: 32 MiB and 48 times max-body-bytes",
+				c.MaxBufferedBytes, minBufferedBytes(c.MaxBodyBytes))},
+		{slices.ContainsFunc(c.CORSOrigins, isInvalidOrigin),
+			"cors-origins=" + strings.Join(c.CORSOrigins, ",") + ": each origin must be a scheme and a host in lower case, such as " +
+				"https://ops.example.com, without a path and without the default port; * is not supported"},
+		{(c.OIDCIssuer == "") != (c.OIDCClientID == ""), "oidc-issuer and oidc-client-id must be set together"},
+		{c.OIDCIssuer != "" && !c.RequireToken, "oidc-issuer requires require-token"},
+		{slices.ContainsFunc(c.OIDCOrigins(), isInvalidOrigin),
+			"oidc-issuer and oidc-token-origin must be URLs such as https://login.example.com"},
+		{c.RequireToken && !c.TLSTerminatedByProxy && c.TLSCert == "" && !IsLoopback(c.Listen),
+			"listen=" + c.Listen + " is not a loopback address, and without TLS tokens are sent in clear text; " +
+				"set tls-cert and tls-key, or set tls-terminated-by-proxy if a proxy terminates TLS"},
+		{trustsAnyClient && !c.InsecureMetadata,
+			"listen=" + c.Listen + " is not a loopback address, and any client can claim any tenant; listen on " +
+				"loopback behind a proxy that authenticates clients, or set require-token, or set tls-client-ca " +
+				"and trusted-peers, or set insecure-metadata to accept the risk"},
+		{trustsAnyClient && len(c.AllowedHosts) == 0,
+			"listen=" + c.Listen + " is not a loopback address, and with insecure-metadata any web page could call the " +
+				"gateway through a name of its own (DNS rebinding); set allowed-hosts to the names that clients use, such " +
+				"as gateway.internal, or to * to accept the risk"},
+	} {
+		if rule.violated {
+			return errors.New(rule.problem)
+		}
 	}
 	return nil
 }
@@ -251,11 +242,5 @@ func IsLoopback(address string) bool {
 // WithoutDefaultPort removes the port of a host if it is the default of the scheme. Browsers never send it,
 // but proxies do.
 func WithoutDefaultPort(scheme, host string) string {
-	switch scheme {
-	case "http":
-		return strings.TrimSuffix(host, ":80")
-	case "https":
-		return strings.TrimSuffix(host, ":443")
-	}
-	return host
+	return strings.TrimSuffix(host, map[string]string{"http": ":80", "https": ":443"}[scheme])
 }

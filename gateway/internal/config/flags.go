@@ -5,9 +5,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"net/netip"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -36,22 +38,47 @@ func durationVar(f *flag.FlagSet, p *time.Duration, name string, value time.Dura
 	})
 }
 
-// onOff is a setting with the values on and off.
-type onOff struct{ value *bool }
-
-func (o onOff) String() string {
-	if o.value == nil || *o.value {
-		return "on"
-	}
-	return "off"
+// onOffVar defines a flag with the values on and off.
+func onOffVar(f *flag.FlagSet, p *bool, name string, value bool, usage string) {
+	*p = value
+	f.Func(name, usage, func(text string) error {
+		if text != "on" && text != "off" {
+			return errors.New("must be on or off")
+		}
+		*p = text == "on"
+		return nil
+	})
 }
 
-func (o onOff) Set(text string) error {
-	if text != "on" && text != "off" {
-		return errors.New("must be on or off")
+// listVar defines a flag with comma-separated values.
+func listVar[T any](f *flag.FlagSet, p *[]T, parse func(string) (T, error), name, usage string) {
+	f.Func(name, usage, func(text string) error {
+		*p = nil
+		for item := range strings.SplitSeq(text, ",") {
+			if item = strings.TrimSpace(item); item == "" {
+				continue
+			}
+			value, err := parse(item)
+			if err != nil {
+				return err
+			}
+			*p = append(*p, value)
+		}
+		return nil
+	})
+}
+
+func asText(item string) (string, error) { return item, nil }
+
+func parseNetwork(item string) (netip.Prefix, error) {
+	if address, err := netip.ParseAddr(item); err == nil {
+		return address.Prefix(address.BitLen())
 	}
-	*o.value = text == "on"
-	return nil
+	network, err := netip.ParsePrefix(item)
+	if err != nil {
+		return network, fmt.Errorf("%q is neither an address nor a network such as 10.0.0.0/8", item)
+	}
+	return network, nil
 }
 
 const helpHint = "; jobs-gateway --help lists the flags"
@@ -67,7 +94,10 @@ func parseFlags(f *flag.FlagSet, args []string) error {
 		return err
 	case err != nil:
 		if name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); ok {
-			return errors.New("unknown flag --" + name + suggestFlag(f, name) + helpHint)
+			if nearest, distance := nearestName(name, f, func(flag string) string { return flag }); 3*distance <= len(name) {
+				name += " (did you mean --" + nearest + "?)"
+			}
+			return errors.New("unknown flag --" + name + helpHint)
 		}
 		return errors.New(err.Error() + helpHint)
 	case f.NArg() > 0:
@@ -76,55 +106,52 @@ func parseFlags(f *flag.FlagSet, args []string) error {
 	return nil
 }
 
-// suggestFlag returns a suggestion of the flag with the most similar name, or "".
-func suggestFlag(f *flag.FlagSet, name string) string {
-	var known []string
-	f.VisitAll(func(setting *flag.Flag) { known = append(known, setting.Name) })
-	if nearest, distance := nearestName(name, known); 3*distance <= len(name) {
-		return " (did you mean --" + nearest + "?)"
-	}
-	return ""
-}
+// serviceLink matches the variables that Kubernetes sets for a service named jobs-gateway.
+var serviceLink = regexp.MustCompile(`^JOBS_GATEWAY_(SERVICE_(HOST|PORT.*)=|PORT=(tcp|udp)://|PORT_\d+_)`)
 
-// StringList is a flag with comma-separated values.
-type StringList []string
-
-func (l *StringList) String() string { return strings.Join(*l, ",") }
-
-func (l *StringList) Set(value string) error {
-	*l = nil
-	for item := range strings.SplitSeq(value, ",") {
-		if item = strings.TrimSpace(item); item != "" {
-			*l = append(*l, item)
+// WarnOfUnknownVariables logs the JOBS_GATEWAY_… variables of environ that are not settings, without
+// their values.
+func WarnOfUnknownVariables(environ []string, logger *slog.Logger) {
+	known := (&Config{}).flagSet()
+	for _, variable := range environ {
+		name, _, _ := strings.Cut(variable, "=")
+		if !strings.HasPrefix(name, envPrefix) || serviceLink.MatchString(variable) {
+			continue
+		}
+		if nearest, distance := nearestName(name, known, EnvName); distance > 0 {
+			logger.Warn("unknown environment variable, which has no effect", "variable", name, "nearest", nearest)
 		}
 	}
-	return nil
 }
 
-// NetworkList is a flag with comma-separated addresses and networks.
-type NetworkList []netip.Prefix
-
-func (l *NetworkList) String() string {
-	texts := make([]string, len(*l))
-	for i, network := range *l {
-		texts[i] = network.String()
-	}
-	return strings.Join(texts, ",")
+// nearestName returns the name of a flag, as nameOf writes it, that the fewest edits make of name, and their number.
+func nearestName(name string, f *flag.FlagSet, nameOf func(string) string) (nearest string, distance int) {
+	distance = len(name) + 1
+	f.VisitAll(func(setting *flag.Flag) {
+		if d := editDistance(name, nameOf(setting.Name)); d < distance {
+			nearest, distance = nameOf(setting.Name), d
+		}
+	})
+	return nearest, distance
 }
 
-func (l *NetworkList) Set(value string) error {
-	var items StringList
-	_ = items.Set(value) // can't fail
-	*l = nil
-	for _, item := range items {
-		network, err := netip.ParsePrefix(item)
-		if address, addressErr := netip.ParseAddr(item); addressErr == nil {
-			network, err = address.Prefix(address.BitLen())
-		}
-		if err != nil {
-			return fmt.Errorf("%q is neither an address nor a network such as 10.0.0.0/8", item)
-		}
-		*l = append(*l, network)
+// editDistance returns how many insertions, deletions and replacements of bytes make b of a.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
 	}
-	return nil
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
 }

@@ -86,12 +86,7 @@ func CheckHeaderSize(r *http.Request) *apierror.Error {
 
 // isNotPrintableASCII reports whether gRPC would reject text as a metadata value, with INTERNAL.
 func isNotPrintableASCII(text string) bool {
-	for i := range len(text) {
-		if text[i] < 0x20 || text[i] > 0x7e {
-			return true
-		}
-	}
-	return false
+	return strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
 var (

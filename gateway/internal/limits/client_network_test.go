@@ -4,14 +4,13 @@ import (
 	"net/http/httptest"
 	"testing"
 
-	"github.com/jobs-grpc/jobs-grpc/gateway/internal/config"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/gatewaytest"
 )
 
 func TestClientNetwork_IsTheLastAddressThatIsNotOfATrustedProxy(t *testing.T) {
-	var proxies config.NetworkList
-	if err := proxies.Set("10.0.0.0/8, 192.0.2.7,2001:db8:aaaa::/48"); err != nil {
-		t.Fatal(err)
-	}
+	config := gatewaytest.LoadTestConfig(t, map[string]string{
+		"JOBS_GATEWAY_TRUSTED_PROXIES": "10.0.0.0/8, 192.0.2.7,2001:db8:aaaa::/48",
+	})
 	for _, c := range []struct {
 		remote    string
 		forwarded []string
@@ -38,7 +37,7 @@ func TestClientNetwork_IsTheLastAddressThatIsNotOfATrustedProxy(t *testing.T) {
 		request := httptest.NewRequest("GET", "/", nil)
 		request.RemoteAddr = c.remote
 		request.Header["X-Forwarded-For"] = c.forwarded
-		if got := ClientNetwork(request, proxies); got != c.want {
+		if got := ClientNetwork(request, config.TrustedProxies); got != c.want {
 			t.Errorf("%s %q: %s, want %s", c.remote, c.forwarded, got, c.want)
 		}
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"log"
 	"os"
 	"regexp"
 	"slices"
@@ -30,18 +29,9 @@ type contract struct {
 
 // readContract reads a serialized FileDescriptorSet with source info.
 func readContract(path string) *contract {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		log.Fatal(err)
-	}
-	var set descriptorpb.FileDescriptorSet
-	if err := proto.Unmarshal(data, &set); err != nil {
-		log.Fatal(err)
-	}
-	files, err := protodesc.NewFiles(&set)
-	if err != nil {
-		log.Fatal(err)
-	}
+	set := &descriptorpb.FileDescriptorSet{}
+	must(set, proto.Unmarshal(must(os.ReadFile(path)), set))
+	files := must(protodesc.NewFiles(set))
 	c := &contract{map[string]map[string][]string{}, map[string]string{}, map[string]string{}}
 	common := map[string][]string{}
 	for _, name := range []string{"JobService", "FleetService", "EventService", "DeviceJobService"} { // the last adds to the errors of the first
@@ -56,11 +46,7 @@ func readContract(path string) *contract {
 }
 
 func find(files *protoregistry.Files, name string) protoreflect.Descriptor {
-	found, err := files.FindDescriptorByName(protoreflect.FullName(packagePrefix + name))
-	if err != nil {
-		log.Fatal(err)
-	}
-	return found
+	return must(files.FindDescriptorByName(protoreflect.FullName(packagePrefix + name)))
 }
 
 func (c *contract) readService(service protoreflect.ServiceDescriptor, common map[string][]string) {
@@ -100,7 +86,7 @@ func addErrors(errors map[string][]string, text string) {
 		}
 		reasons, _, _ = strings.Cut(reasons, ":") // an explanation follows
 		for _, reason := range reasonName.FindAllString(reasons, -1) {
-			if !slices.Contains(errors[status], reason) && !strings.HasPrefix(reason, "JOBS_") {
+			if !strings.HasPrefix(reason, "JOBS_") {
 				errors[status] = append(errors[status], reason)
 			}
 		}
@@ -123,10 +109,7 @@ func withoutErrors(text string) string {
 
 // comment returns the comment of a declaration without the space after //.
 func comment(d protoreflect.Descriptor) string {
-	text := d.ParentFile().SourceLocations().ByDescriptor(d).LeadingComments
-	lines := strings.Split(text, "\n")
-	for i, line := range lines {
-		lines[i] = strings.TrimPrefix(line, " ")
-	}
-	return strings.Join(lines, "\n")
+	return leadingSpace.ReplaceAllString(d.ParentFile().SourceLocations().ByDescriptor(d).LeadingComments, "")
 }
+
+var leadingSpace = regexp.MustCompile(`(?m)^ `)

@@ -15,6 +15,11 @@ func rulesOf(field protoreflect.FieldDescriptor) *validate.FieldRules {
 	return proto.GetExtension(field.Options(), validate.E_Field).(*validate.FieldRules)
 }
 
+// keywords are the keywords of schemas for the rules of strings, numbers and lists.
+var keywords = map[protoreflect.Name]string{
+	"min_len": "minLength", "max_len": "maxLength", "pattern": "pattern", "gte": "minimum", "lte": "maximum", "max_items": "maxItems",
+}
+
 // limitsOf returns the limits of a field of a request as keywords of its schema.
 func limitsOf(field protoreflect.FieldDescriptor) object {
 	rules := rulesOf(field)
@@ -23,7 +28,6 @@ func limitsOf(field protoreflect.FieldDescriptor) object {
 		limits["default"] = size
 	}
 	if repeated := rules.GetRepeated(); repeated != nil {
-		limits["maxItems"] = repeated.GetMaxItems()
 		if rules.GetRequired() {
 			limits["minItems"] = 1
 		}
@@ -55,28 +59,23 @@ func allowEmpty(field protoreflect.FieldDescriptor, limits object) {
 // valueLimits returns the limits of a single value.
 func valueLimits(field protoreflect.FieldDescriptor, rules *validate.FieldRules) object {
 	limits := object{}
-	if text := rules.GetString(); text != nil {
-		if text.MinLen != nil {
-			limits["minLength"] = text.GetMinLen()
+	rules.ProtoReflect().Range(func(kind protoreflect.FieldDescriptor, ofKind protoreflect.Value) bool {
+		if kind.Message() == nil || kind.Name() == "int64" { // which is a string in JSON
+			return true
 		}
-		if text.MaxLen != nil {
-			limits["maxLength"] = text.GetMaxLen()
-		}
-		if text.Pattern != nil {
-			limits["pattern"] = text.GetPattern()
-		}
-		if others := text.GetNotIn(); len(others) > 0 {
-			limits["not"] = object{"enum": others}
-		}
-	}
-	if number := rules.GetInt32(); number != nil {
-		limits["minimum"] = number.GetGte()
-		if number.HasLte() {
-			limits["maximum"] = number.GetLte()
-		}
+		ofKind.Message().Range(func(rule protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+			if keyword := keywords[rule.Name()]; keyword != "" && rule.Message() == nil {
+				limits[keyword] = value.Interface()
+			}
+			return true
+		})
+		return true
+	})
+	if others := rules.GetString().GetNotIn(); len(others) > 0 {
+		limits["not"] = object{"enum": others}
 	}
 	if rules.GetInt64() != nil {
-		limits["pattern"] = "^[0-9]{1,16}$" // JSON has a string
+		limits["pattern"] = "^[0-9]{1,16}$"
 	}
 	if in := rules.GetEnum().GetIn(); len(in) > 0 {
 		var names []any

@@ -23,20 +23,19 @@ const packagePrefix = "fleet.jobs.v1."
 type object = map[string]any
 
 func main() {
-	input, err := io.ReadAll(os.Stdin)
-	if err != nil {
-		log.Fatal(err)
-	}
-	var swagger object
-	if err := json.Unmarshal(bytes.ReplaceAll(input, []byte("#/definitions/"), []byte(schemasPrefix)), &swagger); err != nil {
-		log.Fatal(err)
-	}
+	input := bytes.ReplaceAll(must(io.ReadAll(os.Stdin)), []byte("#/definitions/"), []byte(schemasPrefix))
+	swagger := parse[object]("the Swagger document", input, json.Unmarshal)
 	out := json.NewEncoder(os.Stdout)
 	out.SetEscapeHTML(false)
 	out.SetIndent("", "  ")
-	if err := out.Encode(convert(swagger, readContract(os.Args[1]))); err != nil {
+	must(out, out.Encode(convert(swagger, readContract(os.Args[1]))))
+}
+
+func must[T any](value T, err error) T {
+	if err != nil {
 		log.Fatal(err)
 	}
+	return value
 }
 
 func convert(swagger object, c *contract) object {

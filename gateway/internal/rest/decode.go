@@ -10,11 +10,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/apierror"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/restjson"
 )
 
 // decodeMessage decodes a JSON object into a request message. It is stricter than protojson: names are snake_case
@@ -106,7 +109,7 @@ func decodeEnum(message protoreflect.Message, field protoreflect.FieldDescriptor
 		}
 		known := field.Enum().Values().ByName(protoreflect.Name(name))
 		if known == nil || known.Number() == 0 {
-			return unknownEnumValue(m.name, name, enumValueNames(field.Enum()))
+			return unknownEnumValue(m.name, name, namesOf(field.Enum().Values()))
 		}
 		if number := protoreflect.ValueOfEnum(known.Number()); field.IsList() {
 			message.Mutable(field).List().Append(number)
@@ -128,35 +131,31 @@ func camelCase(mask []byte) []byte {
 // checkOneofs rejects two fields of one oneof and names them. howMany is "exactly one" or "at
 // most one".
 func checkOneofs(request protoreflect.MessageDescriptor, set []string, howMany string) *apierror.Error {
-	if len(set) < 2 {
-		return nil
-	}
 	for i := range request.Oneofs().Len() {
 		fields := request.Oneofs().Get(i).Fields()
-		var members, conflicting []string
-		for j := range fields.Len() {
-			members = append(members, string(fields.Get(j).Name()))
+		isOther := func(name string) bool { return fields.ByName(protoreflect.Name(name)) == nil }
+		conflicting := slices.DeleteFunc(slices.Clone(set), isOther)
+		if len(conflicting) < 2 {
+			continue
 		}
-		var violations []apierror.FieldViolation
-		for _, name := range set {
-			if slices.Contains(members, name) {
-				conflicting = append(conflicting, name)
-				violations = append(violations, apierror.FieldViolation{Field: name, Description: "conflicts with another field"})
-			}
+		detail := fmt.Sprintf("%s must not be set together; set %s of %s",
+			strings.Join(conflicting, " and "), howMany, strings.Join(namesOf(fields), ", "))
+		e := apierror.New(codes.InvalidArgument, "INVALID_FIELD", detail)
+		for _, name := range conflicting {
+			e.FieldViolations = append(e.FieldViolations, apierror.FieldViolation{Field: name, Description: "conflicts with another field"})
 		}
-		if len(conflicting) > 1 {
-			detail := fmt.Sprintf("%s must not be set together; set %s of %s",
-				strings.Join(conflicting, " and "), howMany, strings.Join(members, ", "))
-			return apierror.New(codes.InvalidArgument, "INVALID_FIELD", detail, violations...)
-		}
+		return e
 	}
 	return nil
 }
 
-// enumValueNames returns the names of an enum's values.
-func enumValueNames(enum protoreflect.EnumDescriptor) (names []string) {
-	for i := range enum.Values().Len() {
-		names = append(names, string(enum.Values().Get(i).Name()))
+// namesOf returns the names of fields, or of the values of an enum.
+func namesOf[D protoreflect.Descriptor](list interface {
+	Len() int
+	Get(int) D
+}) (names []string) {
+	for i := range list.Len() {
+		names = append(names, string(list.Get(i).Name()))
 	}
 	return names
 }
@@ -227,3 +226,45 @@ func invalidJSON(err error) *apierror.Error {
 	}
 	return apierror.MalformedRequest("The body is not valid JSON: " + err.Error())
 }
+
+// jsonMarshaler is the runtime.Marshaler of this API.
+type jsonMarshaler struct{ runtime.JSONPb }
+
+func (*jsonMarshaler) Marshal(v any) ([]byte, error) { return restjson.Marshal(v) }
+
+// NewEncoder returns an encoder that writes the JSON of Marshal.
+func (m *jsonMarshaler) NewEncoder(w io.Writer) runtime.Encoder {
+	return runtime.EncoderFunc(func(v any) error {
+		body, err := m.Marshal(v)
+		if err == nil {
+			_, err = w.Write(body)
+		}
+		return err
+	})
+}
+
+// NewDecoder returns a decoder of a requestBody. io.EOF tells the generated code that there is no body.
+func (m *jsonMarshaler) NewDecoder(r io.Reader) runtime.Decoder {
+	return runtime.DecoderFunc(func(v any) error {
+		body, ok := r.(*requestBody)
+		if !ok {
+			return io.EOF
+		}
+		if body.err = decodeMessage(body.json, v.(proto.Message).ProtoReflect(), body.inPath); body.err != nil {
+			return body.err
+		}
+		body.json = nil // the memory is not needed during the call
+		return nil
+	})
+}
+
+// requestBody replaces the body of a request after it has been read. It carries the JSON to the decoder that the
+// generated code calls.
+type requestBody struct {
+	json   []byte
+	inPath map[string]string // the variables of the path
+	err    *apierror.Error   // set by the decoder: the generated code turns its error into text
+}
+
+func (*requestBody) Read([]byte) (int, error) { return 0, io.EOF }
+func (*requestBody) Close() error             { return nil }

@@ -62,13 +62,13 @@ func (r *reloader[T]) get() T {
 	return r.value
 }
 
-func statAll(files []string) ([]os.FileInfo, error) {
-	infos := make([]os.FileInfo, len(files))
-	for i, name := range files {
-		var err error
-		if infos[i], err = os.Stat(name); err != nil {
+func statAll(files []string) (infos []os.FileInfo, err error) {
+	for _, name := range files {
+		info, err := os.Stat(name)
+		if err != nil {
 			return nil, err
 		}
+		infos = append(infos, info)
 	}
 	return infos, nil
 }

@@ -79,7 +79,7 @@ func TestServerTLS_ReloadsChangedFiles(t *testing.T) {
 	nextCert, nextKey := gatewaytest.SelfSigned(t, "next")
 	var log bytes.Buffer
 	config, err := NewServer(
-		&config.Config{TLSCert: cert, TLSKey: key, TLSClientCA: ca, TrustedPeers: config.StringList{"first", "next"}},
+		&config.Config{TLSCert: cert, TLSKey: key, TLSClientCA: ca, TrustedPeers: []string{"first", "next"}},
 		slog.New(slog.NewTextHandler(&log, nil)),
 	)
 	if err != nil {
@@ -120,7 +120,7 @@ func TestServerTLS_ReloadsChangedFiles(t *testing.T) {
 func TestServerTLS_RejectsClient_WhenNotTrustedPeer(t *testing.T) {
 	cert, key := gatewaytest.SelfSigned(t, "proxy")
 	for peer, accepted := range map[string]bool{"proxy": true, "other": false} {
-		config, err := NewServer(&config.Config{TLSCert: cert, TLSKey: key, TLSClientCA: cert, TrustedPeers: config.StringList{peer}}, gatewaytest.DiscardLogger)
+		config, err := NewServer(&config.Config{TLSCert: cert, TLSKey: key, TLSClientCA: cert, TrustedPeers: []string{peer}}, gatewaytest.DiscardLogger)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-
-	"github.com/jobs-grpc/jobs-grpc/gateway/internal/config"
 )
 
 var (
@@ -30,7 +28,7 @@ const spiffePrefix = "spiffe://"
 // Entries match byte by byte. An entry with the prefix spiffe:// matches a URI of the certificate.
 // Any other entry matches a DNS name, or the common name of a certificate that has one common
 // name and neither URIs nor DNS names. The gRPC server has the same rule.
-func verifyTrustedPeer(trusted config.StringList) func(tls.ConnectionState) error {
+func verifyTrustedPeer(trusted []string) func(tls.ConnectionState) error {
 	return func(state tls.ConnectionState) error {
 		uris, names := peerNames(state.PeerCertificates[0]) // set: ClientAuth requires a certificate
 		for _, entry := range trusted {

@@ -11,8 +11,6 @@ import (
 	"math/big"
 	"net"
 	"testing"
-
-	"github.com/jobs-grpc/jobs-grpc/gateway/internal/config"
 )
 
 // clientNames are the names in a client certificate.
@@ -106,7 +104,7 @@ func TestVerifyTrustedPeer_MatchesExactly(t *testing.T) {
 	} {
 		certificate := c.peer.certificate(t)
 		state := tls.ConnectionState{PeerCertificates: []*x509.Certificate{certificate}}
-		for _, trusted := range []config.StringList{{c.entry}, {"other.name", c.entry}} {
+		for _, trusted := range [][]string{{c.entry}, {"other.name", c.entry}} {
 			if err := verifyTrustedPeer(trusted)(state); (err == nil) != c.trusted {
 				t.Errorf("%v, %+v: %v", trusted, c.peer, err)
 			}

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
@@ -35,10 +36,7 @@ type largeResponse struct {
 // largeResponses has the methods whose responses can be large, by their names, from the options of the contract.
 var largeResponses = func() map[string]largeResponse {
 	all := map[string]largeResponse{}
-	for _, file := range []protoreflect.FileDescriptor{
-		jobsv1.File_fleet_jobs_v1_jobs_proto, jobsv1.File_fleet_jobs_v1_fleet_proto, jobsv1.File_fleet_jobs_v1_events_proto,
-		jobsv1.File_fleet_jobs_v1_device_jobs_proto,
-	} {
+	protoregistry.GlobalFiles.RangeFilesByPackage("fleet.jobs.v1", func(file protoreflect.FileDescriptor) bool {
 		for i := range file.Services().Len() {
 			methods := file.Services().Get(i).Methods()
 			for j := range methods.Len() {
@@ -47,7 +45,8 @@ var largeResponses = func() map[string]largeResponse {
 				}
 			}
 		}
-	}
+		return true
+	})
 	return all
 }()
 

@@ -44,13 +44,14 @@ func TestCallsSkipConnectionsThatFailed(t *testing.T) {
 		}
 	}
 
-	for turn := range uint64(6) {
-		if nextConnection(connections, turn) != connections[2] {
+	all, failed := &pool{all: connections}, &pool{all: connections[:2]}
+	for turn := range 6 {
+		if all.next() != connections[2] {
 			t.Fatalf("turn %d: got a connection that failed", turn)
 		}
 	}
-	for turn := range uint64(6) {
-		if nextConnection(connections[:2], turn) != connections[turn%2] {
+	for turn := range 6 {
+		if failed.next() != connections[(turn+1)%2] {
 			t.Fatalf("turn %d: connections that failed do not take turns", turn)
 		}
 	}

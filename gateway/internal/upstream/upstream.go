@@ -2,70 +2,73 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
+	"fmt"
+	"log/slog"
 	"net/netip"
+	"slices"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/config"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/limits"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/tlsconfig"
 )
 
 // Upstream spreads calls over several connections to the gRPC server, and bounds the number of
 // calls and the memory of their messages. It is the grpc.ClientConnInterface of the clients.
 type Upstream struct {
-	connections []*grpc.ClientConn
-	next        atomic.Uint64
+	connections pool
 	calls       *limits.Semaphore
 	// Separate connections for watches: a watch lasts long and must not use a stream that calls need.
-	watchConnections []*grpc.ClientConn
-	nextWatch        atomic.Uint64
-}
-
-func newUpstream(connections, watchConnections []*grpc.ClientConn) *Upstream {
-	return &Upstream{connections: connections, watchConnections: watchConnections, calls: limits.NewCalls(len(connections))}
+	watchConnections pool
 }
 
 // NewCallers returns the callers of these connections.
 func (u *Upstream) NewCallers(trustedProxies []netip.Prefix) *limits.Callers {
-	return limits.NewCallers(len(u.connections), u.connection, trustedProxies)
-}
-
-func (u *Upstream) connection() *grpc.ClientConn {
-	return nextConnection(u.connections, u.next.Add(1))
+	return limits.NewCallers(len(u.connections.all), u.connections.next, trustedProxies)
 }
 
 // WatchConnection returns the next connection for a watch.
-func (u *Upstream) WatchConnection() *grpc.ClientConn {
-	return nextConnection(u.watchConnections, u.nextWatch.Add(1))
+func (u *Upstream) WatchConnection() *grpc.ClientConn { return u.watchConnections.next() }
+
+// pool is a set of connections that are used in turn.
+type pool struct {
+	all  []*grpc.ClientConn
+	turn atomic.Uint64
 }
 
-// nextConnection returns one connection after the other. It skips those in TRANSIENT_FAILURE,
+// next returns one connection after the other. It skips those in TRANSIENT_FAILURE,
 // because their calls fail at once, unless all are.
-func nextConnection(connections []*grpc.ClientConn, turn uint64) *grpc.ClientConn {
-	count := uint64(len(connections))
+func (p *pool) next() *grpc.ClientConn {
+	turn, count := p.turn.Add(1), uint64(len(p.all))
 	for n := range count {
-		if next := connections[(turn+n)%count]; next.GetState() != connectivity.TransientFailure {
+		if next := p.all[(turn+n)%count]; next.GetState() != connectivity.TransientFailure {
 			return next
 		}
 	}
-	return connections[turn%count]
+	return p.all[turn%count]
 }
 
 func (u *Upstream) Close() {
-	for _, connection := range append(u.connections, u.watchConnections...) {
+	for _, connection := range slices.Concat(u.connections.all, u.watchConnections.all) {
 		connection.Close()
 	}
 }
 
 // NewStream is not called: watch.Handler serves the streams.
 func (u *Upstream) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	return u.connection().NewStream(ctx, desc, method, opts...)
+	return u.connections.next().NewStream(ctx, desc, method, opts...)
 }
 
 // Invoke makes a unary call. It clears args as soon as they are encoded, to free their memory.
@@ -110,7 +113,7 @@ func (u *Upstream) call(
 ) ([]byte, error) {
 	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(ctx, memory.Forwarded))
 	defer cancel()
-	stream, err := u.connection().NewStream(ctx, &grpc.StreamDesc{}, method, append(opts, grpc.ForceCodecV2(RawCodec{}))...)
+	stream, err := u.connections.next().NewStream(ctx, &grpc.StreamDesc{}, method, append(opts, grpc.ForceCodecV2(RawCodec{}))...)
 	if err != nil {
 		return nil, err
 	}
@@ -159,4 +162,59 @@ func (RawCodec) Marshal(v any) (mem.BufferSlice, error) {
 func (RawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	*v.(*[]byte) = data.Materialize()
 	return nil
+}
+
+// serviceConfig spreads calls over all addresses of a name. It has no retry policy: only the
+// HTTP client knows whether a request may be sent again.
+const serviceConfig = `{"loadBalancingConfig": [{"round_robin": {}}]}`
+
+// With a low MaxDelay, the gateway soon connects to a server that starts after it.
+var reconnectBackoff = backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second}
+
+// The windows limit what the gateway buffers of a response that has no memory reserved yet.
+const (
+	streamWindow     = 64 << 10
+	connectionWindow = 1 << 20
+)
+
+// Dial returns the connections to the gRPC server. They connect in the background.
+func Dial(config *config.Config, logger *slog.Logger) (*Upstream, error) {
+	creds, err := tlsconfig.NewUpstreamCredentials(config, logger)
+	if err != nil {
+		return nil, err
+	}
+	u := &Upstream{calls: limits.NewCalls(config.UpstreamConnections)}
+	dial := func(connections *pool, count int64) error {
+		for range count {
+			connection, err := grpc.NewClient(config.Upstream,
+				grpc.WithTransportCredentials(creds),
+				grpc.WithDefaultServiceConfig(serviceConfig),
+				grpc.WithUserAgent("jobs-gateway"),
+				grpc.WithInitialWindowSize(streamWindow),
+				grpc.WithInitialConnWindowSize(connectionWindow),
+				// The server is on the internal network: an HTTPS_PROXY for outgoing traffic must not see the calls.
+				grpc.WithNoProxy(),
+				// The server allows at most one ping every 10 s.
+				grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+				grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnectBackoff, MinConnectTimeout: 5 * time.Second}),
+			)
+			if err != nil {
+				return fmt.Errorf("upstream=%s: %w", config.Upstream, err)
+			}
+			connections.all = append(connections.all, connection)
+		}
+		return nil
+	}
+	streams := config.MaxWatches + config.MaxEventStreams
+	if err := cmp.Or(
+		dial(&u.connections, int64(config.UpstreamConnections)),
+		// These connect with the first stream.
+		dial(&u.watchConnections, (streams+limits.StreamsPerConnection-1)/limits.StreamsPerConnection),
+	); err != nil {
+		return nil, err
+	}
+	for _, connection := range u.connections.all {
+		connection.Connect()
+	}
+	return u, nil
 }
