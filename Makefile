@@ -300,9 +300,7 @@ OUT := .
 .PHONY: generate-gateway
 generate-gateway: $(READY) ## Generate the gateway's Go code and OpenAPI document (needs Go)
 	@$(BIN)/buf generate --template gateway/buf.gen.yaml --output $(OUT)
-	@$(BIN)/buf build --path protos/fleet/jobs/v1 --output $(OUT)/gateway/bin/contract.binpb
-	@out=$$(realpath $(OUT)) && cd gateway && go run ./internal/openapi "$$out/gateway/bin/contract.binpb" \
-	  < "$$out/gateway/bin/jobs.swagger.json" > "$$out/gateway/gen/openapi.json"
+	@PYTHONPATH=.:generated $(BIN)/python -m tools.openapi < $(OUT)/gateway/bin/jobs.swagger.json > $(OUT)/gateway/gen/openapi.json
 
 .PHONY: audit
 audit: $(READY) ## Check the locked dependencies for known vulnerabilities (needs the network)

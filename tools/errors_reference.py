@@ -21,15 +21,15 @@ import jobs_grpc.db.sqlstates  # noqa: F401 - it declares some of BY_SQLSTATE
 from jobs_grpc.errors import BY_REASON, BY_SQLSTATE, JobsError, Limit, Violation
 
 ROOT = Path(__file__).parents[1]
-_CONTRACT = ROOT / "generated/fleet/jobs/v1/descriptors.binpb"
+CONTRACT = ROOT / "generated/fleet/jobs/v1/descriptors.binpb"
 _PAGE = ROOT / "docs/reference/errors.md"
 _SQL = ROOT / "jobs_grpc/db/sql/functions/internal/raise_error.sql"
-_OPENAPI = ROOT / "gateway/internal/openapi"
+_OPENAPI = ROOT / "tools/openapi"
 
 _EXECUTION = json.loads((_OPENAPI / "examples.json").read_text("utf-8"))["GetExecution"]["response"]
 
 # As google.rpc.Code maps them to HTTP.
-_HTTP_STATUSES = {
+HTTP_STATUSES = {
     "INVALID_ARGUMENT": 400,
     "UNAUTHENTICATED": 401,
     "PERMISSION_DENIED": 403,
@@ -129,7 +129,7 @@ class Reason:
 
 def reasons() -> Iterator[Reason]:
     """Yield the reasons in the order of the contract."""
-    files = FileDescriptorSet.FromString(_CONTRACT.read_bytes()).file
+    files = FileDescriptorSet.FromString(CONTRACT.read_bytes()).file
     file = next(file for file in files if file.name.endswith("/error_reason.proto"))
     locations = {tuple(location.path): location for location in file.source_code_info.location}
     status = status_meaning = ""
@@ -148,7 +148,7 @@ def page() -> str:
     for reason in reasons():
         if reason.status != status:
             status = reason.status
-            meaning = " ".join(f"{reason.status_meaning} REST: {_HTTP_STATUSES[status]}.".split())
+            meaning = " ".join(f"{reason.status_meaning} REST: {HTTP_STATUSES[status]}.".split())
             lines += ["", f"## {status}", "", meaning[0].upper() + meaning[1:], ""]
         lines += _wrap(f"- `{reason.name}`: {reason.meaning}{_facts(reason)}")
     return _replace(_PAGE, r"(?<=Do not edit. -->\n).*(?=\n<!-- End of the reasons)", [*lines, ""])

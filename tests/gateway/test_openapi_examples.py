@@ -19,7 +19,7 @@ from tests.support.database import Database
 from tests.support.server import Server
 from tests.support.webhooks import RecordingSender, running_webhook_server
 
-FOLDER = GATEWAY / "internal" / "openapi"
+FOLDER = GATEWAY.parent / "tools" / "openapi"
 EXAMPLES = FOLDER / "examples.json"
 DEVICE = "device-0001"
 JOB = "/customer/jobs/reboot-1"

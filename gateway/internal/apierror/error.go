@@ -52,12 +52,12 @@ func New(c codes.Code, reason, detail string, violations ...FieldViolation) *Err
 		Code:            code.Code(c).String(),
 		Reason:          reason,
 		FieldViolations: append([]FieldViolation{}, violations...),
-		HTTPStatus:      HTTPStatus(c),
+		HTTPStatus:      httpStatus(c),
 	}
 }
 
-// HTTPStatus returns the HTTP status of a gRPC code.
-func HTTPStatus(c codes.Code) int {
+// httpStatus returns the HTTP status of a gRPC code.
+func httpStatus(c codes.Code) int {
 	if c == codes.OutOfRange { // a position after which a stream can't continue
 		return http.StatusGone
 	}

@@ -22,48 +22,40 @@ import (
 // writes it. fromisoformat() rejects "Z" before Python 3.11.
 const timestampLayout = "2006-01-02T15:04:05.000000-07:00"
 
-// Omission says when Marshal leaves out a field, although the JSON of an empty one would say something else: for
+// An omission says when Marshal leaves out a field, although the JSON of an empty one would say something else: for
 // example, [] would claim that a job has no stages.
-type Omission int
+type omission int
 
 const (
-	Written        Omission = iota
-	OmittedIfEmpty          // an empty ID is not valid, and a job that was created has neither a preview nor a forecast
-	OmittedInLists          // the items of lists do not have it
-	OnlyOfGetJob            // every job has executions, so GetJob returns some, or the token of the page that has them
+	omittedIfEmpty omission = iota + 1 // an empty ID is not valid, and a job that was created has neither a preview nor a forecast
+	omittedInLists                     // the items of lists do not have it
+	onlyOfGetJob                       // every job has executions, so GetJob returns some, or the token of the page that has them
 )
 
-var omissions = map[protoreflect.FullName]Omission{
-	"fleet.jobs.v1.CreateJobResponse.forecast":     OmittedIfEmpty,
-	"fleet.jobs.v1.CreateJobResponse.preview":      OmittedIfEmpty,
-	"fleet.jobs.v1.JobExecution.job_id":            OmittedIfEmpty,
-	"fleet.jobs.v1.Job.rollout":                    OmittedInLists,
-	"fleet.jobs.v1.Job.failure_criteria":           OmittedInLists,
-	"fleet.jobs.v1.Job.stages":                     OmittedInLists,
-	"fleet.jobs.v1.Job.criterion_states":           OmittedInLists,
-	"fleet.jobs.v1.Job.executions":                 OnlyOfGetJob,
-	"fleet.jobs.v1.Job.next_executions_page_token": OnlyOfGetJob,
+// tools/openapi/document.yaml has these, too.
+var omissions = map[protoreflect.FullName]omission{
+	"fleet.jobs.v1.CreateJobResponse.forecast":     omittedIfEmpty,
+	"fleet.jobs.v1.CreateJobResponse.preview":      omittedIfEmpty,
+	"fleet.jobs.v1.JobExecution.job_id":            omittedIfEmpty,
+	"fleet.jobs.v1.Job.rollout":                    omittedInLists,
+	"fleet.jobs.v1.Job.failure_criteria":           omittedInLists,
+	"fleet.jobs.v1.Job.stages":                     omittedInLists,
+	"fleet.jobs.v1.Job.criterion_states":           omittedInLists,
+	"fleet.jobs.v1.Job.executions":                 onlyOfGetJob,
+	"fleet.jobs.v1.Job.next_executions_page_token": onlyOfGetJob,
 }
 
-// Omitted returns when Marshal leaves a field out.
-func Omitted(field protoreflect.FieldDescriptor) Omission { return omissions[field.FullName()] }
-
 func isOmitted(m protoreflect.Message, field protoreflect.FieldDescriptor, inList bool) bool {
-	switch Omitted(field) {
-	case OmittedIfEmpty:
+	switch omissions[field.FullName()] {
+	case omittedIfEmpty:
 		return !m.Has(field)
-	case OmittedInLists:
+	case omittedInLists:
 		return inList
-	case OnlyOfGetJob:
+	case onlyOfGetJob:
 		job := m.Interface().(*jobsv1.Job)
 		return inList || len(job.GetExecutions()) == 0 && job.GetNextExecutionsPageToken() == ""
 	}
 	return false
-}
-
-// IsFalseIfUnset reports whether Marshal writes false, instead of null, if the field is not set.
-func IsFalseIfUnset(field protoreflect.FieldDescriptor) bool {
-	return field.Kind() == protoreflect.BoolKind && !field.HasOptionalKeyword()
 }
 
 // Marshal writes a message, or a list of messages that is a response_body in rest_routes.yaml. It writes every field
@@ -118,7 +110,7 @@ func appendMessage(b []byte, m protoreflect.Message, inList bool) (_ []byte, err
 		switch {
 		case !field.HasPresence() || m.Has(field):
 			b, err = appendField(b, field, m.Get(field))
-		case IsFalseIfUnset(field):
+		case field.Kind() == protoreflect.BoolKind && !field.HasOptionalKeyword():
 			b = append(b, "false"...)
 		default:
 			b = append(b, "null"...)
