@@ -138,6 +138,7 @@ def _actual(job: pb.Job) -> dict[str, Any]:
                 _code(each),
                 _cause(each),
                 seconds(each.not_before) if each.HasField("not_before") else None,
+                each.stage,
             )
             for each in job.executions
         },
@@ -172,6 +173,7 @@ def _expected(job: Job) -> dict[str, Any]:
                 each.code,
                 each.cause,
                 each.not_before if each.status == "QUEUED" else None,
+                each.stage,
             )
             for each in job.executions
         },

@@ -11,10 +11,10 @@ from fleet.jobs.v1.error_reason_pb2 import ErrorReason
 from jobs_grpc.db.store import ExecutionUpdate
 from tests.machine.clock import seconds
 from tests.machine.machine import Machine
-from tests.machine.operators import CODES
+from tests.machine.operators import CODES, retry_chosen
 from tests.model import device_calls as calls
 from tests.model.device_calls import Outcome, Report, queue
-from tests.model.execution import Seconds
+from tests.model.execution import FAILURES, Seconds
 from tests.model.explanations import blockers, job_before
 from tests.model.tenant import Call
 from tests.support.report_streams import reporting
@@ -122,6 +122,17 @@ async def report_late(m: Machine) -> None:
         reports.append(each)
     if reports:
         await _send_batch(m, job.job_id, reports)
+
+
+async def retry_others(m: Machine) -> None:
+    """RetryExecutions of all failures but E1, which can raise a percentage of E1; then a report."""
+    job_id = m.job().job_id
+    await retry_chosen(m, job_id, {"statuses": FAILURES, "codes": ["", "E2"]})
+    job = m.state.job(job_id)
+    released = [each for each in job.executions if each.is_pending and not job.is_held(each)]
+    if released:
+        status, code = m.choice([("SUCCEEDED", ""), ("FAILED", "E2")])
+        await _send_batch(m, job_id, [Report(m.choice(released).device, status, code)])
 
 
 async def _send_batch(m: Machine, job_id: str, reports: Sequence[Report]) -> None:

@@ -1,67 +1,128 @@
 """Random calls around devices and lists: FleetService, targets, and what readers page through."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from fleet.jobs.v1 import fleet_pb2
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from tests.machine.machine import Machine, outcome
-from tests.machine.operators import create_for
+from tests.machine import messages
+from tests.machine.machine import SEED, Machine, outcome
+from tests.machine.operators import CODES, create_for
 from tests.model import operator_calls
 from tests.model.device_calls import queue
 from tests.model.execution import FAILURES
-from tests.model.targets import Device, matching
+from tests.model.stages import Stage, claims, divide
+from tests.model.targets import matching
 from tests.model.tenant import Call
+from tests.support import random_selectors
 from tests.support.callers import all_executions, all_jobs
 from tests.support.waiting import TIMEOUT
 
 
 async def create_with_target(m: Machine) -> None:
-    """PreviewTarget and CreateJob with each kind of target."""
+    """PreviewTarget and CreateJob with each kind of target. The job is as in the preview."""
     target, devices, reason = _target(m)
+    settings = m.profile.settings(m)
+    if reason != "DEVICE_NOT_FOUND":
+        target |= await _preview(m, target, devices, settings.get("rollout", ()))
     if reason:
         _, got = await outcome(m.operator.create(job_id="rejected", **target))
         assert got == reason
-        return
-    preview = await m.fleet.preview(**target)
+    else:
+        await create_for(m, devices, settings, target)
+
+
+async def _preview(
+    m: Machine, target: dict[str, Any], devices: list[str], stages: Sequence[Stage]
+) -> dict[str, Any]:
+    """Preview a target. Return the field of CreateJob that expects its digest."""
+    rollout = messages.rollout(stages, SEED) if stages else None
+    preview = await m.fleet.preview(**target, rollout=rollout)
     assert preview.device_count == len(devices)
-    await create_for(m, devices, m.profile.settings(m), target)
+    assert preview.device_ids == sorted(devices, key=str.encode)[:20]
+    claimed = claims(stages, m.state.devices)
+    if stages and devices:
+        ends = divide(stages, devices, claimed)[0].last_ranks
+        assert [sum(preview.stage_sizes[: n + 1]) for n in range(len(stages))] == [*ends]
+    # Digests are equal if and only if the devices and their stages are.
+    content = frozenset((device, claimed.get(device)) for device in devices)
+    assert m.digests.setdefault(preview.target_digest, content) == content
+    assert len({*m.digests.values()}) == len(m.digests)
+    return {"expected_target_digest": preview.target_digest}
 
 
 def _target(m: Machine) -> tuple[dict[str, Any], list[str], str]:
     """Return a target of a request, its devices, and the reason if it fails."""
-    registered = [device.device_id for device in m.state.devices]
-    device = m.device()
-    match m.choice(["all", "all", "device", "devices", "selector", "failed", "group"]):
+    known = m.state.devices
+    registered = [device.device_id for device in known]
+    match m.choice(["all", "all", "device", "devices", "selector", "selector", "failed", "group"]):
         case "device":
+            device = m.device()
             found = [device] if device in registered else []
             return {"target_device_id": device}, found, "" if found else "DEVICE_NOT_FOUND"
         case "devices":
-            ids = pb.DeviceIds(device_ids=[device, "c"])
-            missing = "" if device in registered else "DEVICE_NOT_FOUND"
-            return {"target_device_ids": ids}, sorted({device, "c"}), missing
+            ids = [m.device() for _ in range(m.random.randint(2, 10))]
+            missing = "" if {*ids} <= {*registered} else "DEVICE_NOT_FOUND"
+            return {"target_device_ids": pb.DeviceIds(device_ids=ids)}, sorted({*ids}), missing
         case "group":
-            found = matching([("group", "in", ("north",))], m.state.devices)
-            return {"target_group_id": "north"}, found, "" if found else "GROUP_EMPTY"
+            group = random_group(m)
+            found = matching([("group", "in", (group,))], known)
+            return {"target_group_id": group}, found, "" if found else "GROUP_EMPTY"
         case "selector":
-            found = matching([("ring", "in", ("x",))], m.state.devices)
-            return {"target_selector": "ring=x"}, found, "" if found else "TARGET_EMPTY"
+            terms = random_selectors.terms(m.random, known) or [("k", "missing", ())]
+            found = matching(terms, known)
+            text = random_selectors.spell(m.random, terms)
+            return {"target_selector": text}, found, "" if found else "TARGET_EMPTY"
         case "failed" if m.state.jobs:
-            job = m.job()
-            failed = {each.device for each in job.executions if each.status in FAILURES}
-            found = [each for each in registered if each in failed]
-            failed_in = pb.FailedIn(job_id=job.job_id)
-            return {"target_failed_in": failed_in}, found, "" if found else "TARGET_EMPTY"
+            return _failed(m)
     return {"target_all": True}, registered, ""
+
+
+def _failed(m: Machine) -> tuple[dict[str, Any], list[str], str]:
+    """Devices that failed in a job, with some statuses and codes, and that match a selector."""
+    job = m.job()
+    statuses = m.random.sample(FAILURES, m.random.choice([0, 0, 1, 2]))
+    codes = m.random.sample(CODES, m.random.choice([0, 0, 1, 2]))
+    terms = random_selectors.terms(m.random, m.state.devices, most=m.random.randrange(2))
+    failed = {
+        each.device
+        for each in job.executions
+        if each.status in (statuses or FAILURES) and (not codes or each.code in codes)
+    }
+    found = [device for device in matching(terms, m.state.devices) if device in failed]
+    failed_in = pb.FailedIn(
+        job_id=job.job_id,
+        statuses=[pb.JobExecution.Status.Value(status) for status in statuses],
+        failure_codes=codes,
+        selector=random_selectors.spell(m.random, terms),
+    )
+    return {"target_failed_in": failed_in}, found, "" if found else "TARGET_EMPTY"
+
+
+def random_group(m: Machine) -> str:
+    """A group of a device, or one without devices."""
+    return m.choice([*sorted(m.choice(m.devices).groups), "nobody's"])
+
+
+def random_stages(m: Machine) -> list[Stage]:
+    """Stages that claim devices, which often match several of them, and one for the others."""
+    groups = [*sorted(m.choice(m.devices).groups), "nobody's"]
+    stages: list[Stage] = []
+    for _ in range(m.random.randrange(5)):
+        terms = random_selectors.terms(m.random, m.devices, most=1) or [("k", "exists", ())]
+        claims = [(("group", "in", (m.choice(groups),)),), tuple(terms)]
+        stages.append(m.choice([Stage(count=1), *(Stage(claim=claim) for claim in claims)]))
+    return [*stages, Stage()]
 
 
 async def register(m: Machine) -> None:
     """UpdateDevices with one device."""
-    device_id, ring = m.device(), m.choice("xy")
-    groups = m.choice([[], ["north"], ["north", "south"]])
-    sent = fleet_pb2.Device(device_id=device_id, labels={"ring": ring}, group_ids=groups)
-    device = Device(device_id, frozenset({("ring", ring)}), frozenset(groups))
+    device = random_selectors.device(m.random, m.device())
+    sent = fleet_pb2.Device(
+        device_id=device.device_id, labels=dict(device.labels), group_ids=sorted(device.groups)
+    )
     await m.both(
         Call(operator_calls.register, device),
         m.fleet.update(sent, mask=["labels", "group_ids"], allow_missing=True),
@@ -69,8 +130,8 @@ async def register(m: Machine) -> None:
 
 
 async def delete_devices(m: Machine) -> None:
-    """DeleteDevices. The last device of the profile stays."""
-    devices = [device.device_id for device in m.profile.devices[:-1]]
+    """DeleteDevices. The last device stays."""
+    devices = [device.device_id for device in m.devices[:-1]]
     some = m.random.sample(devices, m.random.randint(1, 2))
     call = Call(operator_calls.delete_devices, some)
     response, counts = await m.both(call, m.fleet.delete(*some))
@@ -79,10 +140,8 @@ async def delete_devices(m: Machine) -> None:
 
 async def list_devices(m: Machine) -> None:
     """ListDevices, GetDevice and ListGroups."""
-    text, terms = m.choice(
-        [("", []), ("ring=x", [("ring", "in", ("x",))]), ("ring!=x", [("ring", "notin", ("x",))])]
-    )
-    page = await m.fleet.list(selector=text)
+    terms = random_selectors.terms(m.random, m.devices)
+    page = await m.fleet.list(selector=random_selectors.spell(m.random, terms))
     assert [each.device_id for each in page.devices] == matching(terms, m.state.devices)
     for each in page.devices:
         device = m.state.device(each.device_id)

@@ -17,6 +17,7 @@ from tests.model.execution import Execution, Seconds
 from tests.model.job import Job
 from tests.model.targets import Device
 from tests.model.tenant import Call, State, step
+from tests.support import random_selectors
 from tests.support.callers import Device as DeviceCaller
 from tests.support.database import Database
 from tests.support.failures import Failure
@@ -34,7 +35,8 @@ class Profile:
     """What a machine does."""
 
     name: str
-    devices: Sequence[Device]
+    devices: Callable[[random.Random], Sequence[Device]]
+    """Chooses the devices of a sequence, all of which are registered at its start."""
     settings: Callable[["Machine"], dict[str, Any]]
     """Chooses the settings of a job: arguments of operator_calls.create."""
     create: Action
@@ -86,7 +88,8 @@ class Machine:
         self.approver = server.operator(self.tenant, "anna")
         self.fleet = server.fleet(self.tenant)
         self.events = server.events(self.tenant)
-        self.state = State(devices=tuple(profile.devices))
+        self.devices = profile.devices(self.random)
+        self.state = State(devices=tuple(self.devices))
         self.now: Seconds = 0
         self.jitter = Fraction(1)
         self.created = 0
@@ -98,6 +101,8 @@ class Machine:
         self.position = 0
         self.listed_events: dict[str, list[str]] = {}
         """The types of the events up to the position that were listed, by job."""
+        self.digests: dict[str, object] = {}
+        """The target of each digest in previews."""
         self.checks = Checks(service.database, self.operator)
         self.log: list[str] = [f"sequence {name}"]
 
@@ -119,8 +124,7 @@ class Machine:
             raise
 
     async def _set_up(self) -> None:
-        devices = [device.device_id for device in self.profile.devices]
-        await self.service.database.add_devices(self.tenant, devices)
+        await random_selectors.store(self.service.database, self.tenant, self.devices)
         await self.service.database.owner.execute(
             "INSERT INTO jobs.devices (tenant_id, device_id, time_zone)"
             " SELECT $1, * FROM unnest($2::text[], $3::text[])",
@@ -166,8 +170,8 @@ class Machine:
         return self.choice(active if active and self.random.random() < 0.8 else self.state.jobs)
 
     def device(self) -> str:
-        """Choose a device of the profile, whether or not it is registered."""
-        return self.choice(self.profile.devices).device_id
+        """Choose a device, whether or not it is registered."""
+        return self.choice(self.devices).device_id
 
     def execution(self) -> tuple[str, Execution]:
         """Choose an execution, mostly one that its device can end, with the ID of its job."""

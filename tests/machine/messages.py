@@ -1,5 +1,6 @@
 """What the model's settings look like in requests."""
 
+import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,7 +12,9 @@ from tests.model.criteria import Criterion
 from tests.model.execution import Seconds
 from tests.model.retries import Rule
 from tests.model.stages import Stage
+from tests.model.targets import Term
 from tests.model.windows import Window
+from tests.support import random_selectors
 
 
 def criterion(each: Criterion) -> pb.FailureCriterion:
@@ -64,6 +67,8 @@ def _stage(stage: Stage, *, has_gate: bool) -> pb.Stage:
         fields["device_count"] = stage.count
     elif stage.percent is not None:
         fields["percent"] = stage.percent
+    elif stage.claim is not None:
+        fields |= _claim(stage.claim)
     else:
         fields["remainder"] = True
     if has_gate:
@@ -75,6 +80,14 @@ def _stage(stage: Stage, *, has_gate: bool) -> pb.Stage:
             require_approval=stage.require_approval,
         )
     return pb.Stage(**fields)
+
+
+def _claim(terms: tuple[Term, ...]) -> dict[str, Any]:
+    match terms:
+        case (("group", "in", (group,)),):
+            return {"group_id": group, "allow_empty": True}
+    rng = random.Random(repr(terms))  # noqa: S311 - repeatable on purpose
+    return {"selector": random_selectors.spell(rng, terms), "allow_empty": True}
 
 
 def windows(all_windows: Iterable[Window]) -> list[pb.StartWindow]:

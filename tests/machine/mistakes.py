@@ -14,25 +14,25 @@ any call/1 set_paused: event of a pause has no user
 any call/1 add_event: events count held executions as queued
 - v_job.queued - v_held
 + v_job.queued
-any call/4 delete_devices: deletion of a device is a cancel
+any call/0 delete_devices: deletion of a device is a cancel
 - end_cause => 'DEVICE_REMOVED'
 + end_cause => 'EXECUTION_CANCELED'
-criteria/18 count_changes: failure before a resume leaves the wrong count
+criteria/10 count_changes: failure before a resume leaves the wrong count
 - WHERE f.failed_at > c.counts_since AND
 + WHERE
 criteria/1 criterion_states: threshold is rounded down
 - + 99) / 100
 + ) / 100
-criteria/30 apply_failure_criteria: last criterion decides
+criteria/64 apply_failure_criteria: last criterion decides
 - ORDER BY s.criterion, s.stage
 + ORDER BY s.criterion DESC
-criteria/31 apply_failure_criteria: percentage trips before min_finished
+criteria/14 apply_failure_criteria: percentage trips before min_finished
 - s.finished >= c.min_finished
 + true
 criteria/12 criterion_states: all executions count as released
 - THEN sizes.released
 + THEN sizes.targeted
-criteria/5 replace_failure_criteria: criterion with other codes keeps the counts
+criteria/2 replace_failure_criteria: criterion with other codes keeps the counts
 - c.failure_codes, c.scope)
 + old.failure_codes, c.scope)
 retries/4 contributions: success of a retry leaves the failure counted
@@ -68,25 +68,25 @@ retries/1 decide_batch: report without a number counts for a later attempt
 retries/2 retry_backoff: backoff does not grow
 - p_retries)::double precision
 + 0)::double precision
-schedules/34 apply_gates: stage opens without its approval
+schedules/17 apply_gates: stage opens without its approval
 - OR v_stage.require_approval AND v_stage.approved_at IS NULL
 +
-schedules/32 apply_gates: stage opens before its bake_time
+schedules/7 apply_gates: stage opens before its bake_time
 - ELSE v_stage.bake_seconds END
 + ELSE 0 END
 schedules/22 resume_job: advance_after continues during a pause
 - active_since = v_active_since,
 +
-schedules/7 apply_gates: gate needs one success less
+schedules/3 apply_gates: gate needs one success less
 - ELSE v_stage.succeeded::bigint * 100
 + ELSE (v_stage.succeeded::bigint + 1) * 100
 schedules/3 set_start_at: expiry does not move with the start
 - release_since = p_start_at, expires_at = v_expires_at
 + release_since = p_start_at
-schedules/38 check_time_for_rollout: job may expire when its last device starts
+schedules/12 check_time_for_rollout: job may expire when its last device starts
 - >= p_seconds_left
 + > p_seconds_left
-schedules/14 resume_job: release continues during a pause
+schedules/1 resume_job: release continues during a pause
 - release_since = v_release_since,
 +
 waiting/5 next_execution: next execution ignores the priority
@@ -110,6 +110,27 @@ waiting/11 explain_execution: windows are not in the zone of the device
 waiting/7 is_window_open: window opens on the day before
 - + 3) % 7
 + + 4) % 7
+targets/1 selector_condition: label must exist for notin
+- NOT IN (%s), true)
++ NOT IN (%s), false)
+targets/1 selector_condition: device without a group has all
+- ARRAY[%s], true)
++ ARRAY[%s], false)
+targets/1 target_query: last selector claims
+- ' ' ORDER BY s.position
++ ' ' ORDER BY -s.position
+targets/0 target_query: last group claims
+- min(array_position
++ max(array_position
+targets/0 target_hashes: digest ignores the stages
+- COALESCE(claim, 0)
++ 0
+criteria/242 apply_failure_criteria: success trips
+- (p_has_failures
++ (true
+schedules/63 set_release: change of the rate loses a fraction
+- secs => ceil((v_progress - v_base) * 60000000 / p_rate) / 1000000
++ secs => 0
 """
 
 

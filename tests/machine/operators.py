@@ -43,8 +43,8 @@ async def create_for(
         if reason:
             settings["expires_after"] = None
             fields = messages.job(settings, SEED) | {"job_id": job_id} | target
-    zones = [m.profile.zones.get(device, "UTC") for device in order]
-    call = Call(calls.create, job_id=job_id, devices=order, user=USER, zones=zones, **settings)
+    settings |= {"job_id": job_id, "zones": m.profile.zones}
+    call = Call(calls.create, devices=order, user=USER, **settings)
     await m.both(call, m.operator.create(**fields))
 
 
@@ -114,12 +114,19 @@ async def retry(m: Machine) -> None:
         "never_expires": never,
         "expires_after": None if hours is None or never else 3600 * hours,
     }
-    fields: dict[str, Any] = {"device_ids": choices["devices"], "failure_codes": choices["codes"]}
-    if hours is not None:
-        fields |= {"never_expires": True} if never else {"expires_in_hours": hours}
+    await retry_chosen(m, job.job_id, choices)
+
+
+async def retry_chosen(m: Machine, job_id: str, choices: dict[str, Any]) -> None:
+    """RetryExecutions with arguments of the model."""
+    fields = {"device_ids": choices.get("devices", []), "failure_codes": choices["codes"]}
+    if choices.get("never_expires"):
+        fields["never_expires"] = True
+    elif choices.get("expires_after"):
+        fields["expires_in_hours"] = choices["expires_after"] // 3600
     response, count = await m.both(
-        Call(calls.retry_executions, job.job_id, USER, **choices),
-        m.operator.retry(job.job_id, *choices["statuses"], **fields),
+        Call(calls.retry_executions, job_id, USER, **choices),
+        m.operator.retry(job_id, *choices["statuses"], **fields),
     )
     assert response is None or response.retried_count == count
 
@@ -169,8 +176,9 @@ async def update_max_in_progress(m: Machine) -> None:
 
 
 async def update_rate(m: Machine) -> None:
-    """Change the rate of the stages that have not passed."""
-    job, rate = m.job(), m.choice([None, 1, 2])
+    """Change the rate of the stages that have not passed, mostly while one is released."""
+    paced = [job for job in m.state.jobs if job.is_active and job.rollout and job.rollout.rate]
+    job, rate = m.choice(paced) if paced else m.job(), m.choice([None, 1, 2])
     stages = update_rates(job.rollout, rate).stages if job.rollout else [Stage()]
     sent = messages.rollout(stages, SEED)
     await m.both(

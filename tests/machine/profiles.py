@@ -1,7 +1,8 @@
 """What machines do: each profile meets some rules of jobs often."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from random import Random
 from typing import Any
 
 from tests.machine import devices, events, fleet, operators
@@ -11,6 +12,7 @@ from tests.model.retries import Rule
 from tests.model.stages import Stage
 from tests.model.targets import Device
 from tests.model.windows import Window
+from tests.support import random_selectors
 
 MICROSECOND = Fraction(1, 10**6)
 _JITTERS = [Fraction(n, 4) for n in (0, 1, 2, 4)]
@@ -26,8 +28,9 @@ _GATES: list[list[Stage]] = [
 ]
 
 
-def _devices(count: int) -> list[Device]:
-    return [Device(f"d{number:02}") for number in range(count)]
+def _devices(count: int) -> Callable[[Random], list[Device]]:
+    """Choose always the same devices."""
+    return lambda _: [Device(f"d{number:02}") for number in range(count)]
 
 
 def _criteria(
@@ -69,7 +72,7 @@ def _any_settings(m: Machine) -> dict[str, Any]:
 
 ANY_CALL = Profile(
     "any call",
-    [Device("a"), Device("b"), Device("c")],
+    _devices(3),
     _any_settings,
     fleet.create_with_target,
     {
@@ -98,6 +101,11 @@ def _criteria_settings(m: Machine) -> dict[str, Any]:
     stages = m.choice([[], [Stage(percent=100)], in_three, [Stage(rate=2)]])
     percents = [25, 33, 34, 50, 50, 66, 67, 100]
     criteria = _criteria(m, stages, m.random.randint(1, 4), range(2, 7), percents)
+    if m.random.random() < 0.5:
+        # Retries of other failures can raise it above its limit.
+        scope = m.choice(["JOB", "STAGE"]) if stages else "JOB"
+        percent, least = m.choice([40, 50, 60]), m.choice([2, 3])
+        criteria = [Criterion(percent, codes=("E1",), min_finished=least, scope=scope)]
     return {"rollout": stages, "criteria": criteria, "timeout": 60}
 
 
@@ -111,8 +119,8 @@ CRITERIA = Profile(
         **dict.fromkeys((operators.cancel_execution, operators.pause), 1),
         operators.update_criteria: 2,
         operators.resume: 4,
-        operators.retry: 6,
-        devices.report_batch: 9,
+        **dict.fromkeys((operators.retry, devices.retry_others), 4),
+        devices.report_batch: 12,
     },
     batch=6,
     steps=25,
@@ -169,10 +177,11 @@ RETRIES = Profile(
 def _schedule_settings(m: Machine) -> dict[str, Any]:
     paced = [Stage(count=2, rate=1, min_succeeded_percent=50, bake=30), Stage()]
     slow = [Stage(count=1, advance_after=2400), Stage(count=1, advance_after=3000), Stage()]
-    stages = m.choice([[], [Stage(rate=1)], [Stage(rate=1)], paced, slow, *_GATES])
+    baked = [Stage(count=1, bake=120), Stage()]
+    stages = m.choice([[], [Stage(rate=1)], [Stage(rate=1)], paced, slow, baked, baked, *_GATES])
     start = m.choice([None, None, -60, 30, 60, 180, 5400])
     return {
-        "devices": m.choice([1, 9, 9]),
+        "devices": 2 if stages is baked else m.choice([1, 9, 9]),
         "rollout": stages,
         "start": None if start is None else m.now + start,
         "expires_after": m.choice([3600, 7200]),
@@ -250,4 +259,16 @@ WAITING = Profile(
     zones={"d01": "Europe/Berlin", "d02": "America/New_York"},
 )
 
-PROFILES = {profile.name: profile for profile in (CRITERIA, RETRIES, SCHEDULES, WAITING)}
+TARGETS = Profile(
+    "targets",
+    lambda rng: random_selectors.devices(rng, rng.choice([5, 40])),
+    lambda m: {"rollout": m.choice([[], fleet.random_stages(m), fleet.random_stages(m)])},
+    fleet.create_with_target,
+    {
+        **dict.fromkeys((fleet.register, fleet.delete_devices, fleet.list_devices), 1),
+        **dict.fromkeys((operators.cancel, devices.report_batch), 1),
+        fleet.create_with_target: 12,
+    },
+)
+
+PROFILES = {each.name: each for each in (CRITERIA, RETRIES, SCHEDULES, WAITING, TARGETS)}

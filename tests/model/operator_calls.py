@@ -1,6 +1,6 @@
 """The calls of operators, except UpdateJob."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,22 +20,27 @@ def create(
     devices: Sequence[str],
     user: str,
     *,
-    zones: Sequence[str] = (),
+    zones: Mapping[str, str] | None = None,
     rollout: Sequence[Stage] = (),
     criteria: Sequence[Criterion] = (),
     start: Seconds | None = None,
     expires_after: Seconds | None = None,
     **settings: Any,
 ) -> Result:
-    """CreateJob for devices in the order of release. It expires some time after its start."""
-    placed = stages.divide(rollout, len(devices)) if rollout else None
+    """CreateJob for devices in the order of release. It expires some time after its start.
+
+    `zones` has the time zones of devices; others have UTC.
+    """
+    placed = None
+    if rollout:
+        placed, devices = stages.divide(rollout, devices, stages.claims(rollout, state.devices))
     last_ranks = placed.last_ranks if placed else (len(devices),)
     executions = tuple(
         Execution(
             device,
             rank,
             stage=sum(last < rank for last in last_ranks),
-            zone=zones[rank - 1] if zones else "UTC",
+            zone=(zones or {}).get(device, "UTC"),
             queued=state.now,
         )
         for rank, device in enumerate(devices, 1)
@@ -179,7 +184,14 @@ def retry_executions(
 
 
 def register(state: State, device: Device) -> Result:
-    """UpdateDevices: register a device, or change it. Jobs that exist keep their devices."""
+    """UpdateDevices: register a device, or set its groups and some of its labels.
+
+    Jobs that exist keep their devices.
+    """
+    before = state.device(device.device_id)
+    if before is not None:
+        labels = dict(before.labels) | dict(device.labels)
+        device = replace(device, labels=frozenset(labels.items()))
     others = [d for d in state.devices if d.device_id != device.device_id]
     devices = sorted([*others, device], key=lambda each: each.device_id)
     return replace(state, devices=tuple(devices)), None

@@ -1,19 +1,22 @@
 """The stages of a rollout: which executions are released, and when a stage opens."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil, floor
 
 from tests.model.execution import PENDING, Seconds
+from tests.model.targets import Device, Term, matching
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The settings of a stage. Without a count or percent: the remainder."""
+    """The settings of a stage. Without a count, percent or claim: the remainder."""
 
     count: int | None = None
     percent: int | None = None
+    claim: tuple[Term, ...] | None = None
+    """It has the devices that match, except for those that an earlier stage claims."""
     rate: int | None = None
     """Releases per minute; None: all at once."""
     min_succeeded_percent: int | None = None
@@ -121,18 +124,37 @@ class Rollout:
         return min(at for at in times if at > self.elapsed)
 
 
-def divide(stages: Sequence[Stage], devices: int) -> Rollout:
-    """Divide devices between stages."""
+def claims(stages: Sequence[Stage], known: Iterable[Device]) -> dict[str, int]:
+    """The first stage that claims each device, if any does."""
+    found: dict[str, int] = {}
+    for number, stage in enumerate(stages):
+        for device in () if stage.claim is None else matching(stage.claim, known):
+            found.setdefault(device, number)
+    return found
+
+
+def divide(
+    stages: Sequence[Stage], devices: Sequence[str], claimed: Mapping[str, int] | None = None
+) -> tuple[Rollout, list[str]]:
+    """Divide devices between stages. Returns them in the order of release, too."""
+    claimed = claimed or {}
+    left = [device for device in devices if device not in claimed]
+    released: list[str] = []
     last_ranks: list[int] = []
-    percent = end = 0
-    for stage in stages:
-        if stage.percent is not None:
-            percent += stage.percent
-            end = ceil(Fraction(percent * devices, 100))
+    percent = 0
+    for number, stage in enumerate(stages):
+        if stage.claim is not None:
+            released += [device for device in devices if claimed.get(device) == number]
         else:
-            end = devices if stage.count is None else min(end + stage.count, devices)
-        last_ranks.append(end)
-    return Rollout(tuple(stages), tuple(last_ranks), rate=stages[0].rate)
+            before, percent = percent, percent + (stage.percent or 0)
+            size = len(left) if stage.count is None else stage.count
+            if stage.percent is not None:
+                first, end = (ceil(Fraction(p * len(devices), 100)) for p in (before, percent))
+                size = end - first
+            released += left[:size]
+            left = left[size:]
+        last_ranks.append(len(released))
+    return Rollout(tuple(stages), tuple(last_ranks), rate=stages[0].rate), released
 
 
 def change_rate(state: Rollout, rate: int | None) -> Rollout:

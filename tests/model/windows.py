@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from zoneinfo import ZoneInfo
 
 from tests.model.execution import Seconds
@@ -112,7 +112,8 @@ class Zone:
         self._offsets.append(offset)
 
 
-def next_due(windows: Sequence[Window], zone_name: str, at: Seconds) -> Seconds:
+@lru_cache(maxsize=10_000)
+def next_due(windows: tuple[Window, ...], zone_name: str, at: Seconds) -> Seconds:
     """Return the first time from `at` on at which one of the windows is open; none: always."""
     time = START + timedelta(microseconds=int(at * 10**6))
     if not windows or zone(zone_name).is_open(windows, time):

@@ -12,7 +12,7 @@ from tests.machine.clock import Clock
 from tests.machine.events import delivered_positions
 from tests.machine.machine import Machine, Profile, Service
 from tests.machine.mistakes import MISTAKES
-from tests.machine.profiles import ANY_CALL, PROFILES
+from tests.machine.profiles import ANY_CALL, PROFILES, TARGETS
 from tests.support.database import Database, edited_function, request_session
 from tests.support.metrics import METRICS_ON, scrape
 from tests.support.postgres import Postgres
@@ -26,7 +26,8 @@ pytestmark = [
     pytest.mark.single_node("the time comes from a table of one node"),
 ]
 
-SEQUENCES = {"any call": 10, "criteria": 12, "retries": 7, "schedules": 10, "waiting": 10}
+_COMMON = {"criteria": 12, "retries": 7, "schedules": 10, "waiting": 10}
+SEQUENCES = _COMMON | {"any call": 10, "targets": 3}
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,18 @@ async def test_service_equals_the_model(
 ) -> None:
     async with service(database, server, clock) as running:
         await run(running, PROFILES[name], range(SEQUENCES[name] * SCALE))
+
+
+async def test_targets_that_are_merged_equal_the_model(
+    database: Database, server: Server, clock: Clock
+) -> None:
+    """Candidates are merged even if there are only two; see target_candidates.sql."""
+    part = "c_small CONSTANT integer := 10000"
+    async with (
+        edited_function(database, "target_candidates", part, part.replace("10000", "1")),
+        service(database, server, clock) as running,
+    ):
+        await run(running, TARGETS, range(1000, 1000 + SCALE))
 
 
 async def test_every_call_equals_the_model(

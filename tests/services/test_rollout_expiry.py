@@ -173,7 +173,7 @@ async def test_minimum_time_is_that_of_the_model(
     database: Database, stages: list[Stage], devices: int
 ) -> None:
     stages[-1] = replace(stages[-1], count=None)
-    model = divide(stages, devices)
+    model, _ = divide(stages, [str(number) for number in range(devices)])
     sizes = [last - first for first, last in pairwise((0, *model.last_ranks))]
 
     result = await database.owner.fetchval(

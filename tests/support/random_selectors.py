@@ -19,22 +19,24 @@ _UNQUOTED = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.
 
 
 def devices(rng: random.Random, count: int) -> list[Device]:
-    """Devices with few different labels and groups. Their ids contain hostile text."""
+    """Devices whose ids contain hostile text."""
     ids = [f"{rng.choice(_VALUES)}-{n}" for n in range(count)]
-    return [
-        Device(
-            device_id,
-            frozenset((key, rng.choice(_VALUES)) for key in _KEYS if rng.random() < 0.5),
-            frozenset(rng.sample(HOSTILE, rng.randint(0, 3))) - {""},
-        )
-        for device_id in ids
-    ]
+    return [device(rng, device_id) for device_id in ids]
 
 
-def terms(rng: random.Random, known: list[Device]) -> list[Term]:
-    """Up to four terms that match some of the devices."""
+def device(rng: random.Random, device_id: str) -> Device:
+    """A device with few labels and groups."""
+    return Device(
+        device_id,
+        frozenset((key, rng.choice(_VALUES)) for key in _KEYS if rng.random() < 0.5),
+        frozenset(rng.sample(HOSTILE, rng.randint(0, 3))) - {""},
+    )
+
+
+def terms(rng: random.Random, known: Sequence[Device], most: int = 4) -> list[Term]:
+    """Up to four terms, or so many, that match some of the devices."""
     found: list[Term] = []
-    for _ in range(rng.choice((0, 1, 1, 1, 2, 2, 3, 4))):
+    for _ in range(min(rng.choice((0, 1, 1, 1, 2, 2, 3, 4)), most)):
         key = rng.choice((*_KEYS, *_KEYS, "group", "device_id"))
         operator = rng.choice(("in", "notin"))
         values = _VALUES
@@ -81,10 +83,11 @@ def _space(rng: random.Random) -> str:
     return rng.choice(("", "", "", " ", "  ", "\t", "\n"))
 
 
-async def store(database: Database, tenant: str, known: Iterable[Device]) -> None:
-    """Add the devices to the tenant."""
-    for device in known:
-        await database.add_devices(tenant, [device.device_id])
-        await database.add_labels(tenant, {device.device_id: dict(device.labels)})
-        for group in device.groups:
-            await database.add_devices(tenant, [device.device_id], group=group)
+async def store(database: Database, tenant: str, known: Sequence[Device]) -> None:
+    """Add the devices to the tenant. Those without labels have no row of labels."""
+    await database.add_devices(tenant, [each.device_id for each in known])
+    labels = {each.device_id: dict(each.labels) for each in known if each.labels}
+    await database.add_labels(tenant, labels)
+    for group in {group for each in known for group in each.groups}:
+        members = [each.device_id for each in known if group in each.groups]
+        await database.add_devices(tenant, members, group=group)
