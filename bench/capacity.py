@@ -23,8 +23,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import seed
 from bench.environment import Environment, environment
-from bench.machine import describe_machine
-from bench.page import describe, format_number, table, wrap
+from bench.page import format_number, table, wrap
 from bench.run import Option, run
 from jobs_grpc.db.store import ExecutionUpdate, Store
 from jobs_grpc.dev.embedded_postgres.account import unprivileged_account
@@ -113,19 +112,12 @@ async def _measure(args: argparse.Namespace) -> str:
         hot, dump = await _hot_ratios(bench), await _dump_and_restore(env)
         await _delete(bench)
         await request.close()
-        machine = await describe_machine(env.owner, ["asyncpg"])
-    return "\n\n".join(
-        [
-            describe(machine),
-            wrap(
-                f"{args.executions:,} executions, batches of {_BATCH}, one connection; settings:"
-                f" {', '.join(f'`{setting}`' for setting in SETTINGS)}."
-            ),
-            _phases(bench),
-            _million(bench),
-            table(["", ""], [*hot, *dump]),
-        ]
-    )
+        size = wrap(
+            f"{args.executions:,} executions, batches of {_BATCH}, one connection; settings:"
+            f" {', '.join(f'`{setting}`' for setting in SETTINGS)}."
+        )
+        figures = table(["", ""], [*hot, *dump])
+        return await env.report(size, _phases(bench), _million(bench), figures)
 
 
 async def _run(bench: Bench) -> None:

@@ -21,9 +21,7 @@ from bench import seed
 from bench.console_clients import Recording, record, replaying
 from bench.environment import Environment, environment
 from bench.figures import SERVICE, Results, tables_by_case
-from bench.machine import describe_machine
-from bench.page import describe
-from bench.process import Server
+from bench.process import Server, cpu_shares
 from bench.requests import TENANT
 from bench.run import InvalidRun, Option, run
 from jobs_grpc.db.store import ExecutionUpdate
@@ -73,13 +71,15 @@ class Bench:
         """Add a figure."""
         self.results.add(work, case, SERVICE, unit, value)
 
-    def cpu_times(self) -> dict[str, float]:
-        """Return the CPU seconds that each part has used so far."""
-        return {
-            "server": self.server.cpu_time(),
-            "gateway": sum(psutil.Process(self.gateway.process.pid).cpu_times()[:2]),
-            "PostgreSQL": self.env.postgres_cpu_time(),
-        }
+    async def cpu_shares(self) -> dict[str, float]:
+        """Return the percentage of a core that each part uses for some seconds."""
+        gateway = psutil.Process(self.gateway.process.pid)
+        return await cpu_shares(
+            self.args.seconds,
+            server=self.server.cpu_time,
+            gateway=lambda: sum(gateway.cpu_times()[:2]),
+            PostgreSQL=self.env.postgres_cpu_time,
+        )
 
 
 async def _fill(env: Environment, devices: int) -> None:
@@ -193,11 +193,7 @@ async def _measure_cpu(bench: Bench, recordings: list[Recording]) -> dict[str, f
     ]
     async with replaying(bench.gateway.url, consoles):
         await asyncio.sleep(bench.args.settle / 4)
-        loop = asyncio.get_running_loop()
-        started, before = loop.time(), bench.cpu_times()
-        await asyncio.sleep(bench.args.seconds)
-        share = 100 / (loop.time() - started)
-        return {part: (after - before[part]) * share for part, after in bench.cpu_times().items()}
+        return await bench.cpu_shares()
 
 
 @asynccontextmanager
@@ -224,20 +220,19 @@ async def _running(
 async def _measure(args: argparse.Namespace) -> str:
     results = Results()
     async with environment() as env:
-        machine = await describe_machine(env.owner)
         await _fill(env, args.devices)
         async with _running(env, args, results) as bench:
-            machine["chromium"] = bench.browser.version
+            facts = {"chromium": bench.browser.version}
             # The first calls of a server prepare statements.
             async with open_console(bench.browser, bench.gateway.url, tenant=TENANT) as console:
                 await console.await_elements("ul.jobs li", 50)
                 await console.open("/jobs")
                 await console.painted_at()
-            machine["load before"] = f"{os.getloadavg()[0]:.1f}"
+            facts["load before"] = f"{os.getloadavg()[0]:.1f}"
             await _measure_list(bench)
             await _measure_large_job(bench)
             await _measure_rest(bench)
-    return f"{describe(machine)}\n\n{tables_by_case(results, _GOALS)}"
+        return await env.report(tables_by_case(results, _GOALS), **facts)
 
 
 if __name__ == "__main__":

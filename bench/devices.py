@@ -18,8 +18,6 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from bench import seed
 from bench.environment import Environment, environment
 from bench.figures import SERVICE, Results, tables_by_case
-from bench.machine import describe_machine
-from bench.page import describe
 from bench.requests import TENANT
 from bench.run import InvalidRun, Option, run
 from jobs_grpc.db.store import Store
@@ -224,9 +222,8 @@ async def _measure(args: argparse.Namespace) -> str:
         for part in (_preview, _list, _change, _create):
             await part(bench)
         await connection.close()
-        machine = await describe_machine(env.owner)
-    goals = _GOALS if args.devices == _GOALS_DEVICES else {}
-    return f"{describe(machine)}\n\n{tables_by_case(results, goals)}"
+        goals = _GOALS if args.devices == _GOALS_DEVICES else {}
+        return await env.report(tables_by_case(results, goals))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from typing import Any
 import asyncpg
 import psutil
 
+from bench.machine import describe_machine
+from bench.page import describe
 from bench.process import Server, service
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.dev import embedded_postgres
@@ -53,6 +55,11 @@ class Environment:
         """Run a server with maintenance."""
         return self.server(JOBS_OWNER_DATABASE_URL=self.owner_dsn, **options)
 
+    async def report(self, *parts: str, **facts: str) -> str:
+        """Return the machine, with other facts about the run, and the parts of a page."""
+        machine = await describe_machine(self.owner) | facts
+        return "\n\n".join([describe(machine), *filter(None, parts)])
+
     async def delete_jobs(self) -> None:
         """Delete all jobs, and the events that wait for a position."""
         await self.owner.execute(
@@ -68,13 +75,25 @@ class Environment:
 
     def postgres_cpu_time(self) -> float:
         """Return the CPU seconds that PostgreSQL has used so far."""
-        pid = next(self.folder.rglob("postmaster.pid")).read_text().split()[0]
-        postmaster = psutil.Process(int(pid))
+        postmaster, *others = self._postgres_processes()
         seconds = sum(postmaster.cpu_times()[:4])  # with those of children that have ended
-        for process in postmaster.children(recursive=True):
+        for process in others:
             with suppress(psutil.NoSuchProcess):
                 seconds += sum(process.cpu_times()[:2])
         return float(seconds)
+
+    def postgres_memory(self) -> int:
+        """Return the private bytes of all processes of PostgreSQL, without shared_buffers."""
+        total = 0
+        for process in self._postgres_processes():
+            with suppress(psutil.NoSuchProcess):  # A session or a worker has ended.
+                total += process.memory_full_info().uss
+        return total
+
+    def _postgres_processes(self) -> list[psutil.Process]:
+        pid = next(self.folder.rglob("postmaster.pid")).read_text().split()[0]
+        postmaster = psutil.Process(int(pid))
+        return [postmaster, *postmaster.children(recursive=True)]
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bench.page import format_number, table
+from bench.run import InvalidRun
 
 # Subjects: what a figure measures.
 SERVICE = "service"
@@ -115,18 +116,32 @@ class Results(list[Figure]):
                 return figure
         return None
 
-    def add_percentiles(
-        self, workload: str, case: str, subject: str, unit: str, values: Sequence[float]
-    ) -> None:
+
+@dataclass(frozen=True)
+class Case:
+    """Adds the figures of one case and subject."""
+
+    results: Results
+    name: str
+    subject: str = SERVICE
+
+    def add(self, workload: str, unit: str, value: float) -> None:
+        """Add the value of one run."""
+        self.results.add(workload, self.name, self.subject, unit, value)
+
+    def add_percentiles(self, workload: str, unit: str, values: Sequence[float]) -> None:
         """Add p50 and p99 of a run. `workload` has "{}" in the place of these."""
+        if not values:
+            raise InvalidRun(f"{workload.format('p99')} has no values")
         for percent in (50, 99):
-            name = workload.format(f"p{percent}")
-            self.add(name, case, subject, unit, percentile(values, percent))
+            self.add(workload.format(f"p{percent}"), unit, percentile(values, percent))
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """Return a percentile of at least two values."""
-    return statistics.quantiles(values, n=100)[percent - 1]
+    """Return a percentile of at least one value."""
+    if len(values) == 1:
+        return values[0]
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
 def save(path: Path, results: Results, machine: Mapping[str, str]) -> None:

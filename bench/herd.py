@@ -8,28 +8,23 @@ grpc.aio server of streams shows the cost of the transport.
 import argparse
 import asyncio
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
-from fleet.jobs.v1 import jobs_pb2_grpc
+from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution, WatchPendingExecutionsResponse
 
 from bench import seed
 from bench.environment import Environment, environment, temporary_folder
-from bench.figures import MINIMAL, SERVICE, Results, tables_by_case
+from bench.figures import MINIMAL, SERVICE, Case, Results, tables_by_case
 from bench.hostile.other_tenant import TENANT as OTHER_TENANT
-from bench.machine import describe_machine
 from bench.other_tenant_calls import Call, milliseconds, other_tenant_calls
-from bench.page import describe
-from bench.process import Server, free_address, server
-from bench.run import InvalidRun, Option, run
+from bench.process import Server, bare_server, cpu_shares, free_address
+from bench.run import Option, run
 from bench.watches import Clients, Received, watch_clients
 from tests.support import shapes
 
@@ -73,13 +68,13 @@ async def _measure(args: argparse.Namespace) -> str:
     for method in (_PENDING, _JOB):
         # An environment of its own, with tables that were never analyzed.
         async with environment() as env:
-            herd = _Herd(env, results, f"{method}, {case}", method, args, tenants)
-            await herd.measure()
-            machine = await describe_machine(env.owner)
+            await _Herd(env, Case(results, f"{method}, {case}"), method, args, tenants).measure()
+            machine = await env.report()
     with temporary_folder() as folder:
-        await _measure_bare(folder, results, f"{_PENDING}, {case}", args, tenants)
+        bare = Case(results, f"{_PENDING}, {case}", MINIMAL)
+        await _measure_bare(folder, bare, args.watches, tenants)
     subjects = {SERVICE: "service", MINIMAL: "bare stream"}
-    return f"{describe(machine)}\n\n{tables_by_case(results, _GOALS, subjects)}"
+    return f"{machine}\n\n{tables_by_case(results, _GOALS, subjects)}"
 
 
 @dataclass(frozen=True)
@@ -87,8 +82,7 @@ class _Herd:
     """The watches of one method, and what is measured with them."""
 
     _env: Environment
-    _results: Results
-    _case: str
+    _case: Case
     _method: str
     _args: argparse.Namespace
     _tenants: Sequence[str]
@@ -117,7 +111,7 @@ class _Herd:
                 started = time.monotonic()
                 server.process.terminate()
                 await server.process.wait()
-                self._add("SIGTERM until the exit", "s", time.monotonic() - started)
+                self._case.add("SIGTERM until the exit", "s", time.monotonic() - started)
             async with self._server() as server:
                 await self._reopen(server, "SIGTERM", reopened)
 
@@ -132,9 +126,11 @@ class _Herd:
         """Insert the devices into tables that are never analyzed on their own, and jobs."""
         await shapes.disable_autovacuum(self._env.owner)
         devices = -(-self._args.watches // len(self._tenants))
-        for tenant, count in (*((tenant, devices) for tenant in self._tenants), (OTHER_TENANT, 10)):
-            await seed.add_devices(self._env.owner, tenant, count)
-            await _create(server, tenant, "j")
+        counts = dict.fromkeys(self._tenants, devices) | {OTHER_TENANT: 10}
+        async with server.calls() as calls:
+            for tenant, count in counts.items():
+                await seed.add_devices(self._env.owner, tenant, count)
+                await calls.call(_job("j"), tenant)
 
     async def _open(self, server: Server, clients: Clients) -> None:
         idle = server.resident_bytes()
@@ -147,8 +143,8 @@ class _Herd:
             await asyncio.sleep(_MIN_SECONDS)
         seconds = max(received.times) - started
         memory = (server.resident_bytes() - idle) / self._args.watches / 1024
-        self._add("open all", "s", seconds)
-        self._add("memory per watch", "KiB", memory)
+        self._case.add("open all", "s", seconds)
+        self._case.add("memory per watch", "KiB", memory)
         self._add_ends(received.ends, "first opening")
         self._add_latencies([call for call in calls if call[0] > started], "while they open")
 
@@ -158,90 +154,73 @@ class _Herd:
         async with other_tenant_calls(server.address) as calls:
             received = await reopened
             await asyncio.sleep(_MIN_SECONDS)
-        self._add(f"open all after {phase}", "s", max(received.times) - min(received.times))
+        seconds = max(received.times) - min(received.times)
+        self._case.add(f"open all after {phase}", "s", seconds)
         self._add_ends(received.ends, phase)
         self._add_latencies(calls, f"after {phase}")
 
     async def _measure_idle(self, server: Server, state: str) -> None:
         await asyncio.sleep(self._args.idle / 4)
-        started = time.monotonic()
-        server_cpu, database_cpu = server.cpu_time(), self._env.postgres_cpu_time()
-        await asyncio.sleep(self._args.idle)
-        share = 100 / (time.monotonic() - started)
-        self._add(f"server {state}", "%", (server.cpu_time() - server_cpu) * share)
-        self._add(f"database {state}", "%", (self._env.postgres_cpu_time() - database_cpu) * share)
+        shares = await cpu_shares(
+            self._args.idle, server=server.cpu_time, database=self._env.postgres_cpu_time
+        )
+        for part, share in shares.items():
+            self._case.add(f"{part} {state}", "%", share)
 
     async def _notify(self, server: Server, clients: Clients, number: int) -> None:
         """Change what all watch: create a job for all devices, or pause or resume the job."""
         changes = await clients.expect("next")
+        change = pb.ResumeJobRequest if number % 2 else pb.PauseJobRequest
+        request = _job("") if self._method == _PENDING else change(job_id="j")
 
-        async def change(tenant: str) -> float:
-            if self._method == _PENDING:
-                await _create(server, tenant, "")
-            else:
-                method = "ResumeJob" if number % 2 else "PauseJob"
-                request = getattr(pb, f"{method}Request")(job_id="j")
-                await _call(server, tenant, method, request)
+        async def send(tenant: str) -> float:
+            await calls.call(request, tenant)
             return time.monotonic()
 
-        changed = await asyncio.gather(*(change(tenant) for tenant in self._tenants))
+        async with server.calls() as calls:
+            changed = await asyncio.gather(*map(send, self._tenants))
         result = await changes
         seconds = [
             received - changed[number % len(changed)]
             for number, received in enumerate(result.times)
         ]
-        self._results.add_percentiles("notification {}", self._case, SERVICE, "s", seconds)
-
-    def _add(self, figure: str, unit: str, value: float) -> None:
-        self._results.add(figure, self._case, SERVICE, unit, value)
+        self._case.add_percentiles("notification {}", "s", seconds)
 
     def _add_ends(self, ends: Counter[str], phase: str) -> None:
         """Add how many streams ended for another reason than the stop of the server."""
-        self._add(f"CANCELLED without a reason, {phase}", "", ends.pop(_CANCELED, 0))
-        self._add(f"RESOURCE_EXHAUSTED, {phase}", "", ends.pop(_EXHAUSTED, 0))
+        self._case.add(f"CANCELLED without a reason, {phase}", "", ends.pop(_CANCELED, 0))
+        self._case.add(f"RESOURCE_EXHAUSTED, {phase}", "", ends.pop(_EXHAUSTED, 0))
         for end, count in ends.items():
             print(f"    {count:,} × {end}")
         others = sum(count for end, count in ends.items() if end not in _EXPECTED_ENDS)
-        self._add(f"other errors, {phase}", "", others)
+        self._case.add(f"other errors, {phase}", "", others)
 
     def _add_latencies(self, calls: list[Call], phase: str) -> None:
-        times = milliseconds(calls)
-        if len(times) < 2:
-            raise InvalidRun(f"another tenant made no call {phase}")
         name = f"another tenant's {{}} {phase}"
-        self._results.add_percentiles(name, self._case, SERVICE, "ms", times)
+        self._case.add_percentiles(name, "ms", milliseconds(calls))
 
 
-async def _create(server: Server, tenant: str, job_id: str) -> None:
-    request = pb.CreateJobRequest(job_id=job_id, document_type="bench", target_all=True)
-    await _call(server, tenant, "CreateJob", request)
+def _job(job_id: str) -> pb.CreateJobRequest:
+    return pb.CreateJobRequest(job_id=job_id, document_type="bench", target_all=True)
 
 
-async def _call(server: Server, tenant: str, method: str, request: Any) -> None:
-    async with grpc.aio.insecure_channel(server.address) as channel:
-        stub = jobs_pb2_grpc.JobServiceStub(channel)
-        await getattr(stub, method)(request, metadata=(("x-tenant-id", tenant),))
-
-
-async def _measure_bare(
-    folder: Path, results: Results, case: str, args: argparse.Namespace, tenants: Sequence[str]
-) -> None:
-    address = free_address()
-    command = (sys.executable, "-m", "bench.bare_stream_server", address)
+async def _measure_bare(folder: Path, case: Case, watches: int, tenants: Sequence[str]) -> None:
+    execution = DeviceExecution(job_id="j", device_id="d0000000", document_type="bench")
+    response = WatchPendingExecutionsResponse(executions=[execution])
     async with (
-        server(*command, address=address, log=folder / "bare.log") as bare,
-        watch_clients(bare, _PENDING, args.watches, tenants) as clients,
+        bare_server(folder / "bare.log", _PENDING, response.SerializeToString()) as bare,
+        watch_clients(bare, _PENDING, watches, tenants) as clients,
     ):
         idle, started = bare.resident_bytes(), time.monotonic()
         received = await (await clients.expect("first"))
-        results.add("open all", case, MINIMAL, "s", max(received.times) - started)
-        memory = (bare.resident_bytes() - idle) / args.watches / 1024
-        results.add("memory per watch", case, MINIMAL, "KiB", memory)
+        case.add("open all", "s", max(received.times) - started)
+        memory = (bare.resident_bytes() - idle) / watches / 1024
+        case.add("memory per watch", "KiB", memory)
         changes = await clients.expect("next")
         started = time.monotonic()
         bare.process.send_signal(signal.SIGUSR1)
         seconds = [received - started for received in (await changes).times]
-        results.add_percentiles("notification {}", case, MINIMAL, "s", seconds)
+        case.add_percentiles("notification {}", "s", seconds)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 
 from bench.environment import ROLE, Environment, environment
-from bench.process import Server, free_address, server
+from bench.process import Server, bare_server, free_address, server
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,8 @@ class Peers(Environment):
         )
 
     def echo_server(self, method: str, response: bytes) -> AbstractAsyncContextManager[Server]:
-        """Run the echo server for one method with a serialized response."""
-        address = free_address()
-        return self._python("bench.echo_server", address, method, address=address, stdin=response)
+        """Run a server that always sends a serialized response of a method."""
+        return bare_server(self.log, method, response)
 
     def minimal_server(
         self, tenant: str, response: bytes, *, convert: bool = False

@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bench.run import InvalidRun
+from tests.harness.calls import Calls
 
 _START_TIMEOUT = 30.0
 
@@ -95,6 +96,10 @@ class Server:
                 return int(line.split()[1]) / 1024
         raise InvalidRun("a server has ended")
 
+    def calls(self) -> AbstractAsyncContextManager[Calls]:
+        """Connect to the server."""
+        return connect(self.address)
+
     def cpu_time(self) -> float:
         """Return the CPU seconds that all processes have used so far."""
         return sum(sum(process.cpu_times()[:2]) for process in self.processes())
@@ -128,6 +133,13 @@ async def server(
         yield Server(address, process)
 
 
+def bare_server(log: Path, method: str, response: bytes) -> AbstractAsyncContextManager[Server]:
+    """Run bench.bare_server with a serialized response of a method."""
+    address = free_address()
+    command = (sys.executable, "-m", "bench.bare_server", address, method)
+    return server(*command, address=address, log=log, stdin=response)
+
+
 @asynccontextmanager
 async def service(
     dsn: str, log: Path, *, workers: int = 1, address: str = "", **options: Any
@@ -155,6 +167,24 @@ async def wait_until_serving(address: str, workers: int = 1) -> None:
                 while (await watch.read()).status != health_pb2.HealthCheckResponse.SERVING:
                     pass
                 watch.cancel()
+
+
+@asynccontextmanager
+async def connect(address: str) -> AsyncIterator[Calls]:
+    """Connect to a server of the service."""
+    async with grpc.aio.insecure_channel(address, OWN_CONNECTIONS) as channel:
+        yield Calls(channel)
+
+
+async def cpu_shares(seconds: float, **parts: Callable[[], float]) -> dict[str, float]:
+    """Return the percentages of a core that parts use for so long.
+
+    `parts` return the CPU seconds that they have used so far.
+    """
+    started, before = time.monotonic(), {name: used() for name, used in parts.items()}
+    await asyncio.sleep(seconds)
+    share = 100 / (time.monotonic() - started)
+    return {name: (used() - before[name]) * share for name, used in parts.items()}
 
 
 def free_address() -> str:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import asyncpg
-import grpc
 
 from bench.core_calls import CoreCall, add_jobs, core_calls
 from bench.environment import SETTINGS, running_postgres, temporary_folder
@@ -24,8 +23,10 @@ from bench.machine import describe_machine
 from bench.page import describe, format_number, table
 from bench.process import cpu_seconds, service
 from bench.run import InvalidRun, Option, run
+from jobs_grpc.client import JobsError
 from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.dev.embedded_postgres import Cluster
+from tests.harness.calls import Calls
 from tests.harness.system import THIS_VERSION, Code
 from tests.upgrade.earlier_version import NoHistoryError, extract
 
@@ -50,7 +51,7 @@ class _Version:
     pid: int
     """Of the server."""
     owner: asyncpg.Connection
-    channel: grpc.aio.Channel
+    calls: Calls
 
     async def measure(self, call: CoreCall, first: int, count: int) -> _Times:
         """Make calls and return what they cost."""
@@ -61,13 +62,12 @@ class _Version:
         return after[0] - before[0], after[1] - before[1]
 
     async def _send(self, call: CoreCall, numbers: Iterable[int]) -> None:
-        send: Any = self.channel.unary_unary(call.path)
         for number in numbers:
-            request, metadata = call.request(number)
+            request, tenant, device = call.request(number)
             try:
-                await send(request.SerializeToString(), metadata=metadata)
-            except grpc.aio.AioRpcError as e:
-                raise InvalidRun(f"{call.name}: {e.code().name}: {e.details()}") from None
+                await self.calls.call(request, tenant, device=device)
+            except JobsError as e:
+                raise InvalidRun(f"{call.name}: {e}") from None
 
     async def _sessions(self) -> list[int]:
         rows = await self.owner.fetch(
@@ -108,11 +108,11 @@ async def _running(
     async with (
         _database(cluster, database, code) as (owner, dsn),
         service(dsn, folder / f"{name}.log", **dict[str, Any](code.environ())) as server,
-        grpc.aio.insecure_channel(server.address) as channel,
+        server.calls() as calls,
     ):
-        await add_jobs(owner, channel, executions)
+        await add_jobs(owner, calls, executions)
         await owner.execute("VACUUM ANALYZE")
-        yield _Version(name, server.process.pid, owner, channel)
+        yield _Version(name, server.process.pid, owner, calls)
 
 
 async def _round(

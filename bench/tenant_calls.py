@@ -10,13 +10,12 @@ import json
 import sys
 import time
 from itertools import cycle
-from typing import Any
 
 import grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
-from fleet.jobs.v1 import jobs_pb2_grpc
 
 from bench.process import OWN_CONNECTIONS
+from tests.harness.calls import Calls
 
 # Calls go to several connections, as those of several services would.
 _CONNECTIONS = 8
@@ -29,22 +28,21 @@ async def _main(address: str, rate: str, seconds: str, *tenants: str) -> None:
     channels = [grpc.aio.insecure_channel(address, OWN_CONNECTIONS) for _ in range(_CONNECTIONS)]
     await asyncio.gather(*(channel.channel_ready() for channel in channels))
     print("connected", flush=True)
-    stubs: list[Any] = [jobs_pb2_grpc.JobServiceStub(channel) for channel in channels]
     milliseconds: list[float] = []
 
-    async def call(stub: Any, tenant: str, due: float) -> None:
-        request = pb.GetJobRequest(job_id="j")
-        await stub.GetJob(request, metadata=(("x-tenant-id", tenant),), timeout=_TIMEOUT)
+    async def call(connection: Calls, tenant: str, due: float) -> None:
+        await connection.call(pb.GetJobRequest(job_id="j"), tenant, deadline=_TIMEOUT)
         milliseconds.append(1000 * (time.monotonic() - due))
 
     calls: set[asyncio.Task[None]] = set()
     began = time.monotonic()
-    for number, (stub, tenant) in enumerate(zip(cycle(stubs), cycle(tenants), strict=False)):
+    connections = cycle(map(Calls, channels))
+    for number, (connection, tenant) in enumerate(zip(connections, cycle(tenants), strict=False)):
         due = began + number / int(rate)
         if due > began + float(seconds):
             break
         await asyncio.sleep(max(0, due - time.monotonic()))
-        calls.add(asyncio.create_task(call(stub, tenant, due)))
+        calls.add(asyncio.create_task(call(connection, tenant, due)))
     await asyncio.gather(*calls)
     print(json.dumps(milliseconds), flush=True)
     await asyncio.gather(*(channel.close() for channel in channels))

@@ -8,12 +8,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import asyncpg
-import grpc
-from fleet.jobs.v1 import device_jobs_pb2, device_jobs_pb2_grpc, jobs_pb2, jobs_pb2_grpc
+from fleet.jobs.v1 import device_jobs_pb2, jobs_pb2
 
-from bench.process import OWN_CONNECTIONS, Server
+from bench.process import Server
 from bench.run import InvalidRun
+from tests.harness.calls import Calls
 
+_DEVICE = "d0000000"
 _TIMEOUT = 30.0
 
 # The rate of a rollout, per minute, and the seconds until it releases the first execution.
@@ -25,22 +26,18 @@ _Message = tuple[float, Any]
 
 
 class _Sample:
-    """A tenant, the messages of its two watches, and a channel to each server."""
+    """A tenant, and the messages of its two watches."""
 
     def __init__(self, tenant: str) -> None:
         self.tenant = tenant
-        self.metadata = (("x-tenant-id", tenant), ("x-device-id", "d0000000"))
         self.jobs: asyncio.Queue[_Message] = asyncio.Queue()
         self.executions: asyncio.Queue[_Message] = asyncio.Queue()
 
-    async def watch(self, channel: grpc.aio.Channel) -> None:
+    async def watch(self, calls: Calls) -> None:
         """Receive the messages of both watches until canceled."""
-        jobs: Any = jobs_pb2_grpc.JobServiceStub(channel)
-        devices: Any = device_jobs_pb2_grpc.DeviceJobServiceStub(channel)
-        job = jobs.WatchJob(jobs_pb2.WatchJobRequest(job_id="j"), metadata=self.metadata[:1])
-        pending = devices.WatchPendingExecutions(
-            device_jobs_pb2.WatchPendingExecutionsRequest(), metadata=self.metadata
-        )
+        job = calls.stream(jobs_pb2.WatchJobRequest(job_id="j"), self.tenant)
+        request = device_jobs_pb2.WatchPendingExecutionsRequest()
+        pending = calls.stream(request, self.tenant, device=_DEVICE)
         await asyncio.gather(_receive(job, self.jobs), _receive(pending, self.executions))
 
     async def next(self, messages: asyncio.Queue[_Message], is_expected: Any) -> float:
@@ -74,8 +71,8 @@ class Samples:
         async with AsyncExitStack() as stack:
             watching = []
             for sample in samples:
-                channel = await stack.enter_async_context(_channel(server))
-                watching.append(asyncio.create_task(sample.watch(channel)))
+                calls = await stack.enter_async_context(server.calls())
+                watching.append(asyncio.create_task(sample.watch(calls)))
             for sample in samples:
                 await sample.next(sample.jobs, bool)
                 await sample.next(sample.executions, lambda _: True)
@@ -87,18 +84,15 @@ class Samples:
     async def change(self, server: Server, seconds: float) -> list[float]:
         """Pause and resume each job through a server; both watches are told."""
 
-        async def change(sample: _Sample, jobs: Any) -> list[float]:
-            request = jobs_pb2.PauseJobRequest(job_id="j")
-            await jobs.PauseJob(request, metadata=sample.metadata[:1])
+        async def change(sample: _Sample) -> list[float]:
+            await calls.call(jobs_pb2.PauseJobRequest(job_id="j"), sample.tenant)
             paused = time.monotonic()
             told = [
                 await sample.next(sample.jobs, lambda m: m.job.HasField("pause")) - paused,
                 await sample.next(sample.executions, lambda m: not m.executions) - paused,
             ]
             # What was told only now must not count as the answer to the next change.
-            await jobs.ResumeJob(
-                jobs_pb2.ResumeJobRequest(job_id="j"), metadata=sample.metadata[:1]
-            )
+            await calls.call(jobs_pb2.ResumeJobRequest(job_id="j"), sample.tenant)
             resumed = time.monotonic()
             return [
                 *told,
@@ -106,29 +100,31 @@ class Samples:
                 await sample.next(sample.executions, lambda m: bool(m.executions)) - resumed,
             ]
 
-        return await self._spread(server, seconds, change)
+        async with server.calls() as calls:
+            return await self._spread(seconds, change)
 
     async def release(self, server: Server, seconds: float) -> list[float]:
         """Create a job that releases its only execution after a while; the device is told."""
 
-        async def release(sample: _Sample, jobs: Any) -> list[float]:
+        async def release(sample: _Sample) -> list[float]:
             rollout = jobs_pb2.Rollout(
                 stages=[jobs_pb2.Stage(remainder=True, releases_per_minute=_RATE)]
             )
             request = jobs_pb2.CreateJobRequest(
-                job_id="r", document_type="bench", target_device_id="d0000000", rollout=rollout
+                job_id="r", document_type="bench", target_device_id=_DEVICE, rollout=rollout
             )
-            await jobs.CreateJob(request, metadata=sample.metadata[:1])
+            await calls.call(request, sample.tenant)
             due = time.monotonic() + _FIRST_RELEASE
             return [await sample.next(sample.executions, _has_job("r")) - due]
 
-        return await self._spread(server, seconds, release)
+        async with server.calls() as calls:
+            return await self._spread(seconds, release)
 
     async def expire(self, owner: asyncpg.Connection, seconds: float) -> list[float]:
         """Let each job expire; both watches are told."""
         lock = asyncio.Lock()
 
-        async def expire(sample: _Sample, _: Any) -> list[float]:
+        async def expire(sample: _Sample) -> list[float]:
             async with lock:
                 # The write itself is not what they are told: it lies before the expiry.
                 await owner.execute(
@@ -143,32 +139,20 @@ class Samples:
                 await sample.next(sample.executions, lambda m: not _has_job("j")(m)) - due,
             ]
 
-        return await self._spread(None, seconds, expire)
+        return await self._spread(seconds, expire)
 
     async def _spread(
-        self,
-        server: Server | None,
-        seconds: float,
-        change: Callable[[_Sample, Any], Awaitable[list[float]]],
+        self, seconds: float, change: Callable[[_Sample], Awaitable[list[float]]]
     ) -> list[float]:
         """Change each tenant at a random time within `seconds`; return how late all were told."""
-        async with AsyncExitStack() as stack:
-            stub: Any = None
-            if server is not None:
-                channel = await stack.enter_async_context(_channel(server))
-                stub = jobs_pb2_grpc.JobServiceStub(channel)
 
-            async def later(sample: _Sample) -> list[float]:
-                await asyncio.sleep(random.random() * seconds)  # noqa: S311 - no secret
-                return await change(sample, stub)
+        async def later(sample: _Sample) -> list[float]:
+            await asyncio.sleep(random.random() * seconds)  # noqa: S311 - no secret
+            return await change(sample)
 
-            told = await asyncio.gather(*map(later, self._samples))
+        told = await asyncio.gather(*map(later, self._samples))
         return [late for of_sample in told for late in of_sample]
 
 
 def _has_job(job_id: str) -> Callable[[Any], bool]:
     return lambda message: any(e.job_id == job_id for e in message.executions)
-
-
-def _channel(server: Server) -> grpc.aio.Channel:
-    return grpc.aio.insecure_channel(server.address, OWN_CONNECTIONS)

@@ -15,16 +15,14 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import Any
 
-import grpc
-from fleet.jobs.v1 import events_pb2, events_pb2_grpc
+from fleet.jobs.v1 import events_pb2
 
+from bench import seed
 from bench.environment import Environment, environment
-from bench.figures import SERVICE, Results, percentile, tables_by_case
+from bench.figures import Case, Results, percentile, tables_by_case
 from bench.hostile.other_tenant import TENANT as OTHER_TENANT
-from bench.machine import describe_machine
 from bench.other_tenant_calls import Call, milliseconds, other_tenant_calls
-from bench.page import describe
-from bench.process import Server, python, read_line
+from bench.process import Server, cpu_shares, python, read_line
 from bench.run import Option, run
 from bench.tenant_samples import Samples
 from bench.watches import Clients, watch_clients
@@ -68,8 +66,7 @@ async def _measure(args: argparse.Namespace) -> str:
         await tenants.insert()
         await tenants.measure_watches()
         await tenants.measure_calls()
-        machine = await describe_machine(env.owner)
-    return f"{describe(machine)}\n\n{tables_by_case(results, _GOALS)}"
+        return await env.report(tables_by_case(results, _GOALS))
 
 
 class _Tenants:
@@ -77,30 +74,19 @@ class _Tenants:
 
     def __init__(self, env: Environment, results: Results, args: argparse.Namespace) -> None:
         self._env = env
-        self._results = results
         self._seconds = args.seconds
         self._rate = args.rate
         names = [f"tenant-{number:05}" for number in range(args.tenants)]
         self._samples, self._idle = names[: args.samples], names[args.samples :]
         self._names = names
-        self._case = f"{args.tenants:,} tenants with a webhook and a watch of each kind"
+        name = f"{args.tenants:,} tenants with a webhook and a watch of each kind"
+        self._case = Case(results, name)
 
     async def insert(self) -> None:
         """Insert devices and a job for all devices of each tenant."""
-        for tenants, devices in ((self._names, _DEVICES), ([OTHER_TENANT], _DEVICES)):
-            await self._env.owner.execute(
-                "INSERT INTO device_state (tenant_id, device_id)"
-                " SELECT t, 'd' || lpad(n::text, 7, '0')"
-                " FROM unnest($1::text[]) t, generate_series(0, $2 - 1) n",
-                tenants,
-                devices,
-            )
-            await self._env.owner.execute(
-                "SELECT count(*) FROM unnest($1::text[]) t, jobs.create_job("
-                "t, 'j', '{\"document_type\": \"bench\", \"target_all\": true}', '{}', NULL,"
-                " 2000000, NULL, 24)",
-                tenants,
-            )
+        for tenant in (*self._names, OTHER_TENANT):
+            await seed.add_devices(self._env.owner, tenant, _DEVICES)
+            await seed.add_job(self._env.owner, tenant, "j")
         await self._env.vacuum()
 
     async def measure_watches(self) -> None:
@@ -123,9 +109,9 @@ class _Tenants:
                 await _open(clients)
             samples = await stack.enter_async_context(Samples.watching(server, self._samples))
             watches = len(_METHODS) * len(self._names)
-            self._add("open all", "s", time.monotonic() - started)
+            self._case.add("open all", "s", time.monotonic() - started)
             memory = (server.resident_bytes() - before) / watches / 1024
-            self._add("memory per watch", "KiB", memory)
+            self._case.add("memory per watch", "KiB", memory)
             tenants = self._idle[:_CALLING_TENANTS]
             await _open(
                 await stack.enter_async_context(
@@ -145,11 +131,9 @@ class _Tenants:
             }
             async with other_tenant_calls(server.address) as calls:
                 for name, change in changes.items():
-                    self._results.add_percentiles(
-                        f"{name}, {{}}", self._case, SERVICE, "s", await change()
-                    )
+                    self._case.add_percentiles(f"{name}, {{}}", "s", await change())
             self._add_calls(calls, _CHANGING)
-            self._add("events delivered to webhooks", "", len(endpoint.requests))
+            self._case.add("events delivered to webhooks", "", len(endpoint.requests))
 
     async def measure_calls(self) -> None:
         """Let one tenant make all calls, and then a thousand tenants, in turn."""
@@ -162,48 +146,38 @@ class _Tenants:
                     async with python("bench.tenant_calls", *arguments) as calling:
                         times = json.loads(await read_line(calling))
                     p99[name].append(percentile(times, 99))
-                    self._add(name, "ms", p99[name][-1])
+                    self._case.add(name, "ms", p99[name][-1])
         one, all_tenants = map(statistics.median, p99.values())
-        self._add(_FACTOR, "times", all_tenants / one)
+        self._case.add(_FACTOR, "times", all_tenants / one)
 
     async def _create_webhooks(self, server: Server, url: str) -> None:
-        async with grpc.aio.insecure_channel(server.address) as channel:
-            stub: Any = events_pb2_grpc.EventServiceStub(channel)
-            names = iter(self._names)
+        names = iter(self._names)
 
-            async def create() -> None:
-                for name in names:
-                    request = events_pb2.CreateWebhookRequest(url=url)
-                    await stub.CreateWebhook(request, metadata=(("x-tenant-id", name),))
+        async def create() -> None:
+            for name in names:
+                await calls.call(events_pb2.CreateWebhookRequest(url=url), name)
 
+        async with server.calls() as calls:
             await asyncio.gather(*(create() for _ in range(_CREATIONS)))
 
     async def _measure_rest(self, server: Server) -> None:
         await asyncio.sleep(self._seconds / 3)
-        started = time.monotonic()
-        cpu = server.cpu_time(), self._env.postgres_cpu_time()
-        await asyncio.sleep(self._seconds)
-        share = 100 / (time.monotonic() - started)
-        server_cpu = (server.cpu_time() - cpu[0]) * share
         # The other server has no watches.
-        database_cpu = (self._env.postgres_cpu_time() - cpu[1]) * share
-        self._add("server at rest", "%", server_cpu)
-        self._add("database at rest", "%", database_cpu)
-        self._add("server and database at rest", "%", server_cpu + database_cpu)
+        shares = await cpu_shares(
+            self._seconds, server=server.cpu_time, database=self._env.postgres_cpu_time
+        )
+        for part, share in (shares | {"server and database": sum(shares.values())}).items():
+            self._case.add(f"{part} at rest", "%", share)
 
     def _server(self, **settings: Any) -> AbstractAsyncContextManager[Server]:
         streams = str(max(25_000, 3 * len(self._names)))
         # A tenant that makes all calls must not be refused for a burst.
         return self._env.server(JOBS_MAX_STREAMS=streams, JOBS_MAX_TENANT_CALLS="1000", **settings)
 
-    def _add(self, figure: str, unit: str, value: float) -> None:
-        self._results.add(figure, self._case, SERVICE, unit, value)
-
     def _add_calls(self, calls: list[Call], phase: str) -> None:
-        name, times = f"another tenant's {{}}, {phase}", milliseconds(calls)
-        self._results.add_percentiles(name, self._case, SERVICE, "ms", times)
+        self._case.add_percentiles(f"another tenant's {{}}, {phase}", "ms", milliseconds(calls))
         failed = sum(bool(error) for _, _, error in calls[:-1])  # the end cancels the last one
-        self._add(f"another tenant's failed calls, {phase}", "", failed)
+        self._case.add(f"another tenant's failed calls, {phase}", "", failed)
 
 
 async def _open(clients: Clients) -> None:

@@ -24,16 +24,16 @@ from contextlib import AsyncExitStack
 from typing import Any, NoReturn
 
 import grpc
-from fleet.jobs.v1 import (
-    device_jobs_pb2,
-    device_jobs_pb2_grpc,
-    events_pb2,
-    events_pb2_grpc,
-    jobs_pb2,
-    jobs_pb2_grpc,
-)
-from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
-from grpc_status import rpc_status
+from fleet.jobs.v1 import device_jobs_pb2, events_pb2, jobs_pb2
+
+from jobs_grpc.client.errors import from_rpc_error
+from tests.harness.calls import Calls, metadata
+
+_REQUESTS = {
+    "WatchJob": jobs_pb2.WatchJobRequest(job_id="j"),
+    "WatchEvents": events_pb2.WatchEventsRequest(),
+    "WatchPendingExecutions": device_jobs_pb2.WatchPendingExecutionsRequest(),
+}
 
 # Servers limit the streams of a connection.
 _WATCHES_PER_CONNECTION = 100
@@ -47,30 +47,17 @@ _OPTIONS = (
 )
 
 
-class _Round:
-    """Waits until each stream has received a message of one kind."""
-
-    def __init__(self, kind: str, streams: int) -> None:
-        self.kind = kind
-        self.times: dict[int, float] = {}
-        self.complete = asyncio.Event()
-        self._streams = streams
-
-    def note(self, stream: int) -> None:
-        """Note a message of a stream."""
-        if stream not in self.times:
-            self.times[stream] = time.monotonic()
-            if len(self.times) == self._streams:
-                self.complete.set()
-
-
 class _Clients:
     def __init__(self, method: str, first: int, count: int, tenants: list[str]) -> None:
         self._method = method
         self._first = first
         self._count = count
         self._tenants = tenants
-        self._round = _Round("", count)
+        self._kind = ""
+        """Of the message that each stream must receive."""
+        self._times: dict[int, float] = {}
+        """When the streams received it."""
+        self._complete = asyncio.Event()
         self._ends: Counter[str] = Counter()
 
     async def run(self, address: str) -> NoReturn:
@@ -89,9 +76,8 @@ class _Clients:
             ]
             stack.callback(lambda: [watch.cancel() for watch in watches])
             while True:
-                await self._round.complete.wait()
-                times = self._round.times
-                result = [[times[n] for n in range(self._count)], self._ends]
+                await self._complete.wait()
+                result = [[self._times[n] for n in range(self._count)], self._ends]
                 self._ends = Counter()
                 print(json.dumps(result), flush=True)
                 await self._next_round()
@@ -100,34 +86,26 @@ class _Clients:
         line = await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
         if not line:
             raise asyncio.CancelledError
-        self._round = _Round(line.strip(), self._count)
+        self._kind, self._times, self._complete = line.strip(), {}, asyncio.Event()
         print("waiting", flush=True)
 
     def _opener(self, channel: grpc.aio.Channel, stream: int) -> Callable[[], Any]:
         number = self._first + stream
         tenant = self._tenants[number % len(self._tenants)]
-        request: Any
-        metadata: tuple[tuple[str, str], ...] = (("x-tenant-id", tenant),)
-        if self._method == "WatchJob":
-            call: Any = jobs_pb2_grpc.JobServiceStub(channel).WatchJob
-            request = jobs_pb2.WatchJobRequest(job_id="j")
-        elif self._method == "WatchEvents":
-            call = events_pb2_grpc.EventServiceStub(channel).WatchEvents
-            request = events_pb2.WatchEventsRequest()
-        else:
-            call = device_jobs_pb2_grpc.DeviceJobServiceStub(channel).WatchPendingExecutions
-            request = device_jobs_pb2.WatchPendingExecutionsRequest()
-            device = f"d{number // len(self._tenants):07}"
-            metadata += (("x-device-id", device),)
-        return lambda: call(request, metadata=metadata, wait_for_ready=True)
+        is_device = self._method == "WatchPendingExecutions"
+        device = f"d{number // len(self._tenants):07}" if is_device else ""
+        call, caller = Calls(channel).method(self._method), metadata(tenant, device=device)
+        return lambda: call(_REQUESTS[self._method], metadata=caller, wait_for_ready=True)
 
     async def _watch(self, opened: Callable[[], Any], stream: int) -> None:
         while True:
             call, kind = opened(), "first"
             try:
                 while await call.read() is not grpc.aio.EOF:
-                    if self._round.kind == kind:
-                        self._round.note(stream)
+                    if self._kind == kind:
+                        self._times.setdefault(stream, time.monotonic())
+                        if len(self._times) == self._count:
+                            self._complete.set()
                     kind = "next"
                 self._ends["OK"] += 1
             except grpc.aio.AioRpcError as e:
@@ -138,21 +116,11 @@ class _Clients:
 
 def describe_end(error: grpc.aio.AioRpcError) -> tuple[str, float]:
     """Return the status with its reason, and the seconds after which to call again."""
-    reason, delay = "", 0.0
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # it only needs the trailers
-    for detail in status.details if status else ():
-        if detail.Is(ErrorInfo.DESCRIPTOR):
-            info = ErrorInfo()
-            detail.Unpack(info)
-            reason = f" {info.reason}"
-        if detail.Is(RetryInfo.DESCRIPTOR):
-            retry = RetryInfo()
-            detail.Unpack(retry)
-            delay = retry.retry_delay.ToTimedelta().total_seconds()
-    code = error.code()
-    if status is None and code is grpc.StatusCode.UNAVAILABLE:
+    found, code = from_rpc_error(error), error.code()
+    if code is grpc.StatusCode.UNAVAILABLE and not found.reason:
         return "connection lost", 0.0
-    end = f"{code.name}{reason}{' with RetryInfo' if delay else ''}"
+    delay = found.retry_after or 0.0
+    end = f"{code.name} {found.reason}".rstrip() + (" with RetryInfo" if delay else "")
     return end, delay if code is grpc.StatusCode.RESOURCE_EXHAUSTED else 0.0
 
 

@@ -14,8 +14,7 @@ from contextlib import asynccontextmanager
 from bench.environment import Environment
 from bench.figures import SERVICE, Results
 from bench.h2load import h2load_version, run_load
-from bench.machine import describe_machine
-from bench.page import describe, table
+from bench.page import table
 from bench.peers import peers
 from bench.process import Server
 from bench.requests import Call
@@ -57,7 +56,7 @@ async def _measure(args: argparse.Namespace) -> str:
                             size_tolerance=SIZE_TOLERANCE,
                         )
                         results.add(name, f"{workers}", SERVICE, "/s", load.rate_of_first_half)
-        return f"{describe(await describe_machine(env.owner))}\n\n{_table(results)}"
+        return await env.report(_table(results))
 
 
 def _table(results: Results) -> str:

@@ -11,13 +11,14 @@ from collections.abc import Awaitable, Sequence
 
 from bench.environment import environment
 from bench.figures import SERVICE, Results
-from bench.hawkbit.report import HAWKBIT, render
 from bench.hawkbit.service import Service
 from bench.hawkbit.update_server import UpdateServer
-from bench.machine import describe_machine
+from bench.page import format_number, table
 from bench.run import InvalidRun, Option, run
 
 System = UpdateServer | Service
+
+HAWKBIT = "hawkbit"
 
 _CALLERS = (16, 64)
 _CYCLES = 1000
@@ -29,13 +30,14 @@ _WARM_UP_DEVICES = 400
 async def _run(args: argparse.Namespace) -> str:
     results = Results()
     async with environment() as env:
-        machine = await describe_machine(env.owner)
         async with env.server() as server:
             await _measure(SERVICE, Service(server.address, env.owner), args.sizes, results)
+        machine = await env.report(
+            **{"hawkBit": args.version, "hawkBit's database": args.database},
+        )
     hawkbit = UpdateServer(args.url, args.user, args.password)
     await _measure(HAWKBIT, hawkbit, args.sizes, results)
-    machine |= {"hawkBit": args.version, "hawkBit's database": args.database}
-    return render(results, machine)
+    return f"{machine}\n\n{render(results)}"
 
 
 async def _measure(subject: str, system: System, sizes: Sequence[int], results: Results) -> None:
@@ -87,6 +89,24 @@ async def _carry_out(system: System, devices: Sequence[str], callers: int) -> No
             await system.carry_out(device)
 
     await asyncio.gather(*(caller() for _ in range(callers)))
+
+
+def render(results: Results) -> str:
+    """Return the table as Markdown: seconds or milliseconds of each piece of work."""
+    rows = []
+    for case in dict.fromkeys(figure.case for figure in results):
+        found = [results.find("hawkbit", case, subject) for subject in (SERVICE, HAWKBIT)]
+        service, hawkbit = found
+        factor = f"{format_number(service.times_better(hawkbit))}×" if service and hawkbit else ""
+        rows.append([case, *(_format_duration(f.median) if f else "" for f in found), factor])
+    head = ("work", "this service", "hawkBit", "factor")
+    return table(head, rows)
+
+
+def _format_duration(milliseconds: float) -> str:
+    if milliseconds < 1000:
+        return f"{format_number(milliseconds)} ms"
+    return f"{format_number(milliseconds / 1000)} s"
 
 
 if __name__ == "__main__":

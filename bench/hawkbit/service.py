@@ -5,18 +5,16 @@ import itertools
 import asyncpg
 import grpc
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
-from fleet.jobs.v1 import device_jobs_pb2_grpc, jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench.hawkbit.update_server import PAGE_SIZE
 from bench.process import OWN_CONNECTIONS
 from bench.requests import TENANT
 from bench.run import InvalidRun
-
-_METADATA = (("x-tenant-id", TENANT),)
+from tests.harness.calls import Calls
 
 # Connections of the devices.
-_CHANNELS = 8
+_CONNECTIONS = 8
 
 
 class Service:
@@ -24,11 +22,10 @@ class Service:
 
     def __init__(self, address: str, owner: asyncpg.Connection) -> None:
         self._owner = owner
-        channels = [grpc.aio.insecure_channel(address, OWN_CONNECTIONS) for _ in range(_CHANNELS)]
-        self._jobs = jobs_pb2_grpc.JobServiceStub(channels[0])
-        self._device_stubs = itertools.cycle(
-            [device_jobs_pb2_grpc.DeviceJobServiceStub(channel) for channel in channels]
-        )
+        connections = [
+            Calls(grpc.aio.insecure_channel(address, OWN_CONNECTIONS)) for _ in range(_CONNECTIONS)
+        ]
+        self._calls, self._device_calls = connections[0], itertools.cycle(connections)
         self._job_id = ""
 
     async def prepare(self) -> None:
@@ -57,18 +54,17 @@ class Service:
         request = pb.CreateJobRequest(
             job_id=self._job_id, document_type="bench", target_group_id=fleet
         )
-        response = await self._jobs.CreateJob(request, metadata=_METADATA)
+        response = await self._calls.call(request, TENANT)
         if response.execution_count != count:
             raise InvalidRun(f"{response.execution_count} of {count} executions were created")
 
     async def cancel(self) -> None:
         """Cancel the newest job, which is then offered to no device."""
-        request = pb.CancelJobRequest(job_id=self._job_id)
-        await self._jobs.CancelJob(request, metadata=_METADATA)
+        await self._calls.call(pb.CancelJobRequest(job_id=self._job_id), TENANT)
 
     async def list_jobs(self) -> None:
         """List 50 jobs with their counts."""
-        await self._jobs.ListJobs(pb.ListJobsRequest(limit=50), metadata=_METADATA)
+        await self._calls.call(pb.ListJobsRequest(limit=50), TENANT)
 
     async def list_devices(self, count: int) -> None:
         """Read all devices of the newest job, in pages of 500."""
@@ -77,7 +73,7 @@ class Service:
             request = pb.ListJobExecutionsRequest(
                 job_id=self._job_id, limit=PAGE_SIZE, page_token=token
             )
-            response = await self._jobs.ListJobExecutions(request, metadata=_METADATA)
+            response = await self._calls.call(request, TENANT)
             found += len(response.executions)
             token = response.next_page_token
         if found != count:
@@ -85,19 +81,16 @@ class Service:
 
     async def carry_out(self, device: str) -> None:
         """Let a device ask for its job, report progress and report success."""
-        metadata = (*_METADATA, ("x-device-id", device))
-        stub = next(self._device_stubs)
-        started = await stub.StartNextExecution(
-            device_pb.StartNextExecutionRequest(), metadata=metadata
-        )
+        calls = next(self._device_calls)
+        started = await calls.call(device_pb.StartNextExecutionRequest(), TENANT, device=device)
         for status in (pb.JobExecution.IN_PROGRESS, pb.JobExecution.SUCCEEDED):
             request = device_pb.UpdateExecutionRequest(
                 job_id=started.execution.job_id, status=status
             )
-            await stub.UpdateExecution(request, metadata=metadata)
+            await calls.call(request, TENANT, device=device)
 
     async def count_succeeded(self) -> int:
         """Return how many devices of the newest job have succeeded."""
         request = pb.GetJobRequest(job_id=self._job_id, executions_limit=0)
-        response = await self._jobs.GetJob(request, metadata=_METADATA)
-        return response.job.succeeded_count
+        count: int = (await self._calls.call(request, TENANT)).job.succeeded_count
+        return count

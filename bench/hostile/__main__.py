@@ -13,10 +13,6 @@ import time
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
-import grpc
-from fleet.jobs.v1 import jobs_pb2 as pb
-from fleet.jobs.v1 import jobs_pb2_grpc
-
 from bench import seed
 from bench.environment import Environment, environment
 from bench.figures import Results
@@ -25,7 +21,6 @@ from bench.hostile.attacks import ATTACKS, Attack
 from bench.hostile.fleet_attacks import FLEET_TENANT, GROUPS_TENANT, HOOK_PORT
 from bench.hostile.grpc_attacks import LARGE_JOB_TENANTS
 from bench.hostile.other_tenant import TENANT
-from bench.machine import describe_machine
 from bench.other_tenant_calls import other_tenant_calls
 from bench.process import Server, free_address, python, read_line, server
 from bench.run import InvalidRun, Option, run
@@ -62,18 +57,14 @@ async def _measure_all(args: argparse.Namespace) -> str:
             print(f"{number}/{len(names)} {name} …", flush=True)
             await _measure(env, attack, gateway, args.seconds, results)
             print(f"  {report.summarize(results, name)}", flush=True)
-        return report.render(results, await describe_machine(env.owner))
+        return await env.report(*report.render(results))
 
 
 async def _create_jobs(env: Environment) -> None:
     """Create the tenants, each with a job for all its devices."""
     for tenant, devices in _DEVICES.items():
         await seed.add_devices(env.owner, tenant, devices)
-    async with env.server() as server, grpc.aio.insecure_channel(server.address) as channel:
-        stub = jobs_pb2_grpc.JobServiceStub(channel)
-        for tenant in _DEVICES:
-            request = pb.CreateJobRequest(job_id="j", document_type="bench", target_all=True)
-            await stub.CreateJob(request, metadata=(("x-tenant-id", tenant),))
+        await seed.add_job(env.owner, tenant, "j")
 
 
 async def _create_fleet(env: Environment, devices: int) -> None:

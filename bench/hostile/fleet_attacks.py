@@ -10,12 +10,14 @@ from typing import Any
 
 import grpc
 from fleet.jobs.v1 import events_pb2 as events_pb
-from fleet.jobs.v1 import events_pb2_grpc, fleet_pb2_grpc, jobs_pb2_grpc
 from fleet.jobs.v1 import fleet_pb2 as fleet_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from bench.hostile.grpc_attacks import TENANT, forever, keep_calling
+from bench.process import connect
+from jobs_grpc.client import JobsError
+from tests.harness.calls import Calls
 from tests.support import http2
 from tests.support.endpoints import serving
 
@@ -40,6 +42,7 @@ posts: list[float] = []
 prepared = asyncio.Event()
 """Set when an attack that needs preparation begins."""
 
+_NAME = TENANT["x-tenant-id"]
 _FLEET = {"x-tenant-id": FLEET_TENANT}
 _SERVICE = "/fleet.jobs.v1.FleetService"
 _WEBHOOKS = 16  # as many as a tenant may have
@@ -159,8 +162,8 @@ async def webhook_urls(address: str) -> None:
 
 async def webhooks_of_tenants_that_hang(address: str) -> None:
     """Send events to 16 webhooks each of 12 tenants, which hang 1.5 s, and to one of another."""
-    tenants = [f"{TENANT['x-tenant-id']}-hooks-{number}" for number in range(12)]
-    victim = f"{TENANT['x-tenant-id']}-hooks-victim"
+    tenants = [f"{_NAME}-hooks-{number}" for number in range(12)]
+    victim = f"{_NAME}-hooks-victim"
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if (await reader.readuntil()).startswith(b"POST /victim "):
@@ -169,27 +172,19 @@ async def webhooks_of_tenants_that_hang(address: str) -> None:
         else:
             await asyncio.sleep(_HANG_SECONDS)
 
-    async with (
-        serving(respond, port=HOOK_PORT),
-        grpc.aio.insecure_channel(address) as channel,
-    ):
-        stub: Any = events_pb2_grpc.EventServiceStub(channel)
-        jobs: Any = jobs_pb2_grpc.JobServiceStub(channel)
-        fleet: Any = fleet_pb2_grpc.FleetServiceStub(channel)
+    async with serving(respond, port=HOOK_PORT), connect(address) as calls:
 
         async def cause_event(tenant: str, path: str, webhooks: int) -> None:
-            metadata = (("x-tenant-id", tenant),)
             for _ in range(webhooks):
                 create = events_pb.CreateWebhookRequest(url=f"http://127.0.0.1:{HOOK_PORT}/{path}")
-                await stub.CreateWebhook(create, metadata=metadata)
+                await calls.call(create, tenant)
             device = fleet_pb.UpdateDevicesRequest(
                 devices=[fleet_pb.Device(device_id="d")],
                 update_mask=FieldMask(paths=["labels"]),
                 allow_missing=True,
             )
-            await fleet.UpdateDevices(device, metadata=metadata)
-            job = pb.CreateJobRequest(document_type="bench", target_all=True)
-            await jobs.CreateJob(job, metadata=metadata)
+            await calls.call(device, tenant)
+            await calls.call(pb.CreateJobRequest(document_type="bench", target_all=True), tenant)
 
         for tenant in tenants:
             await cause_event(tenant, "hang", _WEBHOOKS)
@@ -217,31 +212,22 @@ async def _receive_webhooks(
     respond: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
     change: Mapping[str, Any] | None = None,
 ) -> None:
-    metadata = tuple(TENANT.items())
-    async with (
-        serving(respond, port=HOOK_PORT),
-        grpc.aio.insecure_channel(address) as channel,
-    ):
-        stub: Any = events_pb2_grpc.EventServiceStub(channel)
-        for webhook in (
-            await stub.ListWebhooks(events_pb.ListWebhooksRequest(), metadata=metadata)
-        ).webhooks:
+    async with serving(respond, port=HOOK_PORT), connect(address) as calls:
+        listed = await calls.call(events_pb.ListWebhooksRequest(), _NAME)
+        for webhook in listed.webhooks:
             request = events_pb.DeleteWebhookRequest(webhook_id=webhook.webhook_id)
-            await stub.DeleteWebhook(request, metadata=metadata)
+            await calls.call(request, _NAME)
         for number in range(_WEBHOOKS):
-            url = f"http://127.0.0.1:{HOOK_PORT}/{number}"
-            create = events_pb.CreateWebhookRequest(url=url)
+            create = events_pb.CreateWebhookRequest(url=f"http://127.0.0.1:{HOOK_PORT}/{number}")
             # The attack before this one may have used the limit of restarts.
-            await _until_accepted(lambda: stub.CreateWebhook(create, metadata=metadata))  # noqa: B023
+            await _call_until_accepted(calls, create)
         if change is None:
             await _cause_events(address)
             return
         # What is sent for the first time is not part of the attack.
-        jobs: Any = jobs_pb2_grpc.JobServiceStub(channel)
         for _ in range(_EVENTS // 2):
-            await jobs.PauseJob(pb.PauseJobRequest(job_id="j"), metadata=metadata)
-            await jobs.ResumeJob(pb.ResumeJobRequest(job_id="j"), metadata=metadata)
-        webhooks = await _webhooks_without_events(stub)
+            await _cause_two_events(calls)
+        webhooks = await _webhooks_without_events(calls)
         posts.clear()
         prepared.set()
         for number, webhook in enumerate(itertools.cycle(webhooks)):
@@ -253,45 +239,44 @@ async def _receive_webhooks(
                 update_mask=FieldMask(paths=fields),
                 webhook=events_pb.Webhook(**fields),
             )
-            with suppress(grpc.aio.AioRpcError):
-                await stub.UpdateWebhook(update, metadata=metadata)
+            with suppress(JobsError):
+                await calls.call(update, _NAME)
 
 
-async def _webhooks_without_events(stub: Any) -> Sequence[events_pb.Webhook]:
+async def _webhooks_without_events(calls: Calls) -> Sequence[events_pb.Webhook]:
     """Return the webhooks of the tenant when each has sent all events."""
-    metadata = tuple(TENANT.items())
     while True:
-        listed: events_pb.ListWebhooksResponse = await stub.ListWebhooks(
-            events_pb.ListWebhooksRequest(), metadata=metadata
-        )
+        listed = await calls.call(events_pb.ListWebhooksRequest(), _NAME)
         request = events_pb.ListEventsRequest(
             after_position=min(webhook.position for webhook in listed.webhooks)
         )
-        if not (await stub.ListEvents(request, metadata=metadata)).events:
+        if not (await calls.call(request, _NAME)).events:
             return list(listed.webhooks)
         await asyncio.sleep(0.1)
 
 
-async def _until_accepted(call: Callable[[], Awaitable[object]]) -> None:
+async def _call_until_accepted(calls: Calls, request: Any) -> None:
     """Make a call again while it is over a limit."""
     while True:
         try:
-            await call()
+            await calls.call(request, _NAME)
             return
-        except grpc.aio.AioRpcError as e:
-            if e.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+        except JobsError as e:
+            if e.code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                 raise
         await asyncio.sleep(0.5)
 
 
 async def _cause_events(address: str) -> None:
     """Pause and resume a job as fast as the server responds."""
-    metadata = tuple(TENANT.items())
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub: Any = jobs_pb2_grpc.JobServiceStub(channel)
+    async with connect(address) as calls:
         while True:
             try:
-                await stub.PauseJob(pb.PauseJobRequest(job_id="j"), metadata=metadata)
-                await stub.ResumeJob(pb.ResumeJobRequest(job_id="j"), metadata=metadata)
-            except grpc.aio.AioRpcError:
+                await _cause_two_events(calls)
+            except JobsError:
                 await asyncio.sleep(0.1)
+
+
+async def _cause_two_events(calls: Calls) -> None:
+    await calls.call(pb.PauseJobRequest(job_id="j"), _NAME)
+    await calls.call(pb.ResumeJobRequest(job_id="j"), _NAME)

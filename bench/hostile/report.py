@@ -1,13 +1,12 @@
 """The table of attacks: what each reached, and whether it is within the bounds."""
 
 import math
-import statistics
 from collections.abc import Sequence
 
-from bench.figures import Results
+from bench.figures import Results, percentile
 from bench.hostile.attacks import ATTACKS
 from bench.other_tenant_calls import Call
-from bench.page import describe, table, wrap
+from bench.page import table, wrap
 
 WORKLOAD = "hostile"
 
@@ -31,12 +30,9 @@ def add_calls(results: Results, name: str, calls: Sequence[Call]) -> None:
     if not calls:
         return
     milliseconds = [seconds * 1000 for _, seconds, _ in calls]
-    p99 = max(milliseconds)
-    if len(milliseconds) > 1:
-        p99 = statistics.quantiles(milliseconds, n=100, method="inclusive")[98]
     errors = [error for _, _, error in calls if error]
-    results.add(WORKLOAD, name, "p50", "ms", statistics.median(milliseconds))
-    results.add(WORKLOAD, name, "p99", "ms", p99)
+    for percent in (50, 99):
+        results.add(WORKLOAD, name, f"p{percent}", "ms", percentile(milliseconds, percent))
     results.add(WORKLOAD, name, "errors", "errors", len(errors))
     if errors:
         print(f"  first error: {errors[0]}")
@@ -60,38 +56,35 @@ def verdict(results: Results, name: str) -> str:
     if attack.webhook_figure:
         bounds.append((attack.webhook_figure, _WEBHOOK_BOUNDS[attack.webhook_figure]))
     bounds += [("errors", 0), ("p99", math.inf if attack.server_away else MAX_P99_MS)]
+    values = _values(results, name)
     missed = [
-        subject
-        for subject, bound in bounds
-        if (value := _value(results, name, subject)) is None or value > bound
+        subject for subject, bound in bounds if subject not in values or values[subject] > bound
     ]
     return f"missed: {', '.join(missed)}" if missed else "met"
 
 
-def render(results: Results, machine: dict[str, str]) -> str:
+def render(results: Results) -> tuple[str, str]:
     """Return the table and the list of attacks as Markdown."""
     names = list(dict.fromkeys(figure.case for figure in results))
     rows = [[f"`{name}`", *_cells(results, name), verdict(results, name)] for name in names]
     head = ("attack", "gateway + server", "log, POSTs", "p50 / p99", "errors", "bounds")
     attacks = [wrap(f"- `{name}`: {ATTACKS[name].description}.", "  ") for name in names]
-    return "\n\n".join([describe(machine), table(head, rows), "\n".join(attacks)])
+    return table(head, rows), "\n".join(attacks)
 
 
 def _cells(results: Results, name: str) -> list[str]:
-    server, gateway = _value(results, name, "server"), _value(results, name, "gateway")
-    p50, p99 = _value(results, name, "p50"), _value(results, name, "p99")
-    errors, calls = _value(results, name, "errors"), _value(results, name, "calls")
-    if server is None or p50 is None or p99 is None or errors is None or calls is None:
+    values = _values(results, name)
+    if not {"server", "log", "p50", "p99", "errors", "calls"} <= values.keys():
         return ["", "", "", ""]
-    log = f"{_value(results, name, 'log') or 0:,.0f} kB/s"
-    memory = f"{server:,.0f} MiB"
-    if gateway is not None:
-        memory = f"{gateway:,.0f} + {memory}"
-    if posts := _value(results, name, "posts"):
-        log += f", {posts:,.0f} POST/s"
-    if wait := _value(results, name, "new webhook"):
-        log += f", new webhook {wait:,.1f} s"
-    return [memory, log, f"{p50:,.1f} / {p99:,.1f} ms", f"{errors:,.0f} of {calls:,.0f}"]
+    log, memory = f"{values['log']:,.0f} kB/s", f"{values['server']:,.0f} MiB"
+    if "gateway" in values:
+        memory = f"{values['gateway']:,.0f} + {memory}"
+    if "posts" in values:
+        log += f", {values['posts']:,.0f} POST/s"
+    if "new webhook" in values:
+        log += f", new webhook {values['new webhook']:,.1f} s"
+    latency = f"{values['p50']:,.1f} / {values['p99']:,.1f} ms"
+    return [memory, log, latency, f"{values['errors']:,.0f} of {values['calls']:,.0f}"]
 
 
 def summarize(results: Results, name: str) -> str:
@@ -101,6 +94,6 @@ def summarize(results: Results, name: str) -> str:
     return f"{memory}; log {log}; p50 / p99 {latency}; errors {errors}; bounds {bounds}"
 
 
-def _value(results: Results, name: str, subject: str) -> float | None:
-    figure = results.find(WORKLOAD, name, subject)
-    return figure.median if figure else None
+def _values(results: Results, name: str) -> dict[str, float]:
+    """Return the figures of an attack."""
+    return {figure.subject: figure.median for figure in results if figure.case == name}

@@ -4,14 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-import grpc
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
-from fleet.jobs.v1 import device_jobs_pb2_grpc
 
 from bench import seed
 from bench.figures import SERVICE
 from bench.h2load import run_load
-from bench.process import OWN_CONNECTIONS, Server
+from bench.process import Server
 from bench.requests import TENANT
 from bench.workloads import Bench
 from bench.workloads.throughput import TEN, get_job_call
@@ -47,17 +45,14 @@ async def run(bench: Bench) -> None:
 async def _open_streams(service: Server, count: int) -> AsyncIterator[None]:
     """Open WatchPendingExecutions for many devices, which have their first response."""
     async with AsyncExitStack() as stack:
-        channels = [
-            await stack.enter_async_context(
-                grpc.aio.insecure_channel(service.address, OWN_CONNECTIONS)
-            )
+        connections = [
+            await stack.enter_async_context(service.calls())
             for _ in range(-(-count // _STREAMS_PER_CONNECTION))
         ]
-        streams = []
-        for number in range(count):
-            stub = device_jobs_pb2_grpc.DeviceJobServiceStub(channels[number % len(channels)])
-            metadata = (("x-tenant-id", TENANT), ("x-device-id", f"d{number:07}"))
-            request = device_pb.WatchPendingExecutionsRequest()
-            streams.append(stub.WatchPendingExecutions(request, metadata=metadata))
+        request = device_pb.WatchPendingExecutionsRequest()
+        streams = [
+            connections[number % len(connections)].stream(request, TENANT, device=f"d{number:07}")
+            for number in range(count)
+        ]
         await asyncio.gather(*(stream.read() for stream in streams))
         yield

@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from bench.environment import environment
-from bench.machine import describe_machine
 from bench.run import InvalidRun, Option, Report, run
 from bench.year.calls import Callers
 from bench.year.consumers import Consumers
@@ -37,10 +36,10 @@ async def _measure(args: argparse.Namespace) -> Report:
         consumers = Consumers(ledger, receiver)
         await move_time(database.owner, ledger, next(scale.steps()).at)
         both = await stack.enter_async_context(year_server(env, receiver.variables))
-        year = Year(scale, database, Callers(*both, ledger), consumers)
+        year = Year(scale, database, Callers(both[0], ledger), consumers)
         async with consumers.running(*both):
             await year.run()
-        text = render(year.samples, ledger, await describe_machine(env.owner), scale)
+        text = await env.report(*render(year.samples, ledger, scale))
         errors = logged_errors(env.log)
     if errors or ledger.problems:
         print(text)

@@ -16,9 +16,8 @@ _TRANSIENT = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
 class Callers:
     """The callers of a server."""
 
-    def __init__(self, calls: Calls, streams: Calls, ledger: Ledger) -> None:
+    def __init__(self, calls: Calls, ledger: Ledger) -> None:
         self.calls = calls
-        self.streams = streams
         self.ledger = ledger
 
     async def read(self, tenant: str, request: Any, user: str = "operator") -> Any:

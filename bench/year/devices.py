@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from fleet.jobs.v1 import device_jobs_pb2 as pb
@@ -11,8 +10,9 @@ from fleet.jobs.v1.jobs_pb2 import JobExecution
 
 from bench.year import fleet
 from bench.year.calls import Callers
-from bench.year.ledger import PRIORITIES, LedgerJob
+from bench.year.ledger import LedgerJob
 from tests.harness.calls import metadata
+from tests.model.device_calls import queue_key
 
 _BATCH = 100
 _STATUS = JobExecution.Status
@@ -24,12 +24,12 @@ Work = tuple[LedgerJob, str]
 """A job, and a device that carries it out."""
 
 
-async def act(calls: Callers, tenant: str, at: datetime) -> None:
+async def act(calls: Callers, tenant: str) -> None:
     """Let all devices of a tenant act that may start an execution."""
     bridged: list[Work] = []
     calling: set[str] = set()
     for job in calls.ledger.open_jobs(tenant):
-        for device_id in sorted(job.ready(at)):
+        for device_id in job.ready():
             if job.devices[device_id].calls_itself:
                 calling.add(device_id)
             elif _result(job, device_id)[0] == fleet.STAYS_OFFLINE:
@@ -40,12 +40,13 @@ async def act(calls: Callers, tenant: str, at: datetime) -> None:
         await _act_by_bridge(calls, tenant, bridged)
     removed = calls.ledger.directories[tenant].removed
     for device_id in sorted(calling - removed):
-        await _act_alone(calls, tenant, device_id, at)
+        await _act_alone(calls, tenant, device_id)
 
 
 def _result(job: LedgerJob, device_id: str) -> tuple[str, str]:
     return fleet.result(
-        job.kind, job.job_id, job.devices[device_id], len(job.attempts[device_id]), bad=job.is_bad
+        *(job.kind, job.job_id, job.devices[device_id], job.executions[device_id].number),
+        bad=job.is_bad,
     )
 
 
@@ -76,7 +77,7 @@ def _report(job: LedgerJob, device_id: str, status: str, code: str) -> pb.Execut
     report = pb.UpdateExecutionRequest(
         job_id=job.job_id,
         status=_STATUS.Value(status),
-        execution_number=len(job.attempts[device_id]),
+        execution_number=job.executions[device_id].number,
         failure_code=code,
     )
     return pb.ExecutionReport(device_id=device_id, report=report)
@@ -104,7 +105,7 @@ def _is_accepted(calls: Callers, job: LedgerJob, device_id: str, answer: Any, st
 def _check_answer(
     calls: Callers, job: LedgerJob, device_id: str, execution: pb.DeviceExecution, status: str
 ) -> None:
-    expected = len(job.attempts[device_id]), status
+    expected = job.executions[device_id].number, status
     found = execution.execution_number, _STATUS.Name(execution.status)
     if found != expected:
         calls.ledger.problem(
@@ -123,10 +124,11 @@ def _check_refusal(
         )
 
 
-async def _act_alone(calls: Callers, tenant: str, device_id: str, at: datetime) -> None:
+async def _act_alone(calls: Callers, tenant: str, device_id: str) -> None:
     """Start one execution after the other, until there is none."""
     for _ in range(_MAX_STARTS):
-        expected = _queue(calls, tenant, device_id, at)
+        jobs = [job for job in calls.ledger.open_jobs(tenant) if job.may_start(device_id)]
+        expected = sorted(jobs, key=lambda job: queue_key(job.model, job.executions[device_id]))
         response, reason = await calls.device(tenant, device_id, pb.StartNextExecutionRequest())
         if response is None:
             calls.ledger.problem(f"StartNextExecution fails with {reason}", device_id)
@@ -137,7 +139,7 @@ async def _act_alone(calls: Callers, tenant: str, device_id: str, at: datetime) 
         # A bad release may have tripped, or a stage opened, since the operators looked.
         is_possible = expected[0].is_bad if expected and job is None else False
         if job is not None:
-            is_possible = _has_just_failed(job, device_id, at) or not job.is_released(device_id)
+            is_possible = job.is_in_backoff(device_id) or not job.is_released(device_id)
         if not is_next and not is_possible:
             calls.ledger.problem(
                 "StartNextExecution starts another job",
@@ -156,21 +158,3 @@ async def _act_alone(calls: Callers, tenant: str, device_id: str, at: datetime) 
             return
         _check_answer(calls, job, device_id, answer.execution, status)
         job.report(device_id, status, code, calls.ledger.now())
-
-
-def _queue(calls: Callers, tenant: str, device_id: str, at: datetime) -> list[LedgerJob]:
-    """Return the jobs that the device may start now, in order, as far as the ledger knows."""
-    found = [
-        job
-        for job in calls.ledger.open_jobs(tenant)
-        if job.may_start(device_id, at) and not _has_just_failed(job, device_id, at)
-    ]
-    return sorted(
-        found,
-        key=lambda job: (PRIORITIES.index(job.priority), job.queued_at(device_id), job.job_id),
-    )
-
-
-def _has_just_failed(job: LedgerJob, device_id: str, at: datetime) -> bool:
-    """Return whether the next attempt was queued in this step. Its backoff is random."""
-    return job.queued_at(device_id) >= at and len(job.attempts[device_id]) > 1

@@ -7,10 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
-import grpc
 
 from bench.environment import Environment
-from bench.process import OWN_CONNECTIONS
 from bench.year.fleet import devices
 from bench.year.ledger import Ledger
 from bench.year.recount import EVENT_RETENTION, RETENTION
@@ -64,10 +62,10 @@ async def year_server(
             JOBS_EVENT_RETENTION_DAYS=str(EVENT_RETENTION.days),
             **variables,
         ) as server,
-        grpc.aio.insecure_channel(server.address, OWN_CONNECTIONS) as calls,
-        grpc.aio.insecure_channel(server.address, OWN_CONNECTIONS) as streams,
+        server.calls() as calls,
+        server.calls() as streams,
     ):
-        yield Calls(calls), Calls(streams)
+        yield calls, streams
 
 
 async def move_time(owner: asyncpg.Connection, ledger: Ledger, at: datetime) -> None:

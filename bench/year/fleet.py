@@ -3,13 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import cache, lru_cache
+from functools import cache, cached_property
 from zlib import crc32
-from zoneinfo import ZoneInfo
 
-from bench.year.scale import YEAR
-from tests.model.windows import Window, Zone
+from tests.model import targets
 
 ZONES = (
     *("UTC", "Europe/Berlin", "America/New_York", "America/Los_Angeles"),
@@ -55,6 +52,11 @@ class Device:
             "ring": RINGS[self.ring],
             "model": MODELS[self.model],
         }
+
+    @cached_property
+    def in_model(self) -> targets.Device:
+        """The device as the model of selectors has it."""
+        return targets.Device(self.device_id, frozenset(self.labels.items()))
 
 
 @cache
@@ -130,16 +132,3 @@ def _install(
     if draw < 60:
         return "FAILED", RETRIED_CODE
     return "SUCCEEDED", ""
-
-
-@cache
-def zone(name: str) -> Zone:
-    """Return a time zone of the tests' model of start windows."""
-    first = datetime(YEAR, 1, 1, tzinfo=UTC).replace(tzinfo=None) - timedelta(days=10)
-    return Zone(ZoneInfo(name), first, first + timedelta(days=400))
-
-
-@lru_cache(maxsize=1000)
-def is_window_open(window: Window, zone_name: str, at: datetime) -> bool:
-    """Return whether a start window is open in a time zone."""
-    return zone(zone_name).is_open([window], at.astimezone(UTC).replace(tzinfo=None))

@@ -1,33 +1,38 @@
-"""What the benchmark did and what was acknowledged. Nothing here is read from the database."""
+"""What the benchmark did and what was acknowledged. Nothing here is read from the database.
+
+Jobs and executions are those of tests/model. The model looks at all executions of a job for each
+answer, so the ledger keeps them apart, by device. What follows from times within a step, such as
+when a stage opens, it takes from what operators read.
+"""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from typing import Any
 
-from bench.year.fleet import RETRIED_CODE, Device, Directory, is_window_open
+from bench.year.fleet import Device, Directory
 from tests.harness import ledger
 from tests.harness.ledger import OperatorCall
-from tests.model.windows import Window
+from tests.model import operator_calls, retries
+from tests.model.execution import (
+    PENDING,
+    Attempt,
+    Execution,
+    end,
+    forget_failures,
+    queue_next,
+    start,
+)
+from tests.model.job import Job
+from tests.model.tenant import State
+from tests.model.windows import START, next_due
 
-PENDING = ("QUEUED", "IN_PROGRESS")
-MAX_ATTEMPTS = 3
-"""Maximum attempts of the retry policies."""
-LONGEST_BACKOFF = timedelta(minutes=20)
-"""The longest backoff of the retry policies. It is shorter than a step."""
-PRIORITIES = ("HIGH", "NORMAL", "LOW")
 
-
-@dataclass(slots=True)
-class Attempt:
-    """An attempt of a device."""
-
-    status: str = "QUEUED"
-    code: str = ""
-    by_device: bool = False
-    """Whether the device reported the status."""
-    automatic_retries: int = 0
-    """How often the retry policy has queued the execution since an operator last did."""
+def seconds(at: datetime) -> Fraction:
+    """Return a time as the model has it."""
+    return Fraction((at - START.replace(tzinfo=UTC)) // timedelta(microseconds=1), 10**6)
 
 
 @dataclass
@@ -35,146 +40,43 @@ class LedgerJob:
     """A job, as its operators and devices know it."""
 
     tenant: str
-    job_id: str
     kind: str
-    priority: str
-    timeout: timedelta
-    devices: dict[str, Device]
+    model: Job
+    """Without its executions."""
+    executions: dict[str, Execution]
+    """By device."""
+    devices: Mapping[str, Device]
     created_at: datetime
-    expires_at: datetime
-    start_at: datetime | None = None
-    window: Window | None = None
-    """The start window, in the time zone of each device."""
-    has_retry_policy: bool = False
-    """Whether it has a retry policy, which retries failures with RETRIED_CODE."""
-    has_stages: bool = False
-    execution_events: bool = False
     is_bad: bool = False
     """Whether the job is a rollout of a bad release."""
     variant: int = 0
     calls: dict[str, OperatorCall] = field(default_factory=dict)
     """The calls that changed the job, by user."""
-
-    open_stage: int = 0
-    is_paused: bool = False
     criterion_tripped: bool = False
-    canceled_at: datetime | None = None
     deleted_at: datetime | None = None
     finished_at: datetime | None = None
-    attempts: dict[str, list[Attempt]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     """The number of current attempts by status."""
-    running: dict[str, datetime] = field(default_factory=dict)
-    """The start time of each IN_PROGRESS execution, by device."""
-    retried_at: dict[str, datetime] = field(default_factory=dict)
-    """When the current attempt was queued, for devices that are past their first attempt."""
     offline: set[str] = field(default_factory=set)
     """The devices that stay offline, and do not start their execution."""
-    _waiting: dict[tuple[int, str], set[str]] = field(default_factory=lambda: defaultdict(set))
-    """The devices with a QUEUED execution, by stage and time zone."""
 
     def __post_init__(self) -> None:
-        for device_id in self.devices:
-            self._queue(device_id)
+        self.counts.update(execution.status for execution in self.executions.values())
 
-    def current(self, device_id: str) -> Attempt:
-        """Return the current attempt of a device."""
-        return self.attempts[device_id][-1]
+    @property
+    def job_id(self) -> str:
+        """The ID."""
+        return self.model.job_id
 
-    def ready(self, at: datetime) -> Iterator[str]:
-        """Yield the devices that may start, except for those that are offline."""
-        for (stage, zone), waiting in self._waiting.items():
-            if waiting and self._is_open(stage, zone, at):
-                yield from waiting - self.offline
+    @property
+    def is_paused(self) -> bool:
+        """Whether the job is paused, as far as operators know."""
+        return self.model.is_paused
 
-    def may_start(self, device_id: str, at: datetime) -> bool:
-        """Return whether a device is one of `ready`."""
-        device = self.devices.get(device_id)
-        if device is None or self.current(device_id).status != "QUEUED":
-            return False
-        return device_id not in self.offline and self._is_open(self._stage(device), device.zone, at)
-
-    def waiting_devices(self) -> list[str]:
-        """Return the QUEUED devices of the stages that are open."""
-        return sorted(
-            device_id
-            for (stage, _), waiting in self._waiting.items()
-            for device_id in waiting
-            if self._is_released(stage)
-        )
-
-    def is_released(self, device_id: str) -> bool:
-        """Return whether the stage of a device is open."""
-        return self._is_released(self._stage(self.devices[device_id]))
-
-    def closed_device(self, at: datetime) -> str | None:
-        """Return a device that may not start now because its start window is closed, if any.
-
-        Each step chooses another time zone.
-        """
-        if self.window is None or self.is_paused or not self.is_active(at):
-            return None
-        closed = sorted(
-            (zone, min(waiting))
-            for (stage, zone), waiting in self._waiting.items()
-            if waiting and self._is_released(stage) and not is_window_open(self.window, zone, at)
-        )
-        return closed[int(at.timestamp()) // 3600 % len(closed)][1] if closed else None
-
-    def is_active(self, at: datetime) -> bool:
-        """Return whether the job is neither canceled nor expired."""
-        return self.canceled_at is None and at < self.expires_at
-
-    def queued_at(self, device_id: str) -> datetime:
-        """Return when the current attempt of a device was queued."""
-        return self.retried_at.get(device_id, self.created_at)
-
-    def start(self, device_id: str, at: datetime) -> None:
-        """Record an acknowledged start."""
-        self._change(device_id, "IN_PROGRESS")
-        self.running[device_id] = at
-
-    def report(self, device_id: str, status: str, code: str, at: datetime) -> None:
-        """Record an acknowledged report of an end."""
-        self._change(device_id, status, code, by_device=True)
-        retries = self.current(device_id).automatic_retries + 1
-        if (
-            self.has_retry_policy
-            and code == RETRIED_CODE
-            and retries < MAX_ATTEMPTS
-            and self.is_active(at)
-        ):
-            self.retry(device_id, at, retries)
-
-    def retry(self, device_id: str, at: datetime, retries: int = 0) -> None:
-        """Queue the next attempt of a device."""
-        self.retried_at[device_id] = at
-        self.counts[self.current(device_id).status] -= 1
-        self._queue(device_id, retries)
-
-    def end(self, device_id: str) -> None:
-        """Record that an operator has ended an execution, which was QUEUED."""
-        self._change(device_id, "REJECTED")
-
-    def cancel(self, at: datetime, *, force: bool) -> None:
-        """Record an acknowledged cancel."""
-        self.canceled_at = at
-        statuses = PENDING if force else ("QUEUED",)
-        self._end_all(statuses, "REJECTED")
-
-    def pass_time(self, at: datetime) -> None:
-        """Let timeouts and the expiry pass."""
-        ends = []
-        for device_id, since in list(self.running.items()):
-            if since + self.timeout <= at:
-                self._change(device_id, "TIMED_OUT")
-                ends.append(since + self.timeout)
-        if at >= self.expires_at and self.canceled_at is None and self.counts["QUEUED"]:
-            self._end_all(("QUEUED",), "TIMED_OUT")
-            ends.append(self.expires_at)
-        if self.finished_at is None and self.is_finished:
-            # The time may have jumped over the end.
-            self.finished_at = max(ends, default=at)
+    @property
+    def is_canceled(self) -> bool:
+        """Whether the job is canceled."""
+        return self.model.status == "CANCELED"
 
     @property
     def is_finished(self) -> bool:
@@ -184,49 +86,116 @@ class LedgerJob:
     @property
     def status(self) -> str:
         """The stored status of the job."""
-        if self.canceled_at:
-            return "CANCELED"
-        return "COMPLETED" if self.is_finished else "IN_PROGRESS"
+        return "COMPLETED" if self.is_finished and not self.is_canceled else self.model.status
 
-    def _is_released(self, stage: int) -> bool:
-        return not self.has_stages or stage <= self.open_stage
+    def change(self, **fields: Any) -> None:
+        """Change fields of the model."""
+        self.model = replace(self.model, **fields)
 
-    def _is_open(self, stage: int, zone: str, at: datetime) -> bool:
+    def may_start(self, device_id: str) -> bool:
+        """Return whether a device is one of `ready`."""
+        execution = self.executions.get(device_id)
         return (
-            not self.is_paused
-            and self.is_active(at)
-            and (self.start_at is None or at >= self.start_at)
-            and self._is_released(stage)
-            and (self.window is None or is_window_open(self.window, zone, at))
+            execution is not None
+            and execution.status == "QUEUED"
+            and device_id not in self.offline
+            and self.model.start_error(execution) is None
         )
 
-    def _end_all(self, statuses: Sequence[str], end: str) -> None:
-        for device_id in self.devices:
-            if self.current(device_id).status in statuses:
-                self._change(device_id, end)
+    def ready(self) -> list[str]:
+        """Return the devices that may start, except for those that are offline."""
+        return sorted(filter(self.may_start, self.executions)) if self.counts["QUEUED"] else []
 
-    def _queue(self, device_id: str, retries: int = 0) -> None:
-        self.attempts.setdefault(device_id, []).append(Attempt(automatic_retries=retries))
-        self.counts["QUEUED"] += 1
-        self._bucket(device_id).add(device_id)
+    def waiting_devices(self) -> list[str]:
+        """Return the QUEUED devices of the stages that are open."""
+        return sorted(
+            device_id
+            for device_id, execution in self.executions.items()
+            if execution.status == "QUEUED" and self.is_released(device_id)
+        )
 
-    def _change(
-        self, device_id: str, status: str, code: str = "", *, by_device: bool = False
-    ) -> None:
-        attempt = self.current(device_id)
-        self.counts[attempt.status] -= 1
-        self.counts[status] += 1
-        if attempt.status == "QUEUED":
-            self._bucket(device_id).discard(device_id)
-        self.running.pop(device_id, None)
-        attempt.status, attempt.code, attempt.by_device = status, code, by_device
+    def is_released(self, device_id: str) -> bool:
+        """Return whether the stage of a device is open."""
+        return not self.model.is_held(self.executions[device_id])
 
-    def _bucket(self, device_id: str) -> set[str]:
-        device = self.devices[device_id]
-        return self._waiting[self._stage(device), device.zone]
+    def closed_device(self) -> str | None:
+        """Return a device that may not start now because its start window is closed, if any.
 
-    def _stage(self, device: Device) -> int:
-        return device.ring if self.has_stages else 0
+        Each step chooses another time zone.
+        """
+        job, closed = self.model, dict[str, str]()
+        if job.windows and not job.is_paused:
+            for device_id in self.waiting_devices():
+                zone = self.executions[device_id].zone
+                if zone not in closed and next_due(job.windows, zone, job.now) != job.now:
+                    closed[zone] = device_id
+        zones = sorted(closed)
+        return closed[zones[int(job.now) // 3600 % len(zones)]] if zones else None
+
+    def is_in_backoff(self, device_id: str) -> bool:
+        """Return whether a device may still wait after a failure. The backoff is random."""
+        until = self.executions[device_id].not_before
+        return until is not None and until > self.model.now
+
+    def attempts(self, device_id: str) -> Sequence[Attempt | Execution]:
+        """Return all attempts of a device."""
+        execution = self.executions[device_id]
+        return (*execution.earlier, execution)
+
+    def start(self, device_id: str, at: datetime) -> None:
+        """Record an acknowledged start."""
+        self._store(start(self.executions[device_id], seconds(at), self.model.timeout))
+
+    def report(self, device_id: str, status: str, code: str, at: datetime) -> None:
+        """Record an acknowledged report of an end. The backoffs are the longest possible ones."""
+        now, job = seconds(at), self.model
+        failure_code = None if status == "SUCCEEDED" else code
+        execution = end(self.executions[device_id], now, status, failure_code, "DEVICE")
+        if failure_code is not None and not self.is_canceled:
+            earliest = retries.not_before(job.policy or (), execution, now, Fraction(1))
+            due = job.due(replace(execution, not_before=earliest), now)
+            if earliest is not None and (job.expires is None or due < job.expires):
+                execution = retries.retry(execution, now, earliest)
+        self._store(execution)
+
+    def retry(self, device_id: str, at: datetime) -> None:
+        """Record that an operator has queued the next attempt of a device."""
+        execution = queue_next(self.executions[device_id], seconds(at))
+        self._store(forget_failures(execution))
+
+    def end(self, device_id: str) -> None:
+        """Record that an operator has ended an execution, which was QUEUED."""
+        execution = self.executions[device_id]
+        self._store(end(execution, self.model.now, "REJECTED", None, "EXECUTION_CANCELED"))
+
+    def cancel(self, *, force: bool) -> None:
+        """Record an acknowledged cancel."""
+        self.change(status="CANCELED", pause_cause=None)
+        for execution in [*self.executions.values()]:
+            if execution.status in (PENDING if force else ("QUEUED",)):
+                self._store(end(execution, self.model.now, "REJECTED", None, "JOB_CANCELED"))
+
+    def pass_time(self, at: datetime) -> None:
+        """Let timeouts and the expiry pass."""
+        now, ends = seconds(at), []
+        self.change(now=now, has_started=now >= self.model.start)
+        expires = self.model.expires
+        for execution in [*self.executions.values()] if not self.is_finished else ():
+            if execution.times_out is not None and execution.times_out <= now:
+                ends.append(execution.times_out)
+                self._store(end(execution, now, "TIMED_OUT", "", "TIMEOUT"))
+            elif execution.status == "QUEUED" and expires is not None and expires <= now:
+                ends.append(expires)
+                self._store(end(execution, now, "TIMED_OUT", None, "JOB_EXPIRED"))
+        if self.finished_at is None and self.is_finished:
+            # The time may have jumped over the end.
+            earlier = timedelta(seconds=float(now - max(ends, default=now)))
+            self.finished_at = at - earlier
+
+    def _store(self, execution: Execution) -> None:
+        self.counts[self.executions[execution.device].status] -= 1
+        self.counts[execution.status] += 1
+        self.executions[execution.device] = execution
 
 
 @dataclass
@@ -243,11 +212,30 @@ class Ledger(ledger.Ledger):
     def __post_init__(self) -> None:
         self.now = lambda: datetime.now(UTC) + self.offset
 
-    def add(self, job: LedgerJob) -> None:
-        """Record an acknowledged job."""
-        self.jobs[job.tenant, job.job_id] = job
-        self._open[job.tenant][job.job_id] = job
-        self.done["executions"] += len(job.devices)
+    def add(
+        self,
+        tenant: str,
+        job_id: str,
+        kind: str,
+        devices: Mapping[str, Device],
+        settings: Mapping[str, Any],
+    ) -> LedgerJob:
+        """Record an acknowledged job with settings of the model's `create`."""
+        at = self.now()
+        state, _ = operator_calls.create(
+            State(seconds(at), devices=tuple(device.in_model for device in devices.values())),
+            job_id,
+            [*devices],
+            "",
+            zones={device_id: device.zone for device_id, device in devices.items()},
+            **settings,
+        )
+        model = state.job(job_id)
+        executions = {execution.device: execution for execution in model.executions}
+        job = LedgerJob(tenant, kind, replace(model, executions=()), executions, devices, at)
+        self.jobs[tenant, job_id] = self._open[tenant][job_id] = job
+        self.done["executions"] += len(devices)
+        return job
 
     def open_jobs(self, tenant: str) -> list[LedgerJob]:
         """Return the jobs of a tenant that are not finished."""

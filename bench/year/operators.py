@@ -1,18 +1,22 @@
 """The operators of a tenant: they create jobs, watch them, and change them."""
 
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import events_pb2, fleet_pb2
 from fleet.jobs.v1 import jobs_pb2 as pb
-from google.protobuf.duration_pb2 import Duration
 
 from bench.year.calls import Callers
 from bench.year.fleet import BRICKED_CODE, MODELS, RETRIED_CODE, RINGS, Device
-from bench.year.ledger import LONGEST_BACKOFF, MAX_ATTEMPTS, LedgerJob
+from bench.year.ledger import LedgerJob, seconds
 from bench.year.scale import Scale, Step
 from tests.harness.ledger import OperatorCall
+from tests.machine import messages
+from tests.model.criteria import Criterion
+from tests.model.retries import Rule
+from tests.model.stages import Stage
 from tests.model.windows import Window
 
 # Days of a month. All are part of each month, so that months can be compared.
@@ -25,6 +29,9 @@ _ADVANCED, _FORCE_CANCELED, _CANCELED_BY_TRIP, _FIXED, _CANCELED, _PAUSED = 9, 7
 
 _NIGHT = Window(127, 22 * 60, 6 * 60)
 _EARLY = Window(127, 2 * 60, 3 * 60)
+_HOUR = 3600
+# The longest backoff is shorter than a step.
+_RETRIES = Rule(("FAILED",), (RETRIED_CODE,), initial_backoff=300, max_backoff=1200, multiplier=2)
 # Kinds of a daily job.
 _SCHEDULED, _WINDOWED, _WITH_RETRIES = 1, 2, 3
 _REMOVED = 5
@@ -58,7 +65,7 @@ class Operators:
         for job in self._ledger.open_jobs(self._tenant):
             if job.kind == "firmware":
                 await self._look(job)
-            if device_id := job.closed_device(at):
+            if device_id := job.closed_device():
                 await self._ask_closed_device(job, device_id, at)
 
     async def _rest(self, step: Step) -> None:
@@ -69,32 +76,30 @@ class Operators:
     async def _create_daily(self, step: Step) -> None:
         cohort = step.day % self._scale.cohorts
         variant = self._number % 5
-        request = pb.CreateJobRequest(
-            job_id=f"config-{step.at:%m%d}",
-            document_type="config",
-            target_selector=f"cohort={cohort},model in (m1,m2),site!=closed",
-            expires_in_hours=25,
-            in_progress_timeout_minutes=60,
-            labels={"kind": "config"},
-            execution_events=variant == 0,
-        )
+        settings: dict[str, Any] = {
+            "expires_after": 25 * _HOUR,
+            "timeout": _HOUR,
+            "labels": frozenset({("kind", "config")}),
+            "execution_events": variant == 0,
+        }
         if variant == _SCHEDULED:
-            request.start_at.FromDatetime(step.at + timedelta(hours=5))
+            settings["start"] = seconds(step.at) + 5 * _HOUR
         elif variant == _WINDOWED:
-            request.start_windows.append(_start_window(_EARLY))
-            request.window_time_zone = "DEVICE"
-            request.expires_in_hours = 49
+            settings |= {"windows": (_EARLY,), "zone": None, "expires_after": 49 * _HOUR}
         elif variant == _WITH_RETRIES:
-            request.retry_policy.CopyFrom(_retry_policy())
-        devices = self._directory.matching("cohort", cohort)
+            settings["policy"] = (_RETRIES,)
+        selector = f"cohort={cohort},model in (m1,m2),site!=closed"
+        digest = ""
         if self._number % 2 == 0:
-            preview = await self._calls.read(
-                self._tenant,
-                fleet_pb2.PreviewTargetRequest(target_selector=request.target_selector),
-            )
-            if preview is not None:
-                request.expected_target_digest = preview.preview.target_digest
-        job = await self._create(request, devices, "config", variant=variant)
+            request = fleet_pb2.PreviewTargetRequest(target_selector=selector)
+            if preview := await self._calls.read(self._tenant, request):
+                digest = preview.preview.target_digest
+        devices = self._directory.matching("cohort", cohort)
+        job = await self._create(
+            *("config", f"{step.at:%m%d}", selector, devices, settings),
+            variant=variant,
+            expected_target_digest=digest,
+        )
         if job and step.at.day in _REMOVAL_DAYS:
             await self._remove_devices(job)
 
@@ -104,16 +109,14 @@ class Operators:
         if at.day not in _EMERGENCY_DAYS:
             return
         site = (at.day + at.month + self._number) % 50
-        request = pb.CreateJobRequest(
-            job_id=f"emergency-{at:%m%d}",
-            document_type="lockdown",
-            target_selector=f"site={site}",
-            priority=pb.Job.HIGH,
-            expires_in_hours=49,
-            in_progress_timeout_minutes=30,
-            execution_events=True,
-        )
-        await self._create(request, self._directory.matching("site", site), "emergency")
+        settings = {
+            "priority": "HIGH",
+            "expires_after": 49 * _HOUR,
+            "timeout": _HOUR // 2,
+            "execution_events": True,
+        }
+        devices = self._directory.matching("site", site)
+        await self._create("emergency", f"{at:%m%d}", f"site={site}", devices, settings)
 
     async def _create_rollout(self, step: Step) -> None:
         at = step.at
@@ -121,54 +124,54 @@ class Operators:
             return
         variant = (self._number + at.month) % 10
         model = at.month % len(MODELS)
-        is_bad = variant in (_FORCE_CANCELED, _CANCELED_BY_TRIP, _FIXED)
-        gate = pb.Gate(
-            min_succeeded_percent=50,
-            bake_time=_duration(timedelta(hours=6)),
-            advance_after=_duration(timedelta(hours=36)),
-        )
-        first = pb.Gate(require_approval=variant % 2 == 0)
-        first.MergeFrom(gate)
-        request = pb.CreateJobRequest(
-            job_id=f"firmware-{at:%m}",
-            document_type="firmware",
-            target_selector=f"model={MODELS[model]}",
-            priority=pb.Job.LOW,
-            expires_in_hours=145,
-            in_progress_timeout_minutes=120,
-            start_windows=[_start_window(_NIGHT)],
-            window_time_zone="DEVICE",
-            retry_policy=_retry_policy(),
-            rollout=pb.Rollout(
-                stages=[
-                    pb.Stage(selector=f"ring={RINGS[0]}", gate=first),
-                    pb.Stage(selector=f"ring={RINGS[1]}", gate=gate),
-                    pb.Stage(remainder=True),
-                ]
-            ),
-            execution_events=variant == 0,
-        )
-        request.failure_criteria.add(
-            failure_codes=[BRICKED_CODE],
-            percent=20,
-            min_finished=3,
-            action=(
-                pb.FailureCriterion.CANCEL
-                if variant == _CANCELED_BY_TRIP
-                else pb.FailureCriterion.PAUSE
-            ),
-        )
+        gate = Stage(min_succeeded_percent=50, bake=6 * _HOUR, advance_after=36 * _HOUR)
+        canary, early = ((("ring", "in", (ring,)),) for ring in RINGS[:2])
+        settings = {
+            "priority": "LOW",
+            "expires_after": 145 * _HOUR,
+            "timeout": 2 * _HOUR,
+            "windows": (_NIGHT,),
+            "zone": None,
+            "policy": (_RETRIES,),
+            "rollout": [
+                replace(gate, claim=canary, require_approval=variant % 2 == 0),
+                replace(gate, claim=early),
+                Stage(),
+            ],
+            "criteria": [
+                Criterion(
+                    codes=(BRICKED_CODE,),
+                    percent=20,
+                    min_finished=3,
+                    action="CANCEL" if variant == _CANCELED_BY_TRIP else "PAUSE",
+                )
+            ],
+            "execution_events": variant == 0,
+        }
+        devices = self._directory.matching("model", model)
+        selector = f"model={MODELS[model]}"
         job = await self._create(
-            request, self._directory.matching("model", model), "firmware", variant=variant
+            "firmware", f"{at:%m}", selector, devices, settings, variant=variant
         )
         if job:
-            job.is_bad = is_bad
+            job.is_bad = variant in (_FORCE_CANCELED, _CANCELED_BY_TRIP, _FIXED)
 
     async def _create(
-        self, request: pb.CreateJobRequest, devices: list[Device], kind: str, *, variant: int = 0
+        self,
+        kind: str,
+        date: str,
+        selector: str,
+        devices: list[Device],
+        settings: dict[str, Any],
+        *,
+        variant: int = 0,
+        **fields: Any,
     ) -> LedgerJob | None:
+        """Create a job with settings of the model."""
         if not devices:
             return None
+        fields |= messages.job(settings, "") | {"job_id": f"{kind}-{date}", "document_type": kind}
+        request = pb.CreateJobRequest(target_selector=selector, **fields)
         response, call, user = await self._calls.change(self._tenant, request)
         if response is None:
             return None
@@ -178,32 +181,17 @@ class Operators:
                 f"{self._tenant} {request.job_id}: {response.execution_count}, not {len(devices)}",
             )
             return None
-        priority = pb.Job.Priority.Name(request.priority or pb.Job.NORMAL)
-        job = LedgerJob(
-            self._tenant,
-            request.job_id,
-            kind,
-            priority,
-            timedelta(minutes=request.in_progress_timeout_minutes),
-            {device.device_id: device for device in devices},
-            self._ledger.now(),
-            response.expires_at.ToDatetime(UTC),
-            request.start_at.ToDatetime(UTC) if request.HasField("start_at") else None,
-            {"firmware": _NIGHT}.get(kind, _EARLY) if request.start_windows else None,
-            has_retry_policy=request.HasField("retry_policy"),
-            has_stages=request.HasField("rollout"),
-            execution_events=request.execution_events,
-            variant=variant,
-        )
+        by_id = {device.device_id: device for device in devices}
+        job = self._ledger.add(self._tenant, request.job_id, kind, by_id, settings)
+        job.variant = variant
         job.calls[user] = call
-        self._ledger.add(job)
         return job
 
     # Rollouts
 
     async def _operate_rollout(self, job: LedgerJob, at: datetime) -> None:
         found = await self._look(job)
-        if found is None or job.canceled_at:
+        if found is None or job.is_canceled:
             return
         if any(stage.awaiting_approval for stage in found.stages):
             await self._change(job, pb.ApproveStageRequest(job_id=job.job_id, comment="looks good"))
@@ -222,11 +210,10 @@ class Operators:
             if age > timedelta(hours=14):
                 await self._change(job, pb.AdvanceJobRequest(job_id=job.job_id, stage=1))
         elif job.variant == _PAUSED and job.is_paused:
-            await self._change(job, pb.ResumeJobRequest(job_id=job.job_id))
-            job.is_paused = False
+            await self._resume(job)
         elif job.variant == _PAUSED and timedelta(hours=26) < age < timedelta(hours=28):
             await self._change(job, pb.PauseJobRequest(job_id=job.job_id, reason="holiday"))
-            job.is_paused = True
+            job.change(pause_cause="OPERATOR")
         await self._look(job)
 
     async def _look(self, job: LedgerJob) -> pb.Job | None:
@@ -235,7 +222,9 @@ class Operators:
         if found is None:
             return None
         states = [stage.state for stage in found.stages]
-        job.open_stage = sum(state != pb.JobStage.PENDING for state in states) - 1
+        open_stage = sum(state != pb.JobStage.PENDING for state in states) - 1
+        if job.model.rollout:
+            job.change(rollout=replace(job.model.rollout, open_stage=open_stage))
         if found.HasField("trip") and not job.criterion_tripped:
             job.criterion_tripped = True
             self._ledger.done["rollouts whose criterion tripped"] += 1
@@ -244,13 +233,13 @@ class Operators:
                     "a failure criterion of a good release trips", f"{self._tenant} {found}"
                 )
             if found.status == pb.Job.CANCELED:
-                job.cancel(self._ledger.now(), force=False)
+                job.cancel(force=False)
             else:
-                job.is_paused = True
+                job.change(pause_cause="FAILURE_CRITERION")
         # Only in small fleets, whose canaries are a few devices.
         if found.pause.cause == pb.Pause.GATE_NOT_MET and not job.is_paused:
             self._ledger.done["rollouts whose gate was not met"] += 1
-            job.is_paused = True
+            job.change(pause_cause="GATE_NOT_MET")
         if (found.status == pb.Job.PAUSED) != job.is_paused and not job.is_finished:
             self._ledger.problem(
                 "a pause is lost or invented", f"{self._tenant} {job.job_id}: {found.status}"
@@ -279,9 +268,8 @@ class Operators:
         )
         failed = [
             device_id
-            for device_id in job.devices
-            if job.current(device_id).status == "FAILED"
-            and job.current(device_id).code == BRICKED_CODE
+            for device_id, execution in job.executions.items()
+            if (execution.status, execution.code) == ("FAILED", BRICKED_CODE)
         ]
         response = await self._change(job, request)
         if response is None:
@@ -293,14 +281,16 @@ class Operators:
         job.is_bad = False
         for device_id in failed:
             job.retry(device_id, self._ledger.now())
+        await self._resume(job)
+
+    async def _resume(self, job: LedgerJob) -> None:
         await self._change(job, pb.ResumeJobRequest(job_id=job.job_id))
-        job.is_paused = False
+        job.change(pause_cause=None)
 
     async def _cancel(self, job: LedgerJob, *, force: bool) -> None:
         request = pb.CancelJobRequest(job_id=job.job_id, reason="superseded", force=force)
         if await self._change(job, request) is not None:
-            job.cancel(self._ledger.now(), force=force)
-            job.is_paused = False
+            job.cancel(force=force)
 
     async def _ask_closed_device(self, job: LedgerJob, device_id: str, at: datetime) -> None:
         """Let a device try to start outside its window, and ask why it does not start."""
@@ -330,7 +320,7 @@ class Operators:
         """Cancel the execution of one device of each job in which devices wait."""
         for job in self._ledger.open_jobs(self._tenant):
             waiting = job.waiting_devices()
-            if not waiting or job.is_paused or not job.is_active(step.at):
+            if not waiting or job.is_paused:
                 continue
             request = pb.CancelExecutionRequest(job_id=job.job_id, device_id=waiting[0])
             if await self._change(job, request) is not None:
@@ -343,7 +333,7 @@ class Operators:
             (other, device_id)
             for other in self._ledger.open_jobs(self._tenant)
             for device_id in chosen
-            if device_id in other.devices and other.current(device_id).status == "QUEUED"
+            if device_id in other.executions and other.executions[device_id].status == "QUEUED"
         ]
         request = fleet_pb2.DeleteDevicesRequest(device_ids=chosen)
         response, call, user = await self._calls.change(self._tenant, request)
@@ -404,23 +394,3 @@ class Operators:
         response, call, user = await self._calls.change(self._tenant, request)
         job.calls[user] = call
         return response
-
-
-def _duration(value: timedelta) -> Duration:
-    return Duration(seconds=int(value.total_seconds()))
-
-
-def _start_window(window: Window) -> pb.StartWindow:
-    start = f"{window.minute // 60:02}:{window.minute % 60:02}"
-    return pb.StartWindow(start_time=start, duration=_duration(window.duration))
-
-
-def _retry_policy() -> pb.RetryPolicy:
-    rule = pb.RetryRule(
-        statuses=[pb.JobExecution.FAILED],
-        failure_codes=[RETRIED_CODE],
-        max_attempts=MAX_ATTEMPTS,
-        initial_backoff=_duration(timedelta(minutes=5)),
-        max_backoff=_duration(LONGEST_BACKOFF),
-    )
-    return pb.RetryPolicy(rules=[rule])

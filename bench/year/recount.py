@@ -66,14 +66,14 @@ class Recount:
         }
         for row in attempts:
             self._compare_attempt(kept.get(row["job_id"]), row)
-        expected = sum(len(a) for job in kept.values() for a in job.attempts.values())
+        expected = sum(e.number for job in kept.values() for e in job.executions.values())
         if len(attempts) != expected:
             self._ledger.problem(
                 "attempts are missing, or left over", f"{tenant}: {len(attempts)}, not {expected}"
             )
         for row in await self._owner.fetch(_STAGES, tenant):
             staged = kept.get(row["job_id"])
-            if staged and staged.devices[row["device_id"]].ring != row["stage"]:
+            if staged and staged.executions[row["device_id"]].stage != row["stage"]:
                 self._ledger.problem("an execution is in another stage", f"{tenant} {dict(row)}")
         self._ledger.done["attempts compared"] += len(attempts)
 
@@ -98,18 +98,16 @@ class Recount:
 
     def _compare_attempt(self, job: LedgerJob | None, row: asyncpg.Record) -> None:
         key = f"{row['job_id']} {row['device_id']} {row['execution_number']}"
-        attempts = job.attempts.get(row["device_id"]) if job else None
-        number = row["execution_number"]
-        if not attempts or number > len(attempts) or (number == len(attempts)) != row["is_current"]:
+        device_id, number = row["device_id"], row["execution_number"]
+        attempts = job.attempts(device_id) if job and device_id in job.executions else ()
+        if number not in range(1, len(attempts) + 1):
             self._ledger.problem("an attempt is unknown", key)
             return
         attempt = attempts[number - 1]
-        code = (row["failure_code"] or "") if attempt.by_device else ""
-        if (row["status"], code) != (attempt.status, attempt.code):
-            found = row["status"], row["failure_code"]
-            self._ledger.problem(
-                "an attempt differs", f"{job and job.tenant} {key}: {found}, not {attempt}"
-            )
+        found = row["status"], row["failure_code"], row["is_current"]
+        expected = attempt.status, attempt.code, number == len(attempts)
+        if found != expected:
+            self._ledger.problem("an attempt differs", f"{key}: {found}, not {expected}")
 
     async def _compare_events(
         self, tenant: str, attempts: Sequence[asyncpg.Record], at: datetime
@@ -151,9 +149,9 @@ class Recount:
         events = self._consumers.readers[job.tenant].events.pop(job.job_id, [])
         reported = {
             (device_id, number): attempt.status
-            for device_id, attempts in job.attempts.items()
-            for number, attempt in enumerate(attempts, start=1)
-            if attempt.by_device
+            for device_id in job.executions
+            for number, attempt in enumerate(job.attempts(device_id), start=1)
+            if attempt.cause == "DEVICE"
         }
         checks = JobChecks(events, job.calls, stored)
         for kind, example in checks.violations(len(job.devices), attempts, reported):

@@ -1,7 +1,6 @@
-"""The sizes of tables, the rows that calls read, and the latencies of a month."""
+"""The rows that calls read, and the work that maintenance has left."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
 
 import asyncpg
 
@@ -10,13 +9,6 @@ from tests.support.database import Database, request_session
 from tests.support.list_jobs import list_jobs
 from tests.support.rows_read import rows_read
 
-# The tables and their indexes.
-_SIZES = """
-    SELECT c.relname AS table, pg_table_size(c.oid) AS bytes, pg_indexes_size(c.oid) AS index_bytes
-    FROM pg_class c
-    WHERE c.relkind = 'r' AND c.relnamespace = ANY ('{jobs,public}'::regnamespace[])
-    ORDER BY c.relname
-"""
 # The searches of maintenance, which return nothing when everything is done.
 _SEARCHES = {
     "stages_due": "SELECT * FROM jobs.stages_due(100, '{}', '{}')",
@@ -60,33 +52,10 @@ _READS: Mapping[str, Read] = {
 }
 
 
-@dataclass(frozen=True)
-class Sample:
-    """The figures of a month."""
-
-    month: int
-    executions: int
-    """Executions of the jobs created in the month."""
-    seconds: float
-    """Wall-clock time of the month."""
-    tables: Mapping[str, tuple[int, int]]
-    """Bytes of each table, and of its indexes."""
-    rows: Mapping[str, int]
-    """Rows that each call reads."""
-    latencies: Mapping[str, Sequence[float]]
-    """The seconds of each call, by method."""
-
-
-async def table_sizes(owner: asyncpg.Connection) -> dict[str, tuple[int, int]]:
-    """Return the bytes of the tables, and of their indexes."""
-    rows = await owner.fetch(_SIZES)
-    return {row["table"]: (row["bytes"], row["index_bytes"]) for row in rows}
-
-
 async def rows_of_calls(
     database: Database, tenant: str, job_id: str, device: str
 ) -> dict[str, int]:
-    """Return the rows that each call reads.
+    """Return the rows that each call reads, by the name of the figure.
 
     Calls run as the request role; searches and metrics, as the owner.
     """
@@ -96,7 +65,7 @@ async def rows_of_calls(
             rows[name] = await rows_read(connection, read(store, tenant, job_id, device))
     for name, search in (_SEARCHES | _METRICS).items():
         rows[name] = await rows_read(database.owner, database.owner.fetch(search))
-    return rows
+    return {f"rows that {name} reads": read for name, read in rows.items()}
 
 
 async def is_maintained(owner: asyncpg.Connection, *, only_urgent: bool) -> bool:

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-YEAR = 2027
+from tests.model.windows import START
+
+YEAR = START.year
 STEP_HOURS = 3
 STEPS_PER_DAY = 24 // STEP_HOURS
 

@@ -3,21 +3,24 @@
 import asyncio
 import random
 import time
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 
+from bench.samples import Sample, table_sizes
 from bench.year.calls import Callers
 from bench.year.consumers import Consumers
 from bench.year.devices import act
 from bench.year.environment import move_time
 from bench.year.operators import Operators
 from bench.year.recount import Recount
-from bench.year.samples import Sample, is_maintained, rows_of_calls, table_sizes
+from bench.year.samples import is_maintained, rows_of_calls
 from bench.year.scale import STEPS_PER_DAY, YEAR, Scale, Step
 from tests.support.database import Database
+from tests.support.waiting import wait_until
 
 _TENANTS_AT_ONCE = 8
 _SETTLED_WITHIN = 120.0
-_POLL_INTERVAL = 0.02
 
 # Days of a month. Each job is compared before it is purged.
 _RECOUNT_DAYS = (9, 18, 28)
@@ -74,7 +77,7 @@ class Year:
         async with self._at_once:
             operators = self._operators[tenant]
             await operators.prepare(step)
-            await act(self._calls, tenant, step.at)
+            await act(self._calls, tenant)
             await operators.watch(step.at)
 
     def _cut(self, number: int, *, may_cut: bool) -> None:
@@ -91,21 +94,24 @@ class Year:
 
     async def _settle(self, step: Step) -> None:
         """Wait until nothing changes any more, and until the consumers have received everything."""
+
+        async def is_received() -> bool:
+            return not await self._consumers.behind(self._database.owner)
+
         await self._wait_for_maintenance(step, only_urgent=False)
-        deadline = time.monotonic() + _SETTLED_WITHIN
-        while behind := await self._consumers.behind(self._database.owner):
-            if time.monotonic() > deadline:
-                self._ledger.problem("consumers are behind", f"{step.at}: {behind}")
-                return
-            await asyncio.sleep(_POLL_INTERVAL)
+        await self._wait(step, "consumers are behind", is_received)
 
     async def _wait_for_maintenance(self, step: Step, *, only_urgent: bool) -> None:
-        deadline = time.monotonic() + _SETTLED_WITHIN
-        while not await is_maintained(self._database.owner, only_urgent=only_urgent):
-            if time.monotonic() > deadline:
-                self._ledger.problem("maintenance is late", step.at)
-                return
-            await asyncio.sleep(_POLL_INTERVAL)
+        is_done = partial(is_maintained, self._database.owner, only_urgent=only_urgent)
+        await self._wait(step, "maintenance is late", is_done)
+
+    async def _wait(
+        self, step: Step, problem: str, condition: Callable[[], Awaitable[bool]]
+    ) -> None:
+        try:
+            await wait_until(condition, _SETTLED_WITHIN)
+        except AssertionError:
+            self._ledger.problem(problem, step.at)
 
     async def _sample(self, step: Step) -> None:
         tenant = self._scale.tenant_ids[0]
@@ -117,15 +123,15 @@ class Year:
                 step.at.month,
                 executions - self._executions,
                 time.monotonic() - self._month_started,
-                await table_sizes(self._database.owner),
-                await rows_of_calls(self._database, tenant, job_id, device_id),
+                await table_sizes(self._database.owner, "jobs", "public"),
                 self._calls.calls.take_latencies(),
+                await rows_of_calls(self._database, tenant, job_id, device_id),
             )
         )
         self._executions, self._month_started = executions, time.monotonic()
         sample = self.samples[-1]
         print(
-            f"month {sample.month}: {sample.executions:,} executions in {sample.seconds:.0f} s",
+            f"month {sample.number:g}: {sample.executions:,} executions in {sample.seconds:.0f} s",
             flush=True,
         )
 

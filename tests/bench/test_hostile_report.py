@@ -70,10 +70,10 @@ def test_verdict_misses_the_bounds_of_calls_when_the_other_tenant_made_none() ->
 
 
 def test_table_shows_the_figures_of_an_attack_and_describes_it() -> None:
-    text = report.render(results(), {"date": "2026-11-25"})
+    table, attacks = report.render(results())
 
-    assert f"| `{NAME}` | 100 MiB | 40 kB/s | 10.0 / 10.0 ms | 0 of 100 | met |" in text
-    assert f"- `{NAME}`: {ATTACKS[NAME].description}." in text
+    assert f"| `{NAME}` | 100 MiB | 40 kB/s | 10.0 / 10.0 ms | 0 of 100 | met |" in table
+    assert attacks == f"- `{NAME}`: {ATTACKS[NAME].description}."
 
 
 def test_each_attack_has_a_unique_name_and_a_description() -> None:

@@ -2,30 +2,23 @@
 
 from argparse import Namespace
 
-from bench.soak import Minute, render
+from bench.samples import Sample
+from bench.soak import render
 
 SIZE = Namespace(devices=40, interval=0.25, kept=3)
 
 
-def minute(number: int, size: int) -> Minute:
+def minute(number: int, size: int) -> Sample:
     """What a minute showed, with one table of `size` MiB."""
-    table = {
-        "bytes": size << 20,
-        "index_bytes": 1 << 20,
-        "live": 10,
-        "dead": 5,
-        "updated": 4,
-        "hot": 1,
-        "vacuums": 2,
-        "analyzes": 1,
-        "vacuuming": True,
-    }
-    return Minute(number, 375.0, 0, {"CreateJob": (12.0, 31.0)}, {"jobs": table}, 60.0, 80.0)
+    others = {"waiting": 0, "memory of the server, MiB": 60.0, "PostgreSQL, MiB": 80.0}
+    others |= {"dead rows": 5.0, "vacuums": 2.0}
+    latencies = {"CreateJob": [0.012, 0.012, 0.031]}
+    return Sample(number, 22_500, 60, {"jobs": (size << 20, 1 << 20)}, latencies, others)
 
 
-def test_report_has_a_row_for_each_minute_and_compares_the_tables() -> None:
-    text = render([minute(1, 10), minute(2, 11)], {"python": "3.11"}, SIZE)
+def test_report_has_a_row_for_each_minute_and_compares_the_last_with_the_third() -> None:
+    text = "\n".join(render([minute(n, 10 + n) for n in range(4)], SIZE))
 
-    assert "| 2 | 375 | 0 | 12/31 | – |" in text
-    assert "| 2 | 11.0 | 1.0 | 5 | 2 +1 | 60.0 | 80.0 |" in text
-    assert "| `jobs` | 10.0, 11.0 | 1.0, 1.0 | 5, 5 | 25% | 2, 1 |" in text
+    assert "| 2 | 375 | 0 | 12/30.6 | – |" in text
+    assert "| 2 | 12 | 1 | 5 | 2 | 60 | 80 |" in text
+    assert "| table `jobs`, MiB | 12 | 13 | 1.08 |  |" in text

@@ -25,6 +25,7 @@ from jobs_grpc.dev.embedded_postgres.server import Server as PostgresServer
 from tests.harness.calls import Calls
 from tests.harness.disk import Disk, MountNotPermitted
 from tests.harness.ledger import Ledger
+from tests.support.database import Database
 from tests.support.health import wait_until_healthy
 from tests.support.server import open_channel, reserved_address
 from tests.support.waiting import TIMEOUT, wait_until
@@ -378,22 +379,11 @@ async def _prepare_database(system: System, code: Code) -> None:
     await connection.close()
     await system.migrate(code)
     async with system.owner() as owner:
+        database, names = Database(system.owner_dsn, "", owner), device_names()
         for tenant in TENANTS:
-            names = device_names()
-            await owner.execute(
-                "INSERT INTO public.device_state (tenant_id, device_id)"
-                " SELECT $1, unnest($2::text[])",
-                tenant,
-                names,
-            )
+            await database.add_devices(tenant, names)
             for number, group in enumerate(GROUPS):
-                await owner.execute(
-                    "INSERT INTO public.device_group_members (tenant_id, group_id, device_id)"
-                    " SELECT $1, $2, unnest($3::text[])",
-                    tenant,
-                    group,
-                    names[number :: len(GROUPS)],
-                )
+                await database.add_devices(tenant, names[number :: len(GROUPS)], group=group)
 
 
 def is_running(pid: int) -> bool:
