@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
 
 import asyncpg
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -29,6 +28,7 @@ from jobs_grpc.db.store import ExecutionUpdate, Store
 from jobs_grpc.dev.embedded_postgres.account import unprivileged_account
 from jobs_grpc.dev.embedded_postgres.binaries import find_binaries
 from jobs_grpc.maintenance.sweeper import Sweeper
+from tests.support.database import store_on
 
 SETTINGS = ("shared_buffers=512MB", "max_wal_size=4GB")
 
@@ -59,14 +59,10 @@ class Bench:
     """The database, and what has been measured."""
 
     env: Environment
-    request: asyncpg.Connection
+    store: Store
+    """On a connection of the request role."""
     executions: int
     phases: dict[str, Figures] = field(default_factory=dict)
-
-    @property
-    def store(self) -> Store:
-        """The store on the connection of the request role."""
-        return Store(cast("Any", self.request))  # the store only calls `fetch`
 
     @property
     def jobs(self) -> list[str]:
@@ -107,7 +103,7 @@ class Bench:
 async def _measure(args: argparse.Namespace) -> str:
     async with environment(SETTINGS) as env:
         request = await asyncpg.connect(env.dsn)
-        bench = Bench(env, request, args.executions)
+        bench = Bench(env, store_on(request), args.executions)
         await _run(bench)
         hot, dump = await _hot_ratios(bench), await _dump_and_restore(env)
         await _delete(bench)

@@ -17,13 +17,14 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import seed
 from bench.environment import Environment, environment
-from bench.figures import SERVICE, Results, tables_by_case
+from bench.figures import Case, Results, tables_by_case
 from bench.requests import TENANT
 from bench.run import InvalidRun, Option, run
 from jobs_grpc.db.store import Store
 from jobs_grpc.services.job_request import target_request
 from jobs_grpc.services.selectors import parse
 from jobs_grpc.services.targets import selector_terms
+from tests.support.database import store_on
 
 # What a change should not make worse, in ms, with a million devices.
 _GOALS = {"PreviewTarget, 1 % match": 800.0, "PreviewTarget, 32 terms": 5000.0}
@@ -75,20 +76,18 @@ class Bench:
     devices: int
     rounds: int
     """The number of calls of a kind."""
-    results: Results
+    case: Case
 
     @property
     def store(self) -> Store:
         """The statements of the service."""
-        return Store(cast("Any", self.connection))
+        return store_on(self.connection)
 
     async def add_time(self, work: str, case: str, call: Awaitable[Any]) -> Any:
         """Add the time of a call and return its result."""
         started = time.perf_counter()
         result = await call
-        seconds = time.perf_counter() - started
-        name, fleet = f"{work}, {case}", f"{self.devices:,} devices"
-        self.results.add(name, fleet, SERVICE, "ms", seconds * 1000)
+        self.case.add(f"{work}, {case}", "ms", 1000 * (time.perf_counter() - started))
         return result
 
 
@@ -217,7 +216,8 @@ async def _measure(args: argparse.Namespace) -> str:
     results = Results()
     async with environment() as env:
         connection = await asyncpg.connect(env.dsn)
-        bench = Bench(env, connection, args.devices, args.rounds, results)
+        case = Case(results, f"{args.devices:,} devices")
+        bench = Bench(env, connection, args.devices, args.rounds, case)
         await _fill(bench)
         for part in (_preview, _list, _change, _create):
             await part(bench)

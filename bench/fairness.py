@@ -20,7 +20,7 @@ from bench.environment import Environment, environment
 from bench.figures import Case, Results, percentile, tables_by_case
 from bench.h2load import h2load_version, run_flood
 from bench.hostile.other_tenant import TENANT as QUIET
-from bench.other_tenant_calls import milliseconds, other_tenant_calls
+from bench.hostile.other_tenant import milliseconds, other_tenant_calls
 from bench.process import Server
 from bench.requests import Call, grpc_call
 from bench.run import InvalidRun, Option, run

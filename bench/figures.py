@@ -111,10 +111,10 @@ class Results(list[Figure]):
 
     def find(self, workload: str, case: str, subject: str) -> Figure | None:
         """Return a figure, or None if it was not measured."""
-        for figure in self:
-            if (figure.workload, figure.case, figure.subject) == (workload, case, subject):
-                return figure
-        return None
+        key = workload, case, subject
+        return next(
+            (each for each in self if (each.workload, each.case, each.subject) == key), None
+        )
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from bench import seed
 from bench.environment import Environment, environment, temporary_folder
 from bench.figures import MINIMAL, SERVICE, Case, Results, tables_by_case
 from bench.hostile.other_tenant import TENANT as OTHER_TENANT
-from bench.other_tenant_calls import Call, milliseconds, other_tenant_calls
+from bench.hostile.other_tenant import Call, milliseconds, other_tenant_calls
 from bench.process import Server, bare_server, cpu_shares, free_address
 from bench.run import Option, run
 from bench.watches import Clients, Received, watch_clients

@@ -21,7 +21,7 @@ from bench import seed
 from bench.environment import Environment, environment
 from bench.figures import Case, Results, percentile, tables_by_case
 from bench.hostile.other_tenant import TENANT as OTHER_TENANT
-from bench.other_tenant_calls import Call, milliseconds, other_tenant_calls
+from bench.hostile.other_tenant import Call, milliseconds, other_tenant_calls
 from bench.process import Server, cpu_shares, python, read_line
 from bench.run import Option, run
 from bench.tenant_samples import Samples

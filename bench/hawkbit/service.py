@@ -92,5 +92,4 @@ class Service:
     async def count_succeeded(self) -> int:
         """Return how many devices of the newest job have succeeded."""
         request = pb.GetJobRequest(job_id=self._job_id, executions_limit=0)
-        count: int = (await self._calls.call(request, TENANT)).job.succeeded_count
-        return count
+        return int((await self._calls.call(request, TENANT)).job.succeeded_count)

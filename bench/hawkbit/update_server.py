@@ -77,8 +77,7 @@ class UpdateServer:
         modules = [{"id": created["id"]}]
         distribution_set = {"name": name, "version": "1", "type": "os", "modules": modules}
         [created] = await self._send("POST", "/rest/v1/distributionsets", [distribution_set])
-        id_: int = created["id"]
-        return id_
+        return int(created["id"])
 
     async def create(self, fleet: str, count: int) -> None:
         """Create a job for all devices of a fleet; return when each of them would be offered it."""
@@ -127,8 +126,7 @@ class UpdateServer:
 
     async def count_succeeded(self) -> int:
         """Return how many devices of the newest job have succeeded."""
-        finished: int = (await self._get_rollout())["totalTargetsPerStatus"]["finished"]
-        return finished
+        return int((await self._get_rollout())["totalTargetsPerStatus"]["finished"])
 
     async def _wait_until(self, condition: Callable[[Any], bool]) -> None:
         """Read the newest rollout until the condition holds."""

@@ -20,8 +20,7 @@ from bench.hostile import report, tokens
 from bench.hostile.attacks import ATTACKS, Attack
 from bench.hostile.fleet_attacks import FLEET_TENANT, GROUPS_TENANT, HOOK_PORT
 from bench.hostile.grpc_attacks import LARGE_JOB_TENANTS
-from bench.hostile.other_tenant import TENANT
-from bench.other_tenant_calls import other_tenant_calls
+from bench.hostile.other_tenant import TENANT, other_tenant_calls
 from bench.process import Server, free_address, python, read_line, server
 from bench.run import InvalidRun, Option, run
 from tests.gateway.support import build_gateway

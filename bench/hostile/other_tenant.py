@@ -13,15 +13,14 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Any
+from typing import TypeAlias
 
-import grpc
 import httpx
 from fleet.jobs.v1 import jobs_pb2 as pb
-from fleet.jobs.v1 import jobs_pb2_grpc
 
 from bench.hostile.tokens import make_token
-from bench.process import OWN_CONNECTIONS
+from bench.process import connect, python, read_line
+from jobs_grpc.client import JobsError
 
 TENANT = "other"
 
@@ -37,18 +36,18 @@ _REFUSED_WITHIN = 1
 _JSON = {"Content-Type": "application/json"}
 _VALID_JOB = b'{"document_type": "bench", "target_all": true, "validate_only": true}'
 
+Call: TypeAlias = tuple[float, float, str]
+"""When a call started, its seconds, and its error."""
+
 _Call = Callable[[], Awaitable[None]]
 
 
 @asynccontextmanager
 async def _grpc_client(address: str) -> AsyncIterator[_Call]:
-    async with grpc.aio.insecure_channel(address, OWN_CONNECTIONS) as channel:
-        stub: Any = jobs_pb2_grpc.JobServiceStub(channel)
-        metadata = (("x-tenant-id", TENANT),)
+    async with connect(address) as calls:
 
         async def call() -> None:
-            request = pb.GetJobRequest(job_id="j")
-            await stub.GetJob(request, metadata=metadata, timeout=_TIMEOUT)
+            await calls.call(pb.GetJobRequest(job_id="j"), TENANT, deadline=_TIMEOUT)
 
         yield call
 
@@ -88,7 +87,7 @@ async def _rest_client(address: str, *options: str) -> AsyncIterator[_Call]:
 
 async def _call_repeatedly(
     connect: Callable[[], AbstractAsyncContextManager[_Call]],
-    calls: list[tuple[float, float, str]],
+    calls: list[Call],
     *,
     reconnect: bool,
 ) -> None:
@@ -99,8 +98,8 @@ async def _call_repeatedly(
                 started, error = time.monotonic(), ""
                 try:
                     await call()
-                except (grpc.aio.AioRpcError, httpx.HTTPError) as e:
-                    error = _describe(e)
+                except (JobsError, httpx.HTTPError) as e:
+                    error = f"{type(e).__name__}: {e}"
                 finally:
                     calls.append((started, time.monotonic() - started, error))
                 await asyncio.sleep(_PAUSE)
@@ -108,10 +107,20 @@ async def _call_repeatedly(
                     break
 
 
-def _describe(error: grpc.aio.AioRpcError | httpx.HTTPError) -> str:
-    if isinstance(error, grpc.aio.AioRpcError):
-        return f"{error.code().name}: {error.details()}"
-    return f"{type(error).__name__}: {error}"
+@asynccontextmanager
+async def other_tenant_calls(address: str, *options: str) -> AsyncIterator[list[Call]]:
+    """Run this module within the block; the list of calls is filled when the block ends."""
+    calls: list[Call] = []
+    async with python("bench.hostile.other_tenant", address, *options) as process:
+        yield calls
+        process.terminate()
+        calls += [tuple(call) for call in json.loads(await read_line(process))]
+        await process.wait()
+
+
+def milliseconds(calls: list[Call]) -> list[float]:
+    """Return how long the calls without an error took."""
+    return [1000 * seconds for _, seconds, error in calls if not error]
 
 
 async def _main(address: str, *options: str) -> None:
@@ -120,7 +129,7 @@ async def _main(address: str, *options: str) -> None:
 
     async with connect() as call:
         await call()  # a warm-up
-    calls: list[tuple[float, float, str]] = []
+    calls: list[Call] = []
     calling = asyncio.create_task(
         _call_repeatedly(connect, calls, reconnect="reconnect" in options)
     )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from bench.figures import Results, percentile
 from bench.hostile.attacks import ATTACKS
-from bench.other_tenant_calls import Call
+from bench.hostile.other_tenant import Call
 from bench.page import table, wrap
 
 WORKLOAD = "hostile"

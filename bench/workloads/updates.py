@@ -86,7 +86,5 @@ async def _run_updates(
 
 async def _count_updates(env: Peers, tenant: str) -> int:
     """Return the sum of all versions; each update adds one."""
-    total: int = await env.owner.fetchval(
-        "SELECT sum(version) FROM jobs.job_executions WHERE tenant_id = $1", tenant
-    )
-    return total
+    sql = "SELECT sum(version) FROM jobs.job_executions WHERE tenant_id = $1"
+    return int(await env.owner.fetchval(sql, tenant))

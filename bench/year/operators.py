@@ -55,10 +55,12 @@ class Operators:
             if job.kind == "firmware":
                 await self._operate_rollout(job, at)
         actions = (
-            *(self._rest, self._register_again, self._create_daily, self._create_emergency),
+            *(self._register_again, self._create_daily, self._create_emergency),
             *(self._create_rollout, self._cancel_executions, self._read, self._delete),
         )
-        await actions[step.number](step)
+        # At night, they do nothing.
+        if step.number:
+            await actions[step.number - 1](step)
 
     async def watch(self, at: datetime) -> None:
         """Look at the rollouts and at closed windows after the devices have acted."""
@@ -67,9 +69,6 @@ class Operators:
                 await self._look(job)
             if device_id := job.closed_device():
                 await self._ask_closed_device(job, device_id, at)
-
-    async def _rest(self, step: Step) -> None:
-        """Do nothing at night."""
 
     # Creation
 
