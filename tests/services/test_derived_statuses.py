@@ -150,17 +150,6 @@ async def test_expired_job_reads_as_completed_without_a_write(world: World) -> N
     assert await stored_rows(world.database, world.tenant) == before
 
 
-async def test_job_that_never_expires_stays_in_progress(world: World) -> None:
-    await world.add_devices(1)
-    await world.create(never_expires=True)
-    await world.execute("UPDATE jobs.jobs SET created_at = '2000-01-01Z' WHERE tenant_id = $1")
-
-    job = await world.operator.get("j")
-
-    assert job.status == pb.Job.IN_PROGRESS
-    assert job.execution_counts == pb.ExecutionCounts(queued=1)
-
-
 async def test_timed_out_executions_are_unchanged_when_an_expired_job_is_canceled(
     database: Database, server: Server, operator: Operator
 ) -> None:

@@ -62,24 +62,6 @@ async def test_sweeper_adds_expired_and_completed(
     assert await log.new() == []
 
 
-@pytest.mark.parametrize("paused", [False, True])
-async def test_job_with_a_started_device_completes_later(
-    world: World, log: EventLog, sweeper: Sweeper, paused: bool
-) -> None:
-    await expired_job(world, started=True, paused=paused)
-    await sweeper.run_once()
-    *_, expired = await log.new()
-    assert (expired.type, expired.status) == (EXPIRED, "PAUSED" if paused else "IN_PROGRESS")
-    assert expired.counts == {"in_progress": 1, "timed_out": 1}
-    await check_expiry(world, [expired])
-
-    await world.device("d1").update("j", "SUCCEEDED")
-
-    completed = await log.one()
-    assert (completed.type, completed.status) == (COMPLETED, "COMPLETED")
-    assert completed.time > expired.time
-
-
 async def test_first_transaction_of_a_finalization_adds_the_events(
     world: World, log: EventLog
 ) -> None:
