@@ -1,7 +1,7 @@
 /** Who calls: the tenant and user that were chosen, or a token. Tokens live in memory only. */
 
 import { computed, signal } from "@preact/signals";
-import type { Caller } from "./api/client";
+import type { Caller } from "./api/types";
 
 /** What the gateway says about itself: /console/config.json. */
 export interface Config {
