@@ -98,17 +98,13 @@ async def test_preview_of_a_target_without_devices_is_empty(
     )
 
 
-async def test_preview_fails_when_the_job_does_not_exist(fleet: Fleet) -> None:
-    preview = fleet.preview(target_failed_in=pb.FailedIn(job_id="unknown"))
-    failure = await expect_error("JOB_NOT_FOUND", preview)
-
+async def test_preview_fails_when_the_job_is_missing_or_the_request_malformed(fleet: Fleet) -> None:
+    missing = fleet.preview(target_failed_in=pb.FailedIn(job_id="unknown"))
+    failure = await expect_error("JOB_NOT_FOUND", missing)
     assert failure.metadata == {"jobId": "unknown"}
 
-
-async def test_preview_fails_when_the_request_is_malformed(fleet: Fleet) -> None:
-    preview = fleet.preview(target_selector="=", rollout=rollout({"selector": "!"}))
-
-    assert await invalid_fields(preview) == ["target_selector", "rollout.stages[0].selector"]
+    malformed = fleet.preview(target_selector="=", rollout=rollout({"selector": "!"}))
+    assert await invalid_fields(malformed) == ["target_selector", "rollout.stages[0].selector"]
 
 
 @asynccontextmanager

@@ -405,20 +405,14 @@ async def test_slow_tenant_delays_no_others(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_tenants_share_statements_if_all_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch_group, "_SLOW_SECONDS", 0.1)
-    monkeypatch.setattr(watch_group, "_SEARCH_INTERVAL", 0.1)
     monkeypatch.setattr(watch_group, "_SLOW_PART", 0.25)
     source = Source()
-    hub = source.hub(0.02)
 
     async def take_long() -> None:
         await asyncio.sleep(0.01 * len(source.tenants[-1]))
 
     source.during_fetch = take_long
-    with ExitStack() as stack:
-        watches = [stack.enter_context(hub.watch(f"t{n:02}", "a")) for n in range(20)]
-        await asyncio.gather(*(watch.changed() for watch in watches))
-        with waiting(*watches):
-            await asyncio.sleep(1.0)
+    async with twenty_tenants(source.hub(0.02), monkeypatch):
+        await asyncio.sleep(1.0)
 
-            await wait_until_true(lambda: source.fetches[-1] == ["a"] * 20)
+        await wait_until_true(lambda: source.fetches[-1] == ["a"] * 20)

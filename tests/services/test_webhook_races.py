@@ -205,17 +205,6 @@ async def test_update_after_a_result_ends_claim(hook: TenantWebhook, other: Tena
     assert await hook.positions() == [first, second]
 
 
-async def test_disabled_webhook_stays_disabled_when_a_delivery_fails(hook: TenantWebhook) -> None:
-    (position,) = await hook.add_events()
-    await hook.claim()
-    await hook.update(enabled=False)
-
-    assert await hook.fail(position) == (False, None)
-
-    assert not await hook.is_due()
-    assert (await hook.get()).failure_count == 0
-
-
 async def test_description_does_not_end_the_claim(hook: TenantWebhook) -> None:
     (position,) = await hook.add_events()
     await hook.claim()
@@ -225,15 +214,25 @@ async def test_description_does_not_end_the_claim(hook: TenantWebhook) -> None:
     assert await hook.succeed(position)
 
 
-async def test_result_of_a_deleted_webhook_is_not_stored(hook: TenantWebhook) -> None:
+@pytest.mark.parametrize("end", ["delete", "disable"])
+async def test_result_of_a_deleted_or_disabled_webhook_is_not_stored(
+    hook: TenantWebhook, end: str
+) -> None:
     (position,) = await hook.add_events()
     await hook.claim()
 
-    await hook.caller.delete(hook.webhook_id)
+    if end == "delete":
+        await hook.caller.delete(hook.webhook_id)
+    else:
+        await hook.update(enabled=False)
 
     assert not await hook.succeed(position)
+    assert await hook.fail(position) == (False, None)
     assert not await hook.claim()
     assert not await hook.is_due()
+    assert [webhook.failure_count for webhook in await hook.caller.list()] == [0] * (
+        end == "disable"
+    )
 
 
 async def test_delete_waits_for_a_claim(hook: TenantWebhook, other: TenantWebhook) -> None:

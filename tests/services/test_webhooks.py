@@ -266,13 +266,12 @@ def verifies(secret: str, sent: tuple[str, Mapping[str, str], bytes]) -> bool:
 
 
 async def test_test_sends_a_signed_event_and_returns_the_result(
-    database: Database, caller: WebhookCaller, sender: RecordingSender
+    hook: TenantWebhook, sender: RecordingSender
 ) -> None:
-    created = await caller.create()
-    webhook_id = created.webhook.webhook_id
+    before = await hook.get()
     sender.result = DeliveryResult(302, "REDIRECT", 1.5)
 
-    response = await caller.test(webhook_id)
+    response = await hook.test()
 
     assert (response.http_status, response.error) == (302, pb.Webhook.REDIRECT)
     assert response.duration.ToMilliseconds() == 1500
@@ -280,13 +279,13 @@ async def test_test_sends_a_signed_event_and_returns_the_result(
     assert url == URL
     assert {*headers} == {"webhook-id", "webhook-timestamp", "webhook-signature"}
     payload = json.loads(body)
-    assert (payload["type"], payload["data"]) == ("webhook.test", {"webhook_id": webhook_id})
-    assert verifies(created.secret, sender.sent[0])
+    assert (payload["type"], payload["data"]) == ("webhook.test", {"webhook_id": hook.webhook_id})
+    assert verifies(hook.secret, sender.sent[0])
     # The state of the deliveries does not change.
-    assert await caller.get(webhook_id) == created.webhook
-    await caller.update(webhook_id, enabled=False)
-    await database.pass_time(10)
-    assert (await caller.test(webhook_id)).http_status == 302
+    assert await hook.get() == before
+    await hook.update(enabled=False)
+    await hook.database.pass_time(10)
+    assert (await hook.test()).http_status == 302
 
 
 async def test_second_test_is_rejected(hook: TenantWebhook, sender: RecordingSender) -> None:
@@ -496,60 +495,54 @@ async def test_rotation_during_a_delivery_is_counted_but_never_refused(hook: Ten
 
 
 async def test_rotation_signs_with_both_secrets_for_a_day(
-    database: Database, caller: WebhookCaller, sender: RecordingSender
+    hook: TenantWebhook, sender: RecordingSender
 ) -> None:
-    created = await caller.create()
-    webhook_id = created.webhook.webhook_id
+    before = await hook.get()
 
     async def signing(*secrets: str) -> list[bool]:
         """Whether each secret signs a test, in a time in which one is allowed."""
-        await database.pass_time(11)
-        await caller.test(webhook_id)
+        await hook.database.pass_time(11)
+        await hook.test()
         return [verifies(secret, sender.sent[-1]) for secret in secrets]
 
-    rotated = await caller.rotate(webhook_id)
+    rotated = await hook.caller.rotate(hook.webhook_id)
 
-    assert rotated.secret != created.secret
-    assert rotated.webhook == created.webhook
-    assert await signing(rotated.secret, created.secret) == [True, True]
-    twice = await caller.rotate(webhook_id)
-    secrets = (twice.secret, rotated.secret, created.secret)
+    assert rotated.secret != hook.secret
+    assert rotated.webhook == before
+    assert await signing(rotated.secret, hook.secret) == [True, True]
+    twice = await hook.caller.rotate(hook.webhook_id)
+    secrets = (twice.secret, rotated.secret, hook.secret)
     assert await signing(*secrets) == [True, True, False]
-    await database.pass_time(86_400)
+    await hook.database.pass_time(86_400)
     assert await signing(*secrets) == [True, False, False]
 
 
 async def test_master_keys_can_be_replaced(database: Database, tenant: str, tmp_path: Path) -> None:
+    """New secrets are of the new one, and the others still sign while the file has theirs."""
     sender = RecordingSender()
     keys = write_keys(tmp_path / "keys", "old")
     async with running_webhook_server(database, keys, sender) as server:
-        caller = WebhookCaller.on(server, tenant)
-        created = await caller.create()
-        webhook_id = created.webhook.webhook_id
-        write_keys(tmp_path / "new", "new", "old").replace(keys)
+        hook = await create_webhook(database, WebhookCaller.on(server, tenant))
 
-        await caller.test(webhook_id)
-        assert verifies(created.secret, sender.sent[-1])
-        rotated = await caller.rotate(webhook_id)
-        await database.pass_time(11)
-        await caller.test(webhook_id)
-        assert verifies(created.secret, sender.sent[-1])
-        assert verifies(rotated.secret, sender.sent[-1])
+        async def test(*secrets: str) -> list[bool]:
+            """Whether each secret signs a test."""
+            await database.pass_time(11)
+            await hook.test()
+            return [verifies(secret, sender.sent[-1]) for secret in secrets]
+
+        write_keys(tmp_path / "new", "new", "old").replace(keys)
+        assert await test(hook.secret) == [True]
+        new = (await hook.caller.rotate(hook.webhook_id)).secret
+        assert await test(hook.secret, new) == [True, True]
 
         # Without the old key, the secret that is derived from it no longer signs.
         write_keys(tmp_path / "new", "new").replace(keys)
-        await database.pass_time(11)
-        await caller.test(webhook_id)
-        assert verifies(rotated.secret, sender.sent[-1])
-        assert not verifies(created.secret, sender.sent[-1])
+        assert await test(hook.secret, new) == [False, True]
 
         write_keys(tmp_path / "new", "third").replace(keys)
-        await database.pass_time(11)
-        await expect_error("WEBHOOKS_UNAVAILABLE", caller.test(webhook_id))
-        stored = await database.owner.fetchval(
-            "SELECT key_id FROM jobs.webhooks WHERE webhook_id = $1", webhook_id
-        )
-        assert stored == "new"
+        await expect_error("WEBHOOKS_UNAVAILABLE", test())
+        stored = "SELECT key_id FROM jobs.webhooks WHERE webhook_id = $1"
+        assert await database.owner.fetchval(stored, hook.webhook_id) == "new"
 
 
 async def test_webhooks_are_unavailable_without_master_keys(hook: TenantWebhook) -> None:

@@ -210,6 +210,8 @@ class TenantWebhook(Dispatcher):
 
     database: Database
     caller: WebhookCaller
+    secret: str
+    """The one that it was created with."""
 
     async def get(self) -> pb.Webhook:
         """Get the webhook."""
@@ -232,11 +234,15 @@ async def create_webhook(
     database: Database, caller: WebhookCaller, *, verified: bool = True
 ) -> TenantWebhook:
     """Create a webhook; its URL is verified unless `verified` is false."""
-    webhook_id = (await caller.create()).webhook.webhook_id
+    created = await caller.create()
+    webhook_id = created.webhook.webhook_id
     if verified:
         await set_verified(database, webhook_id)
     return TenantWebhook(
-        database.owner, caller.tenant, webhook_id, database=database, caller=caller
+        *(database.owner, caller.tenant, webhook_id),
+        database=database,
+        caller=caller,
+        secret=created.secret,
     )
 
 

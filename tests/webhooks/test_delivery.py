@@ -24,6 +24,7 @@ from jobs_grpc.webhooks.sender import DeliveryResult
 from tests.support.endpoints import (
     OK,
     Endpoint,
+    NameServer,
     hang,
     response,
     running_endpoint,
@@ -387,41 +388,41 @@ def _resolve_with(port: int) -> Callable[..., list[Any]]:
     return getaddrinfo
 
 
-async def test_name_that_changes_to_a_forbidden_address_is_refused(
-    endpoint_tls: tuple[ssl.SSLContext, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    context, authority = endpoint_tls
+@asynccontextmanager
+async def _named(
+    tls: tuple[ssl.SSLContext, Path], monkeypatch: pytest.MonkeyPatch, *answers: list[str]
+) -> AsyncIterator[tuple[Endpoint, Endpoint, NameServer, HttpSender]]:
+    """Run two endpoints, of which the sender may use the first, and a name server with answers."""
+    context, authority = tls
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
     # 127.0.0.2 stands for a public address.
     async with (
         running_endpoint(context, "127.0.0.2") as public,
         running_endpoint(context, "127.0.0.1", public.port) as internal,
-        running_name_server(["127.0.0.2"], ["127.0.0.1"]) as (name_server, port),
+        running_name_server(*answers) as (name_server, port),
         opened(public.port, networks=["127.0.0.2/32"]) as sender,
     ):
-        public.answer(response(200, "Connection: close"))
         monkeypatch.setattr("jobs_grpc.webhooks.resolver.socket.getaddrinfo", _resolve_with(port))
+        yield public, internal, name_server, sender
+
+
+async def test_name_that_changes_to_a_forbidden_address_is_refused(
+    endpoint_tls: tuple[ssl.SSLContext, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = (["127.0.0.2"], ["127.0.0.1"])
+    async with _named(endpoint_tls, monkeypatch, *answers) as (public, internal, names, sender):
+        public.answer(response(200, "Connection: close"))
         url = public.url(host="localhost")
-        first = await sender.send("acme", url, HEADERS, b"{}")
-        second = await sender.send("acme", url, HEADERS, b"{}")
-        third = await sender.send("acme", url, HEADERS, b"{}")
-    assert (first.status, first.error) == (200, None)
-    assert (second.error, third.error) == ("ADDRESS_NOT_ALLOWED", "ADDRESS_NOT_ALLOWED")
-    assert (len(public.requests), internal.connections, name_server.queries) == (1, 0, 3)
+        results = [await sender.send("acme", url, HEADERS, b"{}") for _ in range(3)]
+    assert [result.error for result in results] == [None, *["ADDRESS_NOT_ALLOWED"] * 2]
+    assert (len(public.requests), internal.connections, names.queries) == (1, 0, 3)
 
 
 async def test_forbidden_addresses_of_a_name_are_skipped(
     endpoint_tls: tuple[ssl.SSLContext, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context, authority = endpoint_tls
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-    async with (
-        running_endpoint(context, "127.0.0.2") as public,
-        running_endpoint(context, "127.0.0.1", public.port) as internal,
-        running_name_server(["127.0.0.1", "10.0.0.1", "127.0.0.2"]) as (_, port),
-        opened(public.port, networks=["127.0.0.2/32"]) as sender,
-    ):
-        monkeypatch.setattr("jobs_grpc.webhooks.resolver.socket.getaddrinfo", _resolve_with(port))
+    answer = ["127.0.0.1", "10.0.0.1", "127.0.0.2"]
+    async with _named(endpoint_tls, monkeypatch, answer) as (public, internal, _, sender):
         result = await sender.send("acme", public.url(host="localhost"), HEADERS, b"{}")
     assert (result.status, result.error) == (204, None)
     assert internal.connections == 0
