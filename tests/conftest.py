@@ -6,6 +6,7 @@ import tempfile
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 # Starting PostgreSQL forks, and gRPC's fork handlers can kill the child process. gRPC reads this
@@ -25,7 +26,7 @@ from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.logging_setup import restored_logging
 from tests.support.postgres import Postgres, citus_nodes, connect, running_postgres
-from tests.support.server import Server, running_server
+from tests.support.server import DEFAULT_OPTIONS, Server, running_server
 from tests.support.webhooks import write_keys
 from tests.support.world import World
 
@@ -124,7 +125,9 @@ async def exact_counts(
 @pytest.fixture(scope="module")
 async def server(database: Database) -> AsyncIterator[Server]:
     """Run the service on the module's database."""
-    async with running_server(database.request_dsn) as running:
+    # It stops when its clients have closed their channels.
+    options = replace(DEFAULT_OPTIONS, drain_notice_seconds=0)
+    async with running_server(database.request_dsn, options) as running:
         yield running
 
 

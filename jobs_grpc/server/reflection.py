@@ -1,6 +1,7 @@
 """gRPC server reflection, versions v1 and v1alpha, with the comments of the contract."""
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -37,8 +38,7 @@ def add_reflection(methods: MethodTable, services: Sequence[str]) -> None:
         reflection.SERVICE_NAME,
         _REFLECTION_V1,
     ]
-    pool: Any = _ReflectionPool()
-    servicer = reflection.aio.ReflectionServicer(names, pool=pool)
+    servicer = reflection.aio.ReflectionServicer(names, pool=_reflection_pool())
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, methods)  # type: ignore[no-untyped-call]
     method = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
@@ -113,6 +113,12 @@ class _ReflectionPool:
     def FindAllExtensions(self, message: Any) -> Any:
         """Return the descriptors of the extensions of a message."""
         return self._pool.FindAllExtensions(message)
+
+
+@cache
+def _reflection_pool() -> Any:
+    """Return the pool of all servers of this process. Creating it takes 80 ms."""
+    return _ReflectionPool()
 
 
 def _with_imports(descriptor: Any) -> Iterator[FileDescriptorProto]:

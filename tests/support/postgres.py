@@ -59,7 +59,10 @@ class Postgres:
     async def database(self, template: str | None = None) -> AsyncIterator[str]:
         """Create a database and drop it when the block ends."""
         name = f"{_PREFIX}_{next(_numbers)}"
-        await self.execute(f"CREATE DATABASE {name} TEMPLATE {template or self.empty}")
+        # Copying the files takes less CPU time than copying each page through the WAL.
+        await self.execute(
+            f"CREATE DATABASE {name} TEMPLATE {template or self.empty} STRATEGY FILE_COPY"
+        )
         try:
             yield name
         finally:
