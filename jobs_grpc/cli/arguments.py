@@ -4,14 +4,14 @@ Each type rejects an invalid value with a message that says what is valid.
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.message import Message
 
-from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.errors import InvalidInput
 from jobs_grpc.cli.times import UNITS, parse_time
 from jobs_grpc.config import parsers
 from jobs_grpc.config.parsers import Parser
@@ -48,7 +48,7 @@ def argument(parser: Callable[[str], T]) -> Callable[[str], T]:
     return parse_argument
 
 
-def _number_of(message: type[Message], field: str) -> Callable[[str], int]:
+def number_of(message: type[Message], field: str) -> Callable[[str], int]:
     return argument(parsers.integer(*field_range(message, field)))
 
 
@@ -134,9 +134,8 @@ def _moment(value: str) -> datetime:
 
 
 text = argument(parsers.utf8)
-expiry_hours = _number_of(pb.CreateJobRequest, "expires_in_hours")
 new_expiry_hours = argument(parsers.integer(1, 366 * 24))
-timeout_minutes = _number_of(pb.CreateJobRequest, "in_progress_timeout_minutes")
+timeout_minutes = number_of(pb.CreateJobRequest, "in_progress_timeout_minutes")
 server_address = argument(parsers.server_address)
 worker_count = argument(parsers.worker_count)
 position = argument(parsers.integer(0, 2**53 - 1))
@@ -147,10 +146,9 @@ stage = argument(
 )
 time = argument(parse_time)
 label = argument(Parser("KEY=VALUE, such as team=pumps", _label))
-stage_index = _number_of(pb.AdvanceJobRequest, "stage")
-percent = _number_of(pb.Gate, "min_succeeded_percent")
-releases_per_minute = _number_of(pb.Stage, "releases_per_minute")
-max_in_progress = _number_of(pb.Rollout, "max_in_progress")
+percent = number_of(pb.Gate, "min_succeeded_percent")
+releases_per_minute = number_of(pb.Stage, "releases_per_minute")
+max_in_progress = number_of(pb.Rollout, "max_in_progress")
 failure_statuses = [
     pb.JobExecution.Status.Name(status)
     for status in getattr(rules_of(pb.FailureCriterion, "statuses").repeated.items.enum, "in")
@@ -168,11 +166,6 @@ latency = argument(Parser("MIN:MAX seconds", _latency))
 device_format = argument(Parser("printable ASCII with a field such as {:04}", _device_format))
 
 
-REJECTED_INCLUDES_CANCELED = (
-    "this command can't tell CANCELED from REJECTED; --status REJECTED selects both"
-)
-
-
 def add_options(
     parser: "argparse._ActionsContainer",
     helps: Mapping[str, str],
@@ -180,19 +173,22 @@ def add_options(
     default: str | None = None,
     **types: Callable[[str], object],
 ) -> None:
-    """Add options. `helps` maps a usage to its help: "--stage N" has a value, "--force" is a flag.
+    """Add options. `helps` maps a usage to its help.
 
-    `types` maps names of values, such as N, to argument types. Other values are texts, and
-    `default` is their default.
+    "--stage N" has a value, "--device ID ..." a list of them, which can be repeated, and "--force"
+    is a flag. `types` maps names of values, such as N, to argument types. Other values are texts,
+    and `default` is their default.
     """
     for usage, help_text in helps.items():
-        option, _, metavar = usage.partition(" ")
+        option, _, metavar = usage.removesuffix(" ...").partition(" ")
         if not metavar:
             parser.add_argument(option, action="store_true", help=help_text)
-        elif metavar in types:
-            parser.add_argument(option, type=types[metavar], metavar=metavar, help=help_text)
-        else:
-            parser.add_argument(option, type=text, default=default, metavar=metavar, help=help_text)
+            continue
+        kind: dict[str, Any] = {"default": None if metavar in types else default}
+        if usage.endswith(" ..."):
+            kind = {"action": "extend", "nargs": "+", "default": []}
+        value = types.get(metavar, text)
+        parser.add_argument(option, type=value, metavar=metavar, help=help_text, **kind)
 
 
 def add_repeated(
@@ -210,16 +206,6 @@ def add_repeated(
     )
 
 
-def add_job(parser: argparse.ArgumentParser) -> None:
-    """Add the argument JOB."""
-    parser.add_argument("job_id", type=text, metavar="JOB", help="ID of the job")
-
-
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add the argument DEVICE."""
-    parser.add_argument("device_id", type=text, metavar="DEVICE", help="ID of the device")
-
-
 def add_yes(parser: argparse.ArgumentParser, help_text: str) -> None:
     """Add --yes, which omits a question."""
     parser.add_argument("-y", "--yes", action="store_true", help=help_text)
@@ -235,65 +221,9 @@ def read_labels(args: argparse.Namespace) -> dict[str, str]:
     labels: dict[str, str] = {}
     for key, value in args.labels:
         if key in labels:
-            raise CliError(f"the label {key} is given twice", ExitCode.USAGE)
+            raise InvalidInput(f"the label {key} is given twice")
         labels[key] = value
     return labels
-
-
-def add_texts(
-    parser: "argparse._ActionsContainer", option: str, *, metavar: str, help_text: str
-) -> None:
-    """Add an option with one or more texts, which can be repeated."""
-    parser.add_argument(
-        option,
-        type=text,
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar=metavar,
-        help=help_text,
-    )
-
-
-def add_statuses(
-    parser: "argparse._ActionsContainer",
-    names: Sequence[str],
-    help_text: str,
-    *,
-    required: bool = False,
-    canceled: str = "",
-) -> None:
-    """Add --status, with one or more of the names, which can be repeated.
-
-    `canceled` is the error for CANCELED, a status of executions that only the CLI has.
-    """
-
-    def parse(value: str) -> str:
-        if canceled and value == "CANCELED":
-            raise argparse.ArgumentTypeError(canceled)
-        return value
-
-    parser.add_argument(
-        "--status",
-        type=parse,
-        choices=names,
-        action="extend",
-        nargs="+",
-        required=required,
-        default=None if required else [],
-        metavar="STATUS",
-        help=f"{help_text}: {', '.join(names)}",
-    )
-
-
-def add_expiry(
-    parser: argparse.ArgumentParser, hours: Callable[[str], int], help_text: str
-) -> "argparse._MutuallyExclusiveGroup":
-    """Add --expires-in-hours and --never-expires."""
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("--expires-in-hours", type=hours, metavar="N", help=help_text)
-    group.add_argument("--never-expires", action="store_true", help="do not let the job expire")
-    return group
 
 
 def add_max_in_progress(parser: "argparse._ActionsContainer") -> None:
@@ -306,9 +236,3 @@ def add_limit(parser: "argparse._ActionsContainer", limit: int, noun: str) -> No
     """Add --limit, the maximum number of items of a list."""
     help_text = f"maximum number of {noun} (default: {limit})"
     parser.add_argument("--limit", type=row_limit, default=limit, metavar="N", help=help_text)
-
-
-def add_etag(parser: argparse.ArgumentParser) -> None:
-    """Add --etag."""
-    help_text = "fail if the job has another etag (see get --json)"
-    add_options(parser, {"--etag ETAG": help_text}, default="")

@@ -1,28 +1,48 @@
-"""`jobs-grpc cancel`: cancels jobs, or the executions of one device."""
+"""`jobs-grpc cancel` and `delete`: end jobs, or the executions of one device."""
 
 import argparse
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+
+import grpc
+from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
-from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.connection import resolve_target
+from jobs_grpc.cli.errors import CliError, ExitCode, InvalidInput
+from jobs_grpc.cli.fields import ETAG, add_fields, forwarded
 from jobs_grpc.cli.formatting import format_device_count, format_status
 from jobs_grpc.cli.output import print_result
 from jobs_grpc.cli.parser import Subparsers
-from jobs_grpc.cli.several_jobs import add_jobs, confirm, for_each_job
+from jobs_grpc.cli.questions import can_ask, confirm
 from jobs_grpc.client import JobsClient, JobsError, errors
+
+# Commands ask before jobs that have more devices in total.
+_MAX_DEVICES_WITHOUT_QUESTION = 1000
 
 
 def add_command(commands: Subparsers) -> None:
     parser = add_client_command(commands, "cancel JOB [JOB ...]", _cancel)
-    add_jobs(parser)
-    helps = {"--device ID": "cancel only the executions of this device"}
-    arguments.add_options(parser, helps)
-    helps = {
-        "--reason TEXT": "reason to store (default: canceled by operator)",
-        "--force": "also cancel executions that are IN_PROGRESS",
-    }
-    arguments.add_options(parser, helps, default="")
+    _add_jobs(parser)
+    device_help = "cancel only the executions of this device"
+    arguments.add_options(parser, {"--device ID": device_help})
+    fields = {"--reason TEXT": "reason", "--force": "force", **ETAG}
+    add_fields(parser, pb.CancelJobRequest, fields)
+    parser = add_client_command(commands, "delete JOB [JOB ...]", _delete)
+    _add_jobs(parser)
+    add_fields(parser, pb.DeleteJobRequest, ETAG)
+
+
+def _add_jobs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "job_ids", type=arguments.text, nargs="+", metavar="JOB", help="IDs of the jobs"
+    )
+    arguments.add_yes(
+        parser,
+        "do not ask; without it, a terminal asks before jobs of more than "
+        f"{_MAX_DEVICES_WITHOUT_QUESTION:,} devices",
+    )
 
 
 async def _cancel(args: argparse.Namespace, jobs: JobsClient) -> None:
@@ -32,37 +52,38 @@ async def _cancel(args: argparse.Namespace, jobs: JobsClient) -> None:
     jobs-grpc cancel reboot-1 --device device-0003 --force
     """
     if args.device is None:
-        await confirm(args, jobs, "cancel")
+        await _confirm(args, jobs, "cancel")
+        await _for_each_job(args, lambda job_id: _cancel_job(args, jobs, job_id))
     elif args.etag:
-        raise CliError("--etag can't be combined with --device", ExitCode.USAGE)
-    await for_each_job(args, lambda job_id: _cancel_job(args, jobs, job_id))
+        raise InvalidInput("--etag can't be combined with --device")
+    else:
+        await _for_each_job(args, lambda job_id: _cancel_execution(args, jobs, job_id))
 
 
 async def _cancel_job(args: argparse.Namespace, jobs: JobsClient, job_id: str) -> None:
-    if args.device is None:
-        try:
-            canceled = await jobs.cancel(
-                job_id, reason=args.reason, force=args.force, etag=args.etag
-            )
-        except errors.JobNotCancelable as e:
-            for hint in await _running_devices(jobs, job_id):
-                e.add_hint(hint)
-            raise
-        asks = args.output == "text" and not args.force
-        running = await _running_devices(jobs, job_id) if asks else []
-        print_result(args, canceled, f"canceled {job_id}", *running)
-    else:
-        try:
-            execution = await jobs.cancel_execution(
-                job_id, args.device, reason=args.reason, force=args.force
-            )
-        except errors.ExecutionFinished as e:
-            # The server reports REJECTED for a canceled execution.
-            with suppress(JobsError):
-                async for finished in jobs.executions(job_id, device_id=args.device):
-                    e.metadata = {**e.metadata, "status": format_status(finished)}
-            raise
-        print_result(args, execution, f"canceled {job_id} on {args.device}")
+    try:
+        canceled = await jobs.cancel(job_id, **forwarded(args))
+    except errors.JobNotCancelable as e:
+        for hint in await _running_devices(jobs, job_id):
+            e.add_hint(hint)
+        raise
+    asks = args.output == "text" and not args.force
+    running = await _running_devices(jobs, job_id) if asks else []
+    print_result(args, canceled, f"canceled {job_id}", *running)
+
+
+async def _cancel_execution(args: argparse.Namespace, jobs: JobsClient, job_id: str) -> None:
+    try:
+        execution = await jobs.cancel_execution(
+            job_id, args.device, reason=args.reason, force=args.force
+        )
+    except errors.ExecutionFinished as e:
+        # The server reports REJECTED for a canceled execution.
+        with suppress(JobsError):
+            async for finished in jobs.executions(job_id, device_id=args.device):
+                e.metadata = {**e.metadata, "status": format_status(finished)}
+        raise
+    print_result(args, execution, f"canceled {job_id} on {args.device}")
 
 
 async def _running_devices(jobs: JobsClient, job_id: str) -> list[str]:
@@ -79,3 +100,67 @@ async def _running_devices(jobs: JobsClient, job_id: str) -> list[str]:
         " IN_PROGRESS` lists them,"
         f" `jobs-grpc cancel {job_id} --device DEVICE --force` cancels one"
     ]
+
+
+async def _delete(args: argparse.Namespace, jobs: JobsClient) -> None:
+    """Delete finished jobs.
+
+    jobs-grpc delete reboot-1 reboot-2
+    jobs-grpc delete update-1 --yes
+    """
+
+    async def delete(job_id: str) -> None:
+        await jobs.delete(job_id, **forwarded(args))
+        print_result(args, pb.DeleteJobResponse(), f"deleted {job_id}")
+
+    await _confirm(args, jobs, "delete")
+    await _for_each_job(args, delete)
+
+
+async def _confirm(args: argparse.Namespace, jobs: JobsClient, verb: str) -> None:
+    """On a terminal, ask before large jobs are ended by `verb`. Raises CliError after a "no".
+
+    Raises CliError, too, if several jobs must have one etag.
+
+    Without a terminal, it does not ask, because scripts cannot answer.
+    """
+    if args.etag and len(args.job_ids) > 1:
+        raise InvalidInput("--etag is of one job: name only one")
+    if args.yes or not can_ask():
+        return
+    devices = sum([await _count_devices(jobs, job_id) for job_id in args.job_ids])
+    if devices > _MAX_DEVICES_WITHOUT_QUESTION:
+        count = len(args.job_ids)
+        what = args.job_ids[0] if count == 1 else f"{count} jobs"
+        await confirm(f"{verb} {what} ({devices:,} devices)?", yes=False, verb=verb)
+
+
+async def _count_devices(jobs: JobsClient, job_id: str) -> int:
+    try:
+        return (await jobs.get(job_id)).total_executions
+    except JobsError as e:
+        if e.code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT):
+            return 0  # The call that follows reports the error.
+        raise  # That call may succeed.
+
+
+async def _for_each_job(args: argparse.Namespace, call: Callable[[str], Awaitable[None]]) -> None:
+    """Make a call for each job. Continue after an error, unless the server is unavailable.
+
+    Raises CliError, or an exception group of several.
+    """
+    errors: list[CliError] = []
+    for job_id in args.job_ids:
+        try:
+            await call(job_id)
+        except JobsError as e:
+            error = resolve_target(args).call_error(e)
+            if len(args.job_ids) > 1 and job_id not in str(error):
+                error.args = (f"{job_id}: {error}",)
+            errors.append(error)
+            if error.exit_code is ExitCode.UNAVAILABLE:
+                break
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ExceptionGroup("several jobs failed", errors)

@@ -9,11 +9,11 @@ from functools import wraps
 from typing import Any, TypeAlias
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.connection import VARIABLES, connect
+from jobs_grpc.cli.connection import connect
+from jobs_grpc.cli.contexts import SETTINGS
 from jobs_grpc.cli.output import add_output_options
 from jobs_grpc.cli.parser import CONNECTION, Subparsers
 from jobs_grpc.client import JobsClient
-from jobs_grpc.config import DEFAULT_ADDRESS
 
 _CONNECTION_HELP = """\
 The options of commands that call a server. An option overrides its variable,
@@ -60,20 +60,8 @@ def add_server_command(
     """Add a command that connects to the server itself, with their common options.
 
     `own_timeout`: the default and the help of --timeout, if it is not that of each call.
-
-    `usage` is its name and its arguments. The docstring of `run` is its description, and examples
-    that follow an empty line. Under `python -OO`, there are no docstrings.
     """
-    name, _, positional = usage.partition(" ")
-    summary, _, examples = inspect.cleandoc(run.__doc__ or "").partition("\n\n")
-    parser = commands.add_parser(
-        name,
-        help=summary[:1].lower() + summary[1:].removesuffix("."),
-        description=summary,
-        usage=" ".join(filter(None, ("%(prog)s", positional, "[options]"))),
-        # An indented line continues an example.
-        examples=re.split(r"\n(?! )", examples) if examples else (),
-    )
+    parser = add_local_command(commands, usage, run)
     add_output_options(parser, formats)
     group = parser.add_argument_group(
         CONNECTION, "--server, --tenant, --token-file, --tls …: see `jobs-grpc help connection`"
@@ -83,6 +71,28 @@ def add_server_command(
         _add_timeout(parser, *own_timeout)
     else:
         _add_timeout(group)
+    return parser
+
+
+def add_local_command(
+    commands: Subparsers, usage: str, run: Callable[[argparse.Namespace], None], **options: Any
+) -> argparse.ArgumentParser:
+    """Add a command without the options of the connection. `options` are those of the parser.
+
+    `usage` is its name and its arguments. The paragraphs of the docstring of `run` are its summary,
+    optionally its description, and its examples. Under `python -OO`, there are no docstrings.
+    """
+    name, _, positional = usage.partition(" ")
+    summary, *others = inspect.cleandoc(run.__doc__ or "").split("\n\n")
+    parser = commands.add_parser(
+        name,
+        help=summary[:1].lower() + summary[1:].removesuffix("."),
+        description="\n".join(others[:-1]) or summary,
+        usage=" ".join(filter(None, ("%(prog)s", positional, "[options]"))),
+        # An indented line continues an example.
+        examples=re.split(r"\n(?! )", others[-1]) if others else (),
+        **options,
+    )
     parser.set_defaults(run=run)
     return parser
 
@@ -122,55 +132,14 @@ def add_target_options(group: "argparse._ActionsContainer", *, stored: bool = Fa
     If the options are `stored` in a context, their help names no variables.
     """
 
-    def help_text(text: str, *names: str, default: str = "") -> str:
-        variables = " or ".join(f"${VARIABLES[name]}" for name in names)
-        return text if stored else f"{text} ({variables}{default})"
-
-    group.add_argument(
-        "--server",
-        type=arguments.server_address,
-        metavar="ADDRESS",
-        help=help_text("HOST:PORT or unix:PATH", "server", default=f"; default: {DEFAULT_ADDRESS}"),
-    )
-    group.add_argument(
-        "--tenant",
-        metavar="ID",
-        help=help_text("tenant to act for", "tenant", default="; default: that in the token"),
-    )
-    group.add_argument(
-        "--user",
-        metavar="ID",
-        help=help_text(
-            "user to act as", "user", default="; default: the user in the token, or the login name"
-        ),
-    )
-    group.add_argument(
-        "--roles",
-        metavar="ROLE,…",
-        help=help_text(
-            "roles to act with, if the server does not use tokens",
-            "roles",
-            default="; default: those that the server gives to all",
-        ),
-    )
-    group.add_argument(
-        "--token-file",
-        metavar="FILE",
-        help=help_text("file with the token", "token_file", "token"),
-    )
-    group.add_argument(
-        "--tls",
-        action=argparse.BooleanOptionalAction,
-        help="use TLS; --ca, --cert and --key imply it",
-    )
-    for name, text in (
-        ("ca", "CA certificates of the server, PEM"),
-        ("cert", "client certificate, PEM"),
-        ("key", "private key of the client certificate, PEM"),
-    ):
-        group.add_argument(f"--{name}", metavar="FILE", help=help_text(text, name))
-    group.add_argument(
-        "--tls-server-name",
-        metavar="NAME",
-        help="name in the server's certificate, if it is not the host of --server",
-    )
+    for setting in SETTINGS:
+        help_text = setting.help
+        if setting.variable and not stored:
+            default = f"; default: {setting.default}" if setting.default else ""
+            help_text += f" (${setting.variable}{default})"
+        kind: dict[str, Any] = {"metavar": setting.metavar}
+        if setting.name == "server":
+            kind["type"] = arguments.server_address
+        if setting.name == "tls":
+            kind = {"action": argparse.BooleanOptionalAction}
+        group.add_argument(f"--{setting.name.replace('_', '-')}", help=help_text, **kind)

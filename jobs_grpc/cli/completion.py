@@ -1,22 +1,17 @@
-"""`jobs-grpc completion`: prints the script that completes commands in a shell."""
+"""`jobs-grpc completion`, and the values of arguments that shells complete."""
 
 import argparse
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from typing import Any, TypeAlias
 
-from jobs_grpc.cli.completers import complete_argument
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from jobs_grpc.cli.connection import connect
+from jobs_grpc.cli.contexts import load_contexts
 from jobs_grpc.cli.errors import CliError
 from jobs_grpc.cli.parser import Subparsers
-
-_DESCRIPTION = """\
-Print a script that completes commands, options, and the IDs of jobs, devices
-and groups that the server knows. IDs of jobs come from the 200 newest jobs.
-IDs of devices come from the job in the command, or else from the first 1,000
-devices with the typed prefix; groups from the first 50.
-
-  bash    eval "$(jobs-grpc completion bash)"    in ~/.bashrc
-  zsh     eval "$(jobs-grpc completion zsh)"     in ~/.zshrc, after compinit
-  fish    jobs-grpc completion fish > ~/.config/fish/completions/jobs-grpc.fish
-"""
+from jobs_grpc.client import EventsClient, FleetClient, JobsClient, RetryPolicy
 
 
 def add_command(commands: Subparsers) -> None:
@@ -32,6 +27,18 @@ def add_command(commands: Subparsers) -> None:
     )
     parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="bash, zsh or fish")
     parser.set_defaults(run=_completion)
+
+
+_DESCRIPTION = """\
+Print a script that completes commands, options, and the IDs of jobs, devices
+and groups that the server knows. IDs of jobs come from the 200 newest jobs.
+IDs of devices come from the job in the command, or else from the first 1,000
+devices with the typed prefix; groups from the first 50.
+
+  bash    eval "$(jobs-grpc completion bash)"    in ~/.bashrc
+  zsh     eval "$(jobs-grpc completion zsh)"     in ~/.zshrc, after compinit
+  fish    jobs-grpc completion fish > ~/.config/fish/completions/jobs-grpc.fish
+"""
 
 
 def _completion(args: argparse.Namespace) -> None:
@@ -50,3 +57,116 @@ def complete(parser: argparse.ArgumentParser) -> None:
         raise SystemExit(1) from None
     default: Any = complete_argument
     argcomplete.autocomplete(parser, always_complete_options="long", default_completer=default)
+
+
+_Find: TypeAlias = Callable[[Any], Awaitable[Iterable[str]]]
+
+# A key press must not hang: if the server does not respond in this time, nothing is completed.
+_SECONDS = 1.0
+
+# One call returns at most this many, which are enough to choose from.
+_JOBS = 200
+_EXECUTIONS = 1000
+_DEVICES = 1000
+# The server counts the devices of each group on a page.
+_GROUPS = 50
+
+_ACTIVE = (pb.Job.IN_PROGRESS, pb.Job.PAUSED, pb.Job.SCHEDULED)
+
+# The statuses of the jobs that a command is for; others are for any job.
+_STATUSES = {
+    "pause": (pb.Job.IN_PROGRESS, pb.Job.SCHEDULED),
+    "resume": (pb.Job.PAUSED,),
+    "advance": (pb.Job.IN_PROGRESS, pb.Job.PAUSED),
+    "delete": (pb.Job.COMPLETED, pb.Job.CANCELED),
+    **dict.fromkeys(("approve", "cancel", "update"), _ACTIVE),
+}
+
+
+def complete_argument(
+    prefix: str,
+    action: argparse.Action,
+    parser: argparse.ArgumentParser,
+    parsed_args: argparse.Namespace,
+    **_: Any,
+) -> Iterable[str]:
+    """Return the values of an argument that has no completer of its own, for argcomplete.
+
+    Fails silently: an error message would be printed into the line that the user types.
+    """
+
+    try:
+        if action.dest in ("context", "name"):
+            return load_contexts().by_name
+        found = _find(action, parser.prog.rpartition(" ")[2], parsed_args, prefix)
+        if found is None:
+            from argcomplete.completers import FilesCompleter
+
+            return FilesCompleter()(prefix)
+        values = asyncio.run(_ask(parsed_args, *found))
+        return [value for value in dict.fromkeys(values) if value]
+    except Exception:
+        return []
+
+
+async def _ask(args: argparse.Namespace, client: Any, find: _Find) -> Iterable[str]:
+    async with (
+        asyncio.timeout(_SECONDS),
+        connect(args, RetryPolicy(max_attempts=1), client) as opened,
+    ):
+        return await find(opened)
+
+
+def _find(
+    action: argparse.Action, command: str, args: argparse.Namespace, prefix: str
+) -> tuple[Any, _Find] | None:
+    """Return the client and the call that find the values of an argument.
+
+    None if the server does not know them.
+    """
+    match action.dest:
+        case "job_id" | "job_ids" if "--job-id" not in action.option_strings:
+            statuses = _STATUSES.get(command, ())
+            return JobsClient, lambda jobs: _list(
+                jobs.list(statuses=statuses, limit=_JOBS), "job_id"
+            )
+        # "devices_and_labels" are the arguments of `devices label`.
+        case "device" | "device_id" | "device_ids" | "target_device_id" | "devices_and_labels":
+            job_id = getattr(args, "job_id", None)
+            job_ids = [job_id] if job_id else getattr(args, "job_ids", None)
+            if job_ids:
+                return JobsClient, lambda jobs: _devices_of_jobs(jobs, job_ids)
+            return FleetClient, lambda fleet: _list(
+                fleet.devices(device_id_prefix=prefix, page_size=_DEVICES, limit=_DEVICES),
+                "device_id",
+            )
+        case "group" | "target_group_id" | "set_groups":
+            return FleetClient, lambda fleet: _list(
+                fleet.groups(group_id_prefix=prefix, page_size=_GROUPS, limit=_GROUPS), "group_id"
+            )
+        case "webhook_id":
+            return EventsClient, _webhooks
+        case "failure_code" | "failure_codes":
+            return JobsClient, lambda jobs: _failure_codes(jobs, args.job_id)
+        case "document_type" | "created_by" as field:
+            return JobsClient, lambda jobs: _list(jobs.list(limit=_JOBS), field)
+    return None
+
+
+async def _devices_of_jobs(jobs: JobsClient, job_ids: list[str]) -> Iterable[str]:
+    found = await asyncio.gather(
+        *(_list(jobs.executions(i, limit=_EXECUTIONS), "device_id") for i in job_ids)
+    )
+    return [device_id for of_job in found for device_id in of_job]
+
+
+async def _webhooks(events: EventsClient) -> Iterable[str]:
+    return [webhook.webhook_id for webhook in await events.list_webhooks()]
+
+
+async def _failure_codes(jobs: JobsClient, job_id: str) -> Iterable[str]:
+    return [failure.failure_code for failure in (await jobs.failures(job_id)).failures]
+
+
+async def _list(items: AsyncIterable[Any], field: str) -> list[str]:
+    return [getattr(item, field) for item in [item async for item in items]]

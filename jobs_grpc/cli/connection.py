@@ -18,12 +18,13 @@ from jobs_grpc.auth.principal import (
 from jobs_grpc.auth.roles import Role
 from jobs_grpc.cli.contexts import (
     ROLES_RULE,
+    SETTINGS,
     Values,
     find_context,
     load_contexts,
     split_roles,
 )
-from jobs_grpc.cli.errors import CliError, ExitCode, call_error
+from jobs_grpc.cli.errors import CliError, InvalidInput, call_error
 from jobs_grpc.cli.output import print_note
 from jobs_grpc.client import (
     Connection,
@@ -42,18 +43,11 @@ Client = TypeVar("Client", JobsClient, FleetClient, EventsClient)
 _MAX_ATTEMPTS = 3
 _MAX_SILENT_WAIT_SECONDS = 2.0
 
-# The variable of each setting, and the field of a context with the same name.
 VARIABLES: Mapping[str, str] = {
-    "server": "JOBS_SERVER",
-    "tenant": "JOBS_TENANT",
-    "user": "JOBS_USER",
-    "roles": "JOBS_ROLES",
-    "ca": "JOBS_CA",
-    "cert": "JOBS_CLIENT_CERT",
-    "key": "JOBS_CLIENT_KEY",
-    "token_file": "JOBS_TOKEN_FILE",
+    **{setting.name: setting.variable for setting in SETTINGS},
     "token": "JOBS_TOKEN",
 }
+"""The variable of each setting; empty: none."""
 
 # These three are one setting: the token.
 _TOKEN_SETTINGS = frozenset({"token", "token_env", "token_file"})
@@ -99,16 +93,15 @@ class Target:
         elif variable := self._text("token_env"):
             token = os.environ.get(variable, "").encode()
             if not token:
-                raise CliError(
+                raise InvalidInput(
                     f"the context reads the token from {variable}, which is not set; export it,"
-                    " or use --token-file",
-                    ExitCode.USAGE,
+                    " or use --token-file"
                 )
         else:
             token = (self._text("token") or "").encode()
         text = token.decode("ascii", "replace").strip()
         if not text.isprintable() or not text.isascii():
-            raise CliError("the token must be one line of ASCII", ExitCode.USAGE)
+            raise InvalidInput("the token must be one line of ASCII")
         return text
 
     def tls(self) -> Tls | None:
@@ -118,7 +111,7 @@ class Target:
             return None
         ca, certificate, key = map(_read_file, files)
         if (certificate is None) != (key is None):
-            raise CliError("--cert and --key must be used together", ExitCode.USAGE)
+            raise InvalidInput("--cert and --key must be used together")
         server_name = self._text("tls_server_name")
         return Tls(ca=ca, certificate=certificate, key=key, server_name=server_name)
 
@@ -126,18 +119,17 @@ class Target:
         """Raise CliError if the caller is missing or invalid."""
         token = self.read_token()
         if not self.tenant and not token:
-            raise CliError(
-                "--tenant, JOBS_TENANT, a context with a tenant, or a token is required",
-                ExitCode.USAGE,
+            raise InvalidInput(
+                "--tenant, JOBS_TENANT, a context with a tenant, or a token is required"
             )
         if self.tenant and not is_tenant_id(self.tenant):
-            raise CliError(f"--tenant {TENANT_RULE}", ExitCode.USAGE)
+            raise InvalidInput(f"--tenant {TENANT_RULE}")
         if self.user and not is_identifier(self.user):
-            raise CliError(f"--user {IDENTIFIER_RULE}", ExitCode.USAGE)
+            raise InvalidInput(f"--user {IDENTIFIER_RULE}")
         if {*self.roles} - {*Role}:
-            raise CliError(f"--roles {ROLES_RULE}", ExitCode.USAGE)
+            raise InvalidInput(f"--roles {ROLES_RULE}")
         if token and self.tls() is None and not is_local(self.server):
-            raise CliError("a token is only sent over TLS: add --tls or --ca", ExitCode.USAGE)
+            raise InvalidInput("a token is only sent over TLS: add --tls or --ca")
 
     def call_error(self, error: JobsError) -> CliError:
         """Return the error of a call of this caller that failed."""
@@ -176,7 +168,7 @@ def resolve_target(args: argparse.Namespace) -> Target:
     try:
         parsers.server_address(str(settings["server"]))
     except ValueError as e:
-        raise CliError(f"JOBS_SERVER {e}", ExitCode.USAGE) from None
+        raise InvalidInput(f"JOBS_SERVER {e}") from None
     return Target(settings, sources)
 
 
@@ -191,8 +183,7 @@ def _environment() -> Values:
 
 def target_options(args: argparse.Namespace) -> Values:
     """Return the options of `command.add_target_options` that are given."""
-    names = ("server", "tenant", "user", "roles", "token_file", "tls", "ca", "cert", "key")
-    given = {name: getattr(args, name, None) for name in (*names, "tls_server_name")}
+    given = {setting.name: getattr(args, setting.name, None) for setting in SETTINGS}
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -244,10 +235,9 @@ def read_token_file(path: str, source: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as e:
         option = {"option": "--token-file", "environment": "JOBS_TOKEN_FILE"}.get(source, source)
-        raise CliError(
+        raise InvalidInput(
             f"can't read the token file of {option}: {e.strerror}"
-            " (it takes the name of a file, not a token)",
-            ExitCode.USAGE,
+            " (it takes the name of a file, not a token)"
         ) from None
 
 
@@ -257,7 +247,7 @@ def _read_file(path: str | None) -> bytes | None:
     try:
         return Path(path).read_bytes()
     except OSError as e:
-        raise CliError(f"can't read {path}: {e.strerror}", ExitCode.USAGE) from None
+        raise InvalidInput(f"can't read {path}: {e.strerror}") from None
 
 
 def _login_name() -> str | None:

@@ -15,10 +15,10 @@ from jobs_grpc.cli.contexts import (
     load_contexts,
     save_contexts,
 )
-from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.errors import InvalidInput
 from jobs_grpc.cli.output import add_output_options, print_json, print_note
 from jobs_grpc.cli.parser import Subparsers
-from jobs_grpc.cli.tables import TableColumn, print_table
+from jobs_grpc.cli.tables import Column, print_table
 from jobs_grpc.config import DEFAULT_ADDRESS
 from jobs_grpc.text import escape_unprintable
 
@@ -116,17 +116,10 @@ def _list(args: argparse.Namespace) -> None:
         for row in rows:
             print_json(row, indent=None)
         return
-    fields = ("server", "tenant", "user", "token")
+    fields = ("name", "server", "tenant", "user", "token")
     print_table(
-        [TableColumn("CURRENT"), TableColumn("NAME"), *(TableColumn(f.upper()) for f in fields)],
-        (
-            [
-                "*" if row["current"] else "",
-                str(row["name"]),
-                *(str(row.get(f, "-")) for f in fields),
-            ]
-            for row in rows
-        ),
+        [Column(name) for name in ("current", *fields)],
+        (["*" * bool(row["current"]), *(str(row.get(f, "-")) for f in fields)] for row in rows),
     )
     if not rows:
         print_note("no contexts; create one with `jobs-grpc context set NAME --server ADDRESS …`")
@@ -177,13 +170,13 @@ def _show(args: argparse.Namespace) -> None:
         print_json(settings, indent=2 if args.output == "json" else None)
         return
     print_table(
-        [TableColumn("SETTING"), TableColumn("VALUE"), TableColumn("FROM")],
+        [Column("setting"), Column("value"), Column("from")],
         ([name, str(value), _source(name, sources[name])] for name, value in settings.items()),
     )
 
 
 def _source(name: str, source: str) -> str:
-    return f"${VARIABLES[name]}" if source == "environment" and name in VARIABLES else source
+    return f"${VARIABLES[name]}" if source == "environment" else source
 
 
 def _set(args: argparse.Namespace) -> None:
@@ -204,7 +197,7 @@ def _set(args: argparse.Namespace) -> None:
     for name in args.unset:
         values.pop(name, None)
     if problem := check_context(args.name, values):
-        raise CliError(f"context {args.name}: {problem}", ExitCode.USAGE)
+        raise InvalidInput(f"context {args.name}: {problem}")
     contexts.by_name[args.name] = values
     first = len(contexts.by_name) == 1
     if first:

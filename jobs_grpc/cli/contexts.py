@@ -10,9 +10,9 @@ from typing import TypeAlias
 
 from jobs_grpc.auth.principal import IDENTIFIER_RULE, TENANT_RULE, is_identifier, is_tenant_id
 from jobs_grpc.auth.roles import Role
-from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.errors import CliError, InvalidInput
 from jobs_grpc.cli.files import replacing_file, reporting_write_errors
-from jobs_grpc.config import parsers
+from jobs_grpc.config import DEFAULT_ADDRESS, parsers
 
 Values: TypeAlias = dict[str, str | bool]
 
@@ -20,7 +20,7 @@ NAME_RULE = "1–64 characters of A-Z a-z 0-9 . _ -"
 
 ROLES_RULE = f"must be one or more of {', '.join(sorted(Role))}, separated by commas"
 
-# Functions that return why the value of a field is invalid, or "".
+# Functions that return why the value of a setting is invalid, or "".
 _CHECKS: Mapping[str, Callable[[str], str]] = {
     "server": lambda value: _check_address(value),
     "tenant": lambda value: "" if is_tenant_id(value) else TENANT_RULE.removeprefix("must be "),
@@ -29,10 +29,46 @@ _CHECKS: Mapping[str, Callable[[str], str]] = {
     "token_env": lambda value: _check_variable(value),
 }
 
-FIELDS = (
-    *("server", "tenant", "user", "roles", "ca", "cert", "key", "tls_server_name"),
-    *("token_file", "token_env", "tls"),
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting of the connection: an option, and a field of a context."""
+
+    name: str
+    metavar: str
+    help: str
+    variable: str = ""
+    """The variable of the environment that sets it; empty: none."""
+    default: str = ""
+
+
+SETTINGS = (
+    Setting("server", "ADDRESS", "HOST:PORT or unix:PATH", "JOBS_SERVER", DEFAULT_ADDRESS),
+    Setting("tenant", "ID", "tenant to act for", "JOBS_TENANT", "that in the token"),
+    Setting(
+        "user", "ID", "user to act as", "JOBS_USER", "the user in the token, or the login name"
+    ),
+    Setting(
+        "roles",
+        "ROLE,…",
+        "roles to act with, if the server does not use tokens",
+        "JOBS_ROLES",
+        "those that the server gives to all",
+    ),
+    Setting("token_file", "FILE", "file with the token", "JOBS_TOKEN_FILE", "$JOBS_TOKEN"),
+    Setting("tls", "", "use TLS; --ca, --cert and --key imply it"),
+    Setting("ca", "FILE", "CA certificates of the server, PEM", "JOBS_CA"),
+    Setting("cert", "FILE", "client certificate, PEM", "JOBS_CLIENT_CERT"),
+    Setting("key", "FILE", "private key of the client certificate, PEM", "JOBS_CLIENT_KEY"),
+    Setting(
+        "tls_server_name",
+        "NAME",
+        "name in the server's certificate, if it is not the host of --server",
+    ),
 )
+"""What options set. A context can also have token_env, and the environment a token."""
+
+FIELDS = (*(setting.name for setting in SETTINGS), "token_env")
 
 
 @dataclass
@@ -69,9 +105,9 @@ def load_contexts() -> Contexts:
     except OSError as e:
         if not os.access(path.parent, os.X_OK):
             return Contexts()  # A service manager can hide the home folders, for example.
-        raise CliError(f"can't read {path}: {e.strerror}", ExitCode.USAGE) from None
+        raise InvalidInput(f"can't read {path}: {e.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise CliError(f"{path}: {e}", ExitCode.USAGE) from None
+        raise InvalidInput(f"{path}: {e}") from None
     return _parse(path, content)
 
 
@@ -79,12 +115,10 @@ def _parse(path: Path, content: dict[str, object]) -> Contexts:
     unknown = sorted(content.keys() - {"current", "contexts"})
     current, tables = content.get("current", ""), content.get("contexts", {})
     if unknown or not isinstance(current, str) or not isinstance(tables, dict):
-        raise CliError(
-            f"{path}: must have `current`, a string, and tables [contexts.NAME]", ExitCode.USAGE
-        )
+        raise InvalidInput(f"{path}: must have `current`, a string, and tables [contexts.NAME]")
     for name, values in tables.items():
         if problem := check_context(name, values):
-            raise CliError(f"{path}: context {name}: {problem}", ExitCode.USAGE)
+            raise InvalidInput(f"{path}: context {name}: {problem}")
     return Contexts(current, tables)
 
 
@@ -141,8 +175,8 @@ def save_contexts(contexts: Contexts) -> Path:
     try:
         import tomli_w
     except ImportError:
-        raise CliError(
-            f'writing {config_path()} needs `pip install "jobs-grpc[cli]"`', ExitCode.USAGE
+        raise InvalidInput(
+            f'writing {config_path()} needs `pip install "jobs-grpc[cli]"`'
         ) from None
     path = config_path().resolve()  # A symbolic link stays one.
     content: dict[str, object] = {"current": contexts.current} if contexts.current else {}
@@ -160,6 +194,4 @@ def find_context(contexts: Contexts, name: str) -> Values:
         return contexts.by_name[name]
     except KeyError:
         known = ", ".join(sorted(contexts.by_name)) or "none"
-        raise CliError(
-            f"no context {name!r} in {config_path()} (contexts: {known})", ExitCode.USAGE
-        ) from None
+        raise InvalidInput(f"no context {name!r} in {config_path()} (contexts: {known})") from None

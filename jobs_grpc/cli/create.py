@@ -13,7 +13,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.changes import LOST_RESPONSE, explaining_failures, read_before
 from jobs_grpc.cli.command import add_client_command
-from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.errors import CliError, InvalidInput
+from jobs_grpc.cli.fields import EXPIRY, Fields, add_fields, forwarded
 from jobs_grpc.cli.files import read_text
 from jobs_grpc.cli.formatting import (
     format_counts,
@@ -30,54 +31,61 @@ from jobs_grpc.cli.rollout_options import (
     in_option_words,
     read_rollout_options,
 )
-from jobs_grpc.cli.schedule_options import add_schedule, add_schedule_options
+from jobs_grpc.cli.schedule import add_schedule, add_schedule_options
 from jobs_grpc.cli.targets import add_target, preview_lines, read_target
 from jobs_grpc.client import JobsClient, errors, job_status_name
-from jobs_grpc.client.documents import params_struct
+from jobs_grpc.client.requests import params_struct
 from jobs_grpc.contract.document_depth import MAX_DOCUMENT_LEVELS
+
+_FIELDS: Fields = {
+    "--type TYPE": ("document_type", "document type, such as reboot"),
+    "--job-id ID": (
+        "job_id",
+        "ID of the job; makes it safe to repeat the command (default: a new UUID)",
+    ),
+    "--in-progress-timeout MINUTES": "in_progress_timeout_minutes",
+    "--description TEXT": "description",
+    "--execution-events": (
+        "execution_events",
+        "also add events of attempts that end, not only of the job (see `events`)",
+    ),
+    "--validate-only": (
+        "validate_only",
+        "check the request and show the devices and the stages, but create nothing",
+    ),
+    "--expected-target-digest DIGEST": (
+        "expected_target_digest",
+        "fail if the target has another digest now (see `preview`)",
+    ),
+}
+_EXPIRES_IN_HOURS = (
+    "expires_in_hours",
+    "hours from the start of the job until it expires, {} (default: 24, plus the time that the "
+    "rollout takes if every device succeeds at once)".format(
+        arguments.range_text(pb.CreateJobRequest, "expires_in_hours")
+    ),
+)
 
 
 def add_command(commands: Subparsers) -> None:
     parser = add_client_command(commands, "create --type TYPE TARGET", _create)
-    parser.add_argument(
-        "--type", type=arguments.text, required=True, help="document type, such as reboot"
-    )
     parser.add_argument(
         "--params",
         default="{}",
         metavar="JSON",
         help="document parameters; @FILE reads them from a file (default: {})",
     )
-    job_id_help = "ID of the job; makes it safe to repeat the command (default: a new UUID)"
-    arguments.add_options(parser, {"--job-id ID": job_id_help})
-    hours = arguments.range_text(pb.CreateJobRequest, "expires_in_hours")
-    minutes = arguments.range_text(pb.CreateJobRequest, "in_progress_timeout_minutes")
-    arguments.add_expiry(
-        parser,
-        arguments.expiry_hours,
-        f"hours from the start of the job until it expires, {hours} (default: 24, plus the time "
-        "that the rollout takes if every device succeeds at once)",
-    )
-    timeout_help = (
-        f"minutes until an IN_PROGRESS execution times out, {minutes} (default: no timeout)"
-    )
-    arguments.add_options(
-        parser, {"--in-progress-timeout MINUTES": timeout_help}, MINUTES=arguments.timeout_minutes
-    )
+    add_fields(parser, pb.CreateJobRequest, _FIELDS)
+    parser.set_defaults(job_id=None)
+    expiry = {**EXPIRY, "--expires-in-hours N": _EXPIRES_IN_HOURS}
+    add_fields(parser.add_mutually_exclusive_group(), pb.CreateJobRequest, expiry)
     arguments.add_labels(parser, "label of the job, such as team=pumps; can be repeated")
-    helps = {
-        "--description TEXT": "description of the job",
-        "--execution-events": "also add events of attempts that end, not only of the job (see "
-        "`events`)",
-        "--validate-only": "check the request and show the devices and the stages, but create "
-        "nothing",
-        "--preview": "show the devices and the stages, ask for confirmation, and create the job "
-        "only if they have not changed",
-    }
-    arguments.add_options(parser, helps, default="")
+    preview_help = (
+        "show the devices and the stages, ask for confirmation, and create the job only if they "
+        "have not changed"
+    )
+    arguments.add_options(parser, {"--preview": preview_help})
     arguments.add_yes(parser, "with --preview: do not ask for confirmation")
-    digest_help = "fail if the target has another digest now (see `preview`)"
-    arguments.add_options(parser, {"--expected-target-digest DIGEST": digest_help}, default="")
     add_target(parser)
     add_schedule_options(parser)
     add_rollout_options(parser)
@@ -92,22 +100,16 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
     """
     if args.job_id == "":
         # An unset variable of a shell must not make each repetition create another job.
-        raise CliError("--job-id is empty", ExitCode.USAGE)
+        raise InvalidInput("--job-id is empty")
     planned = add_schedule(read_rollout_options(args), args)
     rollout = planned.get("rollout")
     request: dict[str, Any] = {
-        "document_type": args.type,
+        **forwarded(args, pb.CreateJobRequest),
         "document_params": _read_params(args.params),
         **read_target(args),
         "job_id": args.job_id or str(uuid.uuid4()),
-        "expires_in_hours": args.expires_in_hours,
-        "never_expires": args.never_expires,
-        "in_progress_timeout_minutes": args.in_progress_timeout,
         "priority": args.priority.upper(),
         "labels": arguments.read_labels(args),
-        "description": args.description,
-        "execution_events": args.execution_events,
-        "expected_target_digest": args.expected_target_digest,
         **planned,
     }
     before = await read_before(args, jobs)
@@ -115,7 +117,7 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
         if args.preview and before is None:
             request["expected_target_digest"] = await _preview(args, jobs, request)
         with explaining_failures(args, lambda: _how_to_repeat(args, request), LOST_RESPONSE):
-            created = await jobs.create(**request, validate_only=args.validate_only)
+            created = await jobs.create(**request)
     except errors.InvalidField as e:
         if args.stages:
             e.message = in_option_words(e.message)
@@ -127,13 +129,10 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
         lines = [f"{verb} {job_id} for {devices}, {_times(created, planned, args.utc)}"]
     else:
         creation = format_creation(before, args.utc)
-        status, counts = (
-            job_status_name(before.status),
-            format_counts(before.execution_counts, before.status),
-        )
+        counts = format_counts(before.execution_counts, before.status)
         lines = [
             f"{job_id} exists already: the same request created it {creation}",
-            f"{job_id} is {status}: {counts}",
+            f"{job_id} is {job_status_name(before.status)}: {counts}",
         ]
     if args.validate_only and before is None:
         lines += _plan_lines(created, rollout)
@@ -159,10 +158,8 @@ def _times(created: pb.CreateJobResponse, planned: dict[str, Any], utc: bool) ->
 async def _preview(args: argparse.Namespace, jobs: JobsClient, request: dict[str, Any]) -> str:
     """Show the devices and the stages, and ask. Return their digest; after "no" raise CliError."""
     if not (args.yes or can_ask()):
-        raise CliError(
-            "--preview needs a terminal to ask for confirmation; add --yes", ExitCode.USAGE
-        )
-    planned = await jobs.create(**request, validate_only=True)
+        raise InvalidInput("--preview needs a terminal to ask for confirmation; add --yes")
+    planned = await jobs.create(**request | {"validate_only": True})
     for line in _plan_lines(planned, request.get("rollout")):
         print_note(line)
     if not args.yes and not await ask("create the job?"):
@@ -191,13 +188,11 @@ def _read_params(text: str) -> dict[str, Any]:
             pb.CreateJobRequest(document_params=params_struct(params)).SerializeToString()
         )
     except (RecursionError, EncodeError, DecodeError):
-        raise CliError(
-            f"--params: nested deeper than {MAX_DOCUMENT_LEVELS} levels", ExitCode.USAGE
-        ) from None
+        raise InvalidInput(f"--params: nested deeper than {MAX_DOCUMENT_LEVELS} levels") from None
     except UnicodeEncodeError:
-        raise CliError("--params: must be UTF-8", ExitCode.USAGE) from None
+        raise InvalidInput("--params: must be UTF-8") from None
     except json.JSONDecodeError as e:
-        raise CliError(f"--params: not valid JSON: {e}", ExitCode.USAGE) from None
+        raise InvalidInput(f"--params: not valid JSON: {e}") from None
     except ValueError as e:
-        raise CliError(f"--params: {e}", ExitCode.USAGE) from None
+        raise InvalidInput(f"--params: {e}") from None
     return params

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import asyncpg
 
-from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.command import add_local_command
+from jobs_grpc.cli.errors import CliError, InvalidInput
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.serve import serve
 from jobs_grpc.config import DEFAULT_ADDRESS, DEV_METRICS_ADDRESS, DEV_POLL_AFTER, Config
@@ -37,38 +38,35 @@ _DOCS = "https://github.com/jobs-grpc/jobs-grpc/blob/main/docs"
 
 
 def add_command(commands: Subparsers) -> None:
-    parser = commands.add_parser(
-        "dev",
-        help="run an embedded PostgreSQL, a demo fleet and the server",
-        description="Start an embedded PostgreSQL, migrate it, add a demo fleet (tenant 'demo': "
-        "1,000 devices in three groups, with labels) and serve until Ctrl-C. Data is kept in "
-        "JOBS_DATA_DIR (default: a folder in the user's home, or in /var/lib for root). The "
-        "settings of `serve` apply, except JOBS_DATABASE_URL and JOBS_OWNER_DATABASE_URL.",
-        examples=(
-            "jobs-grpc dev --simulate",
-            "JOBS_DATA_DIR=/tmp/jobs JOBS_LISTEN=127.0.0.1:50052 jobs-grpc dev",
-        ),
-    )
+    parser = add_local_command(commands, "dev", _dev)
     parser.add_argument(
         "--simulate",
         action="store_true",
         help="also run simulated devices that carry out the jobs of the tenant 'demo', and create "
         "three jobs for them if it has none",
     )
-    parser.set_defaults(run=_dev)
 
 
 def _dev(args: argparse.Namespace) -> None:
+    """Run an embedded PostgreSQL, a demo fleet and the server.
+
+    Start an embedded PostgreSQL, migrate it, add a demo fleet (tenant 'demo': 1,000 devices in
+    three groups, with labels) and serve until Ctrl-C. Data is kept in JOBS_DATA_DIR (default: a
+    folder in the user's home, or in /var/lib for root). The settings of `serve` apply, except
+    JOBS_DATABASE_URL and JOBS_OWNER_DATABASE_URL.
+
+    jobs-grpc dev --simulate
+    JOBS_DATA_DIR=/tmp/jobs JOBS_LISTEN=127.0.0.1:50052 jobs-grpc dev
+    """
     role = RequestRole()
     data_dir = _data_dir()
     # Reject invalid settings before PostgreSQL starts; the real URLs are only known afterwards.
     placeholders = {"JOBS_DATABASE_URL": "postgresql://", "JOBS_OWNER_DATABASE_URL": ""}
     config = Config.from_env(_defaults() | os.environ | placeholders)
     if args.simulate and not _accepts_plain_calls(config):
-        raise CliError(
+        raise InvalidInput(
             "--simulate can't call a server with JOBS_AUTH=jwt or JOBS_TLS_CERT; use"
-            " `jobs-grpc simulate` with a token or a certificate",
-            ExitCode.USAGE,
+            " `jobs-grpc simulate` with a token or a certificate"
         )
     print(f"Starting PostgreSQL in {data_dir} …", file=sys.stderr)
     with interrupt_on_stop_signals(), embedded_postgres.running(data_dir) as cluster:
@@ -102,10 +100,9 @@ def settings_with_database(setting: str) -> Mapping[str, str]:
     data_dir = _data_dir()
     if cluster := embedded_postgres.find_running(data_dir):
         return _settings(cluster, RequestRole())
-    raise CliError(
+    raise InvalidInput(
         f"{setting} is not set, and no `jobs-grpc dev` runs with the data in"
-        f" {data_dir}: set it, or start one (JOBS_DATA_DIR names another folder)",
-        ExitCode.USAGE,
+        f" {data_dir}: set it, or start one (JOBS_DATA_DIR names another folder)"
     )
 
 

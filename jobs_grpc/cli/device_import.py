@@ -10,10 +10,11 @@ from typing import TextIO
 
 from fleet.jobs.v1.jobs_pb2 import CancelExecutionRequest, Stage
 
-from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.command import add_local_command
+from jobs_grpc.cli.errors import InvalidInput
 from jobs_grpc.cli.files import standard_input
+from jobs_grpc.cli.maintain import add_tenant, audited, read_tenant
 from jobs_grpc.cli.output import print_note, progress_line
-from jobs_grpc.cli.owner_audit import add_tenant, audited, read_tenant
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.config import LimitsConfig, read_dsn
 from jobs_grpc.config.declaration import read_group
@@ -39,27 +40,25 @@ _PROGRESS_LINES = 5000
 
 
 def add_command(commands: Subparsers) -> None:
-    parser = commands.add_parser(
-        "import",
-        help="import devices from a CSV file",
-        description="Register devices in the database of JOBS_OWNER_DATABASE_URL. The file is CSV "
-        "in UTF-8 with a header: device_id, and optionally group_id, time_zone, and label:KEY for "
-        "each label. A device can have several lines, one for each of its groups; the last line "
-        "with a label or a time zone counts. Devices and memberships that exist stay. Labels and "
-        "time zones replace those of the device; an empty cell changes nothing. If any line is "
-        "invalid, nothing is imported. Updates the planner's statistics of the tables (ANALYZE) "
-        "if the login may. Writes a line of the audit log to stderr, as JSON.",
-        examples=(
-            "jobs-grpc devices import fleet.csv --tenant acme",
-            "gunzip -c fleet.csv.gz | jobs-grpc devices import - --tenant acme",
-        ),
-    )
+    parser = add_local_command(commands, "import FILE", _import_devices)
     parser.add_argument("file", metavar="FILE", help="CSV file; - reads standard input")
     add_tenant(parser, "tenant of the devices")
-    parser.set_defaults(run=_import_devices)
 
 
 def _import_devices(args: argparse.Namespace) -> None:
+    """Import devices from a CSV file.
+
+    Register devices in the database of JOBS_OWNER_DATABASE_URL. The file is CSV in UTF-8 with a
+    header: device_id, and optionally group_id, time_zone, and label:KEY for each label. A device
+    can have several lines, one for each of its groups; the last line with a label or a time zone
+    counts. Devices and memberships that exist stay. Labels and time zones replace those of the
+    device; an empty cell changes nothing. If any line is invalid, nothing is imported. Updates the
+    planner's statistics of the tables (ANALYZE) if the login may. Writes a line of the audit log to
+    stderr, as JSON.
+
+    jobs-grpc devices import fleet.csv --tenant acme
+    gunzip -c fleet.csv.gz | jobs-grpc devices import - --tenant acme
+    """
     owner_dsn = read_dsn(os.environ, "JOBS_OWNER_DATABASE_URL")
     max_devices = read_group(LimitsConfig, os.environ).max_tenant_devices
     tenant = read_tenant(args)
@@ -83,10 +82,10 @@ def _import_devices(args: argparse.Namespace) -> None:
                     import_devices(owner_dsn, tenant, rows, max_devices, on_commit)
                 )
         except (DotSegments, TooManyLabels) as e:
-            raise CliError(f"nothing was imported: {e}", ExitCode.USAGE) from None
+            raise InvalidInput(f"nothing was imported: {e}") from None
         except TooManyDevices as e:
             limit = f"JOBS_MAX_TENANT_DEVICES is {max_devices:,}"
-            raise CliError(f"nothing was imported: {e} ({limit})", ExitCode.USAGE) from None
+            raise InvalidInput(f"nothing was imported: {e} ({limit})") from None
         except KeyboardInterrupt:
             which = "all lines" if "changes" in audit else "all lines or none"
             print_note(f"interrupted: {which} were imported; you can repeat the command")
@@ -137,7 +136,7 @@ class _CsvRows:
             # line_num counts only the lines that the reader has accepted.
             problems.append(f"{self._name}:{reader.line_num + 1}: {e}")
         if problems:
-            raise CliError("nothing was imported:\n" + "\n".join(problems), ExitCode.USAGE)
+            raise InvalidInput("nothing was imported:\n" + "\n".join(problems))
 
     def _lines(self) -> Iterator[str]:
         """Yield the lines of the file. Raises csv.Error if a row is too long."""
@@ -154,13 +153,12 @@ class _CsvRows:
         unknown = set(found) - _COLUMNS - set(keys)
         if unknown or "device_id" not in found or len(set(found)) != len(found):
             actual = f", not {', '.join(map(repr, found))}" if found else ""
-            raise CliError(
+            raise InvalidInput(
                 f"{self._name}:1: the header must be device_id, and optionally group_id,"
-                f" time_zone and label:KEY{actual}",
-                ExitCode.USAGE,
+                f" time_zone and label:KEY{actual}"
             )
         if violations := check_labels(dict.fromkeys(keys.values(), "")):
-            raise CliError(f"{self._name}:1: {violations[0].description}", ExitCode.USAGE)
+            raise InvalidInput(f"{self._name}:1: {violations[0].description}")
         self.has_labels = bool(keys) or "time_zone" in found
         return keys
 
@@ -189,5 +187,5 @@ def _open_file(name: str) -> TextIO:
         if name != "-":
             return Path(name).open(encoding="utf-8-sig", newline="")
     except OSError as e:
-        raise CliError(f"can't read {name}: {e.strerror}", ExitCode.USAGE) from None
+        raise InvalidInput(f"can't read {name}: {e.strerror}") from None
     return TextIOWrapper(standard_input(), encoding="utf-8-sig", newline="")

@@ -8,39 +8,30 @@ from fleet.jobs.v1 import fleet_pb2 as pb
 from jobs_grpc.cli import arguments, device_import
 from jobs_grpc.cli.changes import LOST_RESPONSE, explaining_failures
 from jobs_grpc.cli.command import add_client_command
-from jobs_grpc.cli.errors import CliError, ExitCode
-from jobs_grpc.cli.executions import DEVICE_COLUMNS
+from jobs_grpc.cli.errors import InvalidInput
+from jobs_grpc.cli.executions import OF_DEVICE
+from jobs_grpc.cli.fields import DEVICE, Fields, add_fields, forwarded
 from jobs_grpc.cli.formatting import format_device_count, format_field, format_labels, format_number
-from jobs_grpc.cli.listing import (
-    FORMATS,
-    Column,
-    add_listing_options,
-    json_row,
-    print_listing,
-    print_rows,
-)
-from jobs_grpc.cli.output import (
-    message_dict,
-    print_json,
-    print_note,
-    print_result,
-    progress_line,
-)
+from jobs_grpc.cli.listing import FORMATS, Listing
+from jobs_grpc.cli.output import field_lines, message_dict, print_note, print_result, progress_line
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.questions import confirm
+from jobs_grpc.cli.tables import Column
 from jobs_grpc.client import FleetClient
 from jobs_grpc.contract.field_rules import rules_of
-from jobs_grpc.text import escape_unprintable
 
 _PAGE_SIZE = 1000
 _MAX_UPDATED = rules_of(pb.UpdateDevicesRequest, "devices").repeated.max_items
 
-_COLUMNS: tuple[Column[pb.Device], ...] = (
-    Column("device_id", "DEVICE"),
-    Column("group_ids", "GROUPS", drop_order=3, min_width=8),
-    Column("labels", "LABELS", drop_order=1, min_width=12),
-    Column("time_zone", "TIME_ZONE", drop_order=4),
-    Column("last_seen_at", "LAST_SEEN", drop_order=2),
+_DEVICES = Listing[pb.Device](
+    "devices",
+    (
+        Column("device_id", "DEVICE"),
+        Column("group_ids", "GROUPS", drop_order=3, min_width=8),
+        Column("labels", drop_order=1, min_width=12),
+        Column("time_zone", drop_order=4),
+        Column("last_seen_at", "LAST_SEEN", drop_order=2),
+    ),
 )
 
 
@@ -56,14 +47,16 @@ def add_command(commands: Subparsers) -> None:
 
 def _add_list(commands: Subparsers) -> None:
     parser = add_client_command(commands, "list", _list, client=FleetClient, formats=FORMATS)
-    filters = parser.add_argument_group("filters")
-    helps = {
-        "--where SELECTOR": "devices that match, such as 'group in (north,south),model=x200,"
-        "!quarantined'; != and notin also match devices without the label",
-        "--id-prefix TEXT": "devices whose ID starts with this text",
+    where = (
+        "devices that match, such as 'group in (north,south),model=x200,!quarantined'; != and notin"
+        " also match devices without the label"
+    )
+    fields: Fields = {
+        "--where SELECTOR": ("selector", where),
+        "--id-prefix TEXT": "device_id_prefix",
     }
-    arguments.add_options(filters, helps, default="")
-    add_listing_options(parser, _COLUMNS, limit=50, noun="devices")
+    add_fields(parser.add_argument_group("filters"), pb.ListDevicesRequest, fields)
+    _DEVICES.add_options(parser, limit=50)
 
 
 async def _list(args: argparse.Namespace, fleet: FleetClient) -> None:
@@ -73,13 +66,9 @@ async def _list(args: argparse.Namespace, fleet: FleetClient) -> None:
     jobs-grpc devices list --id-prefix pump- -o csv --columns device,labels
     """
     pager = fleet.devices(
-        args.where,
-        device_id_prefix=args.id_prefix,
-        page_size=_PAGE_SIZE,
-        page_token=args.page_token,
-        limit=args.limit,
+        **forwarded(args), page_size=_PAGE_SIZE, page_token=args.page_token, limit=args.limit
     )
-    await print_listing(args, _COLUMNS, pager, key="devices", noun="devices")
+    await _DEVICES.print_pages(args, pager)
 
 
 def _add_get(commands: Subparsers) -> None:
@@ -89,8 +78,8 @@ def _add_get(commands: Subparsers) -> None:
         "which the device gets them; `jobs-grpc device` lists all executions. The formats csv and "
         "jsonl print the queue only."
     )
-    arguments.add_device(parser)
-    add_listing_options(parser, DEVICE_COLUMNS)
+    add_fields(parser, pb.GetDeviceRequest, DEVICE)
+    OF_DEVICE.add_options(parser)
 
 
 async def _get(args: argparse.Namespace, fleet: FleetClient) -> None:
@@ -100,17 +89,11 @@ async def _get(args: argparse.Namespace, fleet: FleetClient) -> None:
     jobs-grpc devices get device-0003 --json
     """
     response = await fleet.get(args.device_id)
-    if args.output == "json":
-        rows = [json_row(args, DEVICE_COLUMNS, execution) for execution in response.executions]
-        print_json({**message_dict(response.device), "executions": rows})
-        return
     is_table = args.output in ("table", "wide")
     if is_table:
-        for name, value in _device_fields(response.device, args.utc):
-            print(f"{name:<9} {escape_unprintable(value)}")
-        print()
+        print(*field_lines(_device_fields(response.device, args.utc), 9), "", sep="\n")
     if response.executions or not is_table:
-        print_rows(args, DEVICE_COLUMNS, response.executions)
+        OF_DEVICE.print_items(args, response.executions, message_dict(response.device))
     else:
         print_note("the queue is empty")
 
@@ -164,9 +147,9 @@ async def _label(args: argparse.Namespace, fleet: FleetClient) -> None:
         "group_ids": bool(args.set_groups) or args.clear_groups,
     }
     if not device_ids:
-        raise CliError("no device is given; see `jobs-grpc devices label --help`", ExitCode.USAGE)
+        raise InvalidInput("no device is given; see `jobs-grpc devices label --help`")
     if not (any(fields.values()) or removed or args.allow_missing):
-        raise CliError("nothing to change; see `jobs-grpc devices label --help`", ExitCode.USAGE)
+        raise InvalidInput("nothing to change; see `jobs-grpc devices label --help`")
     total = pb.UpdateDevicesResponse()
     done = 0
 
@@ -208,14 +191,13 @@ def _read_devices_and_labels(words: Sequence[str]) -> tuple[list[str], dict[str,
         key, separator, value = word.partition("=")
         if separator:
             if key in labels:
-                raise CliError(f"the label {key} is given twice", ExitCode.USAGE)
+                raise InvalidInput(f"the label {key} is given twice")
             labels[key] = value
         elif word.endswith("-"):
             removed.append(word.removesuffix("-"))
         elif labels or removed:
-            raise CliError(
-                f"{word} is neither KEY=VALUE nor KEY-; IDs of devices come before the labels",
-                ExitCode.USAGE,
+            raise InvalidInput(
+                f"{word} is neither KEY=VALUE nor KEY-; IDs of devices come before the labels"
             )
         else:
             device_ids.append(word)

@@ -6,22 +6,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from typing import Any
 
 from jobs_grpc.cli import arguments
+from jobs_grpc.cli.command import add_local_command
 from jobs_grpc.cli.dev import settings_with_database
 from jobs_grpc.cli.errors import CliError
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.serve import add_setting_options, read_config
-from jobs_grpc.cli.tables import TableColumn, print_table
+from jobs_grpc.cli.tables import Column, print_table
 from jobs_grpc.doctor import Finding, Status, examine
 from jobs_grpc.doctor.counts import MAX_EXECUTIONS
 from jobs_grpc.text import escape_unprintable
-
-_DESCRIPTION = """\
-Examine what `serve` needs, with the same settings: this host, certificates and
-keys, the database, and how late background work is. Changes nothing; the server
-may run or not. Without JOBS_DATABASE_URL, examine a running `jobs-grpc dev`.
-"""
 
 _EPILOG = """\
 exit codes:
@@ -30,21 +26,19 @@ exit codes:
   2    invalid arguments or settings
 """
 
-_COLUMNS = (
-    TableColumn("CHECK"),
-    TableColumn("STATUS"),
-    TableColumn("FINDING", min_width=30, wraps=True),
+_COLUMNS: tuple[Column[Any], ...] = (
+    *(Column("check"), Column("status")),
+    Column("finding", min_width=30, wraps=True),
 )
 
 
 def add_command(commands: Subparsers) -> None:
-    parser = commands.add_parser(
+    parser = add_local_command(
+        commands,
         "doctor",
-        help="report what would keep a server from working",
-        description=_DESCRIPTION,
+        _doctor,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        examples=("jobs-grpc doctor", "jobs-grpc doctor --strict --json"),
     )
     add_setting_options(parser)
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
@@ -57,10 +51,18 @@ def add_command(commands: Subparsers) -> None:
         help="recount jobs with at most N executions in total: those that are not finished, then"
         f" the newest (default: {MAX_EXECUTIONS:,})",
     )
-    parser.set_defaults(run=_doctor)
 
 
 def _doctor(args: argparse.Namespace) -> None:
+    """Report what would keep a server from working.
+
+    Examine what `serve` needs, with the same settings: this host, certificates and
+    keys, the database, and how late background work is. Changes nothing; the server
+    may run or not. Without JOBS_DATABASE_URL, examine a running `jobs-grpc dev`.
+
+    jobs-grpc doctor
+    jobs-grpc doctor --strict --json
+    """
     environ = settings_with_database("JOBS_DATABASE_URL")
     findings = asyncio.run(examine(read_config(args, environ), args.max_executions))
     if args.json:

@@ -110,11 +110,18 @@ class CliError(Exception):
         return {"message": str(self), **self._details, "exit_code": int(self.exit_code)}
 
 
-class UsageError(CliError):
-    """The arguments are invalid."""
+class InvalidInput(CliError):
+    """The arguments, a setting or a file of the user are invalid."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ExitCode.USAGE)
+
+
+class UsageError(InvalidInput):
+    """The arguments do not fit the usage of the command."""
 
     def __init__(self, message: str, program: str, usage: str) -> None:
-        super().__init__(message, ExitCode.USAGE)
+        super().__init__(message)
         self.program = program
         self.usage = usage
 
@@ -184,7 +191,7 @@ def to_cli_error(error: Exception) -> CliError | None:
         case CliError():
             return error
         case ConfigError():
-            return CliError(str(error), ExitCode.USAGE)
+            return InvalidInput(str(error))
         case (
             MigrationError()
             | NotIsolated()
@@ -196,7 +203,7 @@ def to_cli_error(error: Exception) -> CliError | None:
         case asyncpg.LockNotAvailableError():
             return CliError("another session holds a required lock; retry", ExitCode.UNAVAILABLE)
         case asyncpg.ClientConfigurationError():
-            return CliError(f"invalid database URL: {_one_line(error)}", ExitCode.USAGE)
+            return InvalidInput(f"invalid database URL: {_one_line(error)}")
         case asyncpg.PostgresError() | asyncpg.InterfaceError():
             return CliError(f"PostgreSQL: {_one_line(error)}")
         case TimeoutError() | StatementTimedOut():

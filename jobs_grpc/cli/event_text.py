@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from buf.validate import validate_pb2
 from fleet.jobs.v1 import events_pb2 as pb
 
+from jobs_grpc.cli.fields import forward
 from jobs_grpc.cli.formatting import counts_by_status, format_counts, format_number
 from jobs_grpc.client import execution_status_name, job_status_name
 
@@ -104,7 +105,7 @@ EVENT_TYPES = tuple(
 
 
 def add_types(parser: "argparse._ActionsContainer", help_text: str) -> None:
-    """Add --type, with one or more types, which can be repeated."""
+    """Add --type, with one or more types, which can be repeated. `forwarded` returns them."""
     option: Any = parser.add_argument(
         "--type",
         dest="types",
@@ -112,10 +113,12 @@ def add_types(parser: "argparse._ActionsContainer", help_text: str) -> None:
         choices=EVENT_TYPES,
         action="extend",
         nargs="+",
+        default=[],
         metavar="TYPE",
         help=f"{help_text}: {', '.join(EVENT_TYPES)}; job. can be omitted",
     )
     option.completer = _complete_type
+    forward(parser, pb.ListEventsRequest, "types")
 
 
 def _complete_type(prefix: str, **_: object) -> list[str]:

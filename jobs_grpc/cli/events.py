@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import sys
-from typing import Any
 
 from fleet.jobs.v1 import events_pb2 as pb
 
@@ -12,6 +11,7 @@ from jobs_grpc.cli.command import add_server_command
 from jobs_grpc.cli.connection import connect, resolve_target
 from jobs_grpc.cli.errors import retry_note
 from jobs_grpc.cli.event_text import add_types, event_line
+from jobs_grpc.cli.fields import add_fields, forwarded
 from jobs_grpc.cli.output import print_json, print_message, print_note
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import EventReader, EventsClient, JobsError, RetryPolicy
@@ -30,14 +30,16 @@ def add_command(commands: Subparsers) -> None:
         " events for some days. To process each event once, store its position, and continue with"
         " --after."
     )
-    start = parser.add_mutually_exclusive_group()
+    after_help = (
+        "begin after this position; 0: with the oldest event, which is the default without --follow"
+    )
+    since_help = "begin at this time, such as 2030-01-31T12:00:00Z, or 24h ago (also 30m, 7d)"
     starts = {
-        "--after POSITION": "begin after this position; 0: with the oldest event, which is the "
-        "default without --follow",
-        "--since TIME": "begin at this time, such as 2030-01-31T12:00:00Z, or 24h ago (also 30m, "
-        "7d)",
+        "--after POSITION": ("after_position", after_help),
+        "--since TIME": ("from_time", since_help),
     }
-    arguments.add_options(start, starts, POSITION=arguments.position, TIME=arguments.moment)
+    start = parser.add_mutually_exclusive_group()
+    add_fields(start, pb.ListEventsRequest, starts, time=arguments.moment)
     end = parser.add_mutually_exclusive_group()
     end.add_argument(
         "-f",
@@ -47,7 +49,7 @@ def add_command(commands: Subparsers) -> None:
     )
     arguments.add_limit(end, _LIMIT, "events")
     filters = parser.add_argument_group("filters")
-    arguments.add_options(filters, {"--job JOB": "events of this job"}, default="")
+    add_fields(filters, pb.ListEventsRequest, {"--job JOB": "job_id"})
     add_types(filters, "events of these types")
 
 
@@ -63,9 +65,14 @@ def _events(args: argparse.Namespace) -> None:
 async def _list(args: argparse.Namespace) -> None:
     async with connect(args, client=EventsClient) as events:
         reader = events.list_events(
-            **_selection(args), page_size=min(_PAGE_SIZE, args.limit), limit=args.limit
+            **forwarded(args),
+            page_size=min(_PAGE_SIZE, args.limit),
+            limit=args.limit,
         )
-        count = await _print_all(args, reader)
+        count = 0
+        async for event in reader:
+            _print(args, event)
+            count += 1
     shown = (
         "no more events;" if count < args.limit else f"{count:,} events shown; raise --limit, or"
     )
@@ -86,7 +93,7 @@ async def _follow(args: argparse.Namespace) -> None:
         is_connected = False
 
     async with connect(args, RetryPolicy(on_retry=on_retry), EventsClient) as events:
-        reader = events.watch_events(**_selection(args))
+        reader = events.watch_events(**forwarded(args))
         try:
             async for event in reader:
                 is_connected = True
@@ -101,31 +108,14 @@ async def _follow(args: argparse.Namespace) -> None:
 
 def _followed(args: argparse.Namespace, tenant: str | None) -> str:
     types = f"the events {', '.join(args.types)}" if args.types else "all events"
-    jobs = f"job {args.job}" if args.job else "all jobs"
+    jobs = f"job {args.job_id}" if args.job_id else "all jobs"
     start = "from now on"
-    if args.after is not None:
-        start = f"after position {args.after}"
-    elif args.since is not None:
-        start = f"since {args.since.isoformat(sep=' ', timespec='seconds')}"
+    if args.after_position is not None:
+        start = f"after position {args.after_position}"
+    elif args.from_time is not None:
+        start = f"since {args.from_time.isoformat(sep=' ', timespec='seconds')}"
     of_tenant = f" in tenant {tenant}" if tenant else ""
     return f"following {types} of {jobs}{of_tenant} {start}; press Ctrl-C to stop"
-
-
-def _selection(args: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "after_position": args.after,
-        "from_time": args.since,
-        "types": args.types or (),
-        "job_id": args.job,
-    }
-
-
-async def _print_all(args: argparse.Namespace, reader: EventReader) -> int:
-    count = 0
-    async for event in reader:
-        _print(args, event)
-        count += 1
-    return count
 
 
 def _print(args: argparse.Namespace, event: pb.Event) -> None:

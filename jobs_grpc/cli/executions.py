@@ -5,17 +5,17 @@ from typing import Any
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
-from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.errors import InvalidInput
+from jobs_grpc.cli.fields import DEVICE, JOB, add_fields, forwarded
 from jobs_grpc.cli.formatting import CANCEL_CAUSES, format_status
-from jobs_grpc.cli.listing import FORMATS, Column, add_listing_options, print_listing
+from jobs_grpc.cli.listing import FORMATS, Listing
 from jobs_grpc.cli.output import print_note
 from jobs_grpc.cli.parser import Subparsers
+from jobs_grpc.cli.tables import Column
 from jobs_grpc.client import JobsClient, end_cause_name
 
 _Column = Column[pb.JobExecution]
-
 
 _END_CAUSES = {
     "DEVICE": "the device reported it",
@@ -25,7 +25,6 @@ _END_CAUSES = {
     "EXECUTION_CANCELED": "an operator canceled this execution only",
     "DEVICE_REMOVED": "the device was deleted",
 }
-
 
 # How tables name an end that the status does not tell.
 _END_WORDS = {
@@ -41,51 +40,52 @@ def _status_text(execution: pb.JobExecution) -> str:
     return f"{status} ({word})" if word else status
 
 
-_DEVICE = _Column("device_id", "DEVICE")
-_JOB = _Column("job_id", "JOB")
-_STATUS = _Column("status", "STATUS", format_status, drop_order=1, text=_status_text)
-_UPDATED = _Column("last_updated_at", "UPDATED", drop_order=5)
-_STARTED = _Column("started_at", "STARTED", drop_order=6)
-_QUEUED = _Column("queued_at", "QUEUED", wide=True)
-_TIMES_OUT = _Column("times_out_at", "TIMES_OUT", wide=True)
-_NOT_BEFORE = _Column("not_before", "NOT_BEFORE", wide=True)
-_ZONE = _Column("time_zone", "TIME_ZONE", wide=True)
-_STAGE = _Column("stage", "STAGE", wide=True, is_number=True)
-_VERSION = _Column("version", "VERSION", wide=True, is_number=True)
+def _end_cause(execution: pb.JobExecution) -> str | None:
+    return end_cause_name(execution.end_cause) if execution.end_cause else None
+
+
+def _reported_by(execution: pb.JobExecution) -> str | None:
+    if not execution.HasField("reported_by"):
+        return None
+    return execution.reported_by or "(no user)"
+
+
+_DEVICE, _JOB = _Column("device_id", "DEVICE"), _Column("job_id", "JOB")
 _ATTEMPT = _Column("execution_number", "ATTEMPT", drop_order=4, is_number=True)
-_CODE = _Column("failure_code", "CODE", drop_order=3)
-_END_CAUSE = _Column(
-    "end_cause",
-    "END_CAUSE",
-    lambda e: end_cause_name(e.end_cause) if e.end_cause else None,
-    wide=True,
+_STATUS = (
+    _Column("status", read=format_status, drop_order=1, text=_status_text),
+    _Column("last_updated_at", "UPDATED", drop_order=5),
+    _Column("started_at", "STARTED", drop_order=6),
+    _Column("queued_at", "QUEUED", wide=True),
+    _Column("not_before", wide=True),
+    _Column("times_out_at", "TIMES_OUT", wide=True),
+    _Column("time_zone", wide=True),
+    _Column("stage", wide=True, is_number=True),
+    _Column("version", wide=True, is_number=True),
 )
-_REPORTED_BY = _Column(
-    "reported_by",
-    "REPORTED_BY",
-    wide=True,
-    text=lambda e: (e.reported_by or "(no user)") if e.HasField("reported_by") else None,
+_END = (
+    _Column("failure_code", "CODE", drop_order=3),
+    _Column("end_cause", read=_end_cause, wide=True),
+    _Column("reported_by", wide=True, text=_reported_by),
 )
 _DETAILS = _Column("status_details", "DETAILS", drop_order=2, min_width=20, wraps=True)
-_REST = (_UPDATED, _STARTED, _QUEUED, _NOT_BEFORE, _TIMES_OUT, _ZONE, _STAGE, _VERSION)
 
-_KNOWN = (_DEVICE, _JOB, _STATUS, *_REST, _ATTEMPT, _CODE, _END_CAUSE, _REPORTED_BY, _DETAILS)
+_KNOWN = {column.name for column in (_DEVICE, _JOB, _ATTEMPT, *_STATUS, *_END, _DETAILS)}
 _OTHERS = tuple(
-    _Column(field.name, field.name.upper(), wide=True)
+    _Column(field.name, wide=True)
     for field in pb.JobExecution.DESCRIPTOR.fields
-    if field.name not in [column.name for column in _KNOWN]
+    if field.name not in _KNOWN
 )
-_END = (_CODE, _END_CAUSE, _REPORTED_BY, *_OTHERS, _DETAILS)
+_LAST = (*_END, *_OTHERS, _DETAILS)
 
-EXECUTION_COLUMNS = (_DEVICE, _STATUS, *_REST, _ATTEMPT, *_END)
-DEVICE_COLUMNS = (_JOB, _STATUS, *_REST, _ATTEMPT, *_END)
-_ATTEMPT_COLUMNS = (_ATTEMPT, _STATUS, *_REST, *_END)
+EXECUTIONS = Listing("executions", (_DEVICE, *_STATUS, _ATTEMPT, *_LAST))
+OF_DEVICE = Listing("executions", (_JOB, *_STATUS, _ATTEMPT, *_LAST), order="newest")
+_ATTEMPTS = Listing("attempts", (_ATTEMPT, *_STATUS, *_LAST), order="newest")
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
     """Add --status, --failure-code and --end-cause."""
     filters = parser.add_argument_group("filters")
-    causes = pb.JobExecution.EndCause.keys()[1:]
     statuses = [*pb.JobExecution.Status.keys()[1:], "CANCELED"]
     filters.add_argument(
         "--status",
@@ -94,43 +94,40 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         help=f"executions with this status: {', '.join(statuses)}",
     )
     code_help = "executions that failed with this code; '' selects those without a code"
-    arguments.add_options(filters, {"--failure-code CODE": code_help})
-    explained = "; ".join(f"{cause}: {_END_CAUSES[cause]}" for cause in causes)
+    code = {"--failure-code CODE": ("failure_code", code_help)}
+    add_fields(filters, pb.ListJobExecutionsRequest, code)
+    explained = "; ".join(f"{name}: {text}" for name, text in _END_CAUSES.items())
     help_text = f"executions that ended by this cause: {explained}"
-    filters.add_argument("--end-cause", choices=causes, metavar="CAUSE", help=help_text)
+    filters.add_argument("--end-cause", choices=_END_CAUSES, metavar="CAUSE", help=help_text)
 
 
 def add_device_filters(parser: argparse.ArgumentParser) -> None:
     """Add --stage and --device-prefix, for lists of a job's executions."""
-    helps = {
-        "--stage N": "executions of this stage of the rollout; the first is 0",
-        "--device-prefix TEXT": "executions of devices whose ID starts with this text",
-    }
-    arguments.add_options(parser, helps, default="", N=arguments.stage_index)
+    fields = {"--stage N": "stage", "--device-prefix TEXT": "device_id_prefix"}
+    add_fields(parser, pb.ListJobExecutionsRequest, fields)
 
 
 def execution_filters(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the filters of add_filters as arguments of JobsClient.executions.
+    """Return the job or the device, and the filters, as arguments of JobsClient.executions.
 
     Raises CliError if no execution can match them.
     """
-    status = args.status or "STATUS_UNSPECIFIED"
+    status = args.status
     causes = [args.end_cause] if args.end_cause else []
     if status in ("CANCELED", "REJECTED"):
         # The server calls both REJECTED.
-        all_causes = set(_END_CAUSES) - {"TIMEOUT", "JOB_EXPIRED"}
         canceled = set(CANCEL_CAUSES)
-        possible = canceled if status == "CANCELED" else all_causes - canceled
+        others = {*_END_CAUSES} - canceled - {"TIMEOUT", "JOB_EXPIRED"}
+        possible = canceled if status == "CANCELED" else others
         causes = sorted(possible.intersection(causes or possible))
         if not causes:
-            raise CliError(
-                f"no execution that is {status} has the end cause {args.end_cause}; omit --status",
-                ExitCode.USAGE,
+            raise InvalidInput(
+                f"no execution that is {status} has the end cause {args.end_cause}; omit --status"
             )
         status = "REJECTED"
     return {
-        "status": pb.JobExecution.Status.Value(status),
-        "failure_code": args.failure_code,
+        **forwarded(args),
+        "status": pb.JobExecution.Status.Value(status or "STATUS_UNSPECIFIED"),
         "end_causes": [pb.JobExecution.EndCause.Value(cause) for cause in causes],
     }
 
@@ -143,13 +140,12 @@ def note_canceled(args: argparse.Namespace) -> None:
 
 def add_command(commands: Subparsers) -> None:
     parser = add_client_command(commands, "attempts JOB DEVICE", _attempts, formats=FORMATS)
-    arguments.add_job(parser)
-    arguments.add_device(parser)
-    add_listing_options(parser, _ATTEMPT_COLUMNS, limit=100, noun="attempts")
+    add_fields(parser, pb.ListExecutionAttemptsRequest, {**JOB, **DEVICE})
+    _ATTEMPTS.add_options(parser, limit=100)
     parser = add_client_command(commands, "device DEVICE", _device, formats=FORMATS)
-    arguments.add_device(parser)
+    add_fields(parser, pb.ListJobExecutionsRequest, DEVICE)
     add_filters(parser)
-    add_listing_options(parser, DEVICE_COLUMNS, limit=50, noun="executions")
+    OF_DEVICE.add_options(parser, limit=50)
 
 
 async def _attempts(args: argparse.Namespace, jobs: JobsClient) -> None:
@@ -158,10 +154,8 @@ async def _attempts(args: argparse.Namespace, jobs: JobsClient) -> None:
     jobs-grpc attempts reboot-1 device-0003
     jobs-grpc attempts reboot-1 device-0003 --json
     """
-    pager = jobs.attempts(args.job_id, args.device_id, page_token=args.page_token, limit=args.limit)
-    await print_listing(
-        args, _ATTEMPT_COLUMNS, pager, key="attempts", noun="attempts", order="newest"
-    )
+    pager = jobs.attempts(**forwarded(args), page_token=args.page_token, limit=args.limit)
+    await _ATTEMPTS.print_pages(args, pager)
 
 
 async def _device(args: argparse.Namespace, jobs: JobsClient) -> None:
@@ -170,13 +164,7 @@ async def _device(args: argparse.Namespace, jobs: JobsClient) -> None:
     jobs-grpc device device-0003
     jobs-grpc device device-0003 --status FAILED
     """
-    pager = jobs.executions(
-        device_id=args.device_id,
-        **execution_filters(args),
-        page_token=args.page_token,
-        limit=args.limit,
-    )
-    await print_listing(
-        args, DEVICE_COLUMNS, pager, key="executions", noun="executions", order="newest"
-    )
+    filters = execution_filters(args)
+    pager = jobs.executions(**filters, page_token=args.page_token, limit=args.limit)
+    await OF_DEVICE.print_pages(args, pager)
     note_canceled(args)

@@ -9,19 +9,22 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TextIO
 
+from fleet.jobs.v1 import jobs_pb2 as pb
+
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
-from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.errors import InvalidInput
 from jobs_grpc.cli.executions import (
-    EXECUTION_COLUMNS,
+    EXECUTIONS,
     add_device_filters,
     add_filters,
     execution_filters,
     note_canceled,
 )
+from jobs_grpc.cli.fields import JOB, add_fields
 from jobs_grpc.cli.files import replacing_file, reporting_write_errors
 from jobs_grpc.cli.formatting import format_number
-from jobs_grpc.cli.listing import RowWriter, add_listing_options
+from jobs_grpc.cli.listing import RowWriter
 from jobs_grpc.cli.output import progress_line
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsClient
@@ -30,32 +33,27 @@ from jobs_grpc.text import escape_unprintable
 
 _PAGE_SIZE = 5000
 
-_DESCRIPTION = """\
-Write all executions of a job, or those that match the filters, as CSV or JSON
-Lines. Each row shows its execution at the time when its page is read.
-
-With --to, the file appears when it is complete.
-"""
-
 
 def add_command(commands: Subparsers) -> None:
     parser = add_client_command(
         commands, "export JOB [--to FILE]", _export, formats=("csv", "jsonl")
     )
-    parser.description = _DESCRIPTION
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     # Unset, so that the name of the file can choose the format.
     parser.set_defaults(output=None)
-    arguments.add_job(parser)
+    add_fields(parser, pb.ListJobExecutionsRequest, JOB)
     help_text = "write to this file; *.jsonl gets JSON Lines (default: standard output)"
     arguments.add_options(parser, {"--to FILE": help_text})
     add_filters(parser)
     add_device_filters(parser)
-    add_listing_options(parser, EXECUTION_COLUMNS)
+    EXECUTIONS.add_options(parser)
 
 
 async def _export(args: argparse.Namespace, jobs: JobsClient) -> None:
     """Write all executions of a job as CSV or JSON Lines.
+
+    Write all executions of a job, or those that match the filters, as CSV or JSON Lines. Each row
+    shows its execution at the time when its page is read. With --to, the file appears when it is
+    complete.
 
     jobs-grpc export reboot-1 --to reboot-1.csv
     jobs-grpc export reboot-1 -o jsonl --status FAILED | jq .failure_code
@@ -87,7 +85,7 @@ def _mode_of_destination(path: Path) -> int:
         os.umask(umask)
         return 0o666 & ~umask
     except OSError as e:
-        raise CliError(f"can't write {path}: {e.strerror}", ExitCode.USAGE) from None
+        raise InvalidInput(f"can't write {path}: {e.strerror}") from None
     if stat.S_ISREG(mode):
         return stat.S_IMODE(mode)
     if stat.S_ISDIR(mode):
@@ -96,7 +94,7 @@ def _mode_of_destination(path: Path) -> int:
         problem = "it is a symbolic link; remove it or name another file"
     else:
         problem = "it is not a regular file; without --to, rows go to standard output"
-    raise CliError(f"can't write {path}: {problem}", ExitCode.USAGE)
+    raise InvalidInput(f"can't write {path}: {problem}")
 
 
 async def _write_pages(
@@ -110,14 +108,8 @@ async def _write_pages(
 
     Errors of writing name `path`, unless it is None: standard output. `show` gets the progress.
     """
-    pager = jobs.executions(
-        args.job_id,
-        **execution_filters(args),
-        stage=args.stage,
-        device_id_prefix=args.device_prefix,
-        page_size=_PAGE_SIZE,
-    )
-    writer = RowWriter(args, EXECUTION_COLUMNS, file)
+    pager = jobs.executions(**execution_filters(args), page_size=_PAGE_SIZE)
+    writer = RowWriter(args, EXECUTIONS, file)
     count = 0
     async for page in pager.pages():
         with reporting_write_errors(path) if path else nullcontext():

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.errors import CliError, InvalidInput
 from jobs_grpc.server.signals import interrupt_on_stop_signals
 
 
@@ -21,13 +21,13 @@ def read_text(path: str) -> str:
         return content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "not UTF-8"
-        raise CliError(f"can't read {path}: {reason}", ExitCode.USAGE) from None
+        raise InvalidInput(f"can't read {path}: {reason}") from None
 
 
 def standard_input() -> BinaryIO:
     """Return standard input as bytes: its text has the locale's encoding. Raises CliError."""
     if sys.stdin is None:
-        raise CliError("standard input is closed", ExitCode.USAGE)
+        raise InvalidInput("standard input is closed")
     return sys.stdin.buffer
 
 

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.executions import (
-    EXECUTION_COLUMNS,
+    EXECUTIONS,
     add_device_filters,
     add_filters,
     execution_filters,
     note_canceled,
 )
+from jobs_grpc.cli.fields import JOB, add_fields
 from jobs_grpc.cli.formatting import (
     format_counts,
     format_creation,
@@ -26,14 +26,13 @@ from jobs_grpc.cli.formatting import (
     format_target,
     is_active,
 )
-from jobs_grpc.cli.listing import FORMATS, add_listing_options, print_listing
-from jobs_grpc.cli.output import message_dict, print_note, struct_json
+from jobs_grpc.cli.listing import FORMATS
+from jobs_grpc.cli.output import field_lines, message_dict, print_note, struct_json
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.rollout_text import format_criterion, format_criterion_state
-from jobs_grpc.cli.schedule_text import schedule_facts
+from jobs_grpc.cli.schedule import schedule_facts
 from jobs_grpc.cli.stages import stage_lines
 from jobs_grpc.client import JobsClient, job_status_name
-from jobs_grpc.text import escape_unprintable
 
 _PAGE_SIZE = 5000
 
@@ -41,10 +40,10 @@ _PAGE_SIZE = 5000
 def add_command(commands: Subparsers) -> None:
     parser = add_client_command(commands, "get JOB", _get, formats=FORMATS)
     parser.epilog = "The formats csv and jsonl print the executions only; `export` prints all."
-    arguments.add_job(parser)
+    add_fields(parser, pb.ListJobExecutionsRequest, JOB)
     add_filters(parser)
     add_device_filters(parser)
-    add_listing_options(parser, EXECUTION_COLUMNS, limit=20, noun="executions")
+    EXECUTIONS.add_options(parser, limit=20)
 
 
 async def _get(args: argparse.Namespace, jobs: JobsClient) -> None:
@@ -59,22 +58,10 @@ async def _get(args: argparse.Namespace, jobs: JobsClient) -> None:
     if is_for_people:
         print("\n".join(_job_lines(job, args.utc)))
     pager = jobs.executions(
-        args.job_id,
-        **filters,
-        stage=args.stage,
-        device_id_prefix=args.device_prefix,
-        page_size=_PAGE_SIZE,
-        page_token=args.page_token,
-        limit=args.limit,
+        **filters, page_size=_PAGE_SIZE, page_token=args.page_token, limit=args.limit
     )
-    await print_listing(
-        args,
-        EXECUTION_COLUMNS,
-        pager,
-        key="executions",
-        noun="executions",
-        parent=message_dict(job),
-        next_page="next_executions_page_token",
+    await EXECUTIONS.print_pages(
+        args, pager, message_dict(job), next_page="next_executions_page_token"
     )
     note_canceled(args)
     if is_for_people and sys.stdout.isatty():
@@ -83,8 +70,7 @@ async def _get(args: argparse.Namespace, jobs: JobsClient) -> None:
 
 
 def _job_lines(job: pb.Job, utc: bool) -> Iterator[str]:
-    for name, value in _job_fields(job, utc):
-        yield f"{name:<13} {escape_unprintable(value)}"
+    yield from field_lines(_job_fields(job, utc), 13)
     if job.stages:
         yield ""
         yield "stages"

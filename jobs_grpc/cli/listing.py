@@ -5,8 +5,9 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Generic, TextIO, TypeVar
 
 from google.protobuf.message import Message
@@ -16,7 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.formatting import format_age, format_labels, format_time
 from jobs_grpc.cli.output import message_dict, print_json, print_note, struct_json
-from jobs_grpc.cli.tables import TableColumn, print_table
+from jobs_grpc.cli.tables import Column, print_table
 from jobs_grpc.client import Pager
 from jobs_grpc.text import escape_unprintable
 
@@ -37,35 +38,11 @@ _FORMULA_START = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Column(Generic[M]):
-    """A column of a listing."""
-
-    name: str
-    """Its name in --columns, CSV and JSON: that of the field in the contract."""
-    title: str
-    read: Callable[[M], object] | None = None
-    """Returns a str, an int, a Timestamp, a Struct, a list or dict of str, or None: no value.
-    Without it, the value is that of the field with the name of the column."""
-    drop_order: int = 0
-    """If the terminal is narrow, the column with the highest value is dropped first; 0: never."""
-    min_width: int | None = None
-    """Cells may be shortened to this many characters; None: never."""
-    wraps: bool = False
-    """Whether long cells wrap instead of being cut."""
-    wide: bool = False
-    """Shown by `-o wide` and --columns only."""
-    is_number: bool = False
-    text: Callable[[M], object] | None = None
-    """Returns what tables show in place of the value."""
-
-    def value(self, item: M) -> object:
-        """Return the value of an item; None if it has none."""
-        return self.read(item) if self.read else _field_value(item, self.name)
-
-
-def _field_value(message: Message, name: str) -> object:
-    """Return a field as a value of a column; None if it is unset or empty."""
+def _value(column: Column[M], message: M) -> object:
+    """Return the value of a message in a column; None if the field is unset or empty."""
+    if column.read:
+        return column.read(message)
+    name = column.name
     value = getattr(message, name)
     field = message.DESCRIPTOR.fields_by_name[name]
     if field.has_presence:
@@ -76,151 +53,137 @@ def _field_value(message: Message, name: str) -> object:
     return (dict(sorted(value.items())) if is_map else list(value)) or None
 
 
-def add_listing_options(
-    parser: argparse.ArgumentParser,
-    columns: Sequence[Column[M]],
-    *,
-    limit: int = 0,
-    noun: str = "",
-) -> None:
-    """Add --columns and --raw, and --limit, --all and --page-token if there is a default limit."""
-    names = [column.name for column in columns]
-    option: Any = parser.add_argument(
-        "--columns",
-        type=_column_names(columns),
-        metavar="NAME,…",
-        help=f"columns to show, in this order: {', '.join(names)}",
-    )
-    option.completer = lambda prefix, **_: [
-        prefix.rpartition(",")[0] + "," * ("," in prefix) + name for name in names
-    ]
-    parser.add_argument(
-        "--raw",
-        action="store_true",
-        help="in CSV, keep = + - @ at the start of a cell or after a separator unchanged; without"
-        " it they get a leading ', so that no spreadsheet runs them as formulas",
-    )
-    if limit:
-        size = parser.add_mutually_exclusive_group()
-        arguments.add_limit(size, limit, noun)
-        size.add_argument(
-            "--all", dest="limit", action="store_const", const=None, help=f"show all {noun}"
+@dataclass(frozen=True)
+class Listing(Generic[M]):
+    """A list that a command prints: what it is of, and its columns."""
+
+    noun: str
+    """What notes call its items, and their name in JSON: a plural."""
+    columns: Sequence[Column[M]]
+    order: str = "first"
+    """Which items come first, such as "newest"."""
+
+    def add_options(self, parser: argparse.ArgumentParser, limit: int = 0) -> None:
+        """Add --columns and --raw, and the options for pages if there is a default limit."""
+        names = [column.name for column in self.columns]
+        option: Any = parser.add_argument(
+            "--columns",
+            type=self._parse_names,
+            metavar="NAME,…",
+            help=f"columns to show, in this order: {', '.join(names)}",
         )
+        option.completer = lambda prefix, **_: [
+            prefix.rpartition(",")[0] + "," * ("," in prefix) + name for name in names
+        ]
+        parser.add_argument(
+            "--raw",
+            action="store_true",
+            help="in CSV, keep = + - @ at the start of a cell or after a separator unchanged;"
+            " without it they get a leading ', so that no spreadsheet runs them as formulas",
+        )
+        if not limit:
+            return
+        size = parser.add_mutually_exclusive_group()
+        arguments.add_limit(size, limit, self.noun)
+        all_help = f"show all {self.noun}"
+        size.add_argument("--all", dest="limit", action="store_const", const=None, help=all_help)
         page_help = (
             "continue with the next_page_token of an earlier call with the same filters, which "
             "the formats json and jsonl print"
         )
         arguments.add_options(parser, {"--page-token TOKEN": page_help}, default="")
 
+    def _parse_names(self, value: str) -> list[str]:
+        known = [column.name for column in self.columns]
+        by_alias = {column.heading.lower(): column.name for column in self.columns}
+        names = [by_alias.get(name, name) for name in map(str.strip, value.lower().split(","))]
+        if unknown := [name for name in names if name not in known]:
+            text = f"no column {unknown[0]!r}; the columns are {', '.join(known)}"
+            raise argparse.ArgumentTypeError(text)
+        return names
 
-def _column_names(columns: Sequence[Column[M]]) -> Callable[[str], list[str]]:
-    by_alias = {column.title.lower(): column.name for column in columns}
-    by_alias |= {column.name: column.name for column in columns}
+    def chosen_columns(self, args: argparse.Namespace) -> list[Column[M]]:
+        """Return the columns to show."""
+        if args.columns:
+            by_name = {column.name: column for column in self.columns}
+            return [by_name[name] for name in args.columns]
+        return [c for c in self.columns if args.output != "table" or not c.wide]
 
-    def parse(value: str) -> list[str]:
-        names = [name.strip().lower() for name in value.split(",")]
-        if unknown := [name for name in names if name not in by_alias]:
-            known = ", ".join(column.name for column in columns)
-            raise argparse.ArgumentTypeError(f"no column {unknown[0]!r}; the columns are {known}")
-        return [by_alias[name] for name in names]
-
-    return parse
-
-
-def chosen_columns(args: argparse.Namespace, columns: Sequence[Column[M]]) -> list[Column[M]]:
-    """Return the columns to show."""
-    if args.columns:
-        by_name = {column.name: column for column in columns}
-        return [by_name[name] for name in args.columns]
-    if args.output == "table":
-        return [column for column in columns if not column.wide]
-    return list(columns)
-
-
-async def print_listing(
-    args: argparse.Namespace,
-    columns: Sequence[Column[M]],
-    pager: Pager[M],
-    *,
-    key: str,
-    noun: str,
-    parent: Mapping[str, object] | None = None,
-    order: str = "first",
-    next_page: str = "next_page_token",
-    reverse: bool = False,
-) -> None:
-    """Print the items of a pager, and how to see those that follow.
-
-    `order` says which items come first, such as "newest". With `reverse`, the last item of the
-    pager is printed first.
-
-    In JSON, the items are the field `key` of an object with the fields of `parent`, and the token
-    of the next page is the field `next_page`.
-    """
-    count = 0
-    if args.output in ("csv", "jsonl") and not reverse:
-        writer = RowWriter(args, columns, sys.stdout)
-        async for page in pager.pages():
-            writer.write(page)
-            count += len(page)
-    else:
-        items = [item async for item in pager]
-        count = len(items)
-        if reverse:
-            items.reverse()
+    def print_items(
+        self,
+        args: argparse.Namespace,
+        items: Sequence[M],
+        parent: Mapping[str, object] | None = None,
+        **others: object,
+    ) -> None:
+        """Print items. In JSON, they are a field of an object, between `parent` and `others`."""
         if args.output == "json":
-            rows = [json_row(args, columns, item) for item in items]
-            print_json({**(parent or {}), key: rows, next_page: pager.next_page_token})
-            return
-        print_rows(args, columns, items)
-        if not items and args.output in ("table", "wide"):
-            print_note(f"no {noun}")
-    if pager.next_page_token and args.output == "jsonl":
-        sys.stdout.flush()
-        print_json({next_page: pager.next_page_token}, indent=None, file=sys.stderr)
-    elif pager.next_page_token:
-        which = "the next" if args.page_token else f"the {order}"
-        number = noun.removesuffix("s") if count == 1 else f"{count:,} {noun}"
-        print_note(f"{which} {number}; --all shows the rest")
-
-
-def print_rows(args: argparse.Namespace, columns: Sequence[Column[M]], items: Iterable[M]) -> None:
-    """Print items in the format table, wide, csv or jsonl."""
-    if args.output in ("csv", "jsonl"):
-        RowWriter(args, columns, sys.stdout).write(items)
-        return
-    shown = chosen_columns(args, columns)
-    print_table(
-        [
-            # Columns that the user has named are not dropped.
-            TableColumn(
-                c.title, 0 if args.columns else c.drop_order, c.min_width, c.wraps, c.is_number
+            rows = [self.json_row(args, item) for item in items]
+            print_json({**(parent or {}), self.noun: rows, **others})
+        elif args.output in ("csv", "jsonl"):
+            RowWriter(args, self, sys.stdout).write(items)
+        else:
+            shown = self.chosen_columns(args)
+            if args.columns:  # The user has named them, so none is dropped.
+                shown = [replace(column, drop_order=0) for column in shown]
+            cells = (
+                [_text((c.text or partial(_value, c))(item), args.utc) for c in shown]
+                for item in items
             )
-            for c in shown
-        ],
-        ([_text((c.text or c.value)(item), args.utc) for c in shown] for item in items),
-        fit=args.output != "wide",
-    )
+            print_table(shown, cells, fit=args.output != "wide")
+            if not items:
+                print_note(f"no {self.noun}")
 
+    async def print_pages(
+        self,
+        args: argparse.Namespace,
+        pager: Pager[M],
+        parent: Mapping[str, object] | None = None,
+        *,
+        next_page: str = "next_page_token",
+        reverse: bool = False,
+    ) -> None:
+        """Print the items of a pager, and how to see those that follow.
 
-def json_row(args: argparse.Namespace, columns: Sequence[Column[M]], item: M) -> dict[str, object]:
-    """Return an item as a JSON object: the message, or the columns that the user chooses."""
-    if not args.columns:
-        return message_dict(item)
-    return {
-        column.name: _json_value(column.value(item)) for column in chosen_columns(args, columns)
-    }
+        `next_page` is the field with the token of the next page in JSON. With `reverse`, the last
+        item of the pager is printed first.
+        """
+        count = 0
+        if args.output in ("csv", "jsonl") and not reverse:
+            writer = RowWriter(args, self, sys.stdout)
+            async for page in pager.pages():
+                writer.write(page)
+                count += len(page)
+        else:
+            items = [item async for item in pager]
+            count = len(items)
+            if reverse:
+                items.reverse()
+            self.print_items(args, items, parent, **{next_page: pager.next_page_token})
+        if not pager.next_page_token or args.output == "json":
+            return
+        if args.output == "jsonl":
+            sys.stdout.flush()
+            print_json({next_page: pager.next_page_token}, indent=None, file=sys.stderr)
+        else:
+            which = "the next" if args.page_token else f"the {self.order}"
+            number = self.noun.removesuffix("s") if count == 1 else f"{count:,} {self.noun}"
+            print_note(f"{which} {number}; --all shows the rest")
+
+    def json_row(self, args: argparse.Namespace, item: M) -> dict[str, object]:
+        """Return an item as a JSON object: the message, or the columns that the user chooses."""
+        if not args.columns:
+            return message_dict(item)
+        return {c.name: _json_value(_value(c, item)) for c in self.chosen_columns(args)}
 
 
 class RowWriter(Generic[M]):
     """Writes items as CSV with a header, or as JSON Lines."""
 
-    def __init__(
-        self, args: argparse.Namespace, columns: Sequence[Column[M]], file: TextIO
-    ) -> None:
+    def __init__(self, args: argparse.Namespace, listing: Listing[M], file: TextIO) -> None:
         self._args = args
-        self._all_columns = columns
-        self._columns = chosen_columns(args, columns)
+        self._listing = listing
+        self._columns = listing.chosen_columns(args)
         self._file = file
         # A terminal must not interpret what a device has sent; a file gets it unchanged.
         self._escape = escape_unprintable if file.isatty() else lambda text: text
@@ -235,14 +198,14 @@ class RowWriter(Generic[M]):
         """Write items. The header comes with the first ones, after the first call has succeeded."""
         if self._csv is None:
             for item in items:
-                row = json_row(self._args, self._all_columns, item)
+                row = self._listing.json_row(self._args, item)
                 print_json(row, indent=None, file=self._file)
             return
         if not self._has_header:
             self._csv.writerow([column.name for column in self._columns])
             self._has_header = True
         for item in items:
-            cells = [_csv_text(column.value(item)) for column in self._columns]
+            cells = [_csv_text(_value(column, item)) for column in self._columns]
             if not self._args.raw:
                 cells = [_FORMULA_START.sub("'", cell) for cell in cells]
             self._csv.writerow(map(self._escape, cells))

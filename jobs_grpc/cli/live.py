@@ -24,21 +24,12 @@ from jobs_grpc.cli.formatting import (
     format_time_left,
     job_duration,
 )
-from jobs_grpc.cli.next_steps import describe_wait, next_steps
-from jobs_grpc.cli.stages import BAR_CHARACTERS, bar_parts, stage_name, stage_states
+from jobs_grpc.cli.rollout_text import describe_wait, next_steps
+from jobs_grpc.cli.stages import BAR_PARTS, bar_parts, list_stages
 from jobs_grpc.cli.tables import STATUS_STYLES
 from jobs_grpc.client import job_status_name
 from jobs_grpc.text import escape_unprintable
 
-_EXECUTION_STYLES = {
-    "succeeded": "green",
-    "failed": "red",
-    "timed_out": "magenta",
-    "rejected": "yellow",
-    "in_progress": "cyan",
-    "queued": "bright_black",
-    "held": "bright_black",
-}
 _STAGE_STYLES = {
     "PENDING": "bright_black",
     "OPEN": "cyan",
@@ -86,8 +77,8 @@ class Bar:
         self._counts = counts
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for status, drawn in bar_parts(self._counts, options.max_width):
-            yield Segment(drawn, Style.parse(_EXECUTION_STYLES[status]))
+        for drawn, color in bar_parts(self._counts, options.max_width):
+            yield Segment(drawn, Style.parse(color))
         yield Segment.line()
 
 
@@ -149,7 +140,7 @@ def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
     percent = 100 * finished // (job.total_executions or 1)
     legend = Text("  ").join(
         Text.assemble(
-            (f"{BAR_CHARACTERS[name]} ", _EXECUTION_STYLES[name]),
+            (f"{BAR_PARTS[name][0]} ", BAR_PARTS[name][1]),
             f"{count_label(name, job.status)} {count:,}".replace(" ", "\N{NO-BREAK SPACE}"),
         )
         for name, count in counts.items()
@@ -205,16 +196,14 @@ def stage_bars(job: pb.Job) -> list[RenderableType]:
     grid.add_column(width=8)
     grid.add_column(ratio=1)
     grid.add_column(justify="right", no_wrap=True)
-    states = stage_states(job)
-    for index in shown:
-        stage = job.stages[index]
+    for index, name, state, stage in list_stages(job)[shown.start : shown.stop]:
         finished = stage.total_executions - sum(
             getattr(stage.execution_counts, status) for status in ("queued", "in_progress", "held")
         )
         grid.add_row(
             str(index),
-            escape_unprintable(stage_name(job, index)),
-            Text(states[index], _STAGE_STYLES.get(states[index], "")),
+            escape_unprintable(name),
+            Text(state, _STAGE_STYLES.get(state, "")),
             Bar(stage.execution_counts),
             f"{finished:,} / {stage.total_executions:,}",
         )

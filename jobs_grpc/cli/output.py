@@ -4,7 +4,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
@@ -111,6 +111,12 @@ def print_result(args: argparse.Namespace, message: Message, *lines: str) -> Non
         print("\n".join(map(escape_unprintable, lines)))
     else:
         print_message(message, args.output)
+
+
+def field_lines(fields: Iterable[tuple[str, str]], width: int) -> Iterator[str]:
+    """Yield a line for each name and value. The names have at most `width` characters."""
+    for name, value in fields:
+        yield escape_unprintable(f"{name:<{width}} {value}")
 
 
 def print_json(value: object, indent: int | None = 2, file: TextIO | None = None) -> None:

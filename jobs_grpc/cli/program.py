@@ -15,32 +15,24 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from jobs_grpc.cli import (
-    advance,
     cancel,
     completion,
     context,
+    control,
     create,
-    delete,
     dev,
     devices,
+    diagnose,
     doctor,
     events,
     executions,
-    explain,
     export,
-    failures,
     get,
-    groups,
-    health,
-    history,
     list_jobs,
-    migrate,
-    pause,
-    preview,
-    recount,
-    retry,
+    maintain,
     serve,
     simulate,
+    targets,
     update,
     watch,
     webhooks,
@@ -66,9 +58,9 @@ _GROUPS = {
 }
 
 _COMMANDS = (
-    *(dev, serve, migrate, devices, groups, preview, create, list_jobs, get, export, executions),
-    *(explain, pause, advance, update, cancel, failures, retry, delete, watch, history, events),
-    *(webhooks, context, completion, whoami, health, doctor, recount, simulate),
+    *(dev, serve, maintain, devices, targets, create, list_jobs, get, export, executions),
+    *(diagnose, control, update, cancel, watch, events),
+    *(webhooks, context, completion, whoami, doctor, simulate),
 )
 
 

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 
 from jobs_grpc.cli import arguments
+from jobs_grpc.cli.command import add_local_command
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.config import Config
 from jobs_grpc.config.reference import help_text
@@ -19,27 +20,16 @@ from jobs_grpc.server.signals import handle_stop_signals
 
 logger = logging.getLogger(__name__)
 
-_DESCRIPTION = """\
-Serve on the database of JOBS_DATABASE_URL until SIGTERM or Ctrl-C. Calls in
-flight then have JOBS_SHUTDOWN_GRACE seconds to finish; a second signal cancels
-them immediately.
-"""
-
 
 def add_command(commands: Subparsers) -> None:
-    parser = commands.add_parser(
+    parser = add_local_command(
+        commands,
         "serve",
-        help="serve on the database of JOBS_DATABASE_URL",
-        description=_DESCRIPTION,
+        _serve,
         epilog=help_text(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        examples=(
-            "JOBS_DATABASE_URL=postgresql://jobs_request@db/jobs jobs-grpc serve",
-            "jobs-grpc serve --workers 4",
-        ),
     )
     add_setting_options(parser)
-    parser.set_defaults(run=_serve)
 
 
 def add_setting_options(parser: argparse.ArgumentParser) -> None:
@@ -102,4 +92,13 @@ def _stop_on_signal(stop: asyncio.Event) -> AbstractContextManager[None]:
 
 
 def _serve(args: argparse.Namespace) -> None:
+    """Serve on the database of JOBS_DATABASE_URL.
+
+    Serve on the database of JOBS_DATABASE_URL until SIGTERM or Ctrl-C. Calls in
+    flight then have JOBS_SHUTDOWN_GRACE seconds to finish; a second signal cancels
+    them immediately.
+
+    JOBS_DATABASE_URL=postgresql://jobs_request@db/jobs jobs-grpc serve
+    jobs-grpc serve --workers 4
+    """
     serve(read_config(args), on_serving=lambda address: None)

@@ -12,7 +12,7 @@ from typing import Any
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_server_command
 from jobs_grpc.cli.connection import Target, connect, resolve_target
-from jobs_grpc.cli.errors import CliError, ExitCode, call_error_text, retry_note
+from jobs_grpc.cli.errors import CliError, ExitCode, InvalidInput, call_error_text, retry_note
 from jobs_grpc.cli.formatting import format_device_count, format_duration, utc_now
 from jobs_grpc.cli.output import print_note
 from jobs_grpc.cli.parser import Subparsers
@@ -29,12 +29,6 @@ _LINE_INTERVAL_SECONDS = 5.0
 
 def add_command(commands: Subparsers) -> None:
     parser = add_server_command(commands, "simulate --devices N", _simulate)
-    parser.description = (
-        "Run simulated devices. Each one waits for executions, starts them, reports progress and "
-        "reports the result. The devices must exist; the default IDs are those of the demo fleet. "
-        "Ctrl-C stops the fleet; the next run continues the executions that are still "
-        "IN_PROGRESS. Devices retry while the server is unavailable."
-    )
     parser.add_argument(
         "--devices",
         type=arguments.device_count,
@@ -97,11 +91,16 @@ def add_command(commands: Subparsers) -> None:
 def _simulate(args: argparse.Namespace) -> None:
     """Run a fleet of simulated devices that carry out jobs.
 
+    Run simulated devices. Each one waits for executions, starts them, reports progress and reports
+    the result. The devices must exist; the default IDs are those of the demo fleet. Ctrl-C stops
+    the fleet; the next run continues the executions that are still IN_PROGRESS. Devices retry while
+    the server is unavailable.
+
     jobs-grpc simulate --tenant demo --devices 1000
     jobs-grpc simulate --tenant demo --devices 300 --bug 0.08:FLASH --for 60
     """
     if args.failure_rate + args.reject_rate + args.stall_rate > 1:
-        raise CliError("the rates must not add up to more than 1", ExitCode.USAGE)
+        raise InvalidInput("the rates must not add up to more than 1")
     target = resolve_target(args)
     target.check_caller()
     fleet, totals = _make_fleet(args, target), Totals()

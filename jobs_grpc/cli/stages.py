@@ -1,5 +1,6 @@
 """Shows the stages of a rollout as bars of text."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -8,16 +9,16 @@ from jobs_grpc.cli.formatting import format_counts, format_device_count, format_
 from jobs_grpc.cli.rollout_text import format_gate, format_wait, stage_settings
 from jobs_grpc.text import escape_unprintable
 
-# Character by status: each status has its own, because a terminal may have no colors. Finished
-# executions come first, so that the bar fills from the left.
-BAR_CHARACTERS = {
-    "succeeded": "█",
-    "failed": "×",
-    "timed_out": "!",
-    "rejected": "/",
-    "in_progress": "▒",
-    "queued": "░",
-    "held": "·",
+# Character and color of each status: each has its own character, because a terminal may have no
+# colors. Finished executions come first, so that the bar fills from the left.
+BAR_PARTS = {
+    "succeeded": ("█", "green"),
+    "failed": ("×", "red"),
+    "timed_out": ("!", "magenta"),
+    "rejected": ("/", "yellow"),
+    "in_progress": ("▒", "cyan"),
+    "queued": ("░", "bright_black"),
+    "held": ("·", "bright_black"),
 }
 
 BAR_WIDTH = 24
@@ -25,10 +26,10 @@ BAR_WIDTH = 24
 
 def stage_lines(job: pb.Job, utc: bool = False) -> Iterator[str]:
     """Yield the number, name, state, bar and counts of each stage, and below them its gate."""
-    names = [stage_name(job, index) for index in range(len(job.stages))]
-    states = stage_states(job)
-    name_width, state_width = (max(map(len, texts), default=0) for texts in (names, states))
-    for index, (stage, name, state) in enumerate(zip(job.stages, names, states, strict=True)):
+    stages = list_stages(job)
+    name_width = max((len(name) for _, name, _, _ in stages), default=0)
+    state_width = max((len(state) for _, _, state, _ in stages), default=0)
+    for index, name, state, stage in stages:
         counts = format_counts(stage.execution_counts, job.status) or "no devices"
         drawn = bar(stage.execution_counts)
         if stage.retrying_count:
@@ -50,7 +51,16 @@ def planned_stage_lines(rollout: pb.Rollout | None, sizes: Sequence[int]) -> Ite
             yield escape_unprintable(f"   {gate}")
 
 
-def stage_states(job: pb.Job) -> list[str]:
+def list_stages(job: pb.Job) -> list[tuple[int, str, str, pb.JobStage]]:
+    """Return the index, name and state of each stage, and the stage."""
+    names = (
+        stage.display_name or _planned_name(stage_settings(job, index))
+        for index, stage in enumerate(job.stages)
+    )
+    return [*zip(itertools.count(), names, _stage_states(job), job.stages, strict=False)]
+
+
+def _stage_states(job: pb.Job) -> list[str]:
     """Return the state of each stage.
 
     In a finished job, the contract also calls a stage PASSED if it never opened, or was open when
@@ -71,14 +81,14 @@ def stage_states(job: pb.Job) -> list[str]:
 
 def bar(counts: pb.ExecutionCounts, width: int = BAR_WIDTH) -> str:
     """Draw the counts in proportion; each count above 0 gets at least one character."""
-    return "".join(drawn for _, drawn in bar_parts(counts, width)) or " " * width
+    return "".join(drawn for drawn, _ in bar_parts(counts, width)) or " " * width
 
 
 def bar_parts(counts: pb.ExecutionCounts, width: int) -> Iterator[tuple[str, str]]:
-    """Yield the statuses of a bar with their characters."""
-    widths = split_width([getattr(counts, status) for status in BAR_CHARACTERS], width)
-    for (status, character), part in zip(BAR_CHARACTERS.items(), widths, strict=True):
-        yield status, character * part
+    """Yield the parts of a bar with their colors."""
+    widths = split_width([getattr(counts, status) for status in BAR_PARTS], width)
+    for (character, color), part in zip(BAR_PARTS.values(), widths, strict=True):
+        yield character * part, color
 
 
 def split_width(numbers: list[int], width: int) -> list[int]:
@@ -93,12 +103,8 @@ def split_width(numbers: list[int], width: int) -> list[int]:
     return parts
 
 
-def stage_name(job: pb.Job, index: int) -> str:
-    """Return the name of a stage, or its size if it has none."""
-    return job.stages[index].display_name or _planned_name(stage_settings(job, index))
-
-
 def _planned_name(stage: pb.Stage) -> str:
+    """Return the name of a stage, or its size if it has none."""
     if stage.display_name:
         return stage.display_name
     match stage.WhichOneof("size"):

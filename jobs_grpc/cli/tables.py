@@ -1,11 +1,14 @@
 """Prints tables for people: fitted to a terminal, aligned elsewhere."""
 
 import sys
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 from jobs_grpc.cli.output import print_note
 from jobs_grpc.text import escape_unprintable
+
+T = TypeVar("T")
 
 _GAP = 2
 
@@ -25,21 +28,36 @@ STATUS_STYLES = {
 }
 
 
-class TableColumn(NamedTuple):
-    """A column, and how it adapts to a terminal that is too narrow for all columns."""
+@dataclass(frozen=True)
+class Column(Generic[T]):
+    """A column of a table: where its values come from, and how it adapts to a narrow terminal."""
 
-    title: str
+    name: str
+    """Its name in --columns, CSV and JSON: that of the field in the contract."""
+    title: str = ""
+    """Its title in tables; by default, its name in upper case."""
+    read: Callable[[T], object] | None = None
+    """Returns a str, an int, a Timestamp, a Struct, a list or dict of str, or None: no value.
+    Without it, the value is that of the field with the name of the column."""
     drop_order: int = 0
     """The column with the highest value is dropped first; 0: never dropped."""
     min_width: int | None = None
     """Cells may be shortened to this many characters; None: never."""
     wraps: bool = False
     """Whether long cells wrap instead of being cut."""
+    wide: bool = False
+    """Shown by `-o wide` and --columns only."""
     is_number: bool = False
+    text: Callable[[T], object] | None = None
+    """Returns what tables show in place of the value."""
+
+    @property
+    def heading(self) -> str:
+        return self.title or self.name.upper()
 
 
 def print_table(
-    columns: Sequence[TableColumn], rows: Iterable[Sequence[str]], *, fit: bool = True
+    columns: Sequence[Column[Any]], rows: Iterable[Sequence[str]], *, fit: bool = True
 ) -> None:
     """Print a table. On a narrow terminal, drop columns if `fit`; otherwise its lines wrap.
 
@@ -57,8 +75,8 @@ def print_table(
     _print_aligned(columns, cells)
 
 
-def _print_aligned(columns: Sequence[TableColumn], rows: list[list[str]]) -> None:
-    header = [column.title for column in columns]
+def _print_aligned(columns: Sequence[Column[Any]], rows: list[list[str]]) -> None:
+    header = [column.heading for column in columns]
     widths = [max(map(_cell_width, cells)) for cells in zip(header, *rows, strict=True)]
     for row in (header, *rows):
         padded = [
@@ -79,29 +97,29 @@ def _cell_width(text: str) -> int:
     return cell_len(text)
 
 
-def _print_in_color(columns: Sequence[TableColumn], rows: list[list[str]], *, fit: bool) -> None:
+def _print_in_color(columns: Sequence[Column[Any]], rows: list[list[str]], *, fit: bool) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    header = [column.title for column in columns]
+    header = [column.heading for column in columns]
     natural = [max(map(_cell_width, cells)) for cells in zip(header, *rows, strict=True)]
     console = Console()
     if not fit:
-        columns = [column._replace(drop_order=0) for column in columns]
+        columns = [replace(column, drop_order=0) for column in columns]
     gap = _GAP
     widths = _fit_widths(columns, natural, console.width, gap)
     narrow = _fit_widths(columns, natural, console.width, 1)
     if len(narrow) > len(widths) or _total_width(widths, gap) > console.width:
         gap, widths = 1, narrow
     if not fit and _total_width(widths, gap) > console.width:
-        columns = [c if c.wraps else c._replace(min_width=None) for c in columns]
+        columns = [c if c.wraps else replace(c, min_width=None) for c in columns]
         widths = _fit_widths(columns, natural, console.width, gap)
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, gap, 0, 0))
     for index, width in widths.items():
         column = columns[index]
         table.add_column(
-            column.title,
+            column.heading,
             justify="right" if column.is_number else "left",
             width=width,
             no_wrap=not column.wraps,
@@ -115,7 +133,7 @@ def _print_in_color(columns: Sequence[TableColumn], rows: list[list[str]], *, fi
     # If columns that are never cut do not fit, the terminal wraps the lines.
     console.width = max(console.width, _total_width(widths, gap) + gap)
     console.print(table)
-    hidden = [column.title for index, column in enumerate(columns) if index not in widths]
+    hidden = [column.heading for index, column in enumerate(columns) if index not in widths]
     if hidden:
         print_note(f"hidden, because the terminal is narrow: {', '.join(hidden)} (see -o wide)")
 
@@ -125,7 +143,7 @@ def _total_width(widths: dict[int, int], gap: int) -> int:
 
 
 def _fit_widths(
-    columns: Sequence[TableColumn], natural: Sequence[int], total_width: int, gap: int
+    columns: Sequence[Column[Any]], natural: Sequence[int], total_width: int, gap: int
 ) -> dict[int, int]:
     """Return the widths of the columns that fit, by their index.
 

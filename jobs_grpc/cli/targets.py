@@ -1,26 +1,62 @@
-"""The target of `create` and `preview`: its options, and what a preview of it shows."""
+"""The target of `create` and `preview`, and the command `preview`."""
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.command import add_client_command
+from jobs_grpc.cli.errors import InvalidInput
+from jobs_grpc.cli.fields import FAILURE_CODES, REJECTED_INCLUDES_CANCELED, add_fields, forwarded
 from jobs_grpc.cli.files import read_text
 from jobs_grpc.cli.formatting import format_device_count
+from jobs_grpc.cli.output import print_result
+from jobs_grpc.cli.parser import Subparsers
+from jobs_grpc.cli.rollout_options import add_rollout_options, read_rollout_options
 from jobs_grpc.cli.stages import planned_stage_lines
+from jobs_grpc.client import FleetClient
 from jobs_grpc.text import escape_unprintable
 
 # Of the devices in a line of a preview.
 _SHOWN_DEVICES = 5
 
+# The reason with which CreateJob rejects a target without devices.
 _EMPTY_REASONS = {
     "target_device_id": "DEVICE_NOT_FOUND",
     "target_group_id": "GROUP_EMPTY",
     "target_all": "TENANT_EMPTY",
 }
+
+
+_STATUSES = (
+    "only executions in these statuses, where REJECTED includes those that are CANCELED (default: "
+    "all three)"
+)
+
+
+def add_command(commands: Subparsers) -> None:
+    parser = add_client_command(commands, "preview TARGET", _preview, client=FleetClient)
+    add_target(parser)
+    add_rollout_options(parser)
+
+
+async def _preview(args: argparse.Namespace, fleet: FleetClient) -> None:
+    """Show the devices that a target selects now, and create nothing.
+
+    jobs-grpc preview --where 'group in (north,south),model=x200,!quarantined'
+    jobs-grpc preview --failed-in update-1 --status FAILED --failure-code FLASH
+    """
+    rollout = read_rollout_options(args).get("rollout")
+    target = read_target(args)
+    preview = await fleet.preview_target(**target, rollout=rollout)
+    lines = [*preview_lines(preview, rollout), f"digest {preview.target_digest}"]
+    if not preview.device_count:
+        [field] = target
+        reason = _EMPTY_REASONS.get(field, "TARGET_EMPTY")
+        lines.append(f"`create` would fail with {reason}")
+    print_result(args, preview, *lines)
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +66,8 @@ def add_target(parser: argparse.ArgumentParser) -> None:
         "target", "Exactly one is required. --failed-in can be combined with --where."
     )
     target = group.add_mutually_exclusive_group()
-    arguments.add_texts(target, "--device", metavar="ID", help_text="these devices")
     helps = {
+        "--device ID ...": "these devices",
         "--devices-file FILE": "the devices whose IDs are the lines of this file; - reads stdin",
         "--group ID": "the members of a group",
         "--all": "all devices",
@@ -40,25 +76,16 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     arguments.add_options(target, helps)
     where = "the devices that match, such as 'group in (north,south),model=x200,!quarantined'"
     arguments.add_options(group, {"--where SELECTOR": where})
-    arguments.add_statuses(
-        group,
-        arguments.failure_statuses,
-        "with --failed-in: only executions in these statuses, where REJECTED includes those that"
-        " are CANCELED (default: all three)",
-        canceled=arguments.REJECTED_INCLUDES_CANCELED,
-    )
-    arguments.add_texts(
-        group,
-        "--failure-code",
-        metavar="CODE",
-        help_text="with --failed-in: only failures with this code; '' selects failures without a "
-        "code",
-    )
+    fields = {
+        "--status STATUS": ("statuses", f"with --failed-in: {_STATUSES}"),
+        "--failure-code CODE": ("failure_codes", f"with --failed-in: {FAILURE_CODES}"),
+    }
+    add_fields(group, pb.FailedIn, fields, canceled=REJECTED_INCLUDES_CANCELED)
 
 
 def read_target(args: argparse.Namespace) -> dict[str, Any]:
     """Return the target as parameters of a client. Raises UsageError unless there is one."""
-    if args.failed_in is None and (args.status or args.failure_code):
+    if args.failed_in is None and (args.statuses or args.failure_codes):
         args.target_error("--status and --failure-code need --failed-in")
     devices = _read_devices(args.devices_file) if args.devices_file else args.device
     # An unset variable of a shell must not leave out a condition.
@@ -66,15 +93,9 @@ def read_target(args: argparse.Namespace) -> dict[str, Any]:
         if "" in ids:
             args.target_error(f"--{option} is empty; --all targets all devices")
     if args.failed_in is not None:
-        statuses = [pb.JobExecution.Status.Value(name) for name in args.status]
-        return {
-            "target_failed_in": pb.FailedIn(
-                job_id=args.failed_in,
-                statuses=statuses,
-                failure_codes=args.failure_code,
-                selector=args.where or "",
-            )
-        }
+        failures = forwarded(args, pb.FailedIn)
+        failed_in = pb.FailedIn(job_id=args.failed_in, selector=args.where or "", **failures)
+        return {"target_failed_in": failed_in}
     others = {"target_group_id": args.group, "target_all": args.all, "target_device_ids": devices}
     given = {name: value for name, value in others.items() if value}
     if args.where:
@@ -88,12 +109,6 @@ def read_target(args: argparse.Namespace) -> dict[str, Any]:
     if len(devices) == 1:
         return {"target_device_id": devices[0]}
     return given
-
-
-def empty_target_reason(target: Mapping[str, Any]) -> str:
-    """Return the reason with which CreateJob rejects a target without devices."""
-    [field] = target
-    return _EMPTY_REASONS.get(field, "TARGET_EMPTY")
 
 
 def preview_lines(preview: pb.TargetPreview, rollout: pb.Rollout | None) -> Iterator[str]:
@@ -115,5 +130,5 @@ def _read_devices(path: str) -> list[str]:
     """Read the lines of a file that are not empty."""
     devices = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not devices:
-        raise CliError(f"{path} has no device", ExitCode.USAGE)
+        raise InvalidInput(f"{path} has no device")
     return devices

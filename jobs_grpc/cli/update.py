@@ -7,29 +7,36 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
-from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.errors import InvalidInput
+from jobs_grpc.cli.fields import ETAG, JOB, add_fields
 from jobs_grpc.cli.formatting import format_expiry
 from jobs_grpc.cli.output import print_result
 from jobs_grpc.cli.parser import Subparsers
-from jobs_grpc.cli.rollout_file import read_rollout_file
-from jobs_grpc.cli.schedule_options import add_schedule, add_schedule_options
+from jobs_grpc.cli.rollout_options import read_rollout_file
+from jobs_grpc.cli.schedule import add_schedule, add_schedule_options
 from jobs_grpc.client import JobsClient
 
 
 def add_command(commands: Subparsers) -> None:
     parser = add_client_command(commands, "update JOB", _update)
-    arguments.add_job(parser)
+    add_fields(parser, pb.UpdateJobRequest, JOB)
     rollout_help = (
         "read the rollout, the failure criteria, the windows and the retries from this YAML or "
         "JSON file"
     )
     arguments.add_options(parser, {"--rollout FILE": rollout_help})
     arguments.add_max_in_progress(parser)
-    expiry = arguments.add_expiry(
-        parser, arguments.new_expiry_hours, "let the job expire in N hours from now, 1–8784"
+    expiry = {
+        "--expires-in-hours N": "let the job expire in N hours from now, 1–8784",
+        "--never-expires": "do not let the job expire",
+        "--expires-at TIME": "let the job expire at this time, such as 2030-01-31T12:00:00Z",
+    }
+    arguments.add_options(
+        parser.add_mutually_exclusive_group(),
+        expiry,
+        N=arguments.new_expiry_hours,
+        TIME=arguments.time,
     )
-    time_help = "let the job expire at this time, such as 2030-01-31T12:00:00Z"
-    arguments.add_options(expiry, {"--expires-at TIME": time_help}, TIME=arguments.time)
     timeout_help = "minutes until an IN_PROGRESS execution times out; applies to later starts only"
     arguments.add_options(
         parser, {"--in-progress-timeout MINUTES": timeout_help}, MINUTES=arguments.timeout_minutes
@@ -39,7 +46,7 @@ def add_command(commands: Subparsers) -> None:
     labels.add_argument("--no-labels", action="store_true", help="remove all labels")
     arguments.add_options(parser, {"--description TEXT": "new description of the job"})
     add_schedule_options(parser, updates=True)
-    arguments.add_etag(parser)
+    add_fields(parser, pb.UpdateJobRequest, ETAG)
 
 
 async def _update(args: argparse.Namespace, jobs: JobsClient) -> None:
@@ -73,7 +80,7 @@ async def _update(args: argparse.Namespace, jobs: JobsClient) -> None:
     if args.description is not None:
         paths.append("description")
     if not paths:
-        raise CliError("nothing to change; see `jobs-grpc update --help`", ExitCode.USAGE)
+        raise InvalidInput("nothing to change; see `jobs-grpc update --help`")
     job = await jobs.update(
         args.job_id,
         paths,

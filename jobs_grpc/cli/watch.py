@@ -9,26 +9,20 @@ from typing import TYPE_CHECKING
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_server_command
 from jobs_grpc.cli.connection import connect, resolve_target
 from jobs_grpc.cli.errors import CliError, ExitCode, retry_note
+from jobs_grpc.cli.fields import JOB, add_fields
 from jobs_grpc.cli.formatting import counts_by_status, format_summary, format_time, utc_now
-from jobs_grpc.cli.last_events import last_events
-from jobs_grpc.cli.next_steps import describe_wait, next_steps
 from jobs_grpc.cli.output import print_message, print_note
 from jobs_grpc.cli.parser import Subparsers
-from jobs_grpc.cli.stalled import stalled_devices
+from jobs_grpc.cli.rollout_text import describe_wait, next_steps
+from jobs_grpc.cli.watch_reads import last_events, stalled_devices
 from jobs_grpc.client import JobsError, RetryPolicy, job_status_name
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.live import LiveView
 
-_DESCRIPTION = """\
-Follow a job until it finishes. On a terminal, show a progress bar and the last
-events; otherwise print a line for each change. Reconnects while the server is
-unavailable.
-"""
 _EXIT_CODES_HELP = """\
 exit codes:
   0    the job is COMPLETED and every device SUCCEEDED
@@ -42,10 +36,9 @@ exit codes:
 def add_command(commands: Subparsers) -> None:
     timeout = (None, "exit with code 5 if the job does not finish in time (default: no timeout)")
     parser = add_server_command(commands, "watch JOB", _watch, own_timeout=timeout)
-    parser.description = _DESCRIPTION
     parser.epilog = _EXIT_CODES_HELP
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    arguments.add_job(parser)
+    add_fields(parser, pb.WatchJobRequest, JOB)
 
 
 class LineView:
@@ -89,6 +82,10 @@ class LineView:
 
 def _watch(args: argparse.Namespace) -> None:
     """Follow a job until it finishes.
+
+    Follow a job until it finishes. On a terminal, show a progress bar and the last
+    events; otherwise print a line for each change. Reconnects while the server is
+    unavailable.
 
     jobs-grpc watch update-1
     jobs-grpc watch update-1 --json --timeout 3600

@@ -5,17 +5,20 @@ import time
 from collections.abc import Iterator, Sequence
 
 from fleet.jobs.v1 import events_pb2 as pb
+from google.protobuf.message import Message
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.changes import LOST_RESPONSE, explaining_failures
 from jobs_grpc.cli.command import RunClient, add_client_command
-from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.errors import CliError, InvalidInput
 from jobs_grpc.cli.event_text import add_types
+from jobs_grpc.cli.fields import Fields, add_fields, forward, forwarded
 from jobs_grpc.cli.formatting import format_field, format_moment
-from jobs_grpc.cli.listing import FORMATS, Column, add_listing_options, json_row, print_rows
-from jobs_grpc.cli.output import print_json, print_note, print_result
+from jobs_grpc.cli.listing import FORMATS, Listing
+from jobs_grpc.cli.output import field_lines, print_note, print_result
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.questions import confirm
+from jobs_grpc.cli.tables import Column
 from jobs_grpc.client import EventsClient
 
 _STORE_NOTE = (
@@ -74,43 +77,51 @@ def _types(webhook: pb.Webhook) -> str:
     return " ".join(webhook.types) or "all"
 
 
-_COLUMNS: tuple[Column[pb.Webhook], ...] = (
-    Column("webhook_id", "WEBHOOK"),
-    Column("state", "STATE", _state),
-    Column("url", "URL", min_width=32),
-    Column("last_success_at", "LAST_SUCCESS", drop_order=1),
-    Column("failure_count", "FAILURES", drop_order=2, is_number=True),
-    Column("types", "TYPES", drop_order=3, text=_types, min_width=12),
-    Column("description", "DESCRIPTION", drop_order=4, wide=True),
-    Column("position", "POSITION", lambda webhook: str(webhook.position), 5, wide=True),
+_WEBHOOKS = Listing[pb.Webhook](
+    "webhooks",
+    (
+        Column("webhook_id", "WEBHOOK"),
+        Column("state", read=_state),
+        Column("url", min_width=32),
+        Column("last_success_at", "LAST_SUCCESS", drop_order=1),
+        Column("failure_count", "FAILURES", drop_order=2, is_number=True),
+        Column("types", drop_order=3, text=_types, min_width=12),
+        Column("description", drop_order=4, wide=True),
+        Column("position", read=lambda webhook: str(webhook.position), drop_order=5, wide=True),
+    ),
 )
+
+_WEBHOOK = {"WEBHOOK": ("webhook_id", "ID of the webhook")}
+_URL = {"URL": ("url", "endpoint, https://…")}
 
 
 def add_command(commands: Subparsers) -> None:
     parser = commands.add_parser("webhooks", help="manage webhooks, which receive events")
     subcommands = parser.add_commands()
     listing = add_client_command(subcommands, "list", _list, client=EventsClient, formats=FORMATS)
-    add_listing_options(listing, _COLUMNS)
-    _add(subcommands, "get WEBHOOK", _get)
+    _WEBHOOKS.add_options(listing)
+    _add(subcommands, "get WEBHOOK", _get, pb.GetWebhookRequest)
     _add_create(subcommands)
     _add_update(subcommands)
-    delete = _add(subcommands, "delete WEBHOOK", _delete)
+    delete = _add(subcommands, "delete WEBHOOK", _delete, pb.DeleteWebhookRequest)
     arguments.add_yes(delete, "do not ask; without it, a terminal asks")
-    rotate_secret = _add(subcommands, "rotate-secret WEBHOOK", _rotate_secret)
-    rotate_secret.epilog = "For a day, deliveries are signed with the old secret as well."
-    test = _add(subcommands, "test WEBHOOK", _test)
+    rotate = _add(
+        subcommands, "rotate-secret WEBHOOK", _rotate_secret, pb.RotateWebhookSecretRequest
+    )
+    rotate.epilog = "For a day, deliveries are signed with the old secret as well."
+    test = _add(subcommands, "test WEBHOOK", _test, pb.TestWebhookRequest)
     test.epilog = (
         "Exits with 1 if the delivery fails. A 2xx status verifies the URL, so that events are "
         "sent. The position does not change."
     )
 
 
-def _add(commands: Subparsers, usage: str, run: RunClient) -> argparse.ArgumentParser:
+def _add(
+    commands: Subparsers, usage: str, run: RunClient, request: type[Message]
+) -> argparse.ArgumentParser:
     """Add a command with the argument WEBHOOK."""
     parser = add_client_command(commands, usage, run, client=EventsClient)
-    parser.add_argument(
-        "webhook_id", type=arguments.text, metavar="WEBHOOK", help="ID of the webhook"
-    )
+    add_fields(parser, request, _WEBHOOK)
     return parser
 
 
@@ -121,13 +132,8 @@ async def _list(args: argparse.Namespace, events: EventsClient) -> None:
     jobs-grpc webhooks list --json
     """
     webhooks = await events.list_webhooks()
-    if args.output == "json":
-        print_json({"webhooks": [json_row(args, _COLUMNS, webhook) for webhook in webhooks]})
-        return
-    print_rows(args, _COLUMNS, webhooks)
+    _WEBHOOKS.print_items(args, webhooks)
     if args.output in ("table", "wide"):
-        if not webhooks:
-            print_note("no webhooks")
         _print_notes(webhooks)
 
 
@@ -138,7 +144,7 @@ async def _get(args: argparse.Namespace, events: EventsClient) -> None:
     jobs-grpc webhooks get wh_4f1c9a --json
     """
     webhook = await events.get_webhook(args.webhook_id)
-    print_result(args, webhook, *_lines(webhook, args.utc))
+    print_result(args, webhook, *field_lines(_fields(webhook, args.utc), 12))
     if args.output == "text":
         _print_notes([webhook])
 
@@ -149,11 +155,6 @@ def _print_notes(webhooks: Sequence[pb.Webhook]) -> None:
         print_note(_UNVERIFIED_NOTE)
     if "WAITING" in states:
         print_note(_WAITING_NOTE)
-
-
-def _lines(webhook: pb.Webhook, utc: bool) -> Iterator[str]:
-    for name, value in _fields(webhook, utc):
-        yield f"{name:<12} {value}"
 
 
 def _fields(webhook: pb.Webhook, utc: bool) -> Iterator[tuple[str, str]]:
@@ -192,9 +193,8 @@ def _add_create(commands: Subparsers) -> None:
         "the type webhook.test with a 2xx status. The secret is printed once; "
         "`webhooks rotate-secret` creates another one."
     )
-    parser.add_argument("url", type=arguments.text, metavar="URL", help="endpoint, https://…")
+    add_fields(parser, pb.CreateWebhookRequest, {**_URL, "--description TEXT": "description"})
     add_types(parser, "send events of these types only")
-    arguments.add_options(parser, {"--description TEXT": "a text for people"}, default="")
 
 
 async def _create(args: argparse.Namespace, events: EventsClient) -> None:
@@ -205,9 +205,7 @@ async def _create(args: argparse.Namespace, events: EventsClient) -> None:
     """
     advice = "if `webhooks list` shows the webhook, `webhooks rotate-secret` prints a secret for it"
     with explaining_failures(args, lambda: advice, LOST_RESPONSE):
-        response = await events.create_webhook(
-            args.url, description=args.description, types=args.types or ()
-        )
+        response = await events.create_webhook(**forwarded(args))
     webhook_id = response.webhook.webhook_id
     lines = (f"created {webhook_id}", f"secret: {response.secret}")
     print_result(args, response, *lines)
@@ -218,10 +216,10 @@ async def _create(args: argparse.Namespace, events: EventsClient) -> None:
 
 
 def _add_update(commands: Subparsers) -> None:
-    parser = _add(commands, "update WEBHOOK", _update)
+    parser = _add(commands, "update WEBHOOK", _update, pb.UpdateWebhookRequest)
     parser.epilog = "A webhook that is enabled again continues after its position."
-    helps = {"--url URL": "endpoint, https://…", "--description TEXT": "a text for people"}
-    arguments.add_options(parser, helps)
+    fields: Fields = {"--url URL": _URL["URL"], "--description TEXT": "description"}
+    add_fields(parser, pb.Webhook, fields)
     types = parser.add_mutually_exclusive_group()
     add_types(types, "send events of these types only")
     types.add_argument(
@@ -242,7 +240,10 @@ def _add_update(commands: Subparsers) -> None:
         "send the events after this position: an earlier position sends events again, a later one "
         "skips events"
     )
-    arguments.add_options(parser, {"--position POSITION": position}, POSITION=arguments.position)
+    add_fields(parser, pb.Webhook, {"--position POSITION": ("position", position)})
+    forward(parser, pb.Webhook, "enabled")
+    # What no option names stays.
+    parser.set_defaults(url=None, description=None, types=None)
 
 
 async def _update(args: argparse.Namespace, events: EventsClient) -> None:
@@ -251,12 +252,10 @@ async def _update(args: argparse.Namespace, events: EventsClient) -> None:
     jobs-grpc webhooks update wh_4f1c9a --enable --position 1795964737123456
     jobs-grpc webhooks update wh_4f1c9a --url https://hooks.example.com/v2
     """
-    fields = {
-        name: getattr(args, name) for name in ("url", "description", "types", "enabled", "position")
-    }
-    if all(value is None for value in fields.values()):
-        raise CliError("nothing to change; see `jobs-grpc webhooks update --help`", ExitCode.USAGE)
-    webhook = await events.update_webhook(args.webhook_id, **fields)
+    fields = forwarded(args)
+    if [name for name, value in fields.items() if value is not None] == ["webhook_id"]:
+        raise InvalidInput("nothing to change; see `jobs-grpc webhooks update --help`")
+    webhook = await events.update_webhook(**fields)
     state = f"{_state(webhook)} at position {webhook.position}"
     print_result(args, webhook, f"updated {webhook.webhook_id}: {state}")
 

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, TypeAlias
 
 import grpc
 from fleet.jobs.v1 import device_jobs_pb2 as pb
@@ -13,16 +13,20 @@ from fleet.jobs.v1.jobs_pb2 import JobExecution
 
 from jobs_grpc.client.calls import Caller, ServiceCalls, TokenSource
 from jobs_grpc.client.channel import Connection
-from jobs_grpc.client.documents import struct
 from jobs_grpc.client.errors import JobsError
+from jobs_grpc.client.operator_client import Client
 from jobs_grpc.client.report_stream import ReportStream
+from jobs_grpc.client.requests import struct
 from jobs_grpc.client.retry import RetryPolicy, is_transient
+
+Details: TypeAlias = Mapping[str, Any] | None
+"""The status_details of a report; None keeps the stored ones."""
 
 # Seconds to wait between polls before the server has sent a poll_after.
 _DEFAULT_POLL_AFTER = 60.0
 
 
-class DeviceClient:
+class DeviceClient(Client):
     """Calls DeviceJobService for one device, or as a bridge for the devices of a tenant.
 
     Use it with `async with`, in one event loop. Every call raises JobsError and is tried again
@@ -51,13 +55,6 @@ class DeviceClient:
             server, device_jobs_pb2_grpc.DeviceJobServiceStub, caller, timeout=timeout, retry=retry
         )
         self._poll_after = _DEFAULT_POLL_AFTER * _jitter()
-
-    async def __aenter__(self) -> Self:
-        await self._calls.__aenter__()
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        await self._calls.__aexit__(*exception)
 
     @property
     def poll_after(self) -> float:
@@ -140,7 +137,7 @@ class DeviceClient:
     async def progress(
         self,
         execution: pb.DeviceExecution,
-        details: Mapping[str, Any] | None = None,
+        details: Details = None,
         *,
         extend_timeout_minutes: int | None = None,
     ) -> pb.DeviceExecution:
@@ -151,25 +148,19 @@ class DeviceClient:
         return await self.report(update)
 
     async def succeed(
-        self, execution: pb.DeviceExecution, details: Mapping[str, Any] | None = None
+        self, execution: pb.DeviceExecution, details: Details = None
     ) -> pb.DeviceExecution:
         """Report that the execution has SUCCEEDED."""
         return await self.report(_update(execution, JobExecution.SUCCEEDED, details))
 
     async def fail(
-        self,
-        execution: pb.DeviceExecution,
-        code: str = "",
-        details: Mapping[str, Any] | None = None,
+        self, execution: pb.DeviceExecution, code: str = "", details: Details = None
     ) -> pb.DeviceExecution:
         """Report that the execution has FAILED, with a failure code."""
         return await self.report(_update(execution, JobExecution.FAILED, details, code))
 
     async def reject(
-        self,
-        execution: pb.DeviceExecution,
-        code: str = "",
-        details: Mapping[str, Any] | None = None,
+        self, execution: pb.DeviceExecution, code: str = "", details: Details = None
     ) -> pb.DeviceExecution:
         """Report that the device refuses the execution: REJECTED, with a failure code."""
         return await self.report(_update(execution, JobExecution.REJECTED, details, code))
@@ -202,7 +193,7 @@ def _jitter() -> float:
 def _update(
     execution: pb.DeviceExecution,
     status: JobExecution.Status.ValueType,
-    details: Mapping[str, Any] | None,
+    details: Details,
     failure_code: str = "",
 ) -> pb.UpdateExecutionRequest:
     return pb.UpdateExecutionRequest(

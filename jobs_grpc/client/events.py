@@ -5,7 +5,7 @@ import random
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from fleet.jobs.v1 import events_pb2 as pb
 from fleet.jobs.v1 import events_pb2_grpc
@@ -13,7 +13,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from jobs_grpc.client.operator_client import OperatorClient
 from jobs_grpc.client.pager import Pager
-from jobs_grpc.client.requests import timestamp
+from jobs_grpc.client.requests import Page, build_request, timestamp
 
 
 class EventReader:
@@ -46,12 +46,7 @@ class EventReader:
 
 
 class EventsClient(OperatorClient):
-    """Calls EventService for one tenant. Use it with `async with`, in one event loop.
-
-    Parameters that have the name of a field in the contract have its meaning, limits and default.
-    Every call raises JobsError. A call that is safe to repeat is tried again after a transient
-    error; other calls only if the server refused them because of a limit.
-    """
+    """Calls EventService for one tenant. OperatorClient says how."""
 
     _stub = events_pb2_grpc.EventServiceStub
 
@@ -61,14 +56,9 @@ class EventsClient(OperatorClient):
         *,
         newest_first: bool = False,
         types: Iterable[str] = (),
-        page_size: int = 100,
-        page_token: str = "",
-        limit: int | None = None,
+        **page: Unpack[Page],
     ) -> Pager[pb.Event]:
-        """List the events of a job: its history.
-
-        `limit` is the maximum number of events of all pages; None: all.
-        """
+        """List the events of a job: its history."""
         return self._pager(pb.ListJobEventsRequest, pb.ListJobEventsResponse, "events", locals())
 
     def list_events(
@@ -83,8 +73,7 @@ class EventsClient(OperatorClient):
     ) -> EventReader:
         """List the events after a position or from a time, or from the oldest one, up to now.
 
-        `limit` is the maximum number of events of all pages; None: all. Raises EventsPurged or
-        PositionUnknown if events after the position are lost.
+        Raises EventsPurged or PositionUnknown if events after the position are lost.
         """
         start = _start(after_position, from_time)
         request = pb.ListEventsRequest(types=types, job_id=job_id, **start)
@@ -142,7 +131,7 @@ class EventsClient(OperatorClient):
 
         The client does not retry the call, because each call creates a webhook.
         """
-        request = pb.CreateWebhookRequest(url=url, description=description, types=types)
+        request = build_request(pb.CreateWebhookRequest, locals())
         return await self._calls.unary(request, pb.CreateWebhookResponse)
 
     async def list_webhooks(self) -> list[pb.Webhook]:
@@ -170,14 +159,11 @@ class EventsClient(OperatorClient):
         With a `position`, the server sends the events after it: an earlier position sends events
         again, a later one skips events.
         """
-        fields: dict[str, Any] = {
-            "url": url,
-            "description": description,
-            "types": types,
-            "enabled": enabled,
-            "position": position,
+        fields = {
+            name: value
+            for name, value in locals().items()
+            if value is not None and name not in ("self", "webhook_id")
         }
-        fields = {name: value for name, value in fields.items() if value is not None}
         request = pb.UpdateWebhookRequest(
             webhook_id=webhook_id,
             update_mask=FieldMask(paths=[*fields]),

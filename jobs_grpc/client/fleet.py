@@ -10,7 +10,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from jobs_grpc.client.operator_client import OperatorClient
 from jobs_grpc.client.pager import Pager
-from jobs_grpc.client.requests import Target, build_request, id_list
+from jobs_grpc.client.requests import Page, Target, build_request, id_list
 from jobs_grpc.contract.field_rules import rules_of
 
 # The maximum of one call.
@@ -18,12 +18,7 @@ _MAX_DELETED = rules_of(pb.DeleteDevicesRequest, "device_ids").repeated.max_item
 
 
 class FleetClient(OperatorClient):
-    """Calls FleetService for one tenant. Use it with `async with`, in one event loop.
-
-    Parameters that have the name of a field in the contract have its meaning, limits and default.
-    Every call raises JobsError. A call that is safe to repeat is tried again after a transient
-    error; other calls only if the server refused them because of a limit.
-    """
+    """Calls FleetService for one tenant. OperatorClient says how."""
 
     _stub = fleet_pb2_grpc.FleetServiceStub
 
@@ -32,14 +27,9 @@ class FleetClient(OperatorClient):
         selector: str = "",
         *,
         device_id_prefix: str = "",
-        page_size: int = 100,
-        page_token: str = "",
-        limit: int | None = None,
+        **page: Unpack[Page],
     ) -> Pager[pb.Device]:
-        """List the devices that match a selector, by device_id ascending.
-
-        `limit` is the maximum number of devices of all pages; None: all.
-        """
+        """List the devices that match a selector, by device_id ascending."""
         return self._pager(pb.ListDevicesRequest, pb.ListDevicesResponse, "devices", locals())
 
     async def preview_target(
@@ -109,12 +99,7 @@ class FleetClient(OperatorClient):
         self,
         *,
         group_id_prefix: str = "",
-        page_size: int = 100,
-        page_token: str = "",
-        limit: int | None = None,
+        **page: Unpack[Page],
     ) -> Pager[pb.Group]:
-        """List the groups, in the order of group_id.
-
-        `limit` is the maximum number of groups of all pages; None: all.
-        """
+        """List the groups, in the order of group_id."""
         return self._pager(pb.ListGroupsRequest, pb.ListGroupsResponse, "groups", locals())

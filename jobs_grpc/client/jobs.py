@@ -12,7 +12,7 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 from jobs_grpc.client.errors import create_error
 from jobs_grpc.client.operator_client import OperatorClient
 from jobs_grpc.client.pager import Pager
-from jobs_grpc.client.requests import Target, build_request
+from jobs_grpc.client.requests import Page, Target, build_request
 
 JobStatus: TypeAlias = pb.Job.Status.ValueType
 ExecutionStatus: TypeAlias = pb.JobExecution.Status.ValueType
@@ -20,13 +20,10 @@ EndCause: TypeAlias = pb.JobExecution.EndCause.ValueType
 
 
 class JobsClient(OperatorClient):
-    """Calls JobService for one tenant. Use it with `async with`, in one event loop.
+    """Calls JobService for one tenant. OperatorClient says how.
 
-    Parameters that have the name of a field in the contract have its meaning, limits and default.
-    Every call raises JobsError. A call that is safe to repeat is tried again after a transient
-    error; other calls only if the server refused them because of a limit. `advance`, `resume` and
-    `update` are safe to repeat with an etag: if the first try took effect, the second one raises
-    JobChanged.
+    `advance`, `resume` and `update` are safe to repeat with an etag: if the first try took effect,
+    the second one raises JobChanged.
     """
 
     _stub = jobs_pb2_grpc.JobServiceStub
@@ -83,15 +80,10 @@ class JobsClient(OperatorClient):
         awaiting_approval: bool = False,
         selector: str = "",
         job_id_prefix: str = "",
-        page_size: int = 200,
-        page_token: str = "",
-        limit: int | None = None,
+        **page: Unpack[Page],
     ) -> Pager[pb.Job]:
-        """List the jobs that match all filters, newest first, without their executions.
-
-        `limit` is the maximum number of jobs of all pages; None: all.
-        """
-        return self._pager(pb.ListJobsRequest, pb.ListJobsResponse, "jobs", locals())
+        """List the jobs that match all filters, newest first, without their executions."""
+        return self._pager(pb.ListJobsRequest, pb.ListJobsResponse, "jobs", locals(), 200)
 
     def executions(
         self,
@@ -103,31 +95,15 @@ class JobsClient(OperatorClient):
         end_causes: Iterable[EndCause] = (),
         stage: int | None = None,
         device_id_prefix: str = "",
-        page_size: int = 1000,
-        page_token: str = "",
-        limit: int | None = None,
+        **page: Unpack[Page],
     ) -> Pager[pb.JobExecution]:
-        """List the executions of a job by device, or those of a device, newest first.
-
-        `limit` is the maximum number of executions of all pages; None: all.
-        """
+        """List the executions of a job by device, or those of a device, newest first."""
         return self._pager(
-            pb.ListJobExecutionsRequest, pb.ListJobExecutionsResponse, "executions", locals()
+            pb.ListJobExecutionsRequest, pb.ListJobExecutionsResponse, "executions", locals(), 1000
         )
 
-    def attempts(
-        self,
-        job_id: str,
-        device_id: str,
-        *,
-        page_size: int = 100,
-        page_token: str = "",
-        limit: int | None = None,
-    ) -> Pager[pb.JobExecution]:
-        """List the attempts of one execution, the current one first.
-
-        `limit` is the maximum number of attempts of all pages; None: all.
-        """
+    def attempts(self, job_id: str, device_id: str, **page: Unpack[Page]) -> Pager[pb.JobExecution]:
+        """List the attempts of one execution, the current one first."""
         return self._pager(
             pb.ListExecutionAttemptsRequest, pb.ListExecutionAttemptsResponse, "attempts", locals()
         )
@@ -145,9 +121,7 @@ class JobsClient(OperatorClient):
         failure_codes: Iterable[str] = (),
     ) -> pb.GetFailureSummaryResponse:
         """Count the failures of a job by status and failure code."""
-        request = pb.GetFailureSummaryRequest(
-            job_id=job_id, statuses=statuses, failure_codes=failure_codes
-        )
+        request = build_request(pb.GetFailureSummaryRequest, locals())
         return await self._calls.unary(request, pb.GetFailureSummaryResponse)
 
     async def cancel(
@@ -161,9 +135,7 @@ class JobsClient(OperatorClient):
         self, job_id: str, device_id: str, *, reason: str = "", force: bool = False
     ) -> pb.JobExecution:
         """Cancel the execution of one device. Not repeated."""
-        request = pb.CancelExecutionRequest(
-            job_id=job_id, device_id=device_id, reason=reason, force=force
-        )
+        request = build_request(pb.CancelExecutionRequest, locals())
         response = await self._calls.unary(request, pb.CancelExecutionResponse)
         return response.execution
 

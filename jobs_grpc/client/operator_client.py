@@ -1,4 +1,4 @@
-"""What JobsClient, FleetClient and EventsClient share: who calls, and the connection."""
+"""What the clients share: who calls, the connection, and lists."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,8 +13,27 @@ from jobs_grpc.client.requests import build_request
 from jobs_grpc.client.retry import RetryPolicy
 
 
-class OperatorClient:
-    """Calls one service for one tenant. Use it with `async with`, in one event loop."""
+class Client:
+    """Calls one service. Use it with `async with`, in one event loop."""
+
+    _calls: ServiceCalls
+
+    async def __aenter__(self) -> Self:
+        await self._calls.__aenter__()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self._calls.__aexit__(*exception)
+
+
+class OperatorClient(Client):
+    """Calls one service for one tenant. Use it with `async with`, in one event loop.
+
+    Parameters that have the name of a field in the contract have its meaning, limits and default.
+    Every call raises JobsError. A call that is safe to repeat is tried again after a transient
+    error; other calls only if the server refused them because of a limit. Lists take the parameters
+    of Page.
+    """
 
     _stub: ClassVar[Callable[..., Any]]
     """The stub of the service."""
@@ -38,24 +57,19 @@ class OperatorClient:
         caller = Caller(tenant=tenant, user=user, roles=roles, token=token)
         self._calls = ServiceCalls(server, self._stub, caller, timeout=timeout, retry=retry)
 
-    async def __aenter__(self) -> Self:
-        await self._calls.__aenter__()
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        await self._calls.__aexit__(*exception)
-
     def _pager(
         self,
         request_type: type[Message],
         response_type: type[Message],
         items: str,
         parameters: Mapping[str, Any],
+        page_size: int = 100,
     ) -> Pager[Any]:
         """Return a Pager over `items`, a field of the response.
 
-        `parameters` are the locals() of a method with `page_size`, `page_token` and `limit`.
+        `parameters` are the locals() of a method, with a Page. `page_size` is the default.
         """
         request = build_request(request_type, parameters)
-        page = (parameters[name] for name in ("page_size", "page_token", "limit"))
-        return Pager(partial(self._calls.unary, request, response_type), request, items, *page)
+        read = partial(self._calls.unary, request, response_type)
+        page: dict[str, Any] = {"page_size": page_size, **parameters["page"]}
+        return Pager(read, request, items, **page)

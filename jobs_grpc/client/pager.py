@@ -15,8 +15,8 @@ class Pager(Generic[T]):
         request: Any,
         field: str,
         page_size: int,
-        page_token: str,
-        limit: int | None,
+        page_token: str = "",
+        limit: int | None = None,
     ) -> None:
         """Read pages with `read`, which sends `request`; its response has the items in `field`."""
         self._read = read

@@ -1,4 +1,4 @@
-"""Builds requests from the parameters of a client's methods."""
+"""Builds requests and documents from the parameters of a client's methods."""
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -7,14 +7,27 @@ from typing import Any, TypedDict, TypeVar
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
-
-from jobs_grpc.client.documents import params_struct
 
 M = TypeVar("M", bound=Message)
 
+# Above 2^53 a double, the only number of a Struct, cannot represent every integer.
+_MAX_EXACT_INTEGER = 2**53
+
 # Parameters that are not fields of a request. A pager sets the limit and the token for each page.
-_OTHER_PARAMETERS = {"self", "page_size", "limit", "page_token", "target"}
+_OTHER_PARAMETERS = {"self", "page", "target"}
+
+
+class Page(TypedDict, total=False):
+    """The parameters of each list that is read page by page."""
+
+    page_size: int
+    """The maximum number of items of a page. The default and the maximum depend on the list."""
+    page_token: str
+    """The next_page_token of an earlier list with the same filters; empty: the first page."""
+    limit: int | None
+    """The maximum number of items of all pages; None: all."""
 
 
 class Target(TypedDict, total=False):
@@ -72,6 +85,41 @@ def timestamp(time: datetime) -> Timestamp:
     result = Timestamp()
     result.FromDatetime(time)
     return result
+
+
+def struct(document: Mapping[str, Any] | None) -> Struct | None:
+    """Convert a JSON object; None stays None, which leaves a field unset."""
+    if document is None:
+        return None
+    result = Struct()
+    result.update(document)
+    return result
+
+
+def params_struct(params: Mapping[str, Any] | None) -> Struct | None:
+    """Convert document_params. Raises ValueError for an integer that could lose digits."""
+    if path := _large_integer(params):
+        raise ValueError(
+            f"document_params{path} is an integer beyond ±2^53 and would lose digits;"
+            " send it as a string"
+        )
+    return struct(params)
+
+
+def _large_integer(value: Any) -> str | None:
+    """Return the path of the first integer beyond ±2^53, such as ".a[0]"; None: there is none."""
+    items: Iterable[tuple[str, Any]] = ()
+    match value:
+        case int() if abs(value) > _MAX_EXACT_INTEGER:
+            return ""
+        case Mapping():
+            items = ((f".{key}", member) for key, member in value.items())
+        case list() | tuple():
+            items = ((f"[{index}]", element) for index, element in enumerate(value))
+    for key, item in items:
+        if (path := _large_integer(item)) is not None:
+            return key + path
+    return None
 
 
 def _device_ids(ids: Iterable[str]) -> pb.DeviceIds | None:

@@ -26,14 +26,15 @@ def commands(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[
 
 
 def test_each_command_has_two_examples_that_it_accepts() -> None:
-    for name, parser in commands(_parser()):
+    program = _parser()
+    for name, parser in commands(program):
         assert len(parser.examples) == 2, name
         for example in parser.examples:
             assert max(map(len, example.splitlines())) <= 78 - 2
             (command,) = re.findall(
                 r"jobs-grpc (" + name + r"\b.*?)(?: \|| >|\)\"|$)", example, re.DOTALL
             )
-            _parser().parse_args(shlex.split(command.replace("\\\n", " ")))
+            program.parse_args(shlex.split(command.replace("\\\n", " ")))
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobs_grpc.cli import stalled
+from jobs_grpc.cli import watch_reads
 from jobs_grpc.client.pager import Pager
 from tests.support.waiting import TIMEOUT
 
@@ -54,7 +54,10 @@ async def test_stalled_device_is_named_while_the_job_changes(
     )
 
     jobs: Any = _Jobs(others)
-    async with asyncio.timeout(TIMEOUT), stalled.stalled_devices(jobs, shown.put_nowait) as take:
+    async with (
+        asyncio.timeout(TIMEOUT),
+        watch_reads.stalled_devices(jobs, shown.put_nowait) as take,
+    ):
         while shown.empty():
             take(job)
             await sleep(0)

@@ -142,7 +142,7 @@ async def test_watch_names_the_first_devices_that_do_not_report(
     job: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("jobs_grpc.cli.stalled._QUIET", 0.2)
+    monkeypatch.setattr("jobs_grpc.cli.watch_reads._QUIET", 0.2)
     for number in range(1, 6):
         await server.device(tenant, f"d{number:05}").start(job)
     await database.owner.execute(

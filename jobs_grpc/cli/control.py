@@ -1,0 +1,163 @@
+"""`jobs-grpc pause`, `resume`, `advance`, `approve` and `retry`: control the starts of a job."""
+
+import argparse
+
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from jobs_grpc.cli.changes import is_unchanged, read_before
+from jobs_grpc.cli.command import add_client_command
+from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.fields import (
+    ETAG,
+    EXPIRY,
+    FAILURE_CODES,
+    JOB,
+    REJECTED_INCLUDES_CANCELED,
+    Fields,
+    add_fields,
+    forwarded,
+)
+from jobs_grpc.cli.formatting import format_counts, format_expiry, format_number, format_pause
+from jobs_grpc.cli.output import print_result
+from jobs_grpc.cli.parser import Subparsers
+from jobs_grpc.cli.stages import stage_lines
+from jobs_grpc.client import JobsClient
+
+
+def add_command(commands: Subparsers) -> None:
+    parser = add_client_command(commands, "pause JOB", _pause)
+    add_fields(parser, pb.PauseJobRequest, {**JOB, "--reason TEXT": "reason", **ETAG})
+    parser = add_client_command(commands, "resume JOB", _resume)
+    add_fields(parser, pb.ResumeJobRequest, {**JOB, **ETAG})
+    parser = add_client_command(commands, "advance JOB", _advance)
+    add_fields(parser, pb.AdvanceJobRequest, {**JOB, "--stage N": _STAGE_TO_OPEN, **ETAG})
+    parser = add_client_command(commands, "approve JOB [STAGE]", _approve)
+    fields = {**JOB, "[STAGE]": ("stage", _STAGE_TO_APPROVE), "--comment TEXT": "comment", **ETAG}
+    add_fields(parser, pb.ApproveStageRequest, fields)
+    parser = add_client_command(commands, "retry JOB --status STATUS [STATUS ...]", _retry)
+    add_fields(
+        parser, pb.RetryExecutionsRequest, _RETRY_FIELDS, canceled=REJECTED_INCLUDES_CANCELED
+    )
+    expiry = parser.add_mutually_exclusive_group()
+    add_fields(expiry, pb.RetryExecutionsRequest, EXPIRY)
+
+
+_STAGE_TO_OPEN = (
+    "stage",
+    "number of the stage to open; makes the command safe to repeat (default: the next)",
+)
+_STAGE_TO_APPROVE = (
+    "number of the open stage, from 0; makes the command safe to repeat (default: the stage that "
+    "waits for an approval)"
+)
+
+
+async def _pause(args: argparse.Namespace, jobs: JobsClient) -> None:
+    """Pause a job, so that no device starts it.
+
+    jobs-grpc pause update-1 --reason 'too many failures'
+    jobs-grpc pause update-1 --etag 5
+    """
+    before = await read_before(args, jobs)
+    job = await jobs.pause(**forwarded(args))
+    paused = "was already paused, so nothing changed:" if is_unchanged(job, before) else "is paused"
+    lines = [f"{job.job_id} {paused} {format_pause(job, args.utc)}"]
+    if is_unchanged(job, before) and args.reason not in ("", job.pause.reason):
+        lines.append("to change the reason, resume the job and pause it again")
+    lines.append(f"{format_counts(job.execution_counts)}, expires: {format_expiry(job, args.utc)}")
+    print_result(args, job, *lines)
+
+
+async def _resume(args: argparse.Namespace, jobs: JobsClient) -> None:
+    """End the pause of a job.
+
+    jobs-grpc resume update-1
+    jobs-grpc resume update-1 --etag 5
+    """
+    before = await read_before(args, jobs)
+    job = await jobs.resume(**forwarded(args))
+    unchanged = f"{job.job_id} was not paused, so nothing changed"
+    done = unchanged if is_unchanged(job, before) else f"resumed {job.job_id}"
+    print_result(args, job, f"{done}: {format_counts(job.execution_counts)}")
+
+
+async def _advance(args: argparse.Namespace, jobs: JobsClient) -> None:
+    """Open the next stage of a rollout now.
+
+    jobs-grpc advance update-1
+    jobs-grpc advance update-1 --stage 1
+    """
+    before = await read_before(args, jobs)
+    job = await jobs.advance(**forwarded(args))
+    unchanged = f"stage {args.stage} of {job.job_id} was opened before, so nothing changed"
+    done = unchanged if is_unchanged(job, before) else f"advanced {job.job_id}"
+    print_result(args, job, f"{done}:", *stage_lines(job, args.utc))
+
+
+async def _approve(args: argparse.Namespace, jobs: JobsClient) -> None:
+    """Approve the open stage, so that the next one can open.
+
+    jobs-grpc approve update-1
+    jobs-grpc approve update-1 0 --comment 'canary looks good'
+    """
+    before = await read_before(args, jobs)
+    if args.stage is None:
+        # The request names the stage, so that it never approves one that waits later.
+        args.stage = _waiting_stage(before or await jobs.get(args.job_id))
+    job = await jobs.approve(**forwarded(args))
+    stage = f"stage {args.stage} of {job.job_id}"
+    unchanged = f"{stage} was approved before, so nothing changed"
+    done = unchanged if is_unchanged(job, before) else f"approved {stage}"
+    print_result(args, job, f"{done}:", *stage_lines(job, args.utc))
+
+
+def _waiting_stage(job: pb.Job) -> int:
+    for index, stage in enumerate(job.stages):
+        if stage.awaiting_approval:
+            return index
+    raise CliError(
+        f"no stage of {job.job_id} waits for an approval; to approve the open stage in advance,"
+        " name it",
+        ExitCode.WRONG_STATE,
+    )
+
+
+_RETRY_FIELDS: Fields = {
+    **JOB,
+    "--status STATUS": (
+        "statuses",
+        "retry executions with these statuses; REJECTED includes those that are CANCELED",
+    ),
+    "--failure-code CODE": ("failure_codes", FAILURE_CODES),
+    "--device ID": "device_ids",
+    **ETAG,
+}
+
+
+async def _retry(args: argparse.Namespace, jobs: JobsClient) -> None:
+    """Queue unsuccessful executions of a job again.
+
+    jobs-grpc retry update-1 --status FAILED --failure-code FLASH
+    jobs-grpc retry update-1 --status FAILED TIMED_OUT --expires-in-hours 24
+    """
+    before = await read_before(args, jobs)
+    retried = await jobs.retry(**forwarded(args))
+    job_id, count = args.job_id, retried.retried_count
+    lines = [f"queued {format_number(count, 'execution')} of {job_id} again,"]
+    if not count:
+        lines = [f"no execution of {job_id} {_filters(args)}, so nothing changed;"]
+    lines[0] += f" expires: {format_expiry(retried, args.utc)}"
+    # A job that finished during a pause is PAUSED again.
+    if count and before is not None and before.HasField("pause"):
+        lines.append(f"{job_id} is PAUSED: no device starts before `jobs-grpc resume {job_id}`")
+    print_result(args, retried, *lines)
+
+
+def _filters(args: argparse.Namespace) -> str:
+    """Describe the executions that the command retries."""
+    text = f"is {' or '.join(dict.fromkeys(args.statuses))}"
+    if args.failure_codes:
+        text += " with one of the failure codes"
+    if args.device_ids:
+        text += " on one of the devices"
+    return text

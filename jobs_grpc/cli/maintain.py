@@ -1,0 +1,224 @@
+"""`jobs-grpc migrate` and `recount`, which work on the database as its owner and are audited."""
+
+import argparse
+import getpass
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from jobs_grpc.auth.principal import TENANT_RULE, is_tenant_id
+from jobs_grpc.cli import arguments
+from jobs_grpc.cli.command import add_local_command
+from jobs_grpc.cli.dev import settings_with_database
+from jobs_grpc.cli.errors import CliError, ExitCode, InvalidInput
+from jobs_grpc.cli.fields import JOB, add_fields
+from jobs_grpc.cli.formatting import format_number
+from jobs_grpc.cli.output import print_json, progress_line
+from jobs_grpc.cli.parser import Subparsers
+from jobs_grpc.cli.tables import Column, print_table
+from jobs_grpc.config import read_dsn
+from jobs_grpc.db.migrate import RequestRole, migrate
+from jobs_grpc.db.recount import describe, recount_job, row_name
+from jobs_grpc.observability import logs
+from jobs_grpc.server.signals import run_until_stop_signal
+from jobs_grpc.text import escape_unprintable
+
+
+def add_command(commands: Subparsers) -> None:
+    parser = add_local_command(commands, "migrate", _migrate)
+    helps = {
+        "--request-role NAME": "login that `serve` uses (default: the user of JOBS_DATABASE_URL, or"
+        " jobs_request)",
+        "--require-citus": "fail before any change if the database does not have the extension "
+        "citus. If the database has it, migrate distributes the tables, also without this option",
+    }
+    arguments.add_options(parser, helps)
+    parser.add_argument(
+        "--device-tables",
+        choices=("own", "platform"),
+        help="who manages public.device_state and public.device_group_members: they are the "
+        "service's own, and calls register and delete devices, or the platform manages them. The "
+        "first run decides it: own if it creates both tables, otherwise platform. This option "
+        "changes the decision",
+    )
+    parser = add_local_command(commands, "recount JOB", _recount)
+    add_fields(parser, pb.GetJobRequest, JOB)
+    add_tenant(parser, "tenant of the job")
+    helps = {
+        "--repair": "set the counts that differ, while no other call changes the job. Writes a line"
+        " of the audit log to stderr, as JSON",
+        "--json": "print what differs as JSON",
+    }
+    arguments.add_options(parser, helps)
+
+
+def _migrate(args: argparse.Namespace) -> None:
+    """Migrate the database and create the request role.
+
+    Migrate the database of JOBS_OWNER_DATABASE_URL to this version. Create the request role if it
+    is missing, with the user and password of JOBS_DATABASE_URL if that is set. Safe to run at any
+    time, repeatedly, and while servers run. Writes a line of the audit log to stderr, as JSON.
+
+    JOBS_OWNER_DATABASE_URL=postgresql://jobs_owner@db/jobs jobs-grpc migrate
+    jobs-grpc migrate --request-role jobs_request
+    """
+    owner_dsn = read_dsn(os.environ, "JOBS_OWNER_DATABASE_URL")
+    if args.request_role:
+        role = RequestRole(args.request_role)
+    elif os.environ.get("JOBS_DATABASE_URL"):
+        role = RequestRole.from_dsn(read_dsn(os.environ, "JOBS_DATABASE_URL"))
+    else:
+        role = RequestRole()
+    changes: list[str] = []
+    # Also on SIGTERM, so that PostgreSQL ends an index build at once.
+    with audited("migrate", owner_dsn, request_role=role.name) as audit:
+        try:
+            with progress_line() as report:
+                run_until_stop_signal(
+                    migrate(
+                        owner_dsn,
+                        role,
+                        report,
+                        require_citus=args.require_citus,
+                        device_tables_manager=args.device_tables,
+                        changes=changes,
+                    )
+                )
+        finally:  # changes before an error are committed
+            add_changes(audit, changes)
+    for line in "\n".join(changes or ["the schema is current"]).split("\n"):
+        print(escape_unprintable(line))
+
+
+# How many counts an error names that a repair does not set.
+_MAX_NAMED = 3
+
+_COLUMNS: tuple[Column[Any], ...] = (
+    *(Column("table"), Column("key", min_width=12), Column("column")),
+    *(Column("stored", is_number=True), Column("counted", is_number=True)),
+)
+
+
+def _recount(args: argparse.Namespace) -> None:
+    """Compare the stored counts of a job with its executions.
+
+    Count the executions of a job in the database of JOBS_OWNER_DATABASE_URL, or of a running
+    `jobs-grpc dev`, and show the stored counts that differ. The exit code is 0 if there are none,
+    or if --repair has set all of them; otherwise 1.
+
+    jobs-grpc recount update-1 --tenant acme
+    jobs-grpc recount update-1 --tenant acme --repair
+    """
+    setting = "JOBS_OWNER_DATABASE_URL"
+    owner_dsn = read_dsn(settings_with_database(setting), setting)
+    tenant, job_id = read_tenant(args), args.job_id
+    with ExitStack() as stack:
+        audit: dict[str, Any] = {}
+        if args.repair:
+            fields = {"tenant": tenant, "job_id": job_id}
+            audit = stack.enter_context(audited("recount --repair", owner_dsn, **fields))
+        recounted = recount_job(owner_dsn, tenant, job_id, repair=args.repair)
+        found = run_until_stop_signal(recounted)
+        if found is None:
+            raise CliError(f"job {job_id} not found in tenant {tenant}", ExitCode.NOT_FOUND)
+        differing, remaining = found
+        add_changes(audit, [describe(row) for row in differing if row not in remaining])
+    if args.json:
+        print_json({"counts": [dict(row) | {"key": json.loads(row["key"])} for row in differing]})
+    elif differing:
+        print_table(_COLUMNS, map(_cells, differing))
+    else:
+        print(f"the counts of job {escape_unprintable(job_id)} are correct")
+    if remaining:
+        counts = f"{format_number(len(remaining), 'count')} of job {job_id}"
+        if not args.repair:
+            raise CliError(f"wrong: {counts}; add --repair to correct the counts")
+        named = "; ".join(map(describe, remaining[:_MAX_NAMED]))
+        more = "; …" if len(remaining) > _MAX_NAMED else ""
+        raise CliError(f"not repaired: {counts}: {named}{more}")
+
+
+def _cells(row: asyncpg.Record) -> list[str]:
+    numbers = (f"{row[column]:,}" for column in ("stored", "counted"))
+    return [row["table_name"], row_name(row) or "-", row["column_name"], *numbers]
+
+
+# The maximum size of the changes in a line of the audit log.
+_MAX_CHANGES_BYTES = 1024
+
+
+def add_tenant(parser: argparse.ArgumentParser, help_text: str) -> None:
+    """Add --tenant."""
+    parser.add_argument("--tenant", metavar="ID", help=f"{help_text} ($JOBS_TENANT)")
+
+
+def read_tenant(args: argparse.Namespace) -> str:
+    """Return the tenant of --tenant or JOBS_TENANT. Raises CliError."""
+    # A context names a server, and the command connects to a database: only the variable counts.
+    tenant = os.environ.get("JOBS_TENANT") or None if args.tenant is None else args.tenant
+    if tenant is None:
+        raise InvalidInput("--tenant or JOBS_TENANT is required")
+    if not is_tenant_id(tenant):
+        raise InvalidInput(f"--tenant {TENANT_RULE}")
+    return str(tenant)
+
+
+@contextmanager
+def audited(command: str, owner_dsn: str, **fields: Any) -> Iterator[dict[str, Any]]:
+    """Write a line of JSON to stderr when the block ends, like those of the server's audit log.
+
+    It has who ran the command, on which database, and the result: OK, FAILED with the type of the
+    error, or CANCELLED for a command that was interrupted. The block may add fields to the
+    dictionary. There is no line for a CliError, which says that nothing was changed.
+    """
+    dsn = urlsplit(owner_dsn)
+    fields |= {
+        "subject": _account(),
+        "login": dsn.username,
+        "database": f"{dsn.hostname or ''}{dsn.path}",
+    }
+    started = time.perf_counter()
+    try:
+        yield fields
+    except CliError:
+        raise
+    except BaseException as e:
+        code = "CANCELLED" if isinstance(e, KeyboardInterrupt) else "FAILED"
+        _write(command, {"code": code, **fields, "reason": type(e).__name__}, started)
+        raise
+    _write(command, {"code": "OK", **fields}, started)
+
+
+def add_changes(fields: dict[str, Any], changes: Sequence[str]) -> None:
+    """Add the number of changes, and as many of the first as take 1 KB."""
+    fields["change_count"] = len(changes)
+    fields["changes"] = logs.first_that_fit(changes, _MAX_CHANGES_BYTES)
+
+
+def _write(command: str, fields: dict[str, Any], started: float) -> None:
+    record = logging.makeLogRecord(
+        {
+            "name": "jobs_grpc.audit",
+            "levelname": "INFO",
+            "msg": f"audit {command}",
+            "fields": fields | {"ms": round((time.perf_counter() - started) * 1000, 2)},
+        }
+    )
+    print(logs.JsonFormatter().format(record), file=sys.stderr, flush=True)
+
+
+def _account() -> str:
+    """Return the account of the operating system: its name, or its number in most containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
