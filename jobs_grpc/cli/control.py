@@ -23,6 +23,25 @@ from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.stages import stage_lines
 from jobs_grpc.client import JobsClient
 
+_STAGE_TO_OPEN = (
+    "stage",
+    "number of the stage to open; makes the command safe to repeat (default: the next)",
+)
+_STAGE_TO_APPROVE = (
+    "number of the open stage, from 0; makes the command safe to repeat (default: the stage that "
+    "waits for an approval)"
+)
+_RETRY_FIELDS: Fields = {
+    **JOB,
+    "--status STATUS": (
+        "statuses",
+        "retry executions with these statuses; REJECTED includes those that are CANCELED",
+    ),
+    "--failure-code CODE": ("failure_codes", FAILURE_CODES),
+    "--device ID": "device_ids",
+    **ETAG,
+}
+
 
 def add_command(commands: Subparsers) -> None:
     parser = add_client_command(commands, "pause JOB", _pause)
@@ -40,16 +59,6 @@ def add_command(commands: Subparsers) -> None:
     )
     expiry = parser.add_mutually_exclusive_group()
     add_fields(expiry, pb.RetryExecutionsRequest, EXPIRY)
-
-
-_STAGE_TO_OPEN = (
-    "stage",
-    "number of the stage to open; makes the command safe to repeat (default: the next)",
-)
-_STAGE_TO_APPROVE = (
-    "number of the open stage, from 0; makes the command safe to repeat (default: the stage that "
-    "waits for an approval)"
-)
 
 
 async def _pause(args: argparse.Namespace, jobs: JobsClient) -> None:
@@ -120,18 +129,6 @@ def _waiting_stage(job: pb.Job) -> int:
         " name it",
         ExitCode.WRONG_STATE,
     )
-
-
-_RETRY_FIELDS: Fields = {
-    **JOB,
-    "--status STATUS": (
-        "statuses",
-        "retry executions with these statuses; REJECTED includes those that are CANCELED",
-    ),
-    "--failure-code CODE": ("failure_codes", FAILURE_CODES),
-    "--device ID": "device_ids",
-    **ETAG,
-}
 
 
 async def _retry(args: argparse.Namespace, jobs: JobsClient) -> None:

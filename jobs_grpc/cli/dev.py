@@ -13,6 +13,7 @@ from pathlib import Path
 
 import asyncpg
 
+from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_local_command
 from jobs_grpc.cli.errors import CliError, InvalidInput
 from jobs_grpc.cli.parser import Subparsers
@@ -39,12 +40,11 @@ _DOCS = "https://github.com/jobs-grpc/jobs-grpc/blob/main/docs"
 
 def add_command(commands: Subparsers) -> None:
     parser = add_local_command(commands, "dev", _dev)
-    parser.add_argument(
-        "--simulate",
-        action="store_true",
-        help="also run simulated devices that carry out the jobs of the tenant 'demo', and create "
-        "three jobs for them if it has none",
+    help_text = (
+        "also run simulated devices that carry out the jobs of the tenant 'demo', and create three "
+        "jobs for them if it has none"
     )
+    arguments.add_options(parser, {"--simulate": help_text})
 
 
 def _dev(args: argparse.Namespace) -> None:

@@ -19,6 +19,32 @@ from jobs_grpc.cli.tables import Column
 from jobs_grpc.client import EventsClient, JobsClient, execution_status_name, job_status_name
 from jobs_grpc.text import escape_unprintable
 
+_FAILURES = Listing[pb.FailureCount](
+    "failures",
+    (
+        Column("execution_count", "FAILURES", is_number=True),
+        Column("status", read=lambda f: execution_status_name(f.status), drop_order=1),
+        Column("failure_code", "CODE"),
+        Column("device_ids", "DEVICES", drop_order=2, min_width=20, wraps=True),
+    ),
+)
+
+_PAGE_SIZE = 1000
+
+_EVENTS = Listing[events_pb.Event](
+    "events",
+    (
+        Column("time"),
+        Column("type", "EVENT", text=event_name),
+        Column("user", "BY", drop_order=1, min_width=8, text=event_by),
+        Column("detail", read=event_detail, min_width=20, wraps=True),
+        Column("status", read=lambda e: job_status_name(e.status), drop_order=2, wide=True),
+        Column("cause", drop_order=3, wide=True),
+        Column("position", read=lambda event: str(event.position), drop_order=4, wide=True),
+    ),
+    order="newest",
+)
+
 
 def add_command(commands: Subparsers) -> None:
     parser = add_client_command(commands, "explain JOB DEVICE", _explain)
@@ -86,17 +112,6 @@ def _gate_time(blocker: pb.StartBlocker, utc: bool) -> str:
     return f" Stage {gate.open_stage + 1} opens at {opens}, or before."
 
 
-_FAILURES = Listing[pb.FailureCount](
-    "failures",
-    (
-        Column("execution_count", "FAILURES", is_number=True),
-        Column("status", read=lambda f: execution_status_name(f.status), drop_order=1),
-        Column("failure_code", "CODE"),
-        Column("device_ids", "DEVICES", drop_order=2, min_width=20, wraps=True),
-    ),
-)
-
-
 async def _failures(args: argparse.Namespace, jobs: JobsClient) -> None:
     """Count the failures of a job by code.
 
@@ -107,23 +122,6 @@ async def _failures(args: argparse.Namespace, jobs: JobsClient) -> None:
     _FAILURES.print_items(args, summary.failures, other_count=summary.other_count)
     if summary.other_count and args.output != "json":
         print_note(f"{summary.other_count:,} more failures have other codes")
-
-
-_PAGE_SIZE = 1000
-
-_EVENTS = Listing[events_pb.Event](
-    "events",
-    (
-        Column("time"),
-        Column("type", "EVENT", text=event_name),
-        Column("user", "BY", drop_order=1, min_width=8, text=event_by),
-        Column("detail", read=event_detail, min_width=20, wraps=True),
-        Column("status", read=lambda e: job_status_name(e.status), drop_order=2, wide=True),
-        Column("cause", drop_order=3, wide=True),
-        Column("position", read=lambda event: str(event.position), drop_order=4, wide=True),
-    ),
-    order="newest",
-)
 
 
 async def _history(args: argparse.Namespace, events: EventsClient) -> None:

@@ -41,8 +41,8 @@ def add_command(commands: Subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_setting_options(parser)
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    parser.add_argument("--strict", action="store_true", help="exit with 1 also on warnings")
+    helps = {"--json": "print the findings as JSON", "--strict": "exit with 1 also on warnings"}
+    arguments.add_options(parser, helps)
     parser.add_argument(
         "--max-executions",
         type=arguments.row_limit,

@@ -34,12 +34,11 @@ def add_command(commands: Subparsers) -> None:
 
 def add_setting_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that override settings of the environment."""
-    parser.add_argument(
-        "--insecure-metadata", action="store_true", help="set JOBS_INSECURE_METADATA=true"
-    )
-    parser.add_argument(
-        "--workers", type=arguments.worker_count, metavar="N", help="set JOBS_WORKERS=N"
-    )
+    helps = {
+        "--insecure-metadata": "set JOBS_INSECURE_METADATA=true",
+        "--workers N": "set JOBS_WORKERS=N",
+    }
+    arguments.add_options(parser, helps, N=arguments.worker_count)
 
 
 def read_config(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Config:

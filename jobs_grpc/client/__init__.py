@@ -8,7 +8,7 @@ The classes of errors are in `jobs_grpc.client.errors`.
 """
 
 from jobs_grpc.client import errors
-from jobs_grpc.client.channel import Connection, Tls
+from jobs_grpc.client.channel import Connection, Tls, sync_channel
 from jobs_grpc.client.devices import DeviceClient
 from jobs_grpc.client.enums import (
     end_cause_name,
@@ -23,7 +23,6 @@ from jobs_grpc.client.jobs import JobsClient
 from jobs_grpc.client.pager import Pager
 from jobs_grpc.client.report_stream import ReportStream
 from jobs_grpc.client.retry import RetryPolicy
-from jobs_grpc.client.sync_channel import sync_channel
 
 __all__ = [
     "Connection",

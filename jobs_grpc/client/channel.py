@@ -1,6 +1,7 @@
-"""Channels to the service: their options, TLS, and several connections for busy callers."""
+"""Channels to the service: their options, TLS, several for busy callers, and synchronous ones."""
 
 import itertools
+import json
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -8,8 +9,11 @@ from typing import Any, Self
 
 import grpc
 
+from jobs_grpc.client.retry import BACKOFF_FACTOR, MAX_ATTEMPTS, RetryPolicy
+from jobs_grpc.contract.methods import METHODS
+
 # Pings detect a dead server on a stream that only receives.
-KEEPALIVE = (
+_KEEPALIVE = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
@@ -19,7 +23,7 @@ KEEPALIVE = (
 NO_PROXY = ("grpc.enable_http_proxy", 0)
 
 _OPTIONS = (
-    *KEEPALIVE,
+    *_KEEPALIVE,
     # Without this, all channels to an address share one connection.
     ("grpc.use_local_subchannel_pool", 1),
     # A lost connection is opened again within two seconds after the server is back.
@@ -101,3 +105,43 @@ class Connection:
         if stub_type not in self._stubs:
             self._stubs[stub_type] = itertools.cycle([stub_type(c) for c in self._channels])
         return next(self._stubs[stub_type])
+
+
+def sync_channel(
+    address: str,
+    *,
+    tls: Tls | None = None,
+    timeout: float = 30.0,
+    retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
+) -> grpc.Channel:
+    """Open a channel that retries the calls that are always safe to repeat, while UNAVAILABLE.
+
+    The contract declares them by their idempotency_level. gRPC makes the retries, so they do not
+    follow RetryInfo, and at most 5 tries are made. `timeout` is in seconds, for each
+    unary call of these methods with its retries; pass `timeout` to the others.
+    """
+    config = ("grpc.service_config", json.dumps(_service_config(timeout, retry)))
+    options: tuple[tuple[str, Any], ...] = (*_KEEPALIVE, config)
+    if tls is None:
+        return grpc.insecure_channel(address, options=(*options, NO_PROXY))
+    return grpc.secure_channel(address, tls.credentials(), options=(*options, *tls.options()))
+
+
+def _service_config(timeout: float, retry: RetryPolicy) -> dict[str, Any]:
+    names = [
+        dict(zip(("service", "method"), name[1:].split("/"), strict=True))
+        for name, method in METHODS.items()
+        if method.repeatable and method.unary
+    ]
+    method_config: dict[str, Any] = {"name": names, "timeout": f"{timeout:.3f}s"}
+    if retry.max_attempts > 1:
+        method_config["retryPolicy"] = {
+            "maxAttempts": min(retry.max_attempts, MAX_ATTEMPTS),
+            "initialBackoff": f"{retry.first_delay:.3f}s",
+            "maxBackoff": f"{retry.max_delay:.3f}s",
+            "backoffMultiplier": BACKOFF_FACTOR,
+            # A server that stops, or a proxy, resets calls with CANCELLED. gRPC does not retry a
+            # call that its caller has canceled.
+            "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
+        }
+    return {"methodConfig": [method_config]}

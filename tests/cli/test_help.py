@@ -94,3 +94,22 @@ async def test_help_explains_the_options_of_the_connection(
 
 async def test_help_command_prints_the_same_as_the_help_option(shell: Shell) -> None:
     assert await shell("help", "webhooks", "get") == await shell("webhooks", "get", "--help")
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("pause", 'the reason (default: "paused by operator")'),
+        ("list", "only jobs with this document_type\n"),
+        ("failures", "only failures with one of these statuses: FAILED, TIMED_OUT, REJECTED\n"),
+        (
+            "create",
+            "execution becomes TIMED_OUT, within two seconds, 1–10080 (default: no timeout)",
+        ),
+    ],
+)
+async def test_help_of_an_option_comes_from_the_contract(
+    shell: Shell, command: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert text in (await shell(command, "--help")).out
