@@ -138,41 +138,29 @@ async def test_cancel_is_rejected_when_execution_does_not_exist_in_the_tenant(wo
 
 
 async def test_cancel_is_rejected_when_a_concurrent_report_is_first(world: World) -> None:
-    calls = (
-        world.pump.update("j", "SUCCEEDED"),
-        world.operator.cancel_execution("j", "pump", force=True),
-    )
-    reporting, canceling = await world.lock_in_order(*calls)
+    report = world.pump.update("j", "SUCCEEDED")
+    cancel = world.operator.cancel_execution("j", "pump", force=True)
+    failure = await world.second_fails("EXECUTION_FINISHED", report, cancel)
 
-    await reporting
-    failure = await expect_error("EXECUTION_FINISHED", canceling)
     assert failure.metadata["status"] == "SUCCEEDED"
     assert await world.operator.counts() == {"succeeded": 1, "queued": 1}
 
 
 async def test_report_is_rejected_when_a_concurrent_cancel_is_first(world: World) -> None:
     calls = world.operator.cancel_execution("j", "pump"), world.pump.update("j", "SUCCEEDED")
-    canceling, reporting = await world.lock_in_order(*calls)
+    failure = await world.second_fails("EXECUTION_FINISHED", *calls)
 
-    await canceling
-    failure = await expect_error("EXECUTION_FINISHED", reporting)
     assert failure.metadata["status"] == "REJECTED"
     assert await world.operator.counts() == {"rejected": 1, "queued": 1}
 
 
 async def test_cancel_without_force_is_rejected_after_a_concurrent_start(world: World) -> None:
     calls = world.pump.start("j"), world.operator.cancel_execution("j", "pump")
-    starting, canceling = await world.lock_in_order(*calls)
-
-    await starting
-    await expect_error("EXECUTION_IN_PROGRESS", canceling)
+    await world.second_fails("EXECUTION_IN_PROGRESS", *calls)
 
 
 async def test_job_completes_when_two_cancels_end_its_last_executions(world: World) -> None:
-    calls = (
-        world.operator.cancel_execution("j", "pump"),
-        world.operator.cancel_execution("j", "valve"),
-    )
+    calls = (world.operator.cancel_execution("j", name) for name in ("pump", "valve"))
     first, second = await world.lock_in_order(*calls)
 
     last = max([await first, await second], key=lambda e: e.last_updated_at.ToNanoseconds())

@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
-from grpc import StatusCode
 
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_error
-from tests.support.server import Server, running_server
+from tests.support.server import Server
 from tests.support.staged_jobs import rollout
 from tests.support.world import World
 
@@ -104,43 +103,19 @@ async def test_created_by_is_the_calling_user(server: Server, operator: Operator
     assert not (await operator.get("without-user")).HasField("created_by")
 
 
-@pytest.mark.parametrize(
-    ("target", "code", "reason", "message", "metadata"),
-    [
-        (
-            {"target_device_id": "missing"},
-            *(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND", "Device not found"),
-            {"deviceId": "missing"},
-        ),
-        (
-            {"target_group_id": "missing"},
-            *(StatusCode.FAILED_PRECONDITION, "GROUP_EMPTY", "Group has no members"),
-            {"groupId": "missing"},
-        ),
-        (
-            {"target_all": True},
-            *(StatusCode.FAILED_PRECONDITION, "TENANT_EMPTY", "No devices in tenant"),
-            {},
-        ),
-    ],
-)
-async def test_create_without_devices_is_rejected_and_stores_nothing(
-    world: World,
-    target: dict[str, Any],
-    code: StatusCode,
-    reason: str,
-    message: str,
-    metadata: dict[str, str],
-) -> None:
+async def test_create_without_devices_is_rejected_and_stores_nothing(world: World) -> None:
     await world.database.remove_devices(world.tenant, "abc")
 
-    failure = await expect_error(reason, world.operator.create(job_id="j", **target))
-
-    assert (failure.message, failure.metadata) == (message, metadata)
-    assert failure.tenant_id == world.tenant
+    for reason, message, metadata, target in (
+        ("DEVICE_NOT_FOUND", "Device not found", {"deviceId": "x"}, {"target_device_id": "x"}),
+        ("GROUP_EMPTY", "Group has no members", {"groupId": "x"}, {"target_group_id": "x"}),
+        ("TENANT_EMPTY", "No devices in tenant", {}, {"target_all": True}),
+    ):
+        failure = await expect_error(reason, world.create(**target))
+        assert (failure.message, failure.metadata) == (message, metadata)
+        assert failure.tenant_id == world.tenant
     for table in TABLES:
-        rows = f"SELECT FROM {table} WHERE tenant_id = $1"
-        assert await world.rows(rows) == []
+        assert await world.rows(f"SELECT FROM {table} WHERE tenant_id = $1") == []
 
 
 REQUEST: dict[str, Any] = {
@@ -242,17 +217,14 @@ async def test_repeated_create_by_an_unknown_user_returns_the_first_response_wit
 
 
 async def test_repeated_create_returns_the_first_response_on_a_server_without_maintenance(
-    database: Database, operator: Operator
+    world: World,
 ) -> None:
-    await database.add_devices(operator.tenant, 3)
+    await world.add_devices(3)
     request = gated(bake_time=Duration(seconds=60))
-    async with running_server(
-        database.request_dsn, JOBS_OWNER_DATABASE_URL=database.owner_dsn
-    ) as maintaining:
-        first = await maintaining.operator(operator.tenant).create(**request)
+    async with world.with_background_work() as maintaining:
+        first = await maintaining.operator.create(**request)
 
-    assert await operator.create(**request) == first
-    await expect_error(
-        "JOB_ALREADY_EXISTS", operator.create(**request | {"document_type": "other"})
-    )
-    await expect_error("TIME_GATES_UNAVAILABLE", operator.create(**request | {"job_id": "new"}))
+    create = world.operator.create
+    assert await create(**request) == first
+    await expect_error("JOB_ALREADY_EXISTS", create(**request | {"document_type": "other"}))
+    await expect_error("TIME_GATES_UNAVAILABLE", create(**request | {"job_id": "new"}))

@@ -163,17 +163,12 @@ async def test_delete_is_rejected_when_a_concurrent_start_or_retry_is_first(
     if first == "retry":
         await world.pump.update("j", "FAILED")
     call = world.pump.start("j") if first == "start" else world.operator.retry("j", "FAILED")
-    starting, deleting = await world.lock_in_order(call, world.operator.delete("j"))
+    await world.second_fails("JOB_NOT_DELETABLE", call, world.operator.delete("j"))
 
-    await starting
-    await expect_error("JOB_NOT_DELETABLE", deleting)
     assert await world.operator.counts() == {"in_progress" if first == "start" else "queued": 1}
 
 
 async def test_second_of_two_concurrent_deletes_is_rejected(world: World) -> None:
     await world.pump.update("j", "SUCCEEDED")
     calls = world.operator.delete("j"), world.operator.delete("j")
-    first, second = await world.lock_in_order(*calls)
-
-    await first
-    await expect_error("JOB_NOT_FOUND", second)
+    await world.second_fails("JOB_NOT_FOUND", *calls)

@@ -14,7 +14,7 @@ from jobs_grpc.services.struct_json import document_from_json, from_json, to_jso
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_error, invalid_fields
-from tests.support.server import Server, running_server
+from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
 from tests.support.world import World
 
@@ -106,16 +106,12 @@ async def test_document_is_rejected_when_it_is_larger_than_32_kib(world: World) 
         )
 
 
-async def test_document_size_limit_is_a_setting(database: Database, tenant: str) -> None:
-    await database.add_devices(tenant, 1)
-    async with running_server(database.request_dsn, JOBS_MAX_DOCUMENT_BYTES="1024") as server:
-        operator = server.operator(tenant)
-
-        await operator.create(target_all=True, document_params=document(a="x" * 1016))
-        failure = await expect_error(
-            "INVALID_FIELD",
-            operator.create(target_all=True, document_params=document(a="x" * 1017)),
-        )
+async def test_document_size_limit_is_a_setting(world: World) -> None:
+    await world.add_devices(1)
+    async with world.on_another_server(JOBS_MAX_DOCUMENT_BYTES="1024") as limited:
+        await limited.create(document_params=document(a="x" * 1016))
+        too_large = limited.create("k", document_params=document(a="x" * 1017))
+        failure = await expect_error("INVALID_FIELD", too_large)
 
     assert failure.violations["document_params"].endswith(
         "the limit is 1024 (JOBS_MAX_DOCUMENT_BYTES)"

@@ -162,9 +162,7 @@ async def test_update_of_labels_does_not_find_the_job_when_a_delete_commits_firs
     await world.operator.cancel("j")
 
     calls = world.operator.delete("j"), world.operator.update("j", "labels", labels={"k": "v"})
-    delete, update = await world.lock_in_order(*calls)
-    await delete
-    await expect_error("JOB_NOT_FOUND", update)
+    await world.second_fails("JOB_NOT_FOUND", *calls)
 
     assert await check_stored_labels(world) == 0
 

@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Device, Events, Fleet, Operator
 from tests.support.database import Database, job_lock_held, uncommitted
+from tests.support.failures import Failure, expect_error
 from tests.support.server import Server, running_server
 from tests.support.staged_jobs import StagedJob, create_staged_job
 
@@ -130,6 +131,14 @@ class World:
         """Let two calls wait for the lock of the job "j" in this order. Return their tasks."""
         async with self.lock_held():
             return await self.blocked(first), await self.blocked(second, 2)
+
+    async def second_fails(
+        self, reason: str, first: Awaitable[Any], second: Awaitable[Any]
+    ) -> Failure:
+        """Let two calls get the lock of the job "j" in this order: the second one fails."""
+        first_task, second_task = await self.lock_in_order(first, second)
+        await first_task
+        return await expect_error(reason, second_task)
 
     async def wait_for_commit(
         self, call: Awaitable[Any], sql: str, *args: object
