@@ -1,5 +1,7 @@
 // Command jobs-gateway serves the gRPC services of fleet.jobs.v1 as a REST API: /customer for
 // operators and /device for devices. It is stateless, so any number of instances can run.
+//
+// Need: clients of the platform, which call REST: docs/decisions/rest-gateway.md.
 package main
 
 import (

@@ -1,4 +1,6 @@
 // Package apierror has the errors of the REST API, and converts those of gRPC.
+//
+// Need: clients rely on detail and decide by reason.
 package apierror
 
 import (

@@ -1,4 +1,6 @@
 // Package config reads the settings from flags and the environment.
+//
+// Need: operators. It rejects settings under which any client could claim any tenant.
 package config
 
 import (

@@ -1,3 +1,5 @@
+// Need: operators, whose typing errors must not pass unnoticed.
+
 package config
 
 import (

@@ -1,4 +1,6 @@
 // Package console serves the operator console, a web page that calls the REST API. Its source is in console/.
+//
+// Need: operators without the command line: docs/decisions/console.md.
 package console
 
 import (

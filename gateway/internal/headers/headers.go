@@ -1,4 +1,6 @@
 // Package headers checks the headers of requests and selects those that calls forward.
+//
+// Need: callers, who must not get the rights of others by repeated or forged headers.
 package headers
 
 import (

@@ -1,3 +1,5 @@
+// Need: limits by tenant and subject. Attacks: gateway-bodies-under-ten-spellings, gateway-watches-of-ten-users.
+
 package limits
 
 import (

@@ -1,3 +1,5 @@
+// Need: the limit of calls, which follows the server's limits of streams and of calls of a tenant.
+
 package limits
 
 // StreamsPerConnection is the maximum number of concurrent calls on a connection: a quarter of the

@@ -1,3 +1,5 @@
+// Need: limits of unknown callers. Attacks: gateway-bodies-with-junk-token, gateway-watches-with-junk-tokens.
+
 package limits
 
 import (

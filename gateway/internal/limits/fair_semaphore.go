@@ -1,4 +1,6 @@
 // Package limits shares memory, calls and watches among callers, and finds out who the callers are.
+//
+// Need: limits with a share for each caller. Attacks: gateway-bodies-of-ten-devices, gateway-watches-of-ten-users.
 package limits
 
 import (

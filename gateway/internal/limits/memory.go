@@ -1,3 +1,5 @@
+// Need: the limit max-buffered-bytes. Attacks: gateway-unread-responses, gateway-half-sent-bodies.
+
 package limits
 
 import (
@@ -158,6 +160,9 @@ func (r *Reservation) Resize(amount int64) *apierror.Error {
 		amount = 0
 	}
 	holder := r.identity.Caller
+	if r.Held == 0 {
+		r.holder = holder
+	}
 	amount = min(amount, r.Semaphore.Maximum(holder))
 	if r.Held+amount > 0 && !r.Semaphore.Exchange(r.holder, r.Held, holder, amount) {
 		return r.Semaphore.overloaded()

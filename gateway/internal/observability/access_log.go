@@ -1,3 +1,5 @@
+// Need: operators. Attack: a flood of refused requests must not fill the log.
+
 package observability
 
 import (

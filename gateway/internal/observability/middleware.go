@@ -1,4 +1,6 @@
 // Package observability has the access log, the metrics and the traces of requests.
+//
+// Need: operators, who need the rate, the errors and the duration of requests.
 package observability
 
 import (

@@ -1,3 +1,5 @@
+// Need: operators: docs/operations/tracing.md.
+
 package observability
 
 import (

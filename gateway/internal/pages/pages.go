@@ -1,4 +1,6 @@
 // Package pages serves the HTML pages and the OpenAPI document.
+//
+// Need: people who read the document.
 package pages
 
 import (

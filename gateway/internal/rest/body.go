@@ -1,3 +1,5 @@
+// Need: the limit max-body-bytes. Attacks: gateway-slow-bodies, gateway-half-sent-bodies, gateway-nested-bodies.
+
 package rest
 
 import (

@@ -1,3 +1,5 @@
+// Need: the document: closed schemas, names in snake_case, null as absent.
+
 package rest
 
 import (

@@ -1,4 +1,6 @@
 // Package rest checks requests, decodes their bodies, and calls the handlers that grpc-gateway generates.
+//
+// Need: clients rely on status 201, Location and the headers of the next page.
 package rest
 
 import (

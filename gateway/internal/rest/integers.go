@@ -1,3 +1,5 @@
+// Need: callers, whose documents must not lose digits.
+
 package rest
 
 import (

@@ -1,3 +1,5 @@
+// Need: the document: known parameters, of the right type.
+
 package rest
 
 import (

@@ -1,4 +1,6 @@
 // Package restjson writes messages as the JSON of the REST API.
+//
+// Need: existing clients, which expect null for unset fields and times that end in +00:00.
 package restjson
 
 import (

@@ -1,3 +1,5 @@
+// Need: the limit max-requests-in-flight. Attack: gateway-unread-responses, over HTTP/2.
+
 package server
 
 import (

@@ -1,3 +1,5 @@
+// Need: the limit max-connections. Attack: gateway-slow-headers.
+
 package server
 
 import (

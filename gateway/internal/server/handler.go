@@ -1,3 +1,5 @@
+// Need: the document: paths and methods that it does not have get 404 and 405. The limit max-requests-in-flight.
+
 package server
 
 import (

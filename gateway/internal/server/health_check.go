@@ -1,3 +1,5 @@
+// Need: operators, whose containers have no other program for a health check.
+
 package server
 
 import (

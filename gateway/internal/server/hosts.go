@@ -1,3 +1,5 @@
+// Need: web pages of the listed origins. Attacks: DNS rebinding, and pages of other origins (docs/threat-model).
+
 package server
 
 import (

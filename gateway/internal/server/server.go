@@ -1,4 +1,6 @@
 // Package server puts the gateway together and serves it over HTTP.
+//
+// Need: operators. Attacks: gateway-slow-headers, gateway-large-headers.
 package server
 
 import (

@@ -1,3 +1,5 @@
+// Need: operators, who rotate certificates without a restart.
+
 package tlsconfig
 
 import (

@@ -1,5 +1,7 @@
-// Package tlsconfig serves operators who use TLS: it has the TLS of the listener and of the connections to the gRPC
+// Package tlsconfig has the TLS of the listener and of the connections to the gRPC
 // server, and reloads changed files in each handshake.
+//
+// Need: operators who serve HTTPS, or call the server with TLS.
 package tlsconfig
 
 import (

@@ -1,3 +1,5 @@
+// Need: operators, whose proxies authenticate by certificates. The server has the same rule.
+
 package tlsconfig
 
 import (

@@ -1,3 +1,5 @@
+// Need: the limit max-buffered-bytes. Attack: gateway-unread-responses.
+
 package upstream
 
 import (

@@ -1,4 +1,6 @@
 // Package upstream calls the gRPC server within the limits of calls and memory.
+//
+// Need: the limit of calls, and memory that is reserved before more of a response is read.
 package upstream
 
 import (

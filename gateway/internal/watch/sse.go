@@ -1,3 +1,5 @@
+// Need: streams that browsers read, through proxies that close silent connections.
+
 package watch
 
 import (

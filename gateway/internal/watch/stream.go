@@ -1,4 +1,6 @@
 // Package watch serves streams of the server as Server-Sent Events: the states of a job, and the events of a tenant.
+//
+// Need: streams that last across restarts of the server. Attack: gateway-event-streams.
 package watch
 
 import (

@@ -1,3 +1,5 @@
+// Need: the streams WatchJob and WatchEvents, which a client can resume at any gateway.
+
 package watch
 
 import (
