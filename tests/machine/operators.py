@@ -1,5 +1,6 @@
 """Random calls of operators."""
 
+from collections.abc import Callable
 from typing import Any
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -11,7 +12,7 @@ from tests.model import operator_calls as calls
 from tests.model import update_calls as updates
 from tests.model.execution import FAILURES, PENDING
 from tests.model.stages import Stage, update_rates
-from tests.model.tenant import Call
+from tests.model.tenant import Call, Result
 from tests.model.windows import Window
 
 CODES = ["", "E1", "E2"]
@@ -134,11 +135,17 @@ async def retry_chosen(m: Machine, job_id: str, choices: dict[str, Any]) -> None
 # UpdateJob
 
 
+async def _update(
+    m: Machine, function: Callable[..., Result], job_id: str, value: Any, *paths: str, **fields: Any
+) -> None:
+    await m.both(Call(function, job_id, USER, value), m.operator.update(job_id, *paths, **fields))
+
+
 async def update_labels(m: Machine) -> None:
     """Change the labels."""
     job_id, team = m.job().job_id, m.choice(["a", "b"])
-    call = Call(updates.update_labels, job_id, USER, frozenset({("team", team)}))
-    await m.both(call, m.operator.update(job_id, "labels", labels={"team": team}))
+    new = frozenset({("team", team)})
+    await _update(m, updates.update_labels, job_id, new, "labels", labels={"team": team})
 
 
 async def update_criteria(m: Machine) -> None:
@@ -148,10 +155,8 @@ async def update_criteria(m: Machine) -> None:
     if job.rollout is None:
         new = [criterion for criterion in new if criterion.scope == "JOB"]
     sent = [messages.criterion(criterion) for criterion in new]
-    await m.both(
-        Call(updates.update_criteria, job.job_id, USER, new),
-        m.operator.update(job.job_id, "failure_criteria", failure_criteria=sent),
-    )
+    path = "failure_criteria"
+    await _update(m, updates.update_criteria, job.job_id, new, path, failure_criteria=sent)
 
 
 async def update_policy(m: Machine) -> None:
@@ -159,20 +164,14 @@ async def update_policy(m: Machine) -> None:
     job_id = m.job().job_id
     policy = m.profile.settings(m).get("policy") or ()
     sent = messages.retry_policy(policy)
-    await m.both(
-        Call(updates.update_policy, job_id, USER, policy),
-        m.operator.update(job_id, "retry_policy", retry_policy=sent),
-    )
+    await _update(m, updates.update_policy, job_id, policy, "retry_policy", retry_policy=sent)
 
 
 async def update_max_in_progress(m: Machine) -> None:
     """Change max_in_progress."""
     job_id, limit = m.job().job_id, m.choice([None, 1, 2])
-    sent = pb.Rollout(max_in_progress=limit)
-    await m.both(
-        Call(updates.update_max_in_progress, job_id, USER, limit),
-        m.operator.update(job_id, "rollout.max_in_progress", rollout=sent),
-    )
+    sent, path = pb.Rollout(max_in_progress=limit), "rollout.max_in_progress"
+    await _update(m, updates.update_max_in_progress, job_id, limit, path, rollout=sent)
 
 
 async def update_rate(m: Machine) -> None:
@@ -181,10 +180,7 @@ async def update_rate(m: Machine) -> None:
     job, rate = m.choice(paced) if paced else m.job(), m.choice([None, 1, 2])
     stages = update_rates(job.rollout, rate).stages if job.rollout else [Stage()]
     sent = messages.rollout(stages, SEED)
-    await m.both(
-        Call(updates.update_rate, job.job_id, USER, rate),
-        m.operator.update(job.job_id, "rollout.stages", rollout=sent),
-    )
+    await _update(m, updates.update_rate, job.job_id, rate, "rollout.stages", rollout=sent)
 
 
 async def update_start(m: Machine) -> None:
@@ -192,10 +188,8 @@ async def update_start(m: Machine) -> None:
     scheduled = [job for job in m.state.jobs if job.is_scheduled]
     job = m.choice(scheduled) if scheduled else m.job()
     start = m.now + m.choice([0, 30, 60, 180, 5400])
-    await m.both(
-        Call(updates.update_start, job.job_id, USER, start),
-        m.operator.update(job.job_id, "start_at", start_at=timestamp(start)),
-    )
+    sent = timestamp(start)
+    await _update(m, updates.update_start, job.job_id, start, "start_at", start_at=sent)
 
 
 async def update_expiry(m: Machine) -> None:
@@ -207,19 +201,12 @@ async def update_expiry(m: Machine) -> None:
     expires = m.choice([None, *(earliest + more for more in (-60, 0, 30, 3600))])
     if expires is None or expires > m.now + m.profile.tick:
         sent = None if expires is None else timestamp(expires)
-        await m.both(
-            Call(updates.update_expiry, job.job_id, USER, expires),
-            m.operator.update(job.job_id, "expires_at", expires_at=sent),
-        )
+        await _update(m, updates.update_expiry, job.job_id, expires, "expires_at", expires_at=sent)
 
 
 async def update_windows(m: Machine) -> None:
     """Remove the windows, or let one open in three days."""
     job_id = m.job().job_id
     windows = m.choice([(), (Window(1 << 4, 12 * 60, 60),)])
-    await m.both(
-        Call(updates.update_windows, job_id, USER, windows),
-        m.operator.update(
-            job_id, "start_windows", "expires_at", start_windows=messages.windows(windows)
-        ),
-    )
+    paths, sent = ("start_windows", "expires_at"), messages.windows(windows)
+    await _update(m, updates.update_windows, job_id, windows, *paths, start_windows=sent)
