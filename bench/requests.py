@@ -107,18 +107,16 @@ def grpc_call(
 
 
 def rest_call(
-    address: str, path: str = "", body: dict[str, object] | None = None, *, tenant: str = TENANT
+    address: str,
+    path: str = "",
+    body: dict[str, object] | None = None,
+    *,
+    tenant: str = TENANT,
+    method: str = "",
 ) -> Call:
-    """Return a call of the FastAPI service: POST with a body, GET without."""
-    headers = {"x-tenant-id": tenant}
+    """Return a call of the FastAPI service: by default, POST with a body, GET without."""
+    headers = {"x-tenant-id": tenant} | ({":method": method} if method else {})
     if body is not None:
         headers["content-type"] = "application/json"
     encoded = None if body is None else json.dumps(body).encode()
     return Call(address, f"/customer/jobs{path}", headers, encoded)
-
-
-def rest_delete_call(address: str, job_id: str, *, tenant: str) -> Call:
-    """Return a cancel of a job in the FastAPI service."""
-    return Call(
-        address, f"/customer/jobs/{job_id}", {"x-tenant-id": tenant, ":method": "DELETE"}, None
-    )

@@ -71,6 +71,11 @@ _SIZES: Mapping[str, Column] = {
     "PostgreSQL, MiB": other("PostgreSQL, MiB"),
 }
 
+_PRINTED = {name: _SPEED[name] for name in ("cycles/s", "waiting")} | {
+    name: _SIZES[name] for name in ("tables, MiB", "server, MiB")
+}
+"""For the terminal."""
+
 _STATISTICS = """
     SELECT sum(n_dead_tup)::float8 AS "dead rows", sum(autovacuum_count)::float8 AS "vacuums"
     FROM pg_stat_user_tables WHERE schemaname = 'jobs'
@@ -173,12 +178,8 @@ async def _measure(args: argparse.Namespace) -> Report:
                 if seconds > args.row / 2:
                     minute = number - 1 + min(1.0, round(seconds / args.row, 1))
                     samples.append(await _sample(minute, seconds, load, env, server))
-                    row = {**_SPEED, **_SIZES}
-                    print(
-                        f"minute {minute:g}:",
-                        ", ".join(f"{name} {show(samples[-1])}" for name, show in row.items()),
-                        flush=True,
-                    )
+                    figures = (f"{name} {show(samples[-1])}" for name, show in _PRINTED.items())
+                    print(f"minute {minute:g}: {', '.join(figures)}", flush=True)
                 if stop.is_set():
                     break
             for client in clients:

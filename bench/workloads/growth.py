@@ -9,7 +9,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from bench import seed
 from bench.peers import Peers
 from bench.process import Server
-from bench.requests import Call, grpc_call, rest_call, rest_delete_call
+from bench.requests import Call, grpc_call, rest_call
 from bench.run import InvalidRun
 from bench.workloads import Bench
 
@@ -74,7 +74,9 @@ async def _measure_job(bench: Bench, size: int, service: Server, fastapi: Server
             env, "UPDATE jobs.jobs SET updated_at = now() WHERE tenant_id = $1", tenant
         ),
         service=lambda: _milliseconds(grpc_call(address, "CancelJob", cancel, tenant=tenant)),
-        fastapi=lambda: _milliseconds(rest_delete_call(fastapi_address, "j", tenant=tenant)),
+        fastapi=lambda: _milliseconds(
+            rest_call(fastapi_address, "/j", tenant=tenant, method="DELETE")
+        ),
     )
 
 

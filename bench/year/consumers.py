@@ -1,7 +1,7 @@
 """Two consumers of the events of each tenant, a stream and a webhook, which are both cut."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -22,29 +22,26 @@ class Consumers:
         self.readers = {tenant: Reader(tenant) for tenant in ledger.directories}
         self.webhooks: dict[str, Webhook] = {}
         self._ledger = ledger
-        self._connected = {tenant: asyncio.Event() for tenant in self.readers}
         self._streams: dict[str, asyncio.Task[None]] = {}
+        self._start: Callable[[str], asyncio.Task[None]]
 
     @asynccontextmanager
     async def running(self, calls: Calls, streams: Calls) -> AsyncIterator[None]:
         """Create the webhooks, and stream until the context ends."""
         async with asyncio.TaskGroup() as tasks:
-            readers = []
+            self._start = lambda tenant: tasks.create_task(self._read(streams, tenant))
             for tenant, reader in self.readers.items():
                 self.webhooks[tenant] = webhook = await self.receiver.subscribe(calls, tenant)
                 reader.resume_after = webhook.since
-                self._connected[tenant].set()
-                readers.append(tasks.create_task(self._read(streams, reader)))
+                self.connect(tenant)
             yield
-            for task in readers:
+            for task in self._streams.values():
                 task.cancel()
 
     def cut_stream(self, tenant: str) -> None:
         """End the stream of a tenant until `connect`."""
-        self._connected[tenant].clear()
         self._ledger.done["streams that were cut"] += 1
-        if tenant in self._streams:
-            self._streams[tenant].cancel()
+        self._streams.pop(tenant).cancel()
 
     def cut_webhook(self, tenant: str) -> None:
         """Let the endpoint of a tenant fail until `connect`."""
@@ -54,7 +51,8 @@ class Consumers:
     def connect(self, tenant: str) -> None:
         """End the cuts of a tenant."""
         self.receiver.away.discard(tenant)
-        self._connected[tenant].set()
+        if tenant not in self._streams:
+            self._streams[tenant] = self._start(tenant)
 
     async def behind(self, owner: asyncpg.Connection) -> list[str]:
         """Return the tenants with events that a consumer has not received."""
@@ -65,17 +63,10 @@ class Consumers:
             if min(reader.resume_after, self.webhooks[tenant].last) < heads.get(tenant, 0)
         ]
 
-    async def _read(self, streams: Calls, reader: Reader) -> None:
-        tenant = reader.tenant
+    async def _read(self, streams: Calls, tenant: str) -> None:
         while True:
-            await self._connected[tenant].wait()
-            self._streams[tenant] = asyncio.create_task(watch(streams, reader))
             try:
-                await self._streams[tenant]
+                await watch(streams, self.readers[tenant])
             except grpc.aio.AioRpcError as e:
                 self._ledger.problem("WatchEvents fails", f"{tenant}: {e.code()} {e.details()}")
                 await asyncio.sleep(1)
-            except asyncio.CancelledError:
-                # Also raised in this task if only the stream was cut.
-                if self._connected[tenant].is_set():
-                    raise
