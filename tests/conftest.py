@@ -155,6 +155,14 @@ def world(database: Database, server: Server, operator: Operator) -> World:
     return World(database, server, operator)
 
 
+@pytest.fixture
+async def operator_with_job(database: Database, operator: Operator) -> Operator:
+    """The test's operator, with the job "j" for the device d00001."""
+    await database.add_devices(operator.tenant, 1)
+    await operator.create(job_id="j", target_all=True)
+    return operator
+
+
 @pytest.fixture(name="restored_logging")
 def restored_logging_fixture() -> Iterator[None]:
     """Restore the logging configuration after the test."""

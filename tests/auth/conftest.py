@@ -1,12 +1,11 @@
-"""Fixtures of the tests that need a server with JOBS_AUTH=jwt."""
+"""Fixtures: a server with JOBS_AUTH=jwt, and an endpoint with keys."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.auth.support import JWT_SETTINGS, KEY
+from tests.auth.support import OLD, JwksEndpoint, jwt_settings
 from tests.support.database import Database
-from tests.support.identities import jwks
 from tests.support.server import Server, running_server
 
 
@@ -15,9 +14,14 @@ async def jwt(
     database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Server]:
     """A server that verifies tokens with KEY."""
-    path = tmp_path_factory.mktemp("keys") / "jwks.json"
-    path.write_text(jwks(KEY))
-    async with running_server(
-        database.request_dsn, JOBS_JWT_KEYS=str(path), **JWT_SETTINGS
-    ) as server:
+    settings = jwt_settings(tmp_path_factory.mktemp("keys"))
+    async with running_server(database.request_dsn, **settings) as server:
         yield server
+
+
+@pytest.fixture
+def endpoint() -> Iterator[JwksEndpoint]:
+    """A JWKS endpoint with the key OLD."""
+    endpoint = JwksEndpoint(OLD)
+    yield endpoint
+    endpoint.close()

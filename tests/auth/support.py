@@ -12,6 +12,7 @@ from jobs_grpc.auth.jwks_cache import JwksCache
 from tests.support.callers import Operator
 from tests.support.identities import AUDIENCE, ISSUER, jwks, new_key
 
+OLD, NEW = new_key(key_id="old"), new_key(key_id="new")
 JWT_SETTINGS = {"JOBS_AUTH": "jwt", "JOBS_JWT_ISSUER": ISSUER, "JOBS_JWT_AUDIENCE": AUDIENCE}
 KEY = new_key()
 
@@ -47,11 +48,22 @@ class JwksEndpoint:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the HTTP server."""
         self.responds.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def write_jwks(folder: Path, *keys: Key) -> Path:
+    """Write a file with the public keys, and return its path."""
+    path = folder / "jwks.json"
+    path.write_text(jwks(*keys))
+    return path
+
+
+def jwt_settings(folder: Path, *keys: Key) -> dict[str, str]:
+    """The settings of a server that verifies tokens with the keys, by default with KEY."""
+    return JWT_SETTINGS | {"JOBS_JWT_KEYS": str(write_jwks(folder, *(keys or (KEY,))))}
 
 
 async def load_keys(
@@ -64,7 +76,6 @@ async def load_keys(
 
 
 async def is_accepted(caller: Operator) -> bool:
-    """Whether the server accepts the caller's token."""
     try:
         await caller.list()
     except grpc.aio.AioRpcError:
@@ -73,5 +84,4 @@ async def is_accepted(caller: Operator) -> bool:
 
 
 async def has_key(keys: JwksCache, key_id: str) -> bool:
-    """Whether the cache finds the key."""
     return await keys.find(key_id, "RS256") is not None

@@ -3,13 +3,12 @@
 import time
 
 import pytest
-from grpc import StatusCode
 
 from jobs_grpc.auth.policy import POLICY
 from jobs_grpc.auth.roles import Role
 from tests.auth.support import KEY
 from tests.support.database import Database
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.identities import claims, token
 from tests.support.proxy import running_proxy
 from tests.support.server import Server, running_server
@@ -59,20 +58,15 @@ async def test_caller_comes_from_its_token(jwt: Server, tenant: str) -> None:
 
 
 async def test_call_is_rejected_when_caller_is_not_authenticated(jwt: Server, tenant: str) -> None:
-    with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN"):
-        await jwt.bearer("junk").get_caller()
-    with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
-        await jwt.bearer(token(KEY, claims(tenant))).get_caller()
+    await expect_error("INVALID_TOKEN", jwt.bearer("junk").get_caller())
+    await expect_error("ROLE_REQUIRED", jwt.bearer(token(KEY, claims(tenant))).get_caller())
 
 
 @pytest.mark.slow
 async def test_caller_is_returned_while_the_database_does_not_respond(
     database: Database, tenant: str
 ) -> None:
-    async with (
-        running_proxy(database.request_dsn) as proxy,
-        running_server(proxy.dsn) as server,
-    ):
+    async with running_proxy(database.request_dsn) as proxy, running_server(proxy.dsn) as server:
         proxy.freeze()
         caller = await server.operator(tenant).get_caller()
         proxy.thaw()

@@ -2,36 +2,27 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from grpc import StatusCode
 from grpc.aio import AioRpcError
 
-from tests.auth.support import JWT_SETTINGS, JwksEndpoint, has_key, load_keys
+from tests.auth.support import JWT_SETTINGS, NEW, OLD, JwksEndpoint, has_key, load_keys, write_jwks
 from tests.support.database import Database
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.health import is_healthy
 from tests.support.identities import claims, jwks, new_key, replace_file, token
-from tests.support.server import running_server, starting_server
-from tests.support.waiting import wait_until
+from tests.support.metrics import METRICS_ON, scrape
+from tests.support.server import DEFAULT_OPTIONS, running_server, starting_server
+from tests.support.waiting import wait_until, wait_until_true
 
-OLD, NEW = new_key(key_id="old"), new_key(key_id="new")
 PRIVATE_KEY = "contains a private key or a secret; use public keys only"
 
 
-@pytest.fixture
-def endpoint() -> Iterator[JwksEndpoint]:
-    """A JWKS endpoint with the key OLD."""
-    endpoint = JwksEndpoint(OLD)
-    yield endpoint
-    endpoint.close()
-
-
 async def test_file_is_read_again_when_a_token_has_an_unknown_kid(tmp_path: Path) -> None:
-    path = tmp_path / "jwks.json"
-    path.write_text(jwks(OLD))
+    path = write_jwks(tmp_path, OLD)
     keys = await load_keys(path)
     replace_file(path, jwks(NEW).encode())
 
@@ -120,10 +111,7 @@ async def test_concurrent_calls_share_one_fetch_when_kid_is_unknown(endpoint: Jw
     endpoint.responds.clear()
     lookups = [asyncio.create_task(has_key(keys, "new")) for _ in range(20)]
 
-    async def is_fetching() -> bool:
-        return endpoint.requests == 2
-
-    await wait_until(is_fetching)
+    await wait_until_true(lambda: endpoint.requests == 2)
     # A lookup of a cached key does not wait for the fetch.
     assert await has_key(keys, "old")
     endpoint.responds.set()
@@ -141,10 +129,7 @@ async def test_calls_are_served_when_too_many_calls_with_made_up_kids_wait_for_t
         endpoint.responds.clear()
         calls = [asyncio.create_task(unknown.list()) for _ in range(40)]
 
-        async def enough_are_refused() -> bool:
-            return sum(call.done() for call in calls) >= 20
-
-        await wait_until(enough_are_refused)
+        await wait_until_true(lambda: sum(call.done() for call in calls) >= 20)
         # The others wait for the endpoint, for up to a second.
         assert not (await known.list()).jobs
         endpoint.responds.set()
@@ -162,17 +147,14 @@ async def test_server_is_not_ready_until_keys_can_be_fetched(
     async with starting_server(database.request_dsn, **variables) as server:
         caller = server.bearer(token(OLD, claims(tenant, "viewer")))
         assert not await is_healthy(server.channel)
-        with expect_failure(StatusCode.UNAVAILABLE, "KEYS_UNAVAILABLE"):
-            await caller.list()
+        await expect_error("KEYS_UNAVAILABLE", caller.list())
 
         endpoint.status = 200
         await wait_until(lambda: is_healthy(server.channel))
         assert not (await caller.list()).jobs
 
 
-async def test_fetch_fails_when_url_redirects_or_body_is_too_large(
-    endpoint: JwksEndpoint,
-) -> None:
+async def test_fetch_fails_when_url_redirects_or_body_is_too_large(endpoint: JwksEndpoint) -> None:
     other = JwksEndpoint(OLD)
     try:
         endpoint.status, endpoint.headers = 302, {"Location": other.url}
@@ -183,3 +165,26 @@ async def test_fetch_fails_when_url_redirects_or_body_is_too_large(
         assert not (await load_keys(endpoint.url)).has_keys
     finally:
         other.close()
+
+
+@pytest.mark.slow
+async def test_age_of_the_keys_grows_while_refreshes_fail(
+    database: Database, endpoint: JwksEndpoint
+) -> None:
+    settings = JWT_SETTINGS | METRICS_ON | {"JOBS_JWT_KEYS": endpoint.url}
+    settings |= {"JOBS_JWT_REFRESH_INTERVAL": "1"}
+    options = replace(DEFAULT_OPTIONS, metrics_max_age=0.0)
+    async with running_server(database.request_dsn, options, **settings) as server:
+        first = await scrape(server.app.metrics_address)
+        endpoint.status = 500
+
+        async def refresh_failed() -> bool:
+            read = await scrape(server.app.metrics_address)
+            return read.value("jobs_jwks_refresh_failures_total") > 0
+
+        await wait_until(refresh_failed)
+        read = await scrape(server.app.metrics_address)
+
+    assert first.value("jobs_jwks_keys") == read.value("jobs_jwks_keys") == 1
+    assert "jobs_jwks_refresh_failures" in first.families
+    assert read.value("jobs_jwks_age_seconds") >= 1

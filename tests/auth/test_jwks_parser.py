@@ -10,12 +10,11 @@ from joserfc.jwk import RSAKey
 
 from jobs_grpc.auth.jwks_cache import JwksError
 from jobs_grpc.config import ConfigError
-from tests.auth.support import JWT_SETTINGS, has_key, load_keys
+from tests.auth.support import JWT_SETTINGS, NEW, OLD, has_key, load_keys, write_jwks
 from tests.support.database import Database
 from tests.support.identities import jwks, new_key, pem, private_pem
 from tests.support.server import starting_server
 
-OLD, NEW = new_key(key_id="old"), new_key(key_id="new")
 PRIVATE_KEY = "contains a private key or a secret; use public keys only"
 
 
@@ -74,10 +73,9 @@ async def test_server_does_not_start_when_key_file_is_not_usable(
 
 
 async def test_key_set_is_rejected_when_its_only_key_is_weak(tmp_path: Path) -> None:
-    path = tmp_path / "jwks.json"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SecurityWarning)  # joserfc only warns about weak keys
-        path.write_text(jwks(RSAKey.generate_key(1024, {"kid": "weak"})))
+        path = write_jwks(tmp_path, RSAKey.generate_key(1024, {"kid": "weak"}))
 
         with pytest.raises(JwksError, match="has no key"):
             await load_keys(path)
@@ -100,8 +98,6 @@ async def test_key_is_not_found_when_it_is_for_another_algorithm(tmp_path: Path)
 async def test_key_is_not_found_when_the_token_has_no_kid_and_the_set_has_several_keys(
     tmp_path: Path,
 ) -> None:
-    path = tmp_path / "jwks.json"
-    path.write_text(jwks(OLD, NEW))
-    keys = await load_keys(path)
+    keys = await load_keys(write_jwks(tmp_path, OLD, NEW))
 
     assert await keys.find(None, "RS256") is None

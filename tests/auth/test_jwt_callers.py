@@ -9,12 +9,11 @@ import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
-from grpc import StatusCode
 
-from tests.auth.support import JWT_SETTINGS, KEY
+from tests.auth.support import KEY, jwt_settings
 from tests.support.database import Database
-from tests.support.failures import expect_failure
-from tests.support.identities import claims, jwks, token
+from tests.support.failures import expect_error
+from tests.support.identities import claims, token
 from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT
 
@@ -27,22 +26,18 @@ async def test_call_is_rejected_when_metadata_contradicts_the_token(
 
     # The second call finds the token in the cache.
     for _ in range(2):
-        with expect_failure(StatusCode.PERMISSION_DENIED, "METADATA_MISMATCH") as failure:
-            await jwt.bearer(text, (key, "other")).list()
+        failure = await expect_error("METADATA_MISMATCH", jwt.bearer(text, (key, "other")).list())
         assert failure.metadata == {"key": key}
 
 
 async def test_roles_come_from_the_token_when_x_roles_is_sent(jwt: Server, tenant: str) -> None:
     text = token(KEY, claims(tenant, "viewer"))
 
-    with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
-        await jwt.bearer(text, ("x-roles", "admin")).delete("j")
-    with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
-        await jwt.bearer(token(KEY, claims(tenant))).list()
+    await expect_error("ROLE_REQUIRED", jwt.bearer(text, ("x-roles", "admin")).delete("j"))
+    await expect_error("ROLE_REQUIRED", jwt.bearer(token(KEY, claims(tenant))).list())
 
 
 def list_pending(server: Server, text: str, *metadata: tuple[str, str]) -> Any:
-    """Call ListPendingExecutions with a token."""
     stub: Any = device_jobs_pb2_grpc.DeviceJobServiceStub(server.channel)
     authorization = ("authorization", f"Bearer {text}")
     request = device_pb.ListPendingExecutionsRequest()
@@ -56,14 +51,13 @@ async def test_device_comes_from_the_token(database: Database, jwt: Server, tena
 
     [execution] = (await list_pending(jwt, text)).executions
     assert execution.device_id == "own"
-    with expect_failure(StatusCode.PERMISSION_DENIED, "METADATA_MISMATCH"):
-        await list_pending(jwt, text, ("x-device-id", "other"))
-    with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
-        await jwt.bearer(text).list()
-    with expect_failure(StatusCode.UNAUTHENTICATED, "DEVICE_REQUIRED"):
-        await list_pending(jwt, token(KEY, claims(tenant, "device")))
-    with expect_failure(StatusCode.PERMISSION_DENIED, "METADATA_MISMATCH"):
-        await list_pending(jwt, token(KEY, claims(tenant, "device")), ("x-device-id", "own"))
+    await expect_error("METADATA_MISMATCH", list_pending(jwt, text, ("x-device-id", "other")))
+    await expect_error("ROLE_REQUIRED", jwt.bearer(text).list())
+    await expect_error("DEVICE_REQUIRED", list_pending(jwt, token(KEY, claims(tenant, "device"))))
+    await expect_error(
+        "METADATA_MISMATCH",
+        list_pending(jwt, token(KEY, claims(tenant, "device")), ("x-device-id", "own")),
+    )
 
 
 async def test_device_reports_only_for_itself_and_bridge_for_any_device(
@@ -83,9 +77,8 @@ async def test_device_reports_only_for_itself_and_bridge_for_any_device(
         return response
 
     device = token(KEY, claims(tenant, "device", device_id="own"))
-    assert (
-        await report("other", device)
-    ).error.message == "device_id must be empty or the id of the calling device"
+    refused = await report("other", device)
+    assert refused.error.message == "device_id must be empty or the id of the calling device"
     bridge = token(KEY, claims(tenant, "bridge", device_id=None))
     assert (await report("other", bridge)).execution.status == pb.JobExecution.SUCCEEDED
 
@@ -127,16 +120,13 @@ async def test_bridge_acts_for_the_device_in_x_device_id(
 async def test_claims_are_read_from_configured_names_and_paths(
     database: Database, tenant: str, tmp_path: Path
 ) -> None:
-    path = tmp_path / "jwks.json"
-    path.write_text(jwks(KEY))
     names = {
         "JOBS_JWT_TENANT_CLAIM": "https://acme.example/tenant",
         "JOBS_JWT_ROLES_CLAIM": "realm_access.roles",
         "JOBS_JWT_SUBJECT_CLAIM": "email",
     }
-    async with running_server(
-        database.request_dsn, JOBS_JWT_KEYS=str(path), **JWT_SETTINGS, **names
-    ) as server:
+    settings = jwt_settings(tmp_path) | names
+    async with running_server(database.request_dsn, **settings) as server:
         payload = claims("wrong") | {
             "https://acme.example/tenant": tenant,
             "realm_access": {"roles": ["offline_access", "operator"]},
@@ -160,8 +150,7 @@ async def test_caller_has_no_role_when_roles_claim_has_none(
 ) -> None:
     payload = claims(tenant) | {"roles": roles}
 
-    with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
-        await jwt.bearer(token(KEY, payload)).list()
+    await expect_error("ROLE_REQUIRED", jwt.bearer(token(KEY, payload)).list())
 
 
 @pytest.mark.slow
@@ -169,9 +158,7 @@ async def test_stream_ends_when_its_token_expires(
     database: Database, tenant: str, tmp_path: Path
 ) -> None:
     await database.add_devices(tenant, ["d"])
-    path = tmp_path / "jwks.json"
-    path.write_text(jwks(KEY))
-    variables = JWT_SETTINGS | {"JOBS_JWT_KEYS": str(path), "JOBS_JWT_LEEWAY": "0"}
+    variables = jwt_settings(tmp_path) | {"JOBS_JWT_LEEWAY": "0"}
     async with running_server(database.request_dsn, **variables) as server:
         await server.bearer(token(KEY, claims(tenant, "operator"))).create(
             job_id="j", target_all=True
@@ -203,11 +190,9 @@ async def test_stream_ends_when_its_token_expires(
             await call.read()
 
         async def expect_expiry(read_stream: Any) -> None:
-            with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN") as failure:
-                await read_stream()
+            failure = await expect_error("INVALID_TOKEN", read_stream())
             assert failure.message == "The token has expired"
             assert time.time() >= payload["exp"]
 
         await asyncio.gather(*map(expect_expiry, (watch_job, watch_pending, report)))
-        with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN"):
-            await caller.list()
+        await expect_error("INVALID_TOKEN", caller.list())

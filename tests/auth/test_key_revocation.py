@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,24 +16,24 @@ from grpc import StatusCode
 from jobs_grpc.auth.jwt import JwtAuthenticator
 from jobs_grpc.config import JwtConfig
 from jobs_grpc.errors import InvalidToken
-from tests.auth.support import JWT_SETTINGS, JwksEndpoint, has_key, is_accepted, load_keys
+from tests.auth.support import (
+    JWT_SETTINGS,
+    NEW,
+    OLD,
+    JwksEndpoint,
+    has_key,
+    is_accepted,
+    load_keys,
+    write_jwks,
+)
 from tests.support.callers import read_to_end
 from tests.support.database import Database
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.identities import AUDIENCE, ISSUER, claims, jwks, new_key, replace_file, token
 from tests.support.server import Server, running_server
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import TIMEOUT, wait_until, wait_until_true
 
-OLD, NEW = new_key(key_id="old"), new_key(key_id="new")
 CONFIG = JwtConfig(issuer=ISSUER, audience=AUDIENCE, leeway=0)
-
-
-@pytest.fixture
-def endpoint() -> Iterator[JwksEndpoint]:
-    """A JWKS endpoint with the key OLD."""
-    endpoint = JwksEndpoint(OLD)
-    yield endpoint
-    endpoint.close()
 
 
 @pytest.fixture
@@ -55,27 +55,12 @@ async def test_new_key_is_accepted_and_old_key_is_rejected_after_rotation(
     new = server.bearer(token(NEW, claims(tenant, "viewer")))
 
     await wait_until(lambda: is_accepted(new))
-    with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN") as failure:
-        await old.list()
+    failure = await expect_error("INVALID_TOKEN", old.list())
     assert failure.message == "The token is signed with an unknown key"
 
 
 @pytest.mark.slow
-async def test_cached_token_is_rejected_after_refresh_when_its_key_is_revoked(
-    server: Server, endpoint: JwksEndpoint, tenant: str
-) -> None:
-    caller = server.bearer(token(OLD, claims(tenant, "viewer")))
-    await caller.list()
-    endpoint.body = jwks(NEW).encode()
-
-    async def is_rejected() -> bool:
-        return not await is_accepted(caller)
-
-    await wait_until(is_rejected)
-
-
-@pytest.mark.slow
-async def test_stream_ends_when_its_key_is_revoked(
+async def test_stream_ends_and_cached_token_is_rejected_when_their_key_is_revoked(
     database: Database, server: Server, endpoint: JwksEndpoint, tenant: str
 ) -> None:
     await database.add_devices(tenant, ["d"])
@@ -97,13 +82,14 @@ async def test_stream_ends_when_its_key_is_revoked(
     assert (await reports.read()).execution.device_id == "d"
     for stream in (other_stream, revoked_stream):
         assert (await stream.read()).job.job_id == "j"
+    await server.bearer(old).list()
 
     endpoint.body = jwks(NEW).encode()
 
     for stream in (revoked_stream, reports):
-        with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN") as failure:
-            await read_to_end(stream)
+        failure = await expect_error("INVALID_TOKEN", read_to_end(stream))
         assert failure.message == "The token is signed with a key that was revoked"
+    assert not await is_accepted(server.bearer(old))
     assert not other_stream.done()
     await new.cancel("j", force=True)
     await read_to_end(other_stream)
@@ -111,8 +97,7 @@ async def test_stream_ends_when_its_key_is_revoked(
 
 
 async def test_key_is_revoked_when_its_kid_is_given_to_another_key(tmp_path: Path) -> None:
-    path = tmp_path / "jwks.json"
-    path.write_text(jwks(OLD, NEW))
+    path = write_jwks(tmp_path, OLD, NEW)
     keys = await load_keys(path)
     authenticator = JwtAuthenticator(keys, CONFIG)
     replaced, kept = (
@@ -151,19 +136,15 @@ async def test_all_keys_are_revoked_when_key_set_is_empty(endpoint: JwksEndpoint
     refreshing = asyncio.create_task(keys.run())
     endpoint.body = b'{"keys": []}'
 
-    async def has_no_keys() -> bool:
-        return not keys.has_keys
-
-    await wait_until(has_no_keys)
+    await wait_until_true(lambda: not keys.has_keys)
     assert not await has_key(keys, "old")
     refreshing.cancel()
     await asyncio.wait({refreshing})
 
 
 async def test_verified_tokens_are_cached_up_to_a_maximum(tmp_path: Path) -> None:
-    path = tmp_path / "jwks.json"
-    path.write_text(jwks(OLD))
-    authenticator = JwtAuthenticator(await load_keys(path), CONFIG, max_cached_tokens=3)
+    keys = await load_keys(write_jwks(tmp_path, OLD))
+    authenticator = JwtAuthenticator(keys, CONFIG, max_cached_tokens=3)
     tokens = [token(OLD, claims("t", "viewer", jti=str(number))) for number in range(10)]
     bearers = [(("authorization", f"Bearer {text}"),) for text in tokens]
 
@@ -176,9 +157,7 @@ async def test_verified_tokens_are_cached_up_to_a_maximum(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 async def test_cached_token_is_rejected_when_it_expires(tmp_path: Path) -> None:
-    path = tmp_path / "jwks.json"
-    path.write_text(jwks(OLD))
-    authenticator = JwtAuthenticator(await load_keys(path), CONFIG)
+    authenticator = JwtAuthenticator(await load_keys(write_jwks(tmp_path, OLD)), CONFIG)
     expiring = claims("t", "viewer", exp=int(time.time()) + 1)
     bearer = (("authorization", f"Bearer {token(OLD, expiring)}"),)
 

@@ -4,17 +4,9 @@ import asyncio
 
 from jobs_grpc.limits import active_jobs
 from jobs_grpc.limits.active_jobs import ActiveJobCounts
+from tests.support.clock import Clock
 
 LIMIT = 100
-
-
-class Clock:
-    """A clock that tests move."""
-
-    time = 0.0
-
-    def __call__(self) -> float:
-        return self.time
 
 
 async def create(counts: ActiveJobCounts, tenant: str = "t", *, active: int = 0) -> bool:
@@ -31,9 +23,9 @@ async def test_count_is_used_for_a_second() -> None:
     assert await create(counts)
 
     assert not await create(counts)
-    clock.time = 0.4
+    clock.now = 100.4
     assert not await create(counts)
-    clock.time = 1.0
+    clock.now = 101.0
     assert await create(counts)
 
 
@@ -41,12 +33,12 @@ async def test_one_call_counts_again_while_others_use_the_last_count() -> None:
     clock = Clock()
     counts = ActiveJobCounts(LIMIT, clock)
     await create(counts)
-    clock.time = 0.5
+    clock.now = 100.5
 
     async with counts.call("t") as count:
         assert count.max_active_jobs == LIMIT
         assert not await create(counts)
-        clock.time = 1.0
+        clock.now = 101.0
         assert await create(counts)
 
 
@@ -80,7 +72,7 @@ async def test_count_includes_the_jobs_that_are_created_without_a_count() -> Non
     await create(counts)
 
     async with counts.call("t"):
-        clock.time = 1.0
+        clock.now = 101.0
         await create(counts, active=88)
 
     assert await create(counts)
@@ -90,7 +82,7 @@ async def test_older_count_does_not_replace_a_newer_one() -> None:
     clock = Clock()
     counts = ActiveJobCounts(LIMIT, clock)
     async with counts.call("t") as older:
-        clock.time = 0.1
+        clock.now = 100.1
         await create(counts, active=95)
         older.active_jobs = 0
 

@@ -8,22 +8,14 @@ from jobs_grpc.limits import contention
 from jobs_grpc.limits.contention import Contention
 
 
-async def test_tenant_that_calls_alone_does_not_compete() -> None:
+@pytest.mark.parametrize(("callers", "competes"), [("aa", False), ("ab", True)])
+async def test_tenants_compete_when_several_have_called(callers: str, competes: bool) -> None:
     calls = Contention()
 
-    calls.note_call("a")
-    calls.note_call("a")
+    for tenant in callers:
+        calls.note_call(tenant)
 
-    assert not calls.active()
-
-
-async def test_tenants_compete_when_both_have_called() -> None:
-    calls = Contention()
-
-    calls.note_call("a")
-    calls.note_call("b")
-
-    assert calls.active()
+    assert calls.active() == competes
 
 
 async def test_tenants_do_not_compete_when_their_calls_are_a_second_apart() -> None:

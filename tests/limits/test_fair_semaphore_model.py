@@ -162,7 +162,6 @@ class Run:
         assert semaphore.held <= model.capacity + 2 * MAX_UNITS + self.adjusted
 
     async def end(self) -> None:
-        """End all calls."""
         for call in self.model.calls:
             if call.waits:
                 self.cancel(call, 0)

@@ -4,14 +4,17 @@ test_fair_semaphore_model.py has the turns of tenants and the calls that are can
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
 from jobs_grpc.limits import fair_slots
 from jobs_grpc.limits.fair_slots import FairSlots
-from tests.support.waiting import run_ready_tasks, wait_until
+from tests.support.waiting import wait_until_true
+from tests.support.waiting_calls import Calls
 
 
 @pytest.fixture(autouse=True)
@@ -20,83 +23,64 @@ def turns_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fair_slots, "_MAX_SECONDS", 3600.0)
 
 
+@asynccontextmanager
+async def slot(slots: FairSlots, tenant: str) -> AsyncIterator[None]:
+    held = await slots.wait(tenant)
+    try:
+        yield
+    finally:
+        held.release()
+
+
 @pytest.fixture
-def calls() -> "Calls":
+def slots() -> FairSlots:
     """Two slots, of which a tenant can have one."""
-    return Calls()
+    return FairSlots(2)
 
 
-class Calls:
-    """Calls that run until `end`. `started` lists the calls that got a slot, in order."""
+@pytest.fixture
+def calls(slots: FairSlots) -> Calls:
+    return Calls(partial(slot, slots))
 
-    def __init__(self, max_slots: int = 2) -> None:
-        self.slots = FairSlots(max_slots)
-        self.started: list[str] = []
-        self.ends: dict[str, asyncio.Event] = {}
-        self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def start(self, *names: str) -> None:
-        """Start calls. The first letter of a name is the tenant."""
-        for name in names:
-            self.ends[name] = asyncio.Event()
-            self.tasks[name] = asyncio.create_task(self._call(name))
-            await run_ready_tasks()
-
-    async def end(self, *names: str) -> None:
-        """End calls that have started."""
-        for name in names:
-            self.ends[name].set()
-            await run_ready_tasks()
-
-    async def _call(self, name: str) -> None:
-        task = asyncio.current_task()
-        assert task
-        slot = await self.slots.wait(name[0])
-        task.add_done_callback(slot.release)
-        self.started.append(name)
-        await self.ends[name].wait()
-
-    def assert_idle(self) -> None:
-        """No call waits or has a slot."""
-        assert self.slots._semaphore.waiting == 0
-        assert self.slots._semaphore.held == 0
+def assert_idle(slots: FairSlots) -> None:
+    assert slots._semaphore.waiting == 0
+    assert slots._semaphore.held == 0
 
 
 async def test_the_last_turn_goes_to_a_tenant_that_has_none() -> None:
-    calls = Calls(max_slots=4)
+    slots = FairSlots(4)
+    calls = Calls(partial(slot, slots))
     await calls.start("a1", "a2", "a3", "a4")
-    assert calls.started == ["a1", "a2", "a3"]
+    assert calls.served == ["a1", "a2", "a3"]
 
     await calls.start("b1", "b2")
     await calls.end("a1")
-    assert calls.started == ["a1", "a2", "a3", "b1"]
+    assert calls.served == ["a1", "a2", "a3", "b1"]
 
     await calls.start("c1")
 
-    assert calls.started == ["a1", "a2", "a3", "b1", "c1"]
+    assert calls.served == ["a1", "a2", "a3", "b1", "c1"]
     await calls.end("c1", "b1", "a2", "a3", "b2", "a4")
-    calls.assert_idle()
+    assert_idle(slots)
 
 
 async def test_turn_ends_when_its_time_is_over(
-    calls: Calls, monkeypatch: pytest.MonkeyPatch
+    slots: FairSlots, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For example because the call waits for a job lock."""
     monkeypatch.setattr(fair_slots, "_MAX_SECONDS", 0.001)
     await calls.start("a1", "a2", "a3")
 
-    async def all_have_started() -> bool:
-        return len(calls.started) == 3
+    await wait_until_true(lambda: len(calls.served) == 3)
 
-    await wait_until(all_have_started)
-
-    await calls.end(*calls.started)
-    calls.assert_idle()
+    await calls.end(*calls.served)
+    assert_idle(slots)
 
 
 @pytest.mark.parametrize("order", ["timer first", "task first"])
 async def test_turn_ends_once_when_its_time_is_over_as_its_call_ends(
-    order: str, calls: Calls, monkeypatch: pytest.MonkeyPatch
+    order: str, slots: FairSlots, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timers: list[Callable[[], None]] = []
 
@@ -121,9 +105,9 @@ async def test_turn_ends_once_when_its_time_is_over_as_its_call_ends(
         await calls.end("a1")
         end_a1()
 
-    assert calls.slots._semaphore.held == 1
+    assert slots._semaphore.held == 1
     await calls.end("b1")
-    calls.assert_idle()
+    assert_idle(slots)
 
 
 async def test_pauses_of_a_tenant_do_not_wait_for_all_of_another_tenant() -> None:

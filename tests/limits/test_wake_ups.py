@@ -22,7 +22,6 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def examined(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The tenants that have been examined."""
     return record_examined(monkeypatch)
 
 
@@ -30,7 +29,6 @@ def examined(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 async def tasks(
     calls: Iterable[Coroutine[Any, Any, Any]],
 ) -> AsyncIterator[list[asyncio.Task[Any]]]:
-    """Run calls for the block."""
     running = [asyncio.create_task(call) for call in calls]
     await run_ready_tasks()
     try:
@@ -61,9 +59,7 @@ async def test_release_of_bytes_examines_no_tenant_while_nothing_is_free(
         assert examined == []
 
 
-async def test_release_of_bytes_examines_the_next_tenant(
-    examined: list[str],
-) -> None:
+async def test_release_of_bytes_examines_the_next_tenant(examined: list[str]) -> None:
     memory = MemoryLimit(100, 100)
     holder = Reservation(memory, "x")
     await holder.add(100)
@@ -134,9 +130,7 @@ async def test_release_of_bytes_examines_no_canceled_calls(examined: list[str]) 
         assert examined == TENANTS[-1:]
 
 
-async def test_release_of_bytes_examines_few_calls_that_wait_for_more(
-    examined: list[str],
-) -> None:
+async def test_release_of_bytes_examines_few_calls_that_wait_for_more(examined: list[str]) -> None:
     memory = MemoryLimit(COUNT, COUNT)
     holder, reservations = Reservation(memory, "x"), []
     for tenant in TENANTS:

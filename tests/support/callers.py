@@ -18,7 +18,7 @@ from tests.support.waiting import TIMEOUT
 R = TypeVar("R", bound=Message)
 
 
-class _Caller:
+class Caller:
     """Makes unary calls of one service."""
 
     stub: Any
@@ -26,10 +26,9 @@ class _Caller:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Metadata of every call."""
         return (("x-tenant-id", self.tenant),)
 
-    async def _call(self, request: Message, _: type[R]) -> R:
+    async def call(self, request: Message, _: type[R]) -> R:
         """Make the call whose request this is; its response has the type `R`."""
         method = getattr(self.stub, request.DESCRIPTOR.name.removesuffix("Request"))
         response: R = await method(request, metadata=self.metadata, timeout=TIMEOUT)
@@ -37,21 +36,19 @@ class _Caller:
 
 
 @dataclass(frozen=True)
-class Fleet(_Caller):
+class Fleet(Caller):
     """A caller of FleetService in one tenant. Keyword arguments are request fields."""
 
     stub: "fleet_pb2_grpc.FleetServiceAsyncStub"
     tenant: str
 
     async def list(self, **fields: Any) -> fleet_pb.ListDevicesResponse:
-        """List devices."""
         request = fleet_pb.ListDevicesRequest(**fields)
-        return await self._call(request, fleet_pb.ListDevicesResponse)
+        return await self.call(request, fleet_pb.ListDevicesResponse)
 
     async def get(self, device: str) -> fleet_pb.GetDeviceResponse:
-        """Get a device and its queue."""
         request = fleet_pb.GetDeviceRequest(device_id=device)
-        return await self._call(request, fleet_pb.GetDeviceResponse)
+        return await self.call(request, fleet_pb.GetDeviceResponse)
 
     async def update(
         self, *devices: fleet_pb.Device, mask: Sequence[str] = (), **fields: Any
@@ -60,35 +57,31 @@ class Fleet(_Caller):
         request = fleet_pb.UpdateDevicesRequest(
             devices=devices, update_mask=FieldMask(paths=mask) if mask else None, **fields
         )
-        return await self._call(request, fleet_pb.UpdateDevicesResponse)
+        return await self.call(request, fleet_pb.UpdateDevicesResponse)
 
     async def delete(self, *devices: str) -> fleet_pb.DeleteDevicesResponse:
-        """Remove devices."""
         request = fleet_pb.DeleteDevicesRequest(device_ids=devices)
-        return await self._call(request, fleet_pb.DeleteDevicesResponse)
+        return await self.call(request, fleet_pb.DeleteDevicesResponse)
 
     async def preview(self, **fields: Any) -> pb.TargetPreview:
-        """Preview a target."""
         request = fleet_pb.PreviewTargetRequest(**fields)
-        return (await self._call(request, fleet_pb.PreviewTargetResponse)).preview
+        return (await self.call(request, fleet_pb.PreviewTargetResponse)).preview
 
     async def groups(self, **fields: Any) -> fleet_pb.ListGroupsResponse:
-        """List groups."""
         request = fleet_pb.ListGroupsRequest(**fields)
-        return await self._call(request, fleet_pb.ListGroupsResponse)
+        return await self.call(request, fleet_pb.ListGroupsResponse)
 
 
 @dataclass(frozen=True)
-class Events(_Caller):
+class Events(Caller):
     """A caller of EventService in one tenant. Keyword arguments are request fields."""
 
     stub: "events_pb2_grpc.EventServiceAsyncStub"
     tenant: str
 
     async def list(self, **fields: Any) -> events_pb.ListEventsResponse:
-        """List a page of events."""
         request = events_pb.ListEventsRequest(**fields)
-        return await self._call(request, events_pb.ListEventsResponse)
+        return await self.call(request, events_pb.ListEventsResponse)
 
     async def list_all(self, **fields: Any) -> Sequence[events_pb.Event]:
         """List the events of all pages, from the oldest or from a start."""
@@ -103,7 +96,7 @@ class Events(_Caller):
     async def history(self, job_id: str, **fields: Any) -> events_pb.ListJobEventsResponse:
         """List a page of the events of a job."""
         request = events_pb.ListJobEventsRequest(job_id=job_id, **fields)
-        return await self._call(request, events_pb.ListJobEventsResponse)
+        return await self.call(request, events_pb.ListJobEventsResponse)
 
     def watch(self, **fields: Any) -> AsyncGenerator[events_pb.WatchEventsResponse, None]:
         """Open a stream of events and iterate over its responses."""
@@ -113,7 +106,7 @@ class Events(_Caller):
 
 
 @dataclass(frozen=True)
-class Operator(_Caller):
+class Operator(Caller):
     """A caller of JobService in one tenant. Keyword arguments are request fields."""
 
     stub: "jobs_pb2_grpc.JobServiceAsyncStub"
@@ -132,19 +125,16 @@ class Operator(_Caller):
     async def create(self, **fields: Any) -> pb.CreateJobResponse:
         """Create a job; document_type defaults to "reboot"."""
         request = pb.CreateJobRequest(**({"document_type": "reboot"} | fields))
-        return await self._call(request, pb.CreateJobResponse)
+        return await self.call(request, pb.CreateJobResponse)
 
     async def list(self, **fields: Any) -> pb.ListJobsResponse:
-        """List jobs."""
-        return await self._call(pb.ListJobsRequest(**fields), pb.ListJobsResponse)
+        return await self.call(pb.ListJobsRequest(**fields), pb.ListJobsResponse)
 
     async def get(self, job_id: str, **fields: Any) -> pb.Job:
-        """Get a job."""
         request = pb.GetJobRequest(job_id=job_id, **fields)
-        return (await self._call(request, pb.GetJobResponse)).job
+        return (await self.call(request, pb.GetJobResponse)).job
 
     async def status(self, job_id: str = "j") -> str:
-        """Read the status of a job."""
         return pb.Job.Status.Name((await self.get(job_id, executions_limit=0)).status)
 
     async def counts(self, job_id: str = "j") -> dict[str, int]:
@@ -153,59 +143,52 @@ class Operator(_Caller):
         return {field.name: count for field, count in job.execution_counts.ListFields()}
 
     async def executions(self, job_id: str, **fields: Any) -> pb.ListJobExecutionsResponse:
-        """List a job's executions."""
         request = pb.ListJobExecutionsRequest(job_id=job_id, **fields)
-        return await self._call(request, pb.ListJobExecutionsResponse)
+        return await self.call(request, pb.ListJobExecutionsResponse)
 
     async def cancel(self, job_id: str, **fields: Any) -> pb.CancelJobResponse:
-        """Cancel a job."""
         request = pb.CancelJobRequest(job_id=job_id, **fields)
-        return await self._call(request, pb.CancelJobResponse)
+        return await self.call(request, pb.CancelJobResponse)
 
     async def pause(self, job_id: str, **fields: Any) -> pb.Job:
-        """Pause a job."""
         request = pb.PauseJobRequest(job_id=job_id, **fields)
-        return (await self._call(request, pb.PauseJobResponse)).job
+        return (await self.call(request, pb.PauseJobResponse)).job
 
     async def resume(self, job_id: str, **fields: Any) -> pb.Job:
-        """Resume a job."""
         request = pb.ResumeJobRequest(job_id=job_id, **fields)
-        return (await self._call(request, pb.ResumeJobResponse)).job
+        return (await self.call(request, pb.ResumeJobResponse)).job
 
     async def advance(self, job_id: str, **fields: Any) -> pb.Job:
         """Open the next stage of a job."""
         request = pb.AdvanceJobRequest(job_id=job_id, **fields)
-        return (await self._call(request, pb.AdvanceJobResponse)).job
+        return (await self.call(request, pb.AdvanceJobResponse)).job
 
     async def approve(self, job_id: str, stage: int, **fields: Any) -> pb.Job:
         """Approve a stage of a job."""
         request = pb.ApproveStageRequest(job_id=job_id, stage=stage, **fields)
-        return (await self._call(request, pb.ApproveStageResponse)).job
+        return (await self.call(request, pb.ApproveStageResponse)).job
 
     async def update(self, job_id: str, *paths: str, **fields: Any) -> pb.Job:
         """Change the fields of a job that the paths name."""
         request = pb.UpdateJobRequest(job_id=job_id, update_mask=FieldMask(paths=paths), **fields)
-        return (await self._call(request, pb.UpdateJobResponse)).job
+        return (await self.call(request, pb.UpdateJobResponse)).job
 
     async def failures(self, job_id: str, **fields: Any) -> pb.GetFailureSummaryResponse:
-        """Read the failure summary of a job."""
         request = pb.GetFailureSummaryRequest(job_id=job_id, **fields)
-        return await self._call(request, pb.GetFailureSummaryResponse)
+        return await self.call(request, pb.GetFailureSummaryResponse)
 
     async def cancel_execution(self, job_id: str, device: str, **fields: Any) -> pb.JobExecution:
-        """Cancel one device's execution."""
         request = pb.CancelExecutionRequest(job_id=job_id, device_id=device, **fields)
-        return (await self._call(request, pb.CancelExecutionResponse)).execution
+        return (await self.call(request, pb.CancelExecutionResponse)).execution
 
     async def explain(self, job_id: str, device: str) -> pb.ExplainExecutionResponse:
-        """Explain why a device does not start."""
         request = pb.ExplainExecutionRequest(job_id=job_id, device_id=device)
-        return await self._call(request, pb.ExplainExecutionResponse)
+        return await self.call(request, pb.ExplainExecutionResponse)
 
     async def retry(self, job_id: str, *statuses: Any, **fields: Any) -> pb.RetryExecutionsResponse:
         """Retry the job's executions that have one of the statuses."""
         request = pb.RetryExecutionsRequest(job_id=job_id, statuses=statuses, **fields)
-        return await self._call(request, pb.RetryExecutionsResponse)
+        return await self.call(request, pb.RetryExecutionsResponse)
 
     async def watch(self, job_id: str = "j") -> AsyncGenerator[pb.Job, None]:
         """Open a watch of a job and iterate over its jobs."""
@@ -225,21 +208,19 @@ class Operator(_Caller):
     async def attempts_page(
         self, job_id: str, device: str, **fields: Any
     ) -> pb.ListExecutionAttemptsResponse:
-        """List a page of the attempts of one device."""
         request = pb.ListExecutionAttemptsRequest(job_id=job_id, device_id=device, **fields)
-        return await self._call(request, pb.ListExecutionAttemptsResponse)
+        return await self.call(request, pb.ListExecutionAttemptsResponse)
 
     async def delete(self, job_id: str, **fields: Any) -> None:
-        """Delete a job."""
-        await self._call(pb.DeleteJobRequest(job_id=job_id, **fields), pb.DeleteJobResponse)
+        await self.call(pb.DeleteJobRequest(job_id=job_id, **fields), pb.DeleteJobResponse)
 
     async def get_caller(self) -> pb.GetCallerResponse:
         """Get this caller as the server has authenticated it."""
-        return await self._call(pb.GetCallerRequest(), pb.GetCallerResponse)
+        return await self.call(pb.GetCallerRequest(), pb.GetCallerResponse)
 
 
 @dataclass(frozen=True)
-class Device(_Caller):
+class Device(Caller):
     """A caller of DeviceJobService as one device. Keyword arguments are request fields."""
 
     stub: "device_jobs_pb2_grpc.DeviceJobServiceAsyncStub"
@@ -248,13 +229,11 @@ class Device(_Caller):
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Metadata of every call."""
         return (("x-tenant-id", self.tenant), ("x-device-id", self.name))
 
     async def pending(self, **fields: Any) -> device_pb.ListPendingExecutionsResponse:
-        """List pending executions."""
         request = device_pb.ListPendingExecutionsRequest(**fields)
-        return await self._call(request, device_pb.ListPendingExecutionsResponse)
+        return await self.call(request, device_pb.ListPendingExecutionsResponse)
 
     async def start_next(self, **fields: Any) -> device_pb.DeviceExecution | None:
         """Start the next execution; return None if no execution is pending."""
@@ -269,22 +248,19 @@ class Device(_Caller):
     async def start_next_response(self, **fields: Any) -> device_pb.StartNextExecutionResponse:
         """Start the next execution; return the whole response."""
         request = device_pb.StartNextExecutionRequest(**fields)
-        return await self._call(request, device_pb.StartNextExecutionResponse)
+        return await self.call(request, device_pb.StartNextExecutionResponse)
 
     async def start(self, job_id: str, **fields: Any) -> device_pb.DeviceExecution:
-        """Start the execution of a job."""
         request = device_pb.StartExecutionRequest(job_id=job_id, **fields)
-        return (await self._call(request, device_pb.StartExecutionResponse)).execution
+        return (await self.call(request, device_pb.StartExecutionResponse)).execution
 
     async def get(self, job_id: str) -> device_pb.DeviceExecution:
-        """Read the execution of a job."""
         request = device_pb.GetExecutionRequest(job_id=job_id)
-        return (await self._call(request, device_pb.GetExecutionResponse)).execution
+        return (await self.call(request, device_pb.GetExecutionResponse)).execution
 
     async def update(self, job_id: str, status: Any, **fields: Any) -> device_pb.DeviceExecution:
-        """Report a status."""
         request = device_pb.UpdateExecutionRequest(job_id=job_id, status=status, **fields)
-        return (await self._call(request, device_pb.UpdateExecutionResponse)).execution
+        return (await self.call(request, device_pb.UpdateExecutionResponse)).execution
 
     def watch(
         self, **fields: Any

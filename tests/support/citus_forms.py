@@ -70,7 +70,6 @@ class Catalog:
 
     @classmethod
     async def of(cls, connection: asyncpg.Connection) -> "Catalog":
-        """Read it."""
         functions = await connection.fetch(
             "SELECT proname, max(provolatile::text) AS volatility FROM pg_proc GROUP BY proname"
         )
@@ -165,11 +164,7 @@ class _Statement:
     """One statement of a function, and what its names mean."""
 
     def __init__(
-        self,
-        statement: Any,
-        catalog: Catalog,
-        variables: Mapping[str, str],
-        across_tenants: bool,
+        self, statement: Any, catalog: Catalog, variables: Mapping[str, str], across_tenants: bool
     ) -> None:
         self._statement = statement
         self._catalog = catalog

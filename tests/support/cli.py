@@ -34,8 +34,6 @@ fcntl.ioctl(1, termios.TIOCSCTTY, 0)
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a command."""
-
     code: int
     out: str
     err: str

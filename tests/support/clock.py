@@ -2,8 +2,6 @@
 
 
 class Clock:
-    """Returns `now`, in seconds."""
-
     now = 100.0
 
     def __call__(self) -> float:

@@ -59,7 +59,6 @@ class Database:
             )
 
     async def add_labels(self, tenant: str, labels: Mapping[str, Mapping[str, str]]) -> None:
-        """Set the labels of devices, by name."""
         await self.owner.execute(
             "INSERT INTO jobs.devices (tenant_id, device_id, labels)"
             " SELECT $1, * FROM unnest($2::text[], $3::jsonb[])"

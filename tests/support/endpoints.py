@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from tests.support.identities import Pair
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until_true
 
 OK = b"HTTP/1.1 204 No Content\r\n\r\n"
 
@@ -32,7 +32,6 @@ class Request:
 
     @property
     def position(self) -> int:
-        """The position of the event."""
         return int(self.event["data"]["position"])
 
 
@@ -51,7 +50,6 @@ class Endpoint:
     respond: Respond | None = None
 
     def url(self, path: str = "/hook", host: str = "127.0.0.1") -> str:
-        """Return the URL of a path."""
         return f"{self.scheme}://{host}:{self.port}{path}"
 
     def answer(self, *responses: bytes) -> None:
@@ -66,14 +64,10 @@ class Endpoint:
     async def received(self, count: int) -> list[Request]:
         """Wait for a number of requests, and return all."""
 
-        async def enough() -> bool:
-            return len(self.requests) >= count
-
-        await wait_until(enough)
+        await wait_until_true(lambda: len(self.requests) >= count)
         return self.requests
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection."""
         self.connections += 1
         while request := await _read_request(reader):
             self.requests.append(request)
@@ -85,7 +79,6 @@ class Endpoint:
 
 
 def response(status: int, *headers: str, body: bytes = b"") -> bytes:
-    """Return a response."""
     lines = [f"HTTP/1.1 {status} Status", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
@@ -169,11 +162,9 @@ class NameServer(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the socket."""
         self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        """Answer a query."""
         assert self._transport is not None
         (query_type,) = struct.unpack("!H", data[-4:-2])
         addresses: list[str] = []

@@ -97,5 +97,4 @@ class EventLog:
         return event
 
     async def types(self) -> list[str]:
-        """Return the types of the new events."""
         return [event.type for event in await self.new()]

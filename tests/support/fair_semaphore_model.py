@@ -49,7 +49,6 @@ class Model:
 
     @property
     def waiting(self) -> list[Call]:
-        """The calls that wait."""
         return [call for call in self.calls if call.waits]
 
     def held_by(self, tenant: str) -> int:
@@ -62,7 +61,6 @@ class Model:
         return self.held_by(tenant) == held
 
     def may_take(self, tenant: str) -> bool:
-        """Whether a tenant may take units."""
         held = self.held_by(tenant)
         return held < self.max_held and self.free > self.reserve(held)
 

@@ -21,8 +21,6 @@ _INITIAL_WINDOW_SIZE = 4
 
 @dataclass(frozen=True)
 class Frame:
-    """A received frame."""
-
     type_: int
     flags: int
     stream: int
@@ -30,7 +28,6 @@ class Frame:
 
 
 def frame(type_: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
-    """The bytes of a frame."""
     return (
         len(payload).to_bytes(3, "big")
         + bytes([type_, flags])

@@ -2,8 +2,8 @@
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from tests.support import http2
 
@@ -14,7 +14,6 @@ _INITIAL_WINDOW_SIZE = 4
 
 
 def rst_stream(stream: int) -> bytes:
-    """Return a frame that cancels a stream."""
     return http2.frame(_RST_STREAM, stream=stream, payload=struct.pack(">I", 8))
 
 
@@ -36,7 +35,6 @@ class Connection:
         self.is_closed = False
 
     def open(self, stream: int, method: str, metadata: dict[str, str]) -> None:
-        """Send the headers of a call."""
         self._stream_windows[stream] = self._initial_window
         self.raw.open(stream, method, metadata)
 
@@ -131,3 +129,18 @@ async def connect(address: str, window: int = _DEFAULT_WINDOW) -> AsyncIterator[
             yield connection
         finally:
             reader.cancel()
+
+
+@asynccontextmanager
+async def connections(
+    address: str, count: int = 25, window: int = 0
+) -> AsyncIterator[list[Connection]]:
+    """Open several connections, by default with no window for responses."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(connect(address, window)) for _ in range(count)]
+
+
+def streams(of: Sequence[Connection], count: int) -> Iterator[tuple[Connection, int]]:
+    """The numbers of `count` streams, spread over the connections."""
+    for number in range(count):
+        yield of[number % len(of)], 2 * (number // len(of)) + 1

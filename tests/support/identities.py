@@ -76,19 +76,16 @@ class _UncheckedRegistry(jws.JWSRegistry):
 
 
 def pem(key: Key) -> bytes:
-    """The public key as PEM."""
     assert isinstance(key, (jwk.RSAKey, jwk.ECKey, jwk.OKPKey))
     return key.as_pem(private=False)
 
 
 def private_pem(key: Key, password: str | None = None) -> bytes:
-    """The private key as PEM."""
     assert isinstance(key, (jwk.RSAKey, jwk.ECKey, jwk.OKPKey))
     return key.as_pem(private=True, password=password)
 
 
 def unsigned_token(payload: dict[str, Any]) -> str:
-    """A token with `alg: none`."""
     return f"{_encode({'alg': 'none', 'kid': 'k1'})}.{_encode(payload)}."
 
 
@@ -110,8 +107,6 @@ def _base64(raw: bytes) -> str:
 
 @dataclass(frozen=True)
 class Pair:
-    """A certificate and its key, as PEM."""
-
     certificate: bytes
     key: bytes
 
@@ -124,7 +119,6 @@ class Pair:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file atomically."""
     new = path.with_suffix(".new")
     new.write_bytes(content)
     new.replace(path)
@@ -154,7 +148,6 @@ class Authority:
         dns: str | None = None,
         second_common_name: str | None = None,
     ) -> Pair:
-        """Issue a client certificate."""
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri) for uri in uris]
         names += [x509.DNSName(dns)] if dns else []
         return self._pair(_name(common_name, second_common_name), names)
@@ -190,6 +183,17 @@ class Authority:
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self._key, hashes.SHA256()).public_bytes(_PEM)
+
+
+def mutual_tls(authority: Authority, folder: Path) -> dict[str, str]:
+    """The settings of a server that requires client certificates of the authority."""
+    certificate, key = authority.server().write(folder, "server")
+    (folder / "ca.crt").write_bytes(authority.certificate)
+    return {
+        "JOBS_TLS_CERT": certificate,
+        "JOBS_TLS_KEY": key,
+        "JOBS_TLS_CLIENT_CA": str(folder / "ca.crt"),
+    }
 
 
 def _name(*common_names: str | None) -> x509.Name:

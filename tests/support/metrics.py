@@ -15,8 +15,6 @@ METRICS_ON = {"JOBS_METRICS_LISTEN": "127.0.0.1:0"}
 
 @dataclass(frozen=True)
 class Scrape:
-    """The metrics of one response."""
-
     families: dict[str, Metric]
 
     def value(self, name: str, **labels: str) -> float:
@@ -43,7 +41,6 @@ class Scrape:
 
 
 def parse(text: str) -> Scrape:
-    """Parse the text format."""
     return Scrape({family.name: family for family in text_string_to_metric_families(text)})
 
 

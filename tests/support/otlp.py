@@ -9,7 +9,7 @@ import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until_true
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,10 @@ class ReceivedSpan:
 
     @property
     def trace_id(self) -> str:
-        """The id of the trace, in hexadecimal."""
         return self.span.trace_id.hex()
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The attributes by name."""
         return {
             a.key: getattr(a.value, str(a.value.WhichOneof("value"))) for a in self.span.attributes
         }
@@ -57,16 +55,12 @@ class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
         def matching() -> list[ReceivedSpan]:
             return [s for s in self.spans if s.span.name == name and trace_id in (None, s.trace_id)]
 
-        async def received() -> bool:
-            return bool(matching())
-
-        await wait_until(received)
+        await wait_until_true(lambda: bool(matching()))
         return matching()[0]
 
 
 @asynccontextmanager
 async def running_receiver() -> AsyncIterator[Receiver]:
-    """Run a receiver on a free port."""
     receiver = Receiver()
     server = grpc.aio.server()
     add_to_server: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server  # has no types

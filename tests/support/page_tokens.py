@@ -12,7 +12,6 @@ def forged_token(token: str, *position: Any) -> str:
 
 
 def position(token: str) -> list[Any]:
-    """The position in a token."""
     return _parts(token)[1:]
 
 

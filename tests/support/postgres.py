@@ -246,7 +246,6 @@ async def citus_nodes(owner_dsn: str) -> tuple[str, ...]:
 
 
 def node_dsn(dsn: str, address: str) -> str:
-    """Return `dsn` with another host and port."""
     parts = urlsplit(dsn)
     login, at, _ = parts.netloc.rpartition("@")
     return urlunsplit(parts._replace(netloc=f"{login}{at}{address}"))

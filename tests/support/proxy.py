@@ -17,11 +17,9 @@ class Proxy:
         self.dsn = ""
 
     def freeze(self) -> None:
-        """Stop forwarding."""
         self._open.clear()
 
     def thaw(self) -> None:
-        """Continue to forward."""
         self._open.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

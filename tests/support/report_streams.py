@@ -39,12 +39,10 @@ def report(
 
 
 def message(*reports: device_pb.ExecutionReport) -> device_pb.ReportExecutionsRequest:
-    """One message with several reports."""
     return device_pb.ReportExecutionsRequest(reports=reports)
 
 
 def single(of: device_pb.ExecutionReport) -> device_pb.ReportExecutionsRequest:
-    """A message that is one report."""
     return device_pb.ReportExecutionsRequest(
         report_id=of.report_id, device_id=of.device_id, report=of.report
     )

@@ -13,10 +13,7 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from grpc_reflection.v1alpha.reflection_pb2 import (
-    ServerReflectionRequest,
-    ServerReflectionResponse,
-)
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
 from tests.support.failures import Failure
 from tests.support.waiting import TIMEOUT
@@ -44,8 +41,6 @@ class CallResult:
 
 @dataclass(frozen=True)
 class Rpc:
-    """A method of a service."""
-
     method: MethodDescriptor
 
     @property
@@ -54,7 +49,6 @@ class Rpc:
         return f"/{self.method.containing_service.full_name}/{self.method.name}"
 
     def new_request(self) -> Message:
-        """Return an empty request."""
         return GetMessageClass(self.method.input_type)()
 
     async def call(
@@ -121,6 +115,17 @@ async def list_rpcs(channel: grpc.aio.Channel) -> list[Rpc]:
         if service.name.startswith("fleet.")
     ]
     return [Rpc(method) for service in services for method in service.methods]
+
+
+def padded(size: int) -> bytes:
+    """A request of `size` bytes, at least 150, for the job "j": its first, long job_id is replaced.
+
+    The job_id is the first field of many requests.
+    """
+    last = b"\x0a\x01j"
+    length = size - len(last) - 4
+    head = bytes([0x0A, length & 127 | 128, length >> 7 & 127 | 128, length >> 14])
+    return head + b"x" * length + last
 
 
 def sample_requests(rpc: Rpc, values: Mapping[str, str]) -> Iterator[Message]:

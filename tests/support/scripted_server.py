@@ -27,8 +27,6 @@ METHODS = {name: m for s in _SERVICES.values() for name, m in s.methods_by_name.
 
 @dataclass(frozen=True)
 class Refusal:
-    """An error that the server returns."""
-
     code: grpc.StatusCode
     reason: str = ""
     retry_after: int | None = None

@@ -30,15 +30,12 @@ class Server:
     app: app.App
 
     def operator(self, tenant: str, user: str | None = None) -> Operator:
-        """Return a caller in a tenant."""
         return Operator(jobs_pb2_grpc.JobServiceStub(self.channel), tenant, user)
 
     def fleet(self, tenant: str) -> Fleet:
-        """Return a caller of FleetService in a tenant."""
         return Fleet(fleet_pb2_grpc.FleetServiceStub(self.channel), tenant)
 
     def events(self, tenant: str) -> Events:
-        """Return a caller of EventService in a tenant."""
         return Events(events_pb2_grpc.EventServiceStub(self.channel), tenant)
 
     def caller(self, *metadata: tuple[str, str]) -> Operator:
@@ -50,7 +47,6 @@ class Server:
         return self.caller(("authorization", f"Bearer {token}"), *metadata)
 
     def device(self, tenant: str, name: str) -> Device:
-        """Return a device of a tenant."""
         return Device(device_jobs_pb2_grpc.DeviceJobServiceStub(self.channel), tenant, name)
 
 

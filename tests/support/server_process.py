@@ -16,6 +16,9 @@ from tests.support.health import wait_until_healthy
 from tests.support.server import open_channel
 from tests.support.waiting import TIMEOUT, wait_until
 
+# Linux only: /proc has the memory of a process.
+MAX_MIB = 256
+
 
 @dataclass
 class Serve:
@@ -82,8 +85,11 @@ class ServerProcess:
     channel: grpc.aio.Channel
 
     def operator(self, tenant: str) -> Operator:
-        """Return a caller in a tenant."""
         return Operator(jobs_pb2_grpc.JobServiceStub(self.channel), tenant)
+
+    def check_memory(self) -> None:
+        """Fail if the process has held more memory than callers may make it hold."""
+        assert self.peak_mib() < MAX_MIB
 
     def peak_mib(self) -> float:
         """Return the largest resident memory since the process started."""

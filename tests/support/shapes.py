@@ -293,7 +293,6 @@ async def clear(owner: asyncpg.Connection) -> None:
 
 
 async def analyze(owner: asyncpg.Connection) -> None:
-    """Collect the statistics of all tables."""
     await owner.execute(f"ANALYZE {', '.join(TABLES)}")
 
 

@@ -13,14 +13,11 @@ STATUSES = ("queued", "in_progress", "succeeded", "failed", "timed_out", "reject
 
 
 def rollout(*stages: dict[str, Any], **fields: Any) -> pb.Rollout:
-    """A rollout with these stages."""
     return pb.Rollout(stages=[pb.Stage(**stage) for stage in stages], **fields)
 
 
 @dataclass(frozen=True)
 class StagedJob:
-    """A job with a rollout."""
-
     database: Database
     server: Server
     operator: Operator
@@ -33,7 +30,6 @@ class StagedJob:
         return self.server.device(self.operator.tenant, self.names[stage][number])
 
     def devices(self, stage: int) -> list[Device]:
-        """All devices of a stage."""
         return [self.device(stage, number) for number in range(len(self.names[stage]))]
 
     async def finish(self, stage: int, status: Any = "SUCCEEDED") -> None:
@@ -51,16 +47,13 @@ class StagedJob:
         return stage
 
     async def row(self) -> Any:
-        """The stored row of the job."""
         return await self._owner_row("SELECT * FROM jobs.jobs WHERE tenant_id = $1 AND job_id = $2")
 
     async def columns(self, *names: str) -> tuple[Any, ...]:
-        """Columns of the stored row of the job."""
         row = await self.row()
         return tuple(row[name] for name in names)
 
     async def stage_row(self, stage: int) -> Any:
-        """The stored row of a stage."""
         return await self._owner_row(
             "SELECT * FROM jobs.job_stages WHERE tenant_id = $1 AND job_id = $2 AND stage = $3",
             stage,

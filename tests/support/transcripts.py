@@ -90,7 +90,6 @@ def without_variable_parts(text: str, tenant: str) -> str:
 
 
 async def prepare(line: str, database: Database, server: Server, tenant: str) -> None:
-    """Carry out a line that begins with "%"."""
     _, *words = line.split()
     if words[1] == "expires":
         await database.expire(tenant, words[0])

@@ -16,6 +16,15 @@ async def wait_until(condition: Callable[[], Awaitable[bool]], seconds: float = 
         await asyncio.sleep(0.01)
 
 
+async def wait_until_equal(read: Callable[[], Awaitable[object]], value: object) -> None:
+    """Poll until a call returns the value."""
+
+    async def is_equal() -> bool:
+        return await read() == value
+
+    await wait_until(is_equal)
+
+
 async def wait_until_true(condition: Callable[[], bool]) -> None:
     """Poll until a condition that needs no call holds."""
 

@@ -16,11 +16,11 @@ from fleet.jobs.v1 import events_pb2_grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from jobs_grpc.webhooks.sender import DeliveryResult
+from tests.support.callers import Caller
 from tests.support.database import Database
 from tests.support.endpoints import Request
 from tests.support.event_rows import queue_event
 from tests.support.server import DEFAULT_OPTIONS, Server, running_server
-from tests.support.waiting import TIMEOUT
 
 URL = "https://hooks.example/jobs"
 
@@ -65,7 +65,6 @@ class RecordingSender:
     async def send(
         self, tenant_id: str, url: str, headers: Mapping[str, str], body: bytes
     ) -> DeliveryResult:
-        """Record a delivery."""
         self.sent.append((url, headers, body))
         return self.result
 
@@ -83,7 +82,7 @@ async def running_webhook_server(
 
 
 @dataclass(frozen=True)
-class WebhookCaller:
+class WebhookCaller(Caller):
     """A caller of EventService that manages webhooks. Keyword arguments are request fields."""
 
     stub: "events_pb2_grpc.EventServiceAsyncStub"
@@ -92,55 +91,41 @@ class WebhookCaller:
 
     @classmethod
     def on(cls, server: Server, tenant: str, *metadata: tuple[str, str]) -> "WebhookCaller":
-        """Return a caller in a tenant."""
         return cls(events_pb2_grpc.EventServiceStub(server.channel), tenant, metadata)
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Metadata of every call."""
         return (("x-tenant-id", self.tenant), *self.more_metadata)
 
     async def create(self, **fields: Any) -> pb.CreateWebhookResponse:
         """Create a webhook; the URL defaults to URL."""
         request = pb.CreateWebhookRequest(**({"url": URL} | fields))
-        return await self.stub.CreateWebhook(request, metadata=self.metadata, timeout=TIMEOUT)
+        return await self.call(request, pb.CreateWebhookResponse)
 
     async def list(self) -> Sequence[pb.Webhook]:
-        """List the webhooks."""
-        request = pb.ListWebhooksRequest()
-        response = await self.stub.ListWebhooks(request, metadata=self.metadata, timeout=TIMEOUT)
-        return response.webhooks
+        return (await self.call(pb.ListWebhooksRequest(), pb.ListWebhooksResponse)).webhooks
 
     async def get(self, webhook_id: str) -> pb.Webhook:
-        """Get a webhook."""
         request = pb.GetWebhookRequest(webhook_id=webhook_id)
-        response = await self.stub.GetWebhook(request, metadata=self.metadata, timeout=TIMEOUT)
-        return response.webhook
+        return (await self.call(request, pb.GetWebhookResponse)).webhook
 
     async def update(self, webhook_id: str, **fields: Any) -> pb.Webhook:
-        """Change fields of a webhook."""
-        request = pb.UpdateWebhookRequest(
-            webhook_id=webhook_id,
-            update_mask=FieldMask(paths=fields),
-            webhook=pb.Webhook(**fields),
-        )
-        response = await self.stub.UpdateWebhook(request, metadata=self.metadata, timeout=TIMEOUT)
-        return response.webhook
+        mask, webhook = FieldMask(paths=fields), pb.Webhook(**fields)
+        request = pb.UpdateWebhookRequest(webhook_id=webhook_id, update_mask=mask, webhook=webhook)
+        return (await self.call(request, pb.UpdateWebhookResponse)).webhook
 
     async def delete(self, webhook_id: str) -> None:
-        """Delete a webhook."""
         request = pb.DeleteWebhookRequest(webhook_id=webhook_id)
-        await self.stub.DeleteWebhook(request, metadata=self.metadata, timeout=TIMEOUT)
+        await self.call(request, pb.DeleteWebhookResponse)
 
     async def rotate(self, webhook_id: str) -> pb.RotateWebhookSecretResponse:
-        """Rotate the secret of a webhook."""
         request = pb.RotateWebhookSecretRequest(webhook_id=webhook_id)
-        return await self.stub.RotateWebhookSecret(request, metadata=self.metadata, timeout=TIMEOUT)
+        return await self.call(request, pb.RotateWebhookSecretResponse)
 
     async def test(self, webhook_id: str) -> pb.TestWebhookResponse:
         """Send a test event."""
         request = pb.TestWebhookRequest(webhook_id=webhook_id)
-        return await self.stub.TestWebhook(request, metadata=self.metadata, timeout=TIMEOUT)
+        return await self.call(request, pb.TestWebhookResponse)
 
 
 @dataclass(frozen=True)
@@ -153,7 +138,6 @@ class Dispatcher:
     claim_id: uuid.UUID = field(default_factory=uuid.uuid4)
 
     async def claim(self) -> Sequence[asyncpg.Record]:
-        """Claim the webhook."""
         return await self._fetch("claim_webhook", self.claim_id)
 
     async def positions(self) -> list[int]:
@@ -214,11 +198,9 @@ class TenantWebhook(Dispatcher):
     """The one that it was created with."""
 
     async def get(self) -> pb.Webhook:
-        """Get the webhook."""
         return await self.caller.get(self.webhook_id)
 
     async def update(self, **fields: Any) -> pb.Webhook:
-        """Change fields of the webhook."""
         return await self.caller.update(self.webhook_id, **fields)
 
     async def test(self) -> pb.TestWebhookResponse:

@@ -28,12 +28,10 @@ class World:
 
     @property
     def tenant(self) -> str:
-        """The tenant of the test."""
         return self.operator.tenant
 
     @property
     def fleet(self) -> Fleet:
-        """A caller of FleetService."""
         return self.server.fleet(self.tenant)
 
     @property
@@ -42,7 +40,6 @@ class World:
         return self.server.events(self.tenant)
 
     def device(self, name: str) -> Device:
-        """A device of the tenant."""
         return self.server.device(self.tenant, name)
 
     @property
@@ -81,7 +78,6 @@ class World:
         return self.on_another_server(JOBS_OWNER_DATABASE_URL=self.database.owner_dsn)
 
     async def pass_time(self, seconds: float) -> None:
-        """Move the time of the database forward."""
         await self.database.pass_time(seconds)
 
     async def time_in(self, seconds: float) -> Timestamp:
