@@ -28,6 +28,5 @@ def audit_log(audit_lines: Callable[[], list[str]]) -> Callable[[], list[dict[st
 
 @pytest.fixture
 async def process(database: Database) -> AsyncIterator[ServerProcess]:
-    """Run a server process."""
     async with running_server_process(database.request_dsn) as running:
         yield running

@@ -1,6 +1,5 @@
 """What callers can make the audit log write is bounded."""
 
-import asyncio
 import json
 import logging
 import time
@@ -26,7 +25,7 @@ from jobs_grpc.errors import (
 from jobs_grpc.observability import logs
 from jobs_grpc.rpc.audit_log import AuditLog
 from tests.support.database import Database, rows_locked
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error, expect_failure
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
 
@@ -97,11 +96,9 @@ async def test_failure_that_may_have_taken_effect_has_the_ids_of_devices(
 ) -> None:
     await database.add_devices(tenant, ["d1", "d2"])
     async with rows_locked(database, "device_state", tenant_id=tenant, device_id="d2"):
-        deleting = asyncio.create_task(server.fleet(tenant).delete("d1", "d2"))
-        await database.wait_for_blocked_sessions(1)
+        deleting = await database.blocked(server.fleet(tenant).delete("d1", "d2"))
         await database.terminate_blocked_sessions()
-        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
-            await deleting
+        await expect_error("DATABASE_UNAVAILABLE", deleting)
 
     [line] = audit_log()
     assert (line["code"], line["device_ids"]) == ("UNAVAILABLE", ["d1", "d2"])
@@ -126,8 +123,7 @@ async def test_failures_that_may_have_taken_effect_are_counted_after_20_lines_a_
 async def test_job_id_of_a_refusal_is_short_as_written(
     server: Server, tenant: str, audit_lines: Any
 ) -> None:
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
-        await server.operator(tenant).cancel("j" + "\U0001f600" * 1000)
+    await expect_error("INVALID_FIELD", server.operator(tenant).cancel("j" + "\U0001f600" * 1000))
 
     [line] = audit_lines()
     job_id = json.loads(line)["job_id"]

@@ -11,12 +11,11 @@ from fleet.jobs.v1 import events_pb2 as events_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1.fleet_pb2 import Device
 from google.protobuf.field_mask_pb2 import FieldMask
-from grpc import StatusCode
 
 from jobs_grpc.observability import logs
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.server import Server, running_server
 from tests.support.webhooks import loopback_settings, write_keys
 
@@ -72,19 +71,14 @@ async def test_old_value_is_the_one_that_the_call_has_replaced(
 
 
 async def test_refused_update_has_no_values(operator: Operator, audit_lines: Any) -> None:
-    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.update("j", "description", description="new")
+    await expect_error("JOB_NOT_FOUND", operator.update("j", "description", description="new"))
 
     assert _changes(audit_lines()) == [None]
 
 
 @pytest.mark.parametrize("text_format", [False, True])
 async def test_changes_take_at_most_1_kb_as_written(
-    database: Database,
-    operator: Operator,
-    caplog: pytest.LogCaptureFixture,
-    *,
-    text_format: bool,
+    database: Database, operator: Operator, caplog: pytest.LogCaptureFixture, *, text_format: bool
 ) -> None:
     caplog.set_level(logging.INFO, "jobs_grpc.audit")
     await database.add_devices(operator.tenant, ["d"])

@@ -12,7 +12,7 @@ from grpc import StatusCode
 
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT, wait_until
 
@@ -76,8 +76,7 @@ async def test_canceled_create_leaves_no_job_and_can_be_repeated(
 
         assert not (await operator.list()).jobs
         await database.wait_for_blocked_sessions(0)
-    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.get("a")
+    await expect_error("JOB_NOT_FOUND", operator.get("a"))
     rows = "SELECT count(*) FROM jobs.job_executions WHERE tenant_id = $1"
     assert await database.owner.fetchval(rows, operator.tenant) == 0
     assert (await operator.create(job_id="a", target_all=True)).execution_count == 3

@@ -6,23 +6,20 @@ from collections.abc import Awaitable, Callable
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1.fleet_pb2 import Device
-from grpc import StatusCode
 
 from tests.support.callers import Fleet, Operator
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.server import Server
 
 CHARACTERS = ["a", "%", "ü", "😀"]
 
 
 def long_ids(character: str) -> list[str]:
-    """30 ids of 256 characters each."""
     return [f"{n:02}" + character * 254 for n in range(30)]
 
 
 @pytest.fixture
 def fleet(server: Server, tenant: str) -> Fleet:
-    """A caller in the test's tenant."""
     return server.fleet(tenant)
 
 
@@ -48,8 +45,7 @@ async def test_error_names_the_devices_it_has_room_for_when_their_ids_are_long(
 ) -> None:
     ids = long_ids(character)
 
-    with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND") as failure:
-        await call(fleet, operator, ids)
+    failure = await expect_error("DEVICE_NOT_FOUND", call(fleet, operator, ids))
 
     named = json.loads(failure.metadata["deviceIds"])
     assert named == ids[: max(1, 1000 // len(ids[0].encode()))]
@@ -63,8 +59,7 @@ async def test_error_names_the_repeated_devices_it_has_room_for(
 ) -> None:
     devices = [Device(device_id=id_) for id_ in long_ids(character)]
 
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-        await fleet.update(*devices, *devices, mask=["labels"])
+    failure = await expect_error("INVALID_FIELD", fleet.update(*devices, *devices, mask=["labels"]))
 
     assert failure.message.startswith("devices must contain each device once, but repeats 00")
     assert list(failure.violations) == ["devices"]
@@ -77,8 +72,9 @@ async def test_message_is_shortened_when_the_selector_of_an_empty_stage_is_long(
     selector = ",".join(f'{key}="{"😀" * 63}"' for key in "abcdefg")
     rollout = pb.Rollout(stages=[pb.Stage(selector=selector), pb.Stage(remainder=True)])
 
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "STAGE_EMPTY") as failure:
-        await operator.create(job_id="j", target_all=True, rollout=rollout)
+    failure = await expect_error(
+        "STAGE_EMPTY", operator.create(job_id="j", target_all=True, rollout=rollout)
+    )
 
     start = "Stage 0 has no devices: no device of the job matches a="
     assert failure.message.startswith(start)
@@ -90,8 +86,9 @@ async def test_last_violations_are_left_out_when_all_are_too_long(fleet: Fleet) 
     keys = [f"{n:02}" + "k" * 61 for n in range(8)]
     devices = [Device(device_id=f"d{n}", labels=dict.fromkeys(keys, "\n" * 200)) for n in range(30)]
 
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-        await fleet.update(*devices, mask=["labels"], allow_missing=True)
+    failure = await expect_error(
+        "INVALID_FIELD", fleet.update(*devices, mask=["labels"], allow_missing=True)
+    )
 
     assert 0 < len(failure.violations) < 20
     assert next(iter(failure.violations)) in failure.message

@@ -1,6 +1,5 @@
 """Errors: each ErrorReason can occur, and internal details are not sent to callers."""
 
-import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -18,19 +17,11 @@ from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
 from jobs_grpc.errors import BY_REASON
+from tests.auth.support import KEY, jwt_settings
 from tests.support.callers import Device, Operator
 from tests.support.database import Database, job_lock_held
-from tests.support.failures import expect_failure
-from tests.support.identities import (
-    AUDIENCE,
-    ISSUER,
-    Authority,
-    channel_credentials,
-    claims,
-    jwks,
-    new_key,
-    token,
-)
+from tests.support.failures import expect_error, expect_failure
+from tests.support.identities import Authority, channel_credentials, claims, mutual_tls, token
 from tests.support.postgres import Postgres, connect
 from tests.support.server import (
     Server,
@@ -41,8 +32,6 @@ from tests.support.server import (
 )
 from tests.support.waiting import TIMEOUT, wait_until
 from tests.support.webhooks import WebhookCaller
-
-KEY = new_key()
 
 
 @dataclass(frozen=True)
@@ -55,7 +44,6 @@ class World:
     operator: Operator
 
     def device(self, name: str = "d") -> Device:
-        """Return a device of the tenant."""
         return self.server.device(self.operator.tenant, name)
 
     def token(self) -> str:
@@ -120,29 +108,27 @@ async def device_required(world: World) -> None:
     await stub.ListPendingExecutions(request, metadata=world.operator.metadata, timeout=TIMEOUT)
 
 
+async def list_while_cancel_waits(world: World, operator: Operator) -> None:
+    waiting = await world.database.blocked(operator.cancel("j"))
+    try:
+        await operator.list()
+    finally:
+        waiting.cancel()
+
+
 async def overloaded(world: World) -> None:
     async with (
         one_connection_server(world, JOBS_POOL_TIMEOUT="0.05") as operator,
         job_locked(world),
     ):
-        waiting = asyncio.create_task(operator.cancel("j"))
-        await world.database.wait_for_blocked_sessions(1)
-        try:
-            await operator.list()
-        finally:
-            waiting.cancel()
+        await list_while_cancel_waits(world, operator)
 
 
 async def limit_exceeded(world: World) -> None:
     async with running_server(world.database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
         operator = server.operator(world.operator.tenant)
         async with job_locked(world):
-            waiting = asyncio.create_task(operator.cancel("j"))
-            await world.database.wait_for_blocked_sessions(1)
-            try:
-                await operator.list()
-            finally:
-                waiting.cancel()
+            await list_while_cancel_waits(world, operator)
 
 
 async def database_unavailable(world: World) -> None:
@@ -188,25 +174,18 @@ async def server_stopping(world: World) -> None:
 
 
 @asynccontextmanager
-async def jwt_server(world: World, keys: str | None = None) -> AsyncIterator[Server]:
-    """A server that verifies tokens by KEY, or by the keys at the URL `keys`."""
+async def jwt_server(world: World, **variables: str) -> AsyncIterator[Server]:
+    """A server that verifies tokens by KEY."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "jwks.json"
-        path.write_text(jwks(KEY))
-        variables = {
-            "JOBS_AUTH": "jwt",
-            "JOBS_JWT_KEYS": keys or str(path),
-            "JOBS_JWT_ISSUER": ISSUER,
-            "JOBS_JWT_AUDIENCE": AUDIENCE,
-        }
-        async with starting_server(world.database.request_dsn, **variables) as server:
+        settings = jwt_settings(Path(folder)) | variables
+        async with starting_server(world.database.request_dsn, **settings) as server:
             yield server
 
 
 async def list_with_token(
-    world: World, text: str, *metadata: tuple[str, str], keys: str | None = None
+    world: World, text: str, *metadata: tuple[str, str], **variables: str
 ) -> None:
-    async with jwt_server(world, keys) as server:
+    async with jwt_server(world, **variables) as server:
         await server.bearer(text, *metadata).list()
 
 
@@ -219,15 +198,9 @@ async def peer_not_trusted(world: World) -> None:
     authority = Authority()
     known = channel_credentials(authority, authority.client("somebody"))
     with tempfile.TemporaryDirectory() as folder:
-        certificate, key = authority.server().write(Path(folder), "server")
-        (Path(folder) / "ca").write_bytes(authority.certificate)
-        variables = {
-            "JOBS_TLS_CERT": certificate,
-            "JOBS_TLS_KEY": key,
-            "JOBS_TLS_CLIENT_CA": f"{folder}/ca",
-            "JOBS_TRUSTED_PEERS": "spiffe://acme.example/gateway",
-        }
-        async with running_tls_server(world.database.request_dsn, known, **variables) as server:
+        settings = mutual_tls(authority, Path(folder))
+        settings["JOBS_TRUSTED_PEERS"] = "spiffe://acme.example/gateway"
+        async with running_tls_server(world.database.request_dsn, known, **settings) as server:
             await server.operator(world.operator.tenant).list()
 
 
@@ -334,7 +307,9 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[object]]] = {
     "INVALID_TOKEN": lambda w: list_with_token(w, "garbage"),
     "METADATA_MISMATCH": lambda w: list_with_token(w, w.token(), ("x-tenant-id", "other")),
     # Nothing listens on port 1, so the server cannot load its keys.
-    "KEYS_UNAVAILABLE": lambda w: list_with_token(w, w.token(), keys="http://127.0.0.1:1/"),
+    "KEYS_UNAVAILABLE": lambda w: list_with_token(
+        w, w.token(), JOBS_JWT_KEYS="http://127.0.0.1:1/"
+    ),
     "ROLE_REQUIRED": lambda w: w.server.caller(
         ("x-tenant-id", w.operator.tenant), ("x-roles", "viewer")
     ).delete("j"),
@@ -343,10 +318,7 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[object]]] = {
     "EXECUTION_HELD": lambda w: staged(w, w.device("e").start("staged")),
     "EXECUTION_NOT_DUE": execution_not_due,
     "JOB_FULL": lambda w: staged(
-        w,
-        w.operator.advance("staged"),
-        w.device().start("staged"),
-        w.device("e").start("staged"),
+        w, w.operator.advance("staged"), w.device().start("staged"), w.device("e").start("staged")
     ),
     "GATE_NOT_MET": lambda w: staged(
         w,
@@ -396,40 +368,24 @@ async def test_reason_is_sent_with_its_status(world: World, reason: str) -> None
 
 
 @pytest.mark.slow
-async def test_internal_error_is_logged_and_hidden_from_the_caller(
+async def test_internal_errors_are_logged_and_hidden_and_do_not_affect_later_calls(
     cluster: tuple[Postgres, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with server_without_get_job(cluster) as operator:
-        with expect_failure(StatusCode.INTERNAL, "INTERNAL") as failure:
-            await operator.get("secret-job")
+        for _ in range(20):
+            failure = await expect_error("INTERNAL", operator.get("secret-job"))
+            assert (failure.message, failure.metadata) == ("Internal error", {})
 
-    assert failure.message == "Internal error"
-    assert failure.metadata == {}
+        assert not (await operator.list()).jobs
     assert "function jobs.get_job" in caplog.text
     assert "UndefinedFunctionError" in caplog.text
 
 
-@pytest.mark.slow
-async def test_internal_errors_do_not_affect_later_calls(
-    cluster: tuple[Postgres, str],
-) -> None:
-    async with server_without_get_job(cluster) as operator:
-        for _ in range(20):
-            with expect_failure(StatusCode.INTERNAL, "INTERNAL"):
-                await operator.get("j")
-
-        assert not (await operator.list()).jobs
-
-
-async def test_overloaded_server_recovers_when_a_connection_is_released(
-    world: World,
-) -> None:
+async def test_overloaded_server_recovers_when_a_connection_is_released(world: World) -> None:
     async with one_connection_server(world, JOBS_POOL_TIMEOUT="0.05") as operator:
         async with job_locked(world):
-            waiting = asyncio.create_task(operator.cancel("j"))
-            await world.database.wait_for_blocked_sessions(1)
-            with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED") as failure:
-                await operator.list()
+            waiting = await world.database.blocked(operator.cancel("j"))
+            failure = await expect_error("OVERLOADED", operator.list())
         await waiting
 
         assert failure.message == (
@@ -447,8 +403,7 @@ async def test_query_timeout_names_the_setting_and_releases_the_connection(
         one_connection_server(world, JOBS_QUERY_TIMEOUT="0.5") as operator,
         job_locked(world),
     ):
-        with expect_failure(StatusCode.UNAVAILABLE, "QUERY_TIMEOUT") as failure:
-            await operator.cancel("j")
+        failure = await expect_error("QUERY_TIMEOUT", operator.cancel("j"))
 
         assert "than JOBS_QUERY_TIMEOUT (0.5 s) allows" in failure.message
         assert failure.metadata == {"setting": "JOBS_QUERY_TIMEOUT", "value": "0.5"}

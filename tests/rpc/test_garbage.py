@@ -7,13 +7,12 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
-from grpc import StatusCode
 
 from tests.support.callers import Operator, read_to_end
 from tests.support.database import Database
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.server import Server, open_channel
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import TIMEOUT, wait_until_true
 
 Call = Callable[[Server, Operator], Awaitable[None]]
 
@@ -47,18 +46,15 @@ async def _lose_connection(server: Server, operator: Operator) -> None:
 
 async def _watch_missing_job(_: Server, operator: Operator) -> None:
     watch = operator.stub.WatchJob(pb.WatchJobRequest(job_id="b"), metadata=operator.metadata)
-    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await read_to_end(watch)
+    await expect_error("JOB_NOT_FOUND", read_to_end(watch))
 
 
 async def _get_missing_job(_: Server, operator: Operator) -> None:
-    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.get("b")
+    await expect_error("JOB_NOT_FOUND", operator.get("b"))
 
 
 async def _send_invalid_request(_: Server, operator: Operator) -> None:
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
-        await operator.create(target_all=True, expires_in_hours=-1)
+    await expect_error("INVALID_FIELD", operator.create(target_all=True, expires_in_hours=-1))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +72,4 @@ async def test_ended_calls_are_freed_without_a_garbage_collection(
         async with asyncio.timeout(TIMEOUT):
             await asyncio.gather(*(call(server, operator) for _ in range(5)))
 
-    async def freed() -> bool:
-        return _calls_in_memory() <= before
-
-    await wait_until(freed)
+    await wait_until_true(lambda: _calls_in_memory() <= before)

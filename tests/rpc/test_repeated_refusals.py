@@ -5,14 +5,13 @@ import logging
 from typing import Any
 
 import pytest
-from grpc import StatusCode
 
 from jobs_grpc.auth.principal import Principal
 from jobs_grpc.errors import JobNotFound, Overloaded, RoleRequired
 from jobs_grpc.rpc.repeated_refusals import RepeatedRefusals
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.server import Server
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until_true
 
 METHOD = "/fleet.jobs.v1.JobService/CreateJob"
 CALLS = 200
@@ -30,8 +29,7 @@ async def test_refused_calls_are_one_line_and_then_their_number(
     viewer = server.caller(("x-tenant-id", tenant), ("x-roles", "viewer"))
 
     async def create() -> None:
-        with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
-            await viewer.create(target_all=True)
+        await expect_error("ROLE_REQUIRED", viewer.create(target_all=True))
 
     for _ in range(CALLS // 50):
         await asyncio.gather(*(create() for _ in range(50)))
@@ -40,10 +38,7 @@ async def test_refused_calls_are_one_line_and_then_their_number(
         lines = [vars(r)["fields"] for r in caplog.records if r.name == "jobs_grpc.calls"]
         return [fields for fields in lines if fields["tenant"] == tenant]
 
-    async def all_are_counted() -> bool:
-        return bool(sum(fields.get("others", 1) for fields in calls()) == CALLS)
-
-    await wait_until(all_are_counted)
+    await wait_until_true(lambda: sum(fields.get("others", 1) for fields in calls()) == CALLS)
     first, *others = calls()
     assert "others" not in first
     assert all(fields["reason"] == "ROLE_REQUIRED" for fields in calls())
@@ -87,10 +82,7 @@ async def test_kinds_are_forgotten_when_they_end() -> None:
     refusals = RepeatedRefusals()
     refusals.should_log_call(METHOD, _caller("a"), Overloaded())
 
-    async def forgotten() -> bool:
-        return len(refusals) == 0
-
-    await wait_until(forgotten)
+    await wait_until_true(lambda: len(refusals) == 0)
 
 
 async def test_refusals_without_a_line_are_logged_when_the_server_stops(

@@ -8,7 +8,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from tests.support.callers import Operator
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error, expect_failure
 from tests.support.waiting import TIMEOUT
 
 
@@ -71,7 +71,6 @@ async def test_request_id_of_the_caller_is_returned_when_the_call_fails(
 
 
 async def test_request_id_is_generated_when_the_call_fails(operator: Operator) -> None:
-    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
-        await operator.get("missing")
+    failure = await expect_error("JOB_NOT_FOUND", operator.get("missing"))
 
     assert str(uuid.UUID(failure.request_id)) == failure.request_id

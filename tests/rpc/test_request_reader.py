@@ -17,10 +17,11 @@ from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation
 from jobs_grpc.rpc.request_reader import RequestReader, StreamRequests
 from tests.support.callers import Operator
 from tests.support.database import Database
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error, expect_failure
 from tests.support.health import is_healthy
+from tests.support.rpcs import padded
 from tests.support.server import Server, running_server
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import TIMEOUT, wait_until, wait_until_true
 
 LIMIT = 65536
 SMALL_REQUESTS = {"JOBS_MAX_REQUEST_BYTES": f"{LIMIT}", "JOBS_MAX_DOCUMENT_BYTES": "8192"}
@@ -31,17 +32,6 @@ REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 GET_JOB = "/fleet.jobs.v1.JobService/GetJob"
 CREATE_JOB = "/fleet.jobs.v1.JobService/CreateJob"
 REPORT_EXECUTIONS = "/fleet.jobs.v1.DeviceJobService/ReportExecutions"
-
-
-def padded(size: int) -> bytes:
-    """A GetJobRequest of `size` bytes with two job_ids; the last one, "j", is used."""
-    last = pb.GetJobRequest(job_id="j").SerializeToString()
-    # The first job_id has a tag and a length of three bytes.
-    return b"\x0a" + _varint(size - len(last) - 4) + b"x" * (size - len(last) - 4) + last
-
-
-def _varint(number: int) -> bytes:
-    return bytes([number & 127 | 128, number >> 7 & 127 | 128, number >> 14])
 
 
 async def get(server: Server, tenant: str, raw: bytes, method: str = GET_JOB) -> bytes:
@@ -73,24 +63,18 @@ def start_call(
     return call(requests(), metadata=(("x-tenant-id", tenant),), timeout=TIMEOUT)
 
 
-@pytest.fixture
-async def operator_with_job(database: Database, operator: Operator) -> Operator:
-    """The test's operator, with the job "j"."""
-    await database.add_devices(operator.tenant, 1)
-    await operator.create(job_id="j", target_all=True)
-    return operator
-
-
 async def test_request_is_rejected_when_it_is_larger_than_the_limit(
     database: Database, operator_with_job: Operator
 ) -> None:
     async with running_server(database.request_dsn, **SMALL_REQUESTS) as server:
         # The job_id is read; the other fields of a job are missing.
-        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
-            await get(server, operator_with_job.tenant, padded(LIMIT), CREATE_JOB)
+        await expect_error(
+            "INVALID_FIELD", get(server, operator_with_job.tenant, padded(LIMIT), CREATE_JOB)
+        )
 
-        with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
-            await get(server, operator_with_job.tenant, padded(LIMIT + 1), CREATE_JOB)
+        failure = await expect_error(
+            "LIMIT_EXCEEDED", get(server, operator_with_job.tenant, padded(LIMIT + 1), CREATE_JOB)
+        )
 
     assert failure.message == f"The request has {LIMIT + 1} bytes (JOBS_MAX_REQUEST_BYTES is 65536)"
     assert failure.metadata == {"setting": "JOBS_MAX_REQUEST_BYTES", "value": "65536"}
@@ -113,8 +97,9 @@ async def test_report_stream_ends_when_a_report_is_too_large(
     database: Database, operator_with_job: Operator
 ) -> None:
     async with running_server(database.request_dsn, **SMALL_REQUESTS) as server:
-        with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
-            await report(server.channel, operator_with_job.tenant, padded(LIMIT + 1))
+        failure = await expect_error(
+            "LIMIT_EXCEEDED", report(server.channel, operator_with_job.tenant, padded(LIMIT + 1))
+        )
 
     assert failure.metadata["setting"] == "JOBS_MAX_REQUEST_BYTES"
 
@@ -122,18 +107,17 @@ async def test_report_stream_ends_when_a_report_is_too_large(
 async def test_report_stream_ends_when_a_report_is_malformed(
     server: Server, operator_with_job: Operator
 ) -> None:
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST"):
-        await report(server.channel, operator_with_job.tenant, b"\xff")
+    await expect_error(
+        "MALFORMED_REQUEST", report(server.channel, operator_with_job.tenant, b"\xff")
+    )
 
 
 async def test_caller_is_authenticated_before_the_request_is_decoded(server: Server) -> None:
-    with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_METADATA"):
-        await get(server, "", b"\xff")
+    await expect_error("INVALID_METADATA", get(server, "", b"\xff"))
 
 
 async def test_unauthenticated_call_is_rejected_before_it_sends_a_message(server: Server) -> None:
-    with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_METADATA"):
-        await start_call(server, "")
+    await expect_error("INVALID_METADATA", start_call(server, ""))
 
 
 async def call_without_message(server: Server, tenant: str) -> Any:
@@ -159,8 +143,9 @@ async def test_call_counts_as_in_flight_before_it_sends_a_message(
 ) -> None:
     async with running_server(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
         call = await call_without_message(server, operator_with_job.tenant)
-        with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
-            await server.operator(operator_with_job.tenant).list()
+        failure = await expect_error(
+            "LIMIT_EXCEEDED", server.operator(operator_with_job.tenant).list()
+        )
 
         assert failure.metadata["setting"] == "JOBS_MAX_TENANT_CALLS"
         call.cancel()
@@ -176,10 +161,9 @@ async def test_call_is_logged_as_canceled_when_the_client_cancels_before_sending
         caplog.clear()
         call.cancel()
 
-        async def is_logged() -> bool:
-            return any(message.startswith("GetJob") for message in caplog.messages)
-
-        await wait_until(is_logged)
+        await wait_until_true(
+            lambda: any(message.startswith("GetJob") for message in caplog.messages)
+        )
         assert "GetJob CANCELLED" in caplog.messages
 
 
@@ -188,8 +172,9 @@ async def test_call_is_rejected_when_its_request_does_not_arrive_in_time(
     database: Database, operator_with_job: Operator
 ) -> None:
     async with running_server(database.request_dsn, JOBS_REQUEST_READ_TIMEOUT="1") as server:
-        with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
-            await start_call(server, operator_with_job.tenant)
+        failure = await expect_error(
+            "MALFORMED_REQUEST", start_call(server, operator_with_job.tenant)
+        )
 
     assert failure.message == "The request did not arrive within 1 s (JOBS_REQUEST_READ_TIMEOUT)"
 
@@ -197,8 +182,9 @@ async def test_call_is_rejected_when_its_request_does_not_arrive_in_time(
 async def test_call_is_rejected_when_it_has_no_request(
     server: Server, operator_with_job: Operator
 ) -> None:
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
-        await start_call(server, operator_with_job.tenant, half_close=True)
+    failure = await expect_error(
+        "MALFORMED_REQUEST", start_call(server, operator_with_job.tenant, half_close=True)
+    )
 
     assert failure.message == "The call has no request; send one message"
 
@@ -226,8 +212,7 @@ async def test_oldest_health_check_is_ended_when_too_many_send_no_message(
 
         await wait_until(oldest_is_ended)
         assert len(later_calls) >= 16
-        with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
-            await oldest
+        failure = await expect_error("MALFORMED_REQUEST", oldest)
         assert failure.message == (
             "Too many health calls wait for their request; send the request at once"
         )

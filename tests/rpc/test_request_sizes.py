@@ -6,13 +6,13 @@ import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.descriptor import Descriptor
-from grpc import StatusCode
 
 from jobs_grpc.contract.methods import METHODS, SERVICES
 from jobs_grpc.services import page_tokens
 from tests.support.callers import Operator
 from tests.support.database import Database
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
+from tests.support.rpcs import padded
 from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT
 
@@ -29,14 +29,6 @@ SMALL_BUDGET = {
 }
 
 
-def request_for_job(size: int) -> bytes:
-    """A request of `size` bytes for the job "j": a first, long job_id is replaced."""
-    last = b"\x0a\x01j"
-    length = size - len(last) - 4
-    head = bytes([0x0A, length & 127 | 128, length >> 7 & 127 | 128, length >> 14])
-    return head + b"x" * length + last
-
-
 # Messages that can be larger than 16 KiB: documents, and the stages of a rollout.
 LARGE_MESSAGES = {"google.protobuf.Struct", pb.Rollout.DESCRIPTOR.full_name}
 
@@ -46,14 +38,6 @@ def has_large_message(message: Descriptor) -> bool:
     return message.full_name in LARGE_MESSAGES or any(
         has_large_message(field.message_type) for field in message.fields if field.message_type
     )
-
-
-@pytest.fixture
-async def operator_with_job(database: Database, operator: Operator) -> Operator:
-    """The test's operator, with the job "j"."""
-    await database.add_devices(operator.tenant, 1)
-    await operator.create(job_id="j", target_all=True)
-    return operator
 
 
 def test_methods_with_large_requests_are_those_with_documents_stages_or_ids_of_devices() -> None:
@@ -73,11 +57,10 @@ async def test_request_without_document_is_rejected_when_it_is_larger_than_16_ki
     def call(size: int) -> Any:
         stub: Any = server.channel.unary_stream(method)
         metadata = (("x-tenant-id", operator_with_job.tenant),)
-        return stub(request_for_job(size), metadata=metadata, timeout=TIMEOUT)
+        return stub(padded(size), metadata=metadata, timeout=TIMEOUT)
 
     assert await call(MAX_BYTES).read()
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
-        await call(MAX_BYTES + 1).read()
+    failure = await expect_error("MALFORMED_REQUEST", call(MAX_BYTES + 1).read())
 
     assert failure.message == (
         "The request has 16385 bytes; requests of this method have at most 16384"
@@ -118,9 +101,7 @@ async def test_watch_holds_no_bytes_while_it_waits(
     async with running_server(database.request_dsn, **SMALL_BUDGET) as server:
         stub: Any = server.channel.unary_stream(WATCH_JOB)
         metadata = (("x-tenant-id", operator_with_job.tenant),)
-        watches = [
-            stub(request_for_job(MAX_BYTES), metadata=metadata, timeout=TIMEOUT) for _ in range(6)
-        ]
+        watches = [stub(padded(MAX_BYTES), metadata=metadata, timeout=TIMEOUT) for _ in range(6)]
 
         for watch in watches:
             assert await watch.read()

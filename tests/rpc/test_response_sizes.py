@@ -82,9 +82,7 @@ def _largest_details() -> pb.Job:
     approved = pb.JobStage(approval=approval)
     approved.MergeFrom(state)
     criterion = pb.FailureCriterion(
-        failure_codes=[f"{code:064}" for code in range(100)],
-        percent=100,
-        min_finished=million,
+        failure_codes=[f"{code:064}" for code in range(100)], percent=100, min_finished=million
     )
     rest = pb.FailureCriterion(failure_codes=["c" * 64] * 2, percent=100, min_finished=million)
     criteria = [criterion, *[rest] * 9]
@@ -116,11 +114,7 @@ def _largest_details() -> pb.Job:
         ),
         criterion_states=[
             pb.CriterionState(
-                criterion=9,
-                stage=99,
-                failure_count=million,
-                basis_count=million,
-                threshold=million,
+                criterion=9, stage=99, failure_count=million, basis_count=million, threshold=million
             )
         ]
         * 1000,

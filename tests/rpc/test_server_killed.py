@@ -1,6 +1,8 @@
 """Reports that a server has acknowledged are stored even if the server is killed."""
 
 import asyncio
+import os
+import signal
 from typing import Any
 
 import grpc
@@ -10,10 +12,9 @@ from fleet.jobs.v1 import device_jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from tests.support.callers import Operator, all_executions
-from tests.support.cli import address_of, spawn
 from tests.support.database import Database
-from tests.support.health import wait_until_healthy
-from tests.support.server import Server, open_channel
+from tests.support.server import Server
+from tests.support.server_process import running_server_process
 from tests.support.staged_jobs import create_staged_job
 
 DEVICES = [f"d{n:04}" for n in range(1000)]
@@ -66,14 +67,9 @@ async def _report_until_the_server_is_killed(
     database: Database, operator: Operator, devices: list[str]
 ) -> set[str]:
     """Report SUCCEEDED to a server that is killed on the way; return what it acknowledged."""
-    process = await spawn(
-        "serve", JOBS_DATABASE_URL=database.request_dsn, JOBS_LISTEN="127.0.0.1:0"
-    )
-
     acknowledged: set[str] = set()
-    async with open_channel(await address_of(process)) as channel:
-        await wait_until_healthy(channel)
-        stub: Any = device_jobs_pb2_grpc.DeviceJobServiceStub(channel)
+    async with running_server_process(database.request_dsn) as process:
+        stub: Any = device_jobs_pb2_grpc.DeviceJobServiceStub(process.channel)
         stream = stub.ReportExecutions(metadata=(("x-tenant-id", operator.tenant),))
         window = asyncio.Semaphore(WINDOW)
         writing = asyncio.create_task(_write(stream, window, devices))
@@ -84,12 +80,11 @@ async def _report_until_the_server_is_killed(
                 if len(acknowledged) < 500:
                     window.release()
                 elif len(acknowledged) == 500:
-                    process.kill()
+                    os.kill(process.pid, signal.SIGKILL)
         except grpc.aio.AioRpcError:
             pass
         writing.cancel()
         await asyncio.wait({writing})
-    await process.communicate()
     await database.wait_for_idle_sessions()
 
     assert 500 <= len(acknowledged) < len(devices)

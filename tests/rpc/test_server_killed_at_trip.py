@@ -1,11 +1,10 @@
 """A failure that trips a criterion, and the pause, are stored together or not at all."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import os
+import signal
 from typing import Any
 
-import asyncpg
 import grpc
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
@@ -13,10 +12,8 @@ from fleet.jobs.v1 import device_jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from tests.support.callers import Operator
-from tests.support.cli import address_of, spawn
-from tests.support.database import Database
-from tests.support.health import wait_until_healthy
-from tests.support.server import open_channel
+from tests.support.database import Database, rows_locked
+from tests.support.server_process import running_server_process
 
 DEVICES = [f"d{n:03}" for n in range(100)]
 LIMIT = 50
@@ -27,29 +24,20 @@ LIMIT = 50
 async def test_batch_that_trips_is_stored_whole_or_not_at_all_when_its_process_is_killed(
     database: Database, operator: Operator, kill: str
 ) -> None:
-    """The batch has stored its failures and is about to pause the job."""
+    """The batch has stored its failures and waits for the row of the job, to pause it."""
     # Without the last one, the failures would finish the job instead of pausing it.
     await database.add_devices(operator.tenant, [*DEVICES, "last"])
     await operator.create(
         job_id="j", target_all=True, failure_criteria=[pb.FailureCriterion(count=LIMIT)]
     )
-    process = await spawn(
-        "serve", JOBS_DATABASE_URL=database.request_dsn, JOBS_LISTEN="127.0.0.1:0"
-    )
-    async with open_channel(await address_of(process)) as channel:
-        await wait_until_healthy(channel)
-        async with _pause_blocked(database, operator.tenant):
-            reports = asyncio.create_task(_report_failures(channel, operator.tenant))
-            await database.wait_for_blocked_sessions(1)
+    async with running_server_process(database.request_dsn) as process:
+        async with rows_locked(database, "jobs.jobs", tenant_id=operator.tenant):
+            reports = await database.blocked(_report_failures(process.channel, operator.tenant))
             if kill == "server":
-                process.kill()
-                await process.wait()
+                os.kill(process.pid, signal.SIGKILL)
             else:
                 await database.terminate_blocked_sessions()
         await asyncio.wait({reports})
-        if kill == "backend":
-            process.kill()
-    await process.communicate()
     await database.wait_for_idle_sessions()
 
     job = await operator.get("j")
@@ -64,20 +52,7 @@ async def test_batch_that_trips_is_stored_whole_or_not_at_all_when_its_process_i
     assert sum(f.execution_count for f in (await operator.failures("j")).failures) == failed
 
 
-@asynccontextmanager
-async def _pause_blocked(database: Database, tenant: str) -> AsyncIterator[None]:
-    """Lock the row of the job, which a trip updates last. Nothing else of a report waits for it."""
-    holder = await asyncpg.connect(database.owner_dsn)
-    try:
-        async with holder.transaction():
-            await holder.execute("SELECT FROM jobs.jobs WHERE tenant_id = $1 FOR UPDATE", tenant)
-            yield
-    finally:
-        await holder.close()
-
-
 async def _report_failures(channel: grpc.aio.Channel, tenant: str) -> None:
-    """Report for all devices in one message."""
     stub: Any = device_jobs_pb2_grpc.DeviceJobServiceStub(channel)
     stream = stub.ReportExecutions(metadata=(("x-tenant-id", tenant),))
     reports = [

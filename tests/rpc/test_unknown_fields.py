@@ -13,7 +13,7 @@ from grpc import StatusCode
 from jobs_grpc.contract.methods import METHODS, SERVICES
 from tests.support.callers import Operator
 from tests.support.database import Database
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error, expect_failure
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
 
@@ -50,8 +50,7 @@ def with_unknown(message: Message, *path: str | int) -> bytes:
 async def test_unknown_field_is_refused_in_calls_of_operators(
     server: Server, tenant: str, method: str
 ) -> None:
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-        await call(server, tenant, method, UNKNOWN)
+    failure = await expect_error("INVALID_FIELD", call(server, tenant, method, UNKNOWN))
 
     problem = "the request has the unknown field 1000; the client is newer than the server"
     assert failure.violations == {"1000": problem}
@@ -108,8 +107,10 @@ async def test_unknown_field_is_refused_in_nested_messages(
     request: Any = type(request_)()
     request.CopyFrom(request_)
 
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-        await call(server, tenant, f"/fleet.jobs.v1.{method}", with_unknown(request, *path))
+    failure = await expect_error(
+        "INVALID_FIELD",
+        call(server, tenant, f"/fleet.jobs.v1.{method}", with_unknown(request, *path)),
+    )
 
     problem = f"{field} has the unknown field 1000; the client is newer than the server"
     assert failure.violations == {f"{field}.1000": problem}
@@ -132,8 +133,9 @@ async def test_refusal_names_20_of_the_unknown_fields(server: Server, tenant: st
     fields = b"".join(bytes([number << 3 | 0x80, 0x3E, 0]) for number in range(16))
     fields += b"".join(bytes([number << 3 | 0x80, 0x3F, 0]) for number in range(16))
 
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-        await call(server, tenant, "/fleet.jobs.v1.JobService/GetJob", fields)
+    failure = await expect_error(
+        "INVALID_FIELD", call(server, tenant, "/fleet.jobs.v1.JobService/GetJob", fields)
+    )
 
     assert list(failure.violations) == [str(number) for number in range(992, 1012)]
 
@@ -161,5 +163,4 @@ async def test_role_is_checked_before_unknown_fields(server: Server, operator: O
     stub: Any = server.channel.unary_unary("/fleet.jobs.v1.JobService/DeleteJob")
     metadata = (("x-tenant-id", operator.tenant), ("x-roles", "viewer"))
 
-    with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
-        await stub(UNKNOWN, metadata=metadata, timeout=TIMEOUT)
+    await expect_error("ROLE_REQUIRED", stub(UNKNOWN, metadata=metadata, timeout=TIMEOUT))
