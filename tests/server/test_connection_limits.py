@@ -32,21 +32,13 @@ from tests.support.http2 import (
 )
 from tests.support.server import DEFAULT_OPTIONS, Server, open_channel, running_server
 from tests.support.server_process import serving
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import TIMEOUT, wait_until, wait_until_true
 
 SERVICE = "/fleet.jobs.v1"
 WATCH_JOB = f"{SERVICE}.JobService/WatchJob"
 GET_JOB = f"{SERVICE}.JobService/GetJob"
 
 CANCEL = struct.pack(">I", 8)
-
-
-@pytest.fixture
-async def operator_with_job(database: Database, operator: Operator) -> Operator:
-    """An operator whose tenant has the job "j" for the device d00001."""
-    await database.add_devices(operator.tenant, 1)
-    await operator.create(job_id="j", target_all=True, document_params={"n": "x" * 1000})
-    return operator
 
 
 async def test_connection_is_closed_when_client_floods_it_with_pings(
@@ -165,28 +157,20 @@ async def test_report_stream_stops_reading_when_client_does_not_read_responses(
 
 @pytest.mark.slow
 async def test_watch_ends_at_maximum_connection_age_when_client_never_reads(
-    database: Database,
-    operator_with_job: Operator,
-    caplog: pytest.LogCaptureFixture,
+    database: Database, operator_with_job: Operator, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "jobs_grpc.calls")
     short_age = {"grpc.max_connection_age_ms": 200, "grpc.max_connection_age_grace_ms": 200}
     grpc_options = tuple((dict(grpc_server.OPTIONS) | short_age).items())
     options = replace(DEFAULT_OPTIONS, grpc_options=grpc_options)
-    async with (
-        running_server(database.request_dsn, options) as server,
-        asyncio.timeout(TIMEOUT),
-    ):
+    async with running_server(database.request_dsn, options) as server, asyncio.timeout(TIMEOUT):
         async with unread_watch(server, operator_with_job) as slow:
             async for _ in slow.frames():
                 pass
 
             assert slow.reader.at_eof()
 
-        async def ended() -> bool:
-            return "WatchJob CANCELLED" in caplog.text
-
-        await wait_until(ended)
+        await wait_until_true(lambda: "WatchJob CANCELLED" in caplog.text)
         assert (await server.operator(operator_with_job.tenant).get("j")).job_id == "j"
 
 

@@ -12,22 +12,14 @@ EVENT_LOOP = r"listening on \S+ \(event loop: (\w+)\)"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("setting", "loop"), [("auto", "uvloop"), ("asyncio", "asyncio")])
-async def test_server_logs_its_event_loop_and_exits_on_sigterm(
-    database: Database, setting: str, loop: str
-) -> None:
-    async with serving(database.request_dsn, JOBS_EVENT_LOOP=setting) as service:
-        assert await service.wait_for_log(EVENT_LOOP) == loop
+async def test_server_runs_on_the_event_loop_of_the_setting(database: Database) -> None:
+    """test_supervisor.py and test_shutdown.py have servers with the default, uvloop."""
+    async with serving(database.request_dsn, JOBS_EVENT_LOOP="asyncio") as service:
+        assert await service.wait_for_log(EVENT_LOOP) == "asyncio"
         service.process.terminate()
 
         assert await service.wait_for_exit() == 0
     assert "Traceback" not in "\n".join(service.log)
-
-
-@pytest.mark.slow
-async def test_worker_runs_on_uvloop(database: Database) -> None:
-    async with serving(database.request_dsn, JOBS_WORKERS="2") as service:
-        assert await service.wait_for_log(EVENT_LOOP) == "uvloop"
 
 
 def test_event_loop_is_that_of_asyncio_when_uvloop_is_not_installed(

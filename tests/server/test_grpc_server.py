@@ -39,25 +39,18 @@ async def test_server_fails_when_address_is_of_another_machine(database: Databas
             pass
 
 
-async def test_server_serves_on_a_unix_socket(database: Database) -> None:
+@pytest.mark.parametrize("scheme", ["unix:", "unix://"])
+async def test_server_serves_on_a_unix_socket_that_no_other_can_use(
+    database: Database, scheme: str
+) -> None:
     with tempfile.TemporaryDirectory(prefix="jobs-test-") as folder:
-        address = f"unix:{folder}/jobs.sock"
+        address = f"{scheme}{folder}/jobs.sock"
         async with running_server(database.request_dsn, JOBS_LISTEN=address) as server:
             assert server.address == address
+            with pytest.raises(ListenError, match=f"can't listen on {address} .*: it is in use"):
+                async with starting_server(database.request_dsn, JOBS_LISTEN=address):
+                    pass
             assert not (await server.operator("any").list()).jobs
-
-
-async def test_server_fails_when_unix_socket_is_in_use(database: Database) -> None:
-    with tempfile.TemporaryDirectory(prefix="jobs-test-") as folder:
-        for address in (f"unix:{folder}/jobs.sock", f"unix://{folder}/jobs.sock"):
-            async with running_server(database.request_dsn, JOBS_LISTEN=address) as server:
-                with pytest.raises(
-                    ListenError, match=f"can't listen on {address} .*: it is in use"
-                ):
-                    async with starting_server(database.request_dsn, JOBS_LISTEN=address):
-                        pass
-
-                assert not (await server.operator("any").list()).jobs
 
 
 async def test_server_reuses_a_stale_unix_socket(database: Database) -> None:

@@ -1,6 +1,5 @@
 """Health reports SERVING exactly while the database can be used."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,11 +14,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.dev import embedded_postgres
 from tests.support.database import Database, job_lock_held
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error, expect_failure
 from tests.support.health import is_healthy, wait_until_healthy, watch_health
 from tests.support.postgres import Postgres, connect, new_data_dir
 from tests.support.server import Server, running_server, starting_server
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until, wait_until_equal, wait_until_true
 
 SERVICE = "fleet.jobs.v1.JobService"
 POOL_OF_ONE = {"JOBS_POOL_MIN_SIZE": "1", "JOBS_POOL_MAX_SIZE": "1"}
@@ -49,36 +48,16 @@ async def own_cluster() -> AsyncIterator[OwnCluster]:
 async def _wait_until_probed(owner: asyncpg.Connection, since: object = None) -> None:
     """Return when the service has probed this database, after `since` if given."""
     probes = (
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database()"
         " AND usename <> current_user AND state = 'idle'"
         " AND ($1::timestamptz IS NULL OR query_start > $1)"
     )
 
-    async def probed() -> bool:
-        return bool(await owner.fetchval(probes, since))
-
-    await wait_until(probed)
+    await wait_until(lambda: owner.fetchval(probes, since))
 
 
 async def _wait_until_unhealthy(server: Server) -> None:
-    async def unhealthy() -> bool:
-        return not await is_healthy(server.channel)
-
-    await wait_until(unhealthy)
-
-
-@pytest.mark.slow
-async def test_health_is_not_serving_until_database_is_available(
-    own_cluster: OwnCluster, tenant: str
-) -> None:
-    async with starting_server(own_cluster.request_dsn) as server:
-        assert not await is_healthy(server.channel)
-        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
-            await server.operator(tenant).list()
-
-        with own_cluster.running():
-            await wait_until_healthy(server.channel)
-            assert not (await server.operator(tenant).list()).jobs
+    await wait_until_equal(lambda: is_healthy(server.channel), False)
 
 
 @pytest.mark.slow
@@ -90,10 +69,9 @@ async def test_health_is_not_serving_until_schema_is_current(
         owner = await connect(postgres.dsn(name))
         try:
             async with starting_server(postgres.dsn(name, postgres.role)) as server:
-                await wait_until(lambda: _logged(caplog, "the schema is not the one"))
+                await wait_until_true(lambda: "the schema is not the one" in caplog.text)
                 assert not await is_healthy(server.channel)
-                with expect_failure(StatusCode.UNAVAILABLE, "SCHEMA_NOT_CURRENT") as failure:
-                    await server.operator(tenant).list()
+                failure = await expect_error("SCHEMA_NOT_CURRENT", server.operator(tenant).list())
                 assert failure.message == (
                     "The database schema is not current;"
                     " an administrator must run `jobs-grpc migrate`"
@@ -113,18 +91,14 @@ async def test_health_follows_the_database_when_it_stops_and_starts(
 ) -> None:
     async with starting_server(own_cluster.request_dsn) as server:
         operator = server.operator(tenant)
-        with own_cluster.running():
-            await wait_until_healthy(server.channel)
-            await operator.list()
+        for _ in range(2):
+            await _wait_until_unhealthy(server)
+            failure = await expect_error("DATABASE_UNAVAILABLE", operator.list())
+            assert failure.message == "The database is unavailable; retry later"
 
-        await _wait_until_unhealthy(server)
-        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as failure:
-            await operator.list()
-        assert failure.message == "The database is unavailable; retry later"
-
-        with own_cluster.running():
-            await wait_until_healthy(server.channel)
-            await operator.list()
+            with own_cluster.running():
+                await wait_until_healthy(server.channel)
+                await operator.list()
 
 
 @pytest.mark.slow
@@ -146,8 +120,7 @@ async def test_health_is_not_serving_when_sql_functions_change(
         await operator.list()
         await owner.execute("DROP FUNCTION jobs.list_jobs")
         await owner.close()
-        with expect_failure(StatusCode.UNAVAILABLE, "SCHEMA_NOT_CURRENT"):
-            await operator.list()
+        await expect_error("SCHEMA_NOT_CURRENT", operator.list())
 
 
 @pytest.mark.slow
@@ -163,7 +136,7 @@ async def test_health_is_not_serving_when_request_role_lacks_a_privilege(
             await _wait_until_probed(owner)
             assert not await is_healthy(server.channel)
 
-            await wait_until(lambda: _logged(caplog, "GRANT"))
+            await wait_until_true(lambda: "GRANT" in caplog.text)
             (line, *_) = [line for line in caplog.text.splitlines() if "GRANT" in line]
             await owner.execute(line[line.index("GRANT") :])
 
@@ -171,24 +144,23 @@ async def test_health_is_not_serving_when_request_role_lacks_a_privilege(
         await owner.close()
 
 
-async def _logged(caplog: pytest.LogCaptureFixture, text: str) -> bool:
-    return text in caplog.text
-
-
 @pytest.mark.parametrize("service", ["", SERVICE])
-async def test_health_reports_the_server_and_the_service(server: Server, service: str) -> None:
+async def test_health_of_the_server_and_the_service_needs_no_tenant(
+    server: Server, service: str
+) -> None:
     assert await is_healthy(server.channel, service)
-
-
-async def test_health_watch_needs_no_tenant(server: Server) -> None:
-    watch = watch_health(server.channel, SERVICE)
+    watch = watch_health(server.channel, service)
     assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
     watch.cancel()
 
 
-async def test_health_check_is_not_found_when_service_is_unknown(server: Server) -> None:
+async def test_health_of_an_unknown_service_is_not_found(server: Server) -> None:
+    unknown = "fleet.jobs.v1.Nothing"
     with expect_failure(StatusCode.NOT_FOUND):
-        await is_healthy(server.channel, "fleet.jobs.v1.Nothing")
+        await is_healthy(server.channel, unknown)
+    watch = watch_health(server.channel, unknown)
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+    watch.cancel()
 
 
 @pytest.mark.slow
@@ -198,8 +170,7 @@ async def test_health_stays_serving_when_pool_is_exhausted(database: Database, t
         operator = server.operator(tenant)
         await operator.create(job_id="a", target_all=True)
         async with job_lock_held(database, tenant, "a"):
-            waiting = asyncio.create_task(operator.cancel("a"))
-            await database.wait_for_blocked_sessions(1)
+            waiting = await database.blocked(operator.cancel("a"))
             since = await database.owner.fetchval("SELECT clock_timestamp()")
             await _wait_until_probed(database.owner, since)
 
@@ -218,9 +189,3 @@ async def test_health_list_returns_the_server_and_the_services(server: Server) -
     assert set(response.statuses) == {"", SERVICE, *services}
     serving = health_pb2.HealthCheckResponse.SERVING
     assert {entry.status for entry in response.statuses.values()} == {serving}
-
-
-async def test_health_watch_reports_an_unknown_service(server: Server) -> None:
-    watch = watch_health(server.channel, "fleet.jobs.v1.Nothing")
-    assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-    watch.cancel()

@@ -12,7 +12,7 @@ import pytest
 from jobs_grpc.server.listeners import Listeners
 from jobs_grpc.server.sockets import ListenError, reserve_port
 from tests.support.server import open_channel
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import TIMEOUT, wait_until_true
 
 METHOD = "/test.Service/Method"
 
@@ -99,14 +99,11 @@ async def test_connections_spread_over_the_servers() -> None:
 async def test_stop_lets_calls_of_all_servers_finish() -> None:
     gate = Gate()
 
-    async def all_wait() -> bool:
-        return gate.waiting == CONNECTIONS
-
     async with (
         running_listeners(gate) as (listeners, address),
         calls_in_flight(address) as responses,
     ):
-        await wait_until(all_wait)
+        await wait_until_true(lambda: gate.waiting == CONNECTIONS)
         stopping = asyncio.create_task(listeners.stop(TIMEOUT))
         gate.opened.set()
 

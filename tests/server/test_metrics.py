@@ -20,7 +20,7 @@ from jobs_grpc.observability.call_metrics import CallMetrics
 from jobs_grpc.server.sockets import ListenError
 from tests.support.callers import Operator, read_to_end
 from tests.support.database import Database, job_lock_held
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error, expect_failure
 from tests.support.health import is_healthy
 from tests.support.metrics import METRICS_ON, Scrape, scrape, scrape_until_idle
 from tests.support.proxy import running_proxy
@@ -60,10 +60,8 @@ async def test_unary_calls_are_counted_by_method_and_code(
     await operator.create(job_id="j", target_all=True)
     await asyncio.gather(*(operator.get("j") for _ in range(90)))
     for _ in range(3):
-        with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-            await operator.get("none")
-    with expect_failure(StatusCode.UNAUTHENTICATED, "TENANT_REQUIRED"):
-        await server.caller().get("j")
+        await expect_error("JOB_NOT_FOUND", operator.get("none"))
+    await expect_error("TENANT_REQUIRED", server.caller().get("j"))
 
     read = await scrape_until_idle(server.app.metrics_address)
 
@@ -188,8 +186,7 @@ async def test_canceled_call_is_counted_as_canceled(
     await database.add_devices(operator.tenant, ["pump"])
     await operator.create(job_id="j", target_all=True)
     async with job_lock_held(database, operator.tenant, "j"):
-        call = asyncio.create_task(operator.cancel("j"))
-        await database.wait_for_blocked_sessions(1)
+        call = await database.blocked(operator.cancel("j"))
         in_use = await _wait_for(server, "jobs_database_connections", 1, state="in_use")
         call.cancel()
         read = await _wait_for(
@@ -214,18 +211,14 @@ async def test_refused_calls_are_counted_by_the_setting_of_the_limit(
     async with running_server(database.request_dsn, OPTIONS, **variables) as server:
         operator = server.operator(tenant)
         await database.add_devices(tenant, ["pump", "valve"])
-        with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"):
-            await operator.create(target_all=True)
+        await expect_error("LIMIT_EXCEEDED", operator.create(target_all=True))
         await operator.create(job_id="j", target_device_id="pump")
         before = await scrape(server.app.metrics_address)
         async with job_lock_held(database, tenant, "j"):
-            blocked = asyncio.create_task(operator.cancel("j", force=True))
-            await database.wait_for_blocked_sessions(1)
-            with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"):
-                await operator.get("j")
+            blocked = await database.blocked(operator.cancel("j", force=True))
+            await expect_error("LIMIT_EXCEEDED", operator.get("j"))
             # Another tenant waits for the only connection.
-            with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"):
-                await server.operator("other").get("j")
+            await expect_error("OVERLOADED", server.operator("other").get("j"))
         await blocked
         read = await scrape_until_idle(server.app.metrics_address)
 
@@ -282,8 +275,7 @@ async def test_outage_of_the_database_is_counted_once(database: Database, tenant
         before = await scrape(server.app.metrics_address)
         proxy.freeze()
         down = await _wait_for(server, "jobs_database_up", 0)
-        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
-            await server.operator(tenant).get("j")
+        await expect_error("DATABASE_UNAVAILABLE", server.operator(tenant).get("j"))
         proxy.thaw()
         up = await _wait_for(server, "jobs_database_up", 1)
 

@@ -23,7 +23,6 @@ class Source:
         self.may_respond.set()
 
     async def collect(self) -> Iterable[Metric]:
-        """Return one gauge."""
         self.collections += 1
         self.collecting.set()
         await self.may_respond.wait()
@@ -39,7 +38,6 @@ async def endpoint(max_age: float = 0.0) -> AsyncIterator[tuple[Source, str]]:
 
 
 async def connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Open a connection."""
     host, _, port = address.rpartition(":")
     return await asyncio.open_connection(host, int(port))
 

@@ -4,10 +4,9 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 import pytest
@@ -27,23 +26,15 @@ from tests.support.server_process import serving
 from tests.support.waiting import wait_until
 
 OUTAGE_SECONDS = 3.0
-CALLERS = 16
+CALLERS = 8
 CALL = re.compile(r" (ListJobs|WatchJob) [A-Z_]+ ")
 
 
-@pytest.fixture
-def data_dir() -> Iterator[Path]:
-    """The folder of a cluster that the test stops and starts."""
-    with new_data_dir() as folder:
-        yield folder
-
-
 @pytest.mark.slow
-async def test_outage_is_one_warning_and_one_line_at_its_end_in_each_worker(
-    data_dir: Path,
-) -> None:
+async def test_outage_is_one_warning_and_one_line_at_its_end_in_each_worker() -> None:
     """As after `pg_ctl stop -m fast`, three seconds, and `pg_ctl start`, while clients call."""
     async with AsyncExitStack() as stack:
+        data_dir = stack.enter_context(new_data_dir())
         with embedded_postgres.running(data_dir, "fsync=off") as cluster:
             owner_dsn = cluster.dsn("postgres")
             await migrate(owner_dsn, RequestRole())

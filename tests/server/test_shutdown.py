@@ -26,7 +26,7 @@ from tests.support.health import wait_until_healthy, watch_health
 from tests.support.http2 import connection
 from tests.support.server import DEFAULT_OPTIONS, open_channel, reserved_address, running_server
 from tests.support.server_process import serving
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import TIMEOUT, wait_until, wait_until_true
 
 WATCH_HEALTH = "/grpc.health.v1.Health/Watch"
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -46,7 +46,6 @@ class Stoppable:
     stopping: "asyncio.Task[None] | None" = None
 
     def stop(self) -> None:
-        """Begin the shutdown."""
         self.stopping = asyncio.create_task(self.running.aclose())
 
     async def wait_until_stopped(self) -> None:
@@ -80,8 +79,7 @@ async def _shutdown_after_grace(
         _service(database, tenant, SHORT_GRACE) as service,
         job_lock_held(database, tenant, "a"),
     ):
-        call: asyncio.Task[object] = asyncio.create_task(service.operator.cancel("a"))
-        await database.wait_for_blocked_sessions(1)
+        call: asyncio.Task[object] = await database.blocked(service.operator.cancel("a"))
         service.stop()
         await service.wait_until_stopped()
         yield call
@@ -93,53 +91,37 @@ async def _next_status(watch: Any) -> int:
     return response.status
 
 
-async def test_shutdown_waits_for_calls_in_flight(database: Database, tenant: str) -> None:
-    async with _service(database, tenant, LONG_GRACE) as service:
-        async with job_lock_held(database, tenant, "a"):
-            call = asyncio.create_task(service.operator.cancel("a"))
-            await database.wait_for_blocked_sessions(1)
-            service.stop()
-            await _wait_until_rejected(service.address, tenant)
-            assert service.stopping
-            assert not service.stopping.done()
-
-        assert (await call).status == pb.Job.CANCELED
-
-
-async def test_new_call_is_rejected_during_shutdown(database: Database, tenant: str) -> None:
-    async with _service(database, tenant, LONG_GRACE) as service:
-        async with job_lock_held(database, tenant, "a"):
-            call = asyncio.create_task(service.operator.cancel("a"))
-            await database.wait_for_blocked_sessions(1)
-            service.stop()
-            await _wait_until_rejected(service.address, tenant)
-
-            with expect_failure(StatusCode.UNAVAILABLE):
-                await service.operator.list()
-        await call
-
-
-async def test_health_is_not_serving_during_shutdown(database: Database, tenant: str) -> None:
+async def test_shutdown_waits_for_calls_in_flight_and_refuses_new_ones(
+    database: Database, tenant: str
+) -> None:
     async with _service(database, tenant, LONG_GRACE) as service:
         watch = watch_health(service.channel)
         assert await _next_status(watch) == health_pb2.HealthCheckResponse.SERVING
         async with job_lock_held(database, tenant, "a"):
-            call = asyncio.create_task(service.operator.cancel("a"))
-            await database.wait_for_blocked_sessions(1)
+            call = await database.blocked(service.operator.cancel("a"))
             service.stop()
-
             assert await _next_status(watch) == NOT_SERVING
+            await _wait_until_rejected(service.address, tenant)
+            with expect_failure(StatusCode.UNAVAILABLE):
+                await service.operator.list()
+            assert service.stopping
+            assert not service.stopping.done()
             assert not call.done()
-        await call
+
+        assert (await call).status == pb.Job.CANCELED
 
 
-async def test_shutdown_does_not_wait_for_a_health_watch(database: Database, tenant: str) -> None:
+async def test_shutdown_closes_sessions_and_does_not_wait_for_a_health_watch(
+    database: Database, tenant: str
+) -> None:
     async with _service(database, tenant, LONG_GRACE) as service:
         watch = watch_health(service.channel)
         await _next_status(watch)
 
         service.stop()
         await service.wait_until_stopped()
+
+        await wait_until(lambda: _has_no_session(database))
 
 
 @pytest.mark.slow
@@ -168,7 +150,7 @@ async def test_call_is_canceled_and_rolled_back_when_it_exceeds_the_grace(
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await asyncio.wait_for(call, TIMEOUT)
         assert raised.value.code() in {StatusCode.UNAVAILABLE, StatusCode.CANCELLED}
-        await database.wait_for_blocked_sessions(0)
+        await wait_until(lambda: _has_no_session(database))
     status = "SELECT status::text FROM jobs.jobs WHERE tenant_id = $1"
     assert await database.owner.fetchval(status, tenant) == "IN_PROGRESS"
 
@@ -197,23 +179,6 @@ async def test_grace_includes_the_time_to_accept_streams(
             await call
     accepting_since, deadline = times
     assert deadline <= accepting_since + float(SHORT_GRACE["JOBS_SHUTDOWN_GRACE"])
-
-
-async def test_shutdown_closes_all_database_sessions(database: Database, tenant: str) -> None:
-    async with _service(database, tenant, LONG_GRACE) as service:
-        service.stop()
-        await service.wait_until_stopped()
-
-        await wait_until(lambda: _has_no_session(database))
-
-
-async def test_shutdown_closes_the_session_of_a_canceled_call(
-    database: Database, tenant: str
-) -> None:
-    async with _shutdown_after_grace(database, tenant) as call:
-        await wait_until(lambda: _has_no_session(database))
-        with pytest.raises(grpc.aio.AioRpcError):
-            await call
 
 
 async def _has_no_session(database: Database) -> bool:
@@ -252,8 +217,7 @@ async def test_process_exits_on_sigterm_after_its_calls_finish(
             operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), tenant)
             await operator.create(job_id="a", target_all=True)
             async with job_lock_held(database, tenant, "a"):
-                call = asyncio.create_task(operator.cancel("a"))
-                await database.wait_for_blocked_sessions(1)
+                call = await database.blocked(operator.cancel("a"))
                 service.process.send_signal(signal.SIGTERM)
                 await _wait_until_rejected(address, tenant)
 
@@ -263,6 +227,7 @@ async def test_process_exits_on_sigterm_after_its_calls_finish(
     # A call that has just ended can still be counted.
     notice = r"stopping: finishing [12] calls? within 10 s; a second signal stops at once\n"
     assert re.search(notice, log), log
+    assert "(event loop: uvloop)" in log
     assert "Traceback" not in log
 
 
@@ -285,9 +250,6 @@ async def test_reopened_watches_fail_with_unavailable_when_the_server_stops(
                 ends.append(e.code())
             await asyncio.sleep(0)
 
-    async def all_have_ended_twice() -> bool:
-        return all(len(ends) >= 2 for ends in codes)
-
     # No other server may listen on this address after the shutdown.
     with reserved_address() as address:
         async with _service(database, tenant, LONG_GRACE | {"JOBS_LISTEN": address}) as service:
@@ -304,7 +266,7 @@ async def test_reopened_watches_fail_with_unavailable_when_the_server_stops(
             await service.wait_until_stopped()
 
             # On a busy machine, clients read the ends of their watches later.
-            await wait_until(all_have_ended_twice)
+            await wait_until_true(lambda: all(len(ends) >= 2 for ends in codes))
             for task in watching:
                 task.cancel()
             await asyncio.wait(watching)

@@ -23,7 +23,7 @@ from tests.support.health import wait_until_healthy
 from tests.support.metrics import scrape
 from tests.support.server import open_channel, reserved_address, running_server
 from tests.support.server_process import Serve, serving
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import TIMEOUT, wait_until, wait_until_true
 
 pytestmark = pytest.mark.slow
 
@@ -60,13 +60,6 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-async def _wait_until_gone(pids: list[int]) -> None:
-    async def gone() -> bool:
-        return not any(map(_is_alive, pids))
-
-    await wait_until(gone)
-
-
 async def test_connections_spread_over_the_workers(database: Database, tenant: str) -> None:
     await database.add_devices(tenant, 1)
     # With a pool of one, two blocked sessions mean that both workers have calls.
@@ -85,19 +78,25 @@ async def test_connections_spread_over_the_workers(database: Database, tenant: s
     assert sum(isinstance(result, pb.CancelJobResponse) for result in results) == 1
 
 
-async def test_worker_is_replaced_when_it_is_killed(database: Database, tenant: str) -> None:
+async def test_killed_workers_are_replaced_and_end_when_the_supervisor_is_killed(
+    database: Database, tenant: str
+) -> None:
     async with _workers(database) as (service, address, pids):
+        new_pids = []
         for number, pid in enumerate(pids, 1):
             os.kill(pid, signal.SIGKILL)
-            assert await service.wait_for_log(r"worker (\d) ended with signal 9; replacing") == str(
-                number
-            )
-            assert int(await service.wait_for_log(r"worker \d is pid (\d+)")) not in pids
+            replaced = await service.wait_for_log(r"worker (\d) ended with signal 9; replacing")
+            assert replaced == str(number)
+            new_pids.append(int(await service.wait_for_log(r"worker \d is pid (\d+)")))
             await service.address()
 
         # The two original workers are gone, so a new one serves this call.
         async with _operators(address, tenant, 1) as (operator,):
             await operator.list()
+
+        assert not {*pids} & {*new_pids}
+        service.process.kill()
+        await wait_until_true(lambda: not any(map(_is_alive, new_pids)))
 
 
 async def test_workers_are_started_again_when_the_host_has_no_room_for_a_process(
@@ -158,7 +157,11 @@ async def test_stop_drains_all_workers(database: Database, tenant: str) -> None:
     # No call was canceled: each succeeded or failed because the job is already canceled.
     codes = {result.code() for result in results if isinstance(result, grpc.aio.AioRpcError)}
     assert codes <= {grpc.StatusCode.FAILED_PRECONDITION}
-    assert not any("Traceback" in line for line in service.log)
+    log = "\n".join(service.log)
+    assert log.count("(event loop: uvloop)") == 2
+    # One worker runs maintenance.
+    assert log.count("JOBS_OWNER_DATABASE_URL is not set") == 1
+    assert "Traceback" not in log
 
 
 async def _refuses_connections(address: str) -> bool:
@@ -181,18 +184,13 @@ async def test_signal_to_the_process_group_counts_as_one_stop(
     ):
         await operator.create(job_id="a", target_all=True)
         async with job_lock_held(database, tenant, "a"):
-            call = asyncio.create_task(operator.cancel("a"))
-            await database.wait_for_blocked_sessions(1)
+            call = await database.blocked(operator.cancel("a"))
             os.killpg(service.process.pid, signal.SIGINT)
             # The worker without a call in flight ends at once.
-            await wait_until(lambda: _one_is_alive(pids))
+            await wait_until_true(lambda: sum(map(_is_alive, pids)) == 1)
 
         assert (await call).status == pb.Job.CANCELED
         assert await service.wait_for_exit() == 0
-
-
-async def _one_is_alive(pids: list[int]) -> bool:
-    return sum(map(_is_alive, pids)) == 1
 
 
 async def test_second_signal_ends_all_workers_at_once(database: Database, tenant: str) -> None:
@@ -203,23 +201,15 @@ async def test_second_signal_ends_all_workers_at_once(database: Database, tenant
     ):
         await operator.create(job_id="a", target_all=True)
         async with job_lock_held(database, tenant, "a"):
-            call = asyncio.create_task(operator.cancel("a"))
-            await database.wait_for_blocked_sessions(1)
+            call = await database.blocked(operator.cancel("a"))
             service.process.terminate()
-            await wait_until(lambda: _one_is_alive(pids))
+            await wait_until_true(lambda: sum(map(_is_alive, pids)) == 1)
             service.process.terminate()
 
             assert await service.wait_for_exit() == 130
             assert not any(map(_is_alive, pids))
         with pytest.raises(grpc.aio.AioRpcError):
             await call
-
-
-async def test_workers_end_when_the_supervisor_is_killed(database: Database) -> None:
-    async with _workers(database) as (service, _, pids):
-        service.process.kill()
-
-        await _wait_until_gone(pids)
 
 
 async def test_workers_fail_when_port_is_in_use_by_a_server(database: Database) -> None:
@@ -234,24 +224,20 @@ async def test_workers_fail_when_port_is_in_use_by_a_server(database: Database) 
         ]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_server_fails_when_port_is_in_use_by_workers(
-    database: Database, workers: int
-) -> None:
-    async with (
-        _workers(database) as (_, address, _pids),
-        serving(database.request_dsn, "--workers", f"{workers}", JOBS_LISTEN=address) as service,
-    ):
-        assert await service.wait_for_exit() == 1
-        assert service.log[-1] == (
-            f"jobs-grpc: can't listen on {address} (JOBS_LISTEN):"
-            " it is in use or not an address of this machine"
-        )
+async def test_server_fails_when_port_is_in_use_by_workers(database: Database) -> None:
+    async with _workers(database) as (_, address, _pids):
+        for workers in ("1", "2"):
+            async with serving(
+                database.request_dsn, "--workers", workers, JOBS_LISTEN=address
+            ) as service:
+                assert await service.wait_for_exit() == 1
+            assert service.log[-1] == (
+                f"jobs-grpc: can't listen on {address} (JOBS_LISTEN):"
+                " it is in use or not an address of this machine"
+            )
 
 
-async def test_fatal_error_of_a_worker_ends_all_and_is_logged_once(
-    database: Database,
-) -> None:
+async def test_fatal_error_of_a_worker_ends_all_and_is_logged_once(database: Database) -> None:
     async with serving(database.owner_dsn, "--workers", "2", JOBS_LOG_LEVEL="ERROR") as service:
         assert await service.wait_for_exit() == 1
 
@@ -272,16 +258,6 @@ async def test_one_worker_runs_maintenance(database: Database) -> None:
         assert await service.wait_for_exit() == 0
 
     assert sum("maintenance (timeouts) failed" in line for line in service.log) == 1
-
-
-async def test_one_worker_warns_when_no_owner_login_is_set(database: Database) -> None:
-    async with _workers(database) as (service, address, _pids):
-        async with _operators(address, "any", 1):
-            pass
-        service.process.terminate()
-        assert await service.wait_for_exit() == 0
-
-    assert sum("JOBS_OWNER_DATABASE_URL is not set" in line for line in service.log) == 1
 
 
 def test_config_is_rejected_when_workers_share_a_unix_socket() -> None:

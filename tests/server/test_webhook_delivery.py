@@ -13,7 +13,6 @@ from tests.support.webhooks import RecordingSender, write_keys
 
 
 def config(**variables: str) -> Config:
-    """Return a configuration with these variables."""
     return Config.from_env({"JOBS_DATABASE_URL": "postgresql://u@h/d", **variables})
 
 
