@@ -21,7 +21,6 @@ TABLES = "SELECT table_name::text, citus_table_type FROM citus_tables"
 
 @pytest.fixture
 async def postgres(cluster: tuple[Postgres, str]) -> Postgres:
-    """The cluster."""
     return cluster[0]
 
 
@@ -270,9 +269,7 @@ async def test_migrate_prints_the_nodes_on_which_it_grants_privileges(
     assert await _migrate(empty) == []
 
 
-async def test_session_without_a_tenant_gets_an_error_instead_of_no_rows(
-    empty: Database,
-) -> None:
+async def test_session_without_a_tenant_gets_an_error_instead_of_no_rows(empty: Database) -> None:
     """The remaining statements of a call run in such a session if its shard moves."""
     await _migrate(empty)
     request = await asyncpg.connect(empty.request_dsn)
@@ -284,9 +281,7 @@ async def test_session_without_a_tenant_gets_an_error_instead_of_no_rows(
     await request.close()
 
 
-async def test_migrate_fails_without_the_extension_only_if_it_is_required(
-    plain: Database,
-) -> None:
+async def test_migrate_fails_without_the_extension_only_if_it_is_required(plain: Database) -> None:
     with pytest.raises(MigrationError, match=r"^the database has no extension citus: run CREATE"):
         await _migrate(plain, require_citus=True)
 

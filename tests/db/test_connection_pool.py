@@ -6,6 +6,7 @@ tests/limits/test_fair_semaphore_model.py has the turns of tenants and the calls
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
@@ -14,7 +15,8 @@ from jobs_grpc.db.connection_pool import ConnectionPool, PooledConnection
 from jobs_grpc.errors import DatabaseUnavailable, Overloaded
 from tests.support.clock import Clock
 from tests.support.database import Database
-from tests.support.waiting import run_ready_tasks, wait_until
+from tests.support.waiting import run_ready_tasks, wait_until_equal, wait_until_true
+from tests.support.waiting_calls import Calls
 
 LONG = 60.0
 PID = "SELECT pg_backend_pid()"
@@ -24,7 +26,6 @@ OpenPool = Callable[..., Awaitable[ConnectionPool]]
 
 @pytest.fixture
 def clock() -> Clock:
-    """The clock of the pools."""
     return Clock()
 
 
@@ -53,43 +54,8 @@ async def open_pool(database: Database, clock: Clock) -> AsyncIterator[OpenPool]
         pool.terminate()
 
 
-class Calls:
-    """Calls that hold a connection until `end`. `served` lists those that got one, in order."""
-
-    def __init__(self, pool: ConnectionPool) -> None:
-        self._pool = pool
-        self.served: list[str] = []
-        self.ends: dict[str, asyncio.Event] = {}
-        self.tasks: dict[str, asyncio.Task[None]] = {}
-
-    async def start(self, *names: str) -> None:
-        """Start calls. The first letter of a name is the tenant."""
-        for name in names:
-            self.ends[name] = asyncio.Event()
-            self.tasks[name] = asyncio.create_task(self._call(name))
-            await run_ready_tasks()
-
-    async def end(self, *names: str) -> None:
-        """End calls that hold a connection."""
-        for name in names:
-            self.ends[name].set()
-            await run_ready_tasks()
-
-    async def cancel(self) -> None:
-        """Cancel all calls."""
-        for task in self.tasks.values():
-            task.cancel()
-        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
-
-    async def _call(self, name: str) -> None:
-        async with acquired(self._pool, name[0]):
-            self.served.append(name)
-            await self.ends[name].wait()
-
-
 @asynccontextmanager
 async def acquired(pool: ConnectionPool, tenant: str) -> AsyncIterator[PooledConnection]:
-    """Hold a connection for the block."""
     pooled = await pool.acquire(tenant)
     try:
         yield pooled
@@ -98,7 +64,7 @@ async def acquired(pool: ConnectionPool, tenant: str) -> AsyncIterator[PooledCon
 
 
 async def test_one_tenant_gets_eight_of_ten_connections(open_pool: OpenPool) -> None:
-    calls = Calls(await open_pool(10))
+    calls = Calls(partial(acquired, await open_pool(10)))
     await calls.start(*(f"a{n}" for n in range(20)))
     assert len(calls.served) == 8
 
@@ -116,7 +82,7 @@ async def test_one_tenant_gets_eight_of_ten_connections(open_pool: OpenPool) -> 
 async def test_one_tenant_gets_all_connections_of_a_small_pool(
     open_pool: OpenPool, size: int
 ) -> None:
-    calls = Calls(await open_pool(size))
+    calls = Calls(partial(acquired, await open_pool(size)))
 
     await calls.start(*(f"a{n}" for n in range(size + 1)))
 
@@ -173,10 +139,7 @@ async def test_call_gets_another_connection_when_an_idle_one_is_lost(
         pid = await lost.fetchval(PID)
     await database.owner.execute("SELECT pg_terminate_backend($1::integer)", pid)
 
-    async def is_lost() -> bool:
-        return lost.is_closed()
-
-    await wait_until(is_lost)
+    await wait_until_true(lambda: lost.is_closed())
 
     async with acquired(pool, "a") as pooled:
         assert await pooled.connection.fetchval(PID) != pid
@@ -291,21 +254,13 @@ async def sessions(database: Database) -> int:
 
 async def wait_for_sessions(database: Database, count: int) -> None:
     """Return when the request role has this number of sessions."""
-
-    async def has_count() -> bool:
-        return await sessions(database) == count
-
-    await wait_until(has_count)
+    await wait_until_equal(lambda: sessions(database), count)
 
 
 async def wait_until_sleeping(database: Database) -> None:
     """Return when a session runs pg_sleep."""
-
-    async def is_sleeping() -> bool:
-        sql = (
-            "SELECT FROM pg_stat_activity"
-            " WHERE datname = current_database() AND wait_event = 'PgSleep'"
-        )
-        return bool(await database.owner.fetch(sql))
-
-    await wait_until(is_sleeping)
+    sleeping = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event = 'PgSleep'"
+    )
+    await wait_until_equal(lambda: database.owner.fetchval(sleeping), 1)

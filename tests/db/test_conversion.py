@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -44,23 +43,36 @@ _FAIL = """
 """
 
 
-@pytest.fixture
-async def earlier(cluster: tuple[Postgres, str], tmp_path: Path) -> AsyncIterator[Database]:
-    """A database that the earlier version has migrated."""
+@pytest.fixture(scope="module")
+async def template(
+    cluster: tuple[Postgres, str], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[tuple[str, RequestRole]]:
+    """The name of a database that the earlier version has migrated, and its request role."""
     try:
-        code = extract(LAST_COMMIT, tmp_path)
+        code = extract(LAST_COMMIT, tmp_path_factory.mktemp("earlier"))
     except NoHistoryError as e:
         pytest.skip(f"no earlier version: {e}")
     postgres, _ = cluster
     async with postgres.database() as name, postgres.unused_role(name) as role:
-        owner_dsn, request_dsn = postgres.dsn(name), postgres.dsn(name, role)
         try:
-            await code.migrate(owner_dsn, request_dsn)
+            await code.migrate(postgres.dsn(name), postgres.dsn(name, role))
         except AssertionError:  # On Citus, it fails to count devices, before its last migration.
             if not postgres.citus_nodes:
                 raise
-        owner = await connect(owner_dsn)
-        yield Database(owner_dsn, request_dsn, owner)
+        await postgres.make_template(name)
+        yield name, role
+        await postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
+@pytest.fixture
+async def earlier(
+    cluster: tuple[Postgres, str], template: tuple[str, RequestRole]
+) -> AsyncIterator[Database]:
+    """A database that the earlier version has migrated."""
+    (postgres, _), (original, role) = cluster, template
+    async with postgres.database(original) as name:
+        owner = await connect(postgres.dsn(name))
+        yield Database(postgres.dsn(name), postgres.dsn(name, role), owner)
         await owner.close()
 
 

@@ -44,7 +44,7 @@ _LABELS = """
 """
 
 
-@pytest.fixture(params=["", _INDEXES], ids=["without indexes", "with indexes"])
+@pytest.fixture(scope="module", params=["", _INDEXES], ids=["without indexes", "with indexes"])
 async def platform(
     cluster: tuple[Postgres, str], request: pytest.FixtureRequest
 ) -> AsyncIterator[asyncpg.Connection]:

@@ -2,8 +2,7 @@
 
 import pytest
 
-from jobs_grpc.db import execution_columns, schema
-from jobs_grpc.db.execution_columns import FIELDS, REPORTED, with_columns
+from jobs_grpc.db.execution_columns import REPORTED, with_columns
 from tests.support.database import Database
 
 _TYPES = """
@@ -28,36 +27,9 @@ def test_list_has_an_element_for_each_field() -> None:
     )
 
 
-def test_list_has_the_types_of_the_fields() -> None:
-    columns = with_columns("/* for each FIELD: FIELD TYPE */").split(", ")
-
-    assert {"device_id text", "status_details jsonb", "version integer"} <= {*columns}
-    assert {"stage smallint", "not_before timestamptz", "end_cause text"} <= {*columns}
-    assert len(columns) == len(FIELDS)
-
-
 def test_list_of_an_unknown_set_fails() -> None:
     with pytest.raises(KeyError, match="late"):
         with_columns("/* for each late FIELD: FIELD */")
-
-
-def test_each_list_in_a_file_is_replaced() -> None:
-    assert not [name for name, sql in schema.code().items() if "for each" in sql and "FIELD" in sql]
-
-
-async def test_each_field_is_a_column_of_execution_states(database: Database) -> None:
-    columns = await _columns(database, "execution_states")
-
-    for column in with_columns("/* for each FIELD: FIELD TYPE */").split(", "):
-        name, declared = column.split(" ")
-        assert columns[name].replace("timestamp with time zone", "timestamptz") == declared
-
-
-async def test_page_has_an_array_of_each_field(database: Database) -> None:
-    page = await _columns(database, "execution_page")
-
-    names = [field.name for field in FIELDS]
-    assert {*map(execution_columns.page_column, names), "job_created_at"} == {*page}
 
 
 async def test_reported_fields_are_stored_and_passed_on(database: Database) -> None:

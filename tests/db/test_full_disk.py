@@ -5,11 +5,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from grpc import StatusCode
 
 from tests.support.callers import Operator
 from tests.support.database import Database
-from tests.support.failures import Failure, expect_failure
+from tests.support.failures import Failure, expect_error
 from tests.support.server import Server
 
 pytestmark = pytest.mark.single_node("needs a trigger")
@@ -54,10 +53,12 @@ async def test_writes_are_unavailable_and_reads_succeed_when_the_disk_is_full(
     await device.start("a")
 
     async with full_disk(database):
-        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as failed_create:
-            await operator.create(job_id="b", target_all=True)
-        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as failed_report:
-            await device.update("a", pb.JobExecution.SUCCEEDED)
+        failed_create = await expect_error(
+            "DATABASE_UNAVAILABLE", operator.create(job_id="b", target_all=True)
+        )
+        failed_report = await expect_error(
+            "DATABASE_UNAVAILABLE", device.update("a", pb.JobExecution.SUCCEEDED)
+        )
         assert [job.job_id for job in (await operator.list()).jobs] == ["a"]
         assert (await device.get("a")).status == pb.JobExecution.IN_PROGRESS
 

@@ -61,6 +61,13 @@ async def test_functions_that_read_a_page_do_not_compile_queries(database: Datab
     assert await database.owner.fetch(_PAGE_FUNCTIONS_WITH_JIT) == []
 
 
+async def test_times_are_inlined(database: Database) -> None:
+    """All SQL takes the time from these two functions, which tests replace."""
+    plan = await database.owner.fetch("EXPLAIN VERBOSE SELECT jobs.now(), jobs.clock_time()")
+
+    assert plan[-1][0].strip() == "Output: now(), clock_timestamp()"
+
+
 async def test_sql_functions_have_no_settings(database: Database) -> None:
     """PostgreSQL does not inline a function that has settings."""
     assert await database.owner.fetch(_INLINED_FUNCTIONS_WITH_SETTINGS) == []

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from tests.support.callers import Operator
 from tests.support.database import Database, request_session
-from tests.support.rollouts import StoredRollout
 from tests.support.scale import examples
 from tests.support.server import Server
+from tests.support.staged_jobs import create_staged_job
 
 # The statuses in which executions are stored, and those of executions that are not released.
 STATUSES = ("QUEUED", "IN_PROGRESS", "SUCCEEDED", "FAILED", "TIMED_OUT", "REJECTED")
@@ -161,16 +161,18 @@ async def test_started_execution_is_not_held_when_the_transaction_is_older_than_
     database: Database, server: Server, operator: Operator, function: str
 ) -> None:
     """A transaction starts before the snapshot of its query: by the wait for a lock, at least."""
-    await database.add_devices(operator.tenant, 3)
-    await operator.create(job_id="j", target_all=True)
-    rollout = StoredRollout(database.owner, operator.tenant, "j")
-    await rollout.add([3])
+    tenant = operator.tenant
+    await database.add_devices(tenant, 3)
+    stage = {"remainder": True, "releases_per_minute": 60}
+    job = await create_staged_job(database, server, operator, stage)
+    released = "UPDATE jobs.jobs SET release_since = now() - interval '%s' WHERE tenant_id = $1"
+    await database.owner.execute(released % "-1 hour", tenant)
     async with request_session(database) as (session, _), session.transaction():
         await session.execute("SELECT now()")  # the start of the transaction
-        await rollout.set_job("release_rate = 60, release_since = now() - interval '1 second'")
-        assert await server.device(operator.tenant, "d00001").start_next()
+        await database.owner.execute(released % "1 second", tenant)
+        assert await job.device(0).start_next()
 
-        row = await session.fetchrow(READS[function], operator.tenant)
+        row = await session.fetchrow(READS[function], tenant)
 
     assert row is not None
     assert (row["held"], row["queued"], row["in_progress"]) == (2, 0, 1)

@@ -6,8 +6,9 @@ at the end.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import asyncpg
 import pytest
@@ -20,7 +21,7 @@ from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.schema import Migration, SchemaError
 from tests.support.database import Database
 from tests.support.server import running_server
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until, wait_until_true
 
 MARKER = "-- outside a transaction"
 BUILD = f"""{MARKER}
@@ -39,11 +40,24 @@ BLOCKERS = {
 }
 
 
+@dataclass(frozen=True)
+class Migrations(Database):
+    """A migrated database, to which a test adds the migration 9001 with `add`."""
+
+    add: Callable[[str], None]
+
+    async def run(self, report: Callable[[str], None] | None = None) -> list[str]:
+        """Migrate; return what was done."""
+        return await migrate(self.owner_dsn, RequestRole.from_dsn(self.request_dsn), report)
+
+    async def blocked_run(self) -> asyncio.Task[list[str]]:
+        """Start to migrate, and return when it waits for a transaction."""
+        return await self.blocked(self.run())
+
+
 @pytest.fixture
-def run(fresh: Database) -> Callable[[], Awaitable[list[str]]]:
-    """A function that migrates the test's database."""
-    role = RequestRole.from_dsn(fresh.request_dsn)
-    return lambda: migrate(fresh.owner_dsn, role)
+def migrations(fresh: Database, add_migration: Callable[[str], None]) -> Migrations:
+    return Migrations(fresh.owner_dsn, fresh.request_dsn, fresh.owner, add_migration)
 
 
 @asynccontextmanager
@@ -80,100 +94,78 @@ async def _building_sessions(database: Database) -> Sequence[int]:
 
 
 @pytest.mark.parametrize("blocker", BLOCKERS.values(), ids=BLOCKERS)
-async def test_interrupted_build_is_repeated(
-    fresh: Database,
-    add_migration: Callable[[str], None],
-    run: Callable[[], Awaitable[list[str]]],
-    blocker: str,
-) -> None:
-    add_migration(BUILD)
-    async with _open_transaction(fresh, blocker):
-        first = asyncio.ensure_future(run())
-        await fresh.wait_for_blocked_sessions(1)
-        [pid] = await _building_sessions(fresh)
-        await fresh.owner.execute(f"SELECT pg_terminate_backend({pid})")
+async def test_interrupted_build_is_repeated(migrations: Migrations, blocker: str) -> None:
+    migrations.add(BUILD)
+    async with _open_transaction(migrations, blocker):
+        first = await migrations.blocked_run()
+        [pid] = await _building_sessions(migrations)
+        await migrations.owner.execute(f"SELECT pg_terminate_backend({pid})")
         with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
             await first
-    assert await _is_valid(fresh) is False
-    assert not await _recorded(fresh)
+    assert await _is_valid(migrations) is False
+    assert not await _recorded(migrations)
 
-    assert await run() == APPLIED
+    assert await migrations.run() == APPLIED
 
-    assert await _is_valid(fresh)
-    assert await run() == []
+    assert await _is_valid(migrations)
+    assert await migrations.run() == []
 
 
-async def test_cancel_of_migrate_ends_the_build_in_the_server(
-    fresh: Database,
-    add_migration: Callable[[str], None],
-    run: Callable[[], Awaitable[list[str]]],
-) -> None:
+async def test_cancel_of_migrate_ends_the_build_in_the_server(migrations: Migrations) -> None:
     """Ctrl-C cancels `migrate` in this way."""
-    add_migration(BUILD)
-    async with _open_transaction(fresh, BLOCKERS["writer"]):
-        first = asyncio.ensure_future(run())
-        await fresh.wait_for_blocked_sessions(1)
+    migrations.add(BUILD)
+    async with _open_transaction(migrations, BLOCKERS["writer"]):
+        first = await migrations.blocked_run()
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
 
-        assert not await _building_sessions(fresh)
+        assert not await _building_sessions(migrations)
 
-    assert await run() == APPLIED
-    assert await _is_valid(fresh)
+    assert await migrations.run() == APPLIED
+    assert await _is_valid(migrations)
 
 
-async def test_finished_build_is_kept_when_it_was_not_recorded(
-    fresh: Database,
-    add_migration: Callable[[str], None],
-    run: Callable[[], Awaitable[list[str]]],
-) -> None:
-    add_migration(BUILD)
-    await run()
-    index = await fresh.owner.fetchval("SELECT 'jobs.test_index'::regclass::oid")
-    await fresh.owner.execute("DELETE FROM jobs.migrations WHERE version = 9001")
+async def test_finished_build_is_kept_when_it_was_not_recorded(migrations: Migrations) -> None:
+    migrations.add(BUILD)
+    await migrations.run()
+    index = await migrations.owner.fetchval("SELECT 'jobs.test_index'::regclass::oid")
+    await migrations.owner.execute("DELETE FROM jobs.migrations WHERE version = 9001")
 
-    assert await run() == APPLIED
+    assert await migrations.run() == APPLIED
 
-    assert await fresh.owner.fetchval("SELECT 'jobs.test_index'::regclass::oid") == index
+    assert await migrations.owner.fetchval("SELECT 'jobs.test_index'::regclass::oid") == index
 
 
 async def test_migration_is_recorded_only_when_all_its_statements_succeeded(
-    fresh: Database,
-    add_migration: Callable[[str], None],
-    run: Callable[[], Awaitable[list[str]]],
+    migrations: Migrations,
 ) -> None:
-    add_migration(
+    migrations.add(
         f"{BUILD}CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS test_unique"
         " ON public.device_state (tenant_id);"
     )
-    await fresh.add_devices("t", 2)
+    await migrations.add_devices("t", 2)
 
     with pytest.raises(asyncpg.UniqueViolationError):
-        await run()
+        await migrations.run()
 
-    assert await _is_valid(fresh)
-    assert not await _recorded(fresh)
-    await fresh.owner.execute("DELETE FROM public.device_state WHERE device_id = 'd00001'")
-    assert await run() == APPLIED
-    assert await _recorded(fresh)
+    assert await _is_valid(migrations)
+    assert not await _recorded(migrations)
+    await migrations.owner.execute("DELETE FROM public.device_state WHERE device_id = 'd00001'")
+    assert await migrations.run() == APPLIED
+    assert await _recorded(migrations)
 
 
-async def test_second_runner_waits_for_the_build_of_the_first(
-    fresh: Database,
-    add_migration: Callable[[str], None],
-    run: Callable[[], Awaitable[list[str]]],
-) -> None:
+async def test_second_runner_waits_for_the_build_of_the_first(migrations: Migrations) -> None:
     """The first waits for older snapshots at its end, so the second must not hold one."""
-    add_migration(BUILD)
-    async with _open_transaction(fresh, BLOCKERS["writer"]):
-        first = asyncio.ensure_future(run())
-        await fresh.wait_for_blocked_sessions(1)
-        second = asyncio.ensure_future(run())
+    migrations.add(BUILD)
+    async with _open_transaction(migrations, BLOCKERS["writer"]):
+        first = await migrations.blocked_run()
+        second = asyncio.ensure_future(migrations.run())
 
         async def second_waits() -> bool:
             return bool(
-                await fresh.owner.fetchval(
+                await migrations.owner.fetchval(
                     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
                     " AND query LIKE '%advisory_lock($1)'"
                 )
@@ -185,24 +177,19 @@ async def test_second_runner_waits_for_the_build_of_the_first(
     assert await second == []
 
 
-async def test_index_is_dropped_after_functions_were_replaced(
-    fresh: Database,
-    add_migration: Callable[[str], None],
-    run: Callable[[], Awaitable[list[str]]],
-) -> None:
+async def test_index_is_dropped_after_functions_were_replaced(migrations: Migrations) -> None:
     """While the drop waits for old transactions, no call runs a function that needs the index."""
-    add_migration(DROP)
-    await fresh.owner.execute(
+    migrations.add(DROP)
+    await migrations.owner.execute(
         "DROP FUNCTION jobs.cancel_job; UPDATE jobs.schema_code SET checksum = 'another version'"
     )
-    async with _open_transaction(fresh, BLOCKERS["writer"]):
-        migrating = asyncio.ensure_future(run())
-        await fresh.wait_for_blocked_sessions(1)
+    async with _open_transaction(migrations, BLOCKERS["writer"]):
+        migrating = await migrations.blocked_run()
 
-        assert await fresh.owner.fetchval("SELECT to_regproc('jobs.cancel_job') IS NOT NULL")
+        assert await migrations.owner.fetchval("SELECT to_regproc('jobs.cancel_job') IS NOT NULL")
 
     assert await migrating == [APPLIED[1], APPLIED[0]]
-    assert await _is_valid(fresh, "job_executions_newest_first") is None
+    assert await _is_valid(migrations, "job_executions_newest_first") is None
 
 
 @pytest.mark.slow
@@ -215,25 +202,21 @@ async def test_index_is_dropped_after_functions_were_replaced(
     ],
 )
 async def test_calls_do_not_wait_for_the_migration(
-    fresh: Database,
-    add_migration: Callable[[str], None],
-    run: Callable[[], Awaitable[list[str]]],
-    monkeypatch: pytest.MonkeyPatch,
-    migration: str,
-    blocker: str,
+    migrations: Migrations, monkeypatch: pytest.MonkeyPatch, migration: str, blocker: str
 ) -> None:
     """The migration waits for the blocker; each call succeeds before the blocker ends.
 
     A migration with a lock timeout would fail meanwhile.
     """
     monkeypatch.setattr(runner, "_SET_LOCK_TIMEOUT", "SET lock_timeout = '1ms'")
-    await fresh.add_devices("t", 2)
-    async with running_server(fresh.request_dsn, JOBS_OWNER_DATABASE_URL=fresh.owner_dsn) as server:
+    await migrations.add_devices("t", 2)
+    async with running_server(
+        migrations.request_dsn, JOBS_OWNER_DATABASE_URL=migrations.owner_dsn
+    ) as server:
         operator, device = server.operator("t"), server.device("t", "d00001")
-        add_migration(migration)
-        async with _open_transaction(fresh, blocker):
-            migrating = asyncio.ensure_future(run())
-            await fresh.wait_for_blocked_sessions(1)
+        migrations.add(migration)
+        async with _open_transaction(migrations, blocker):
+            migrating = await migrations.blocked_run()
 
             job_id = (await operator.create(target_all=True)).job_id
             assert len((await device.pending()).executions) == 1
@@ -245,26 +228,22 @@ async def test_calls_do_not_wait_for_the_migration(
             await operator.cancel(job_id)
             await operator.delete(job_id)
 
-            assert len(await _building_sessions(fresh)) == 1
+            assert len(await _building_sessions(migrations)) == 1
             assert not migrating.done()
         await migrating
 
 
 async def test_progress_names_the_phase_and_what_the_build_waits_for(
-    fresh: Database, add_migration: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    migrations: Migrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migration_progress, "_INTERVAL_SECONDS", 0.01)
-    add_migration(BUILD)
+    migrations.add(BUILD)
     lines: list[str] = []
-    role = RequestRole.from_dsn(fresh.request_dsn)
 
-    async def reported() -> bool:
-        return any("waiting for process" in line for line in lines)
-
-    async with _open_transaction(fresh, BLOCKERS["writer"]):
-        migrating = asyncio.ensure_future(migrate(fresh.owner_dsn, role, lines.append))
-        await wait_until(reported)
-        blocker = await fresh.owner.fetchval(
+    async with _open_transaction(migrations, BLOCKERS["writer"]):
+        migrating = asyncio.ensure_future(migrations.run(lines.append))
+        await wait_until_true(lambda: any("waiting for process" in line for line in lines))
+        blocker = await migrations.owner.fetchval(
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
             " AND state = 'idle in transaction'"
         )

@@ -1,6 +1,5 @@
 """Statements that a migration interrupts are repeated, so that no call fails."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,7 +16,6 @@ from tests.support.server import Server, running_server
 
 @pytest.fixture
 async def migrating(fresh: Database) -> AsyncIterator[asyncpg.Connection]:
-    """Another connection of the owner."""
     connection = await asyncpg.connect(fresh.owner_dsn)
     yield connection
     await connection.close()
@@ -48,8 +46,7 @@ async def test_call_succeeds_when_a_view_that_it_waits_for_gets_a_column(
 
     async with migrating.transaction():
         await migrating.execute(sql)
-        call = asyncio.create_task(device.get("j"))
-        await fresh.wait_for_blocked_sessions(1)
+        call = await fresh.blocked(device.get("j"))
 
     assert (await call).job_id == "j"
 
@@ -69,8 +66,7 @@ async def test_call_succeeds_when_a_function_is_dropped_while_its_statement_is_a
         async with migrating.transaction():
             await migrating.execute("LOCK public.locked")
             # The call looks up the function before it waits for the table.
-            call = asyncio.create_task(server.operator("t").cancel("j"))
-            await fresh.wait_for_blocked_sessions(1)
+            call = await fresh.blocked(server.operator("t").cancel("j"))
             await migrating.execute("DROP FUNCTION public.ten()")
             await migrating.execute(create_function)
         await call
@@ -86,8 +82,7 @@ async def test_call_succeeds_when_it_deadlocks_with_a_migration(
 
     async with migrating.transaction():
         await migrating.execute("LOCK jobs.job_executions")
-        call = asyncio.create_task(server.device("t", "pump").update("j", "SUCCEEDED"))
-        await fresh.wait_for_blocked_sessions(1)
+        call = await fresh.blocked(server.device("t", "pump").update("j", "SUCCEEDED"))
         await migrating.execute("LOCK jobs.job_progress")
 
     await call

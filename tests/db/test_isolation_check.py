@@ -4,12 +4,11 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from grpc import StatusCode
 
 from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.db.readiness import NotIsolated
 from tests.support.database import Database
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.health import is_healthy
 from tests.support.server import running_server, starting_server
 from tests.support.waiting import TIMEOUT, wait_until
@@ -26,8 +25,7 @@ async def _failed_start(database: Database) -> str:
     async with starting_server(database.request_dsn) as server:
         while not server.app.failure.done():
             assert not await is_healthy(server.channel)
-            with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
-                await server.operator("any").list()
+            await expect_error("DATABASE_UNAVAILABLE", server.operator("any").list())
         assert not await is_healthy(server.channel)
         with pytest.raises(NotIsolated) as raised:
             await server.app.failure

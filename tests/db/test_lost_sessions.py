@@ -3,12 +3,11 @@
 import asyncio
 
 import pytest
-from grpc import StatusCode
 
 from jobs_grpc.db.migrate import RequestRole
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.server import wait_until_list_succeeds
 
 MESSAGE = "The database is unavailable; retry later"
@@ -39,7 +38,7 @@ async def test_calls_succeed_on_retry_while_sessions_are_terminated(
     database: Database, operator: Operator
 ) -> None:
     async def call_repeatedly() -> None:
-        for _ in range(50):
+        for _ in range(20):
             await wait_until_list_succeeds(operator)
 
     callers = [asyncio.create_task(call_repeatedly()) for _ in range(5)]
@@ -55,13 +54,11 @@ async def test_call_is_unavailable_and_rolled_back_when_its_session_is_terminate
     await database.add_devices(operator.tenant, 1)
     await operator.create(job_id="a", target_all=True)
     async with job_lock_held(database, operator.tenant, "a"):
-        call = asyncio.create_task(operator.cancel("a"))
-        await database.wait_for_blocked_sessions(1)
+        call = await database.blocked(operator.cancel("a"))
 
         await _terminate_sessions(database)
 
-        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as failure:
-            await call
+        failure = await expect_error("DATABASE_UNAVAILABLE", call)
         assert failure.message == MESSAGE
         assert failure.metadata == {}
 
@@ -75,13 +72,11 @@ async def test_call_is_unavailable_when_an_administrator_cancels_its_statement(
     await database.add_devices(operator.tenant, 1)
     await operator.create(job_id="a", target_all=True)
     async with job_lock_held(database, operator.tenant, "a"):
-        call = asyncio.create_task(operator.cancel("a"))
-        await database.wait_for_blocked_sessions(1)
+        call = await database.blocked(operator.cancel("a"))
 
         await database.cancel_blocked_sessions()
 
-        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as failure:
-            await call
+        failure = await expect_error("DATABASE_UNAVAILABLE", call)
         assert failure.message == MESSAGE
     [line] = [line for line in caplog.messages if "a statement failed" in line]
     assert "QueryCanceledError: canceling statement due to user request" in line

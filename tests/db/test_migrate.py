@@ -53,12 +53,10 @@ class Target:
 
     @property
     def owner_dsn(self) -> str:
-        """The DSN of the cluster's owner."""
         return self.postgres.dsn(self.name)
 
     @property
     def request_dsn(self) -> str:
-        """The DSN of the request role."""
         return self.postgres.dsn(self.name, self.role)
 
 
@@ -80,14 +78,12 @@ async def empty(cluster: tuple[Postgres, str]) -> AsyncIterator[Target]:
 
 @pytest.fixture
 async def migrated(cluster: tuple[Postgres, str]) -> AsyncIterator[Target]:
-    """A new migrated database."""
     async with new_target(*cluster) as target:
         await target.migrate()
         yield target
 
 
 async def list_jobs(dsn: str) -> None:
-    """Start a server and make a call."""
     async with running_server(dsn) as server:
         assert not (await server.operator("any").list()).jobs
 

@@ -11,13 +11,12 @@ import asyncpg
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.json_format import MessageToDict
-from grpc import StatusCode
 
 from jobs_grpc.config import Config
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.doctor import examine
 from tests.support.database import Database
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.postgres import Postgres, connect
 from tests.support.server import Server, running_server
 from tests.support.waiting import wait_until
@@ -28,7 +27,6 @@ TABLES = Path(__file__).with_name("platform_tables.sql").read_text(encoding="utf
 
 
 def read_script(name: str) -> str:
-    """Return a script of deploy/platform."""
     return Path(__file__).parents[2].joinpath("deploy", "platform", name).read_text("utf-8")
 
 
@@ -52,7 +50,6 @@ EXPECTED: dict[str, tuple[str, dict[str, int]]] = {
 
 
 def micros(time: datetime) -> int:
-    """Microseconds since 1970."""
     return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
@@ -89,37 +86,56 @@ class Platform:
         ]
 
 
-@asynccontextmanager
-async def new_platform(postgres: Postgres) -> AsyncIterator[Platform]:
+@pytest.fixture(scope="module")
+async def template(cluster: tuple[Postgres, str]) -> AsyncIterator[str]:
     """The platform's tables with jobs of two tenants, and an empty schema of this service."""
+    postgres, _ = cluster
     async with postgres.database() as name:
         owner = await connect(postgres.dsn(name))
         await owner.execute(TABLES)
+        await owner.close()
         await migrate(postgres.dsn(name), postgres.role)
+        await postgres.make_template(name)
+        yield name
+
+
+@asynccontextmanager
+async def new_platform(postgres: Postgres, template: str) -> AsyncIterator[Platform]:
+    async with postgres.database(template) as name:
+        owner = await connect(postgres.dsn(name))
         database = Database(postgres.dsn(name), postgres.dsn(name, postgres.role), owner)
         yield Platform(database, postgres.role)
         await owner.close()
 
 
 @pytest.fixture
-async def platform(cluster: tuple[Postgres, str]) -> AsyncIterator[Platform]:
+async def platform(cluster: tuple[Postgres, str], template: str) -> AsyncIterator[Platform]:
     """A platform that the test may change."""
-    async with new_platform(cluster[0]) as platform:
+    async with new_platform(cluster[0], template) as platform:
         yield platform
 
 
 @pytest.fixture(scope="module")
-async def unchanged_platform(cluster: tuple[Postgres, str]) -> AsyncIterator[Platform]:
+async def unchanged_platform(
+    cluster: tuple[Postgres, str], template: str
+) -> AsyncIterator[Platform]:
     """A platform that no test changes."""
-    async with new_platform(cluster[0]) as platform:
+    async with new_platform(cluster[0], template) as platform:
         yield platform
 
 
-@pytest.fixture
-async def copied(platform: Platform) -> AsyncIterator[Server]:
+@pytest.fixture(scope="module")
+async def copied_platform(cluster: tuple[Postgres, str], template: str) -> AsyncIterator[Platform]:
+    """A platform after the copy, which no test changes."""
+    async with new_platform(cluster[0], template) as platform:
+        await platform.run("copy_jobs.sql")
+        yield platform
+
+
+@pytest.fixture(scope="module")
+async def copied(copied_platform: Platform) -> AsyncIterator[Server]:
     """A server on the database after the copy."""
-    await platform.run("copy_jobs.sql")
-    async with running_server(platform.database.request_dsn) as server:
+    async with running_server(copied_platform.database.request_dsn) as server:
         yield server
 
 
@@ -149,10 +165,11 @@ async def test_copied_jobs_have_the_statuses_and_counts_of_the_platform(copied: 
 
 
 async def test_copied_jobs_and_executions_keep_their_fields(
-    platform: Platform, copied: Server
+    copied_platform: Platform, copied: Server
 ) -> None:
+    jobs, stored_executions = await copied_platform.stored()
     operator = copied.operator("acme")
-    for row in (await platform.stored())[0]:
+    for row in jobs:
         if row["tenant_id"] != "acme":
             continue
         job = await operator.get(row["job_id"])
@@ -165,7 +182,7 @@ async def test_copied_jobs_and_executions_keep_their_fields(
         else:
             assert not job.HasField("expires_at")
         executions = {execution.device_id: execution for execution in job.executions}
-        for e in (await platform.stored())[1]:
+        for e in stored_executions:
             if (e["tenant_id"], e["job_id"]) != ("acme", row["job_id"]):
                 continue
             execution = executions[e["device_id"]]
@@ -197,49 +214,51 @@ async def test_copied_executions_have_the_cause_of_their_end(copied: Server) -> 
     }
 
 
-async def test_devices_and_operators_continue_copied_jobs(copied: Server) -> None:
-    operator = copied.operator("acme")
+async def test_devices_and_operators_continue_copied_jobs(platform: Platform) -> None:
+    await platform.run("copy_jobs.sql")
+    async with running_server(platform.database.request_dsn) as server:
+        operator = server.operator("acme")
 
-    # d3 resumes what it had started; d1 starts the oldest job that has not expired.
-    resumed = await copied.device("acme", "d3").start_next()
-    started = await copied.device("acme", "d1").start_next()
-    assert resumed
-    assert started
-    assert (resumed.job_id, dict(resumed.status_details)) == ("all-statuses", {"percent": 40})
-    assert started.job_id == "all-statuses"
-    for name in ("d1", "d2", "d3"):
-        device = copied.device("acme", name)
-        await device.update("all-statuses", status=pb.JobExecution.SUCCEEDED)
-    done = await operator.get("all-statuses")
-    assert done.status == pb.Job.COMPLETED
-    assert done.execution_counts.succeeded == 6
+        # d3 resumes what it had started; d1 starts the oldest job that has not expired.
+        resumed = await server.device("acme", "d3").start_next()
+        started = await server.device("acme", "d1").start_next()
+        assert resumed
+        assert started
+        assert (resumed.job_id, dict(resumed.status_details)) == ("all-statuses", {"percent": 40})
+        assert started.job_id == "all-statuses"
+        for name in ("d1", "d2", "d3"):
+            device = server.device("acme", name)
+            await device.update("all-statuses", status=pb.JobExecution.SUCCEEDED)
+        done = await operator.get("all-statuses")
+        assert done.status == pb.Job.COMPLETED
+        assert done.execution_counts.succeeded == 6
 
-    failures = await operator.failures("all-statuses")
-    assert {(f.status, f.execution_count) for f in failures.failures} == {
-        (pb.JobExecution.FAILED, 2),
-        (pb.JobExecution.TIMED_OUT, 1),
-        (pb.JobExecution.REJECTED, 1),
-    }
-    retried = await operator.retry(
-        "all-statuses", pb.JobExecution.FAILED, pb.JobExecution.TIMED_OUT, pb.JobExecution.REJECTED
-    )
-    assert retried.retried_count == 4
-    assert not (await operator.failures("all-statuses")).failures
+        failures = await operator.failures("all-statuses")
+        assert {(f.status, f.execution_count) for f in failures.failures} == {
+            (pb.JobExecution.FAILED, 2),
+            (pb.JobExecution.TIMED_OUT, 1),
+            (pb.JobExecution.REJECTED, 1),
+        }
+        retried = await operator.retry(
+            "all-statuses",
+            pb.JobExecution.FAILED,
+            pb.JobExecution.TIMED_OUT,
+            pb.JobExecution.REJECTED,
+        )
+        assert retried.retried_count == 4
+        assert not (await operator.failures("all-statuses")).failures
 
-    await operator.cancel("one-device")
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE"):
-        await operator.cancel("not-completed")
-    # A device of a canceled job may still report.
-    running = copied.device("acme", "d4")
-    await running.update("canceled", status=pb.JobExecution.FAILED)
-    assert (await operator.get("canceled")).execution_counts.failed == 1
-    # The other tenant has its own copies.
-    assert (await copied.operator("globex").get("one-device")).status == pb.Job.IN_PROGRESS
+        await operator.cancel("one-device")
+        await expect_error("JOB_NOT_CANCELABLE", operator.cancel("not-completed"))
+        # A device of a canceled job may still report.
+        running = server.device("acme", "d4")
+        await running.update("canceled", status=pb.JobExecution.FAILED)
+        assert (await operator.get("canceled")).execution_counts.failed == 1
+        # The other tenant has its own copies.
+        assert (await server.operator("globex").get("one-device")).status == pb.Job.IN_PROGRESS
 
 
-async def test_create_request_that_is_repeated_after_the_copy_finds_its_job(
-    copied: Server,
-) -> None:
+async def test_create_request_that_is_repeated_after_the_copy_finds_its_job(copied: Server) -> None:
     created = await copied.operator("acme").create(
         job_id="one-device",
         document_type="update",

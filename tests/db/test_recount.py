@@ -1,6 +1,5 @@
 """The recount of a job notices a wrong count in each table, and the repair sets them."""
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -175,8 +174,7 @@ async def test_repair_counts_the_change_that_it_has_waited_for(
 
     async with request_session(database) as (session, _):
         async with uncommitted(database, cancel, operator.tenant):
-            repair = asyncio.create_task(session.fetch(_REPAIR, operator.tenant))
-            await database.wait_for_blocked_sessions(1)
+            repair = await database.blocked(session.fetch(_REPAIR, operator.tenant))
         assert [row["counted"] for row in await repair] == [1]
 
     assert await database.recount(operator.tenant) == []

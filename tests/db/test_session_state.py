@@ -12,7 +12,7 @@ from jobs_grpc.config import Config
 from jobs_grpc.db.database import Database as ServiceDatabase
 from tests.support.callers import Operator
 from tests.support.database import Database
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error, expect_failure
 from tests.support.server import running_server
 
 SESSION_STATE = {
@@ -81,10 +81,8 @@ async def _make_calls(operator: Operator) -> None:
     ):
         with expect_failure(StatusCode.FAILED_PRECONDITION, expected):
             await call
-    with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
-        await operator.create(job_id="a", target_device_id="d00001")
-    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.get("nowhere")
+    await expect_error("JOB_ALREADY_EXISTS", operator.create(job_id="a", target_device_id="d00001"))
+    await expect_error("JOB_NOT_FOUND", operator.get("nowhere"))
 
 
 @pytest.mark.parametrize("query", SESSION_STATE.values(), ids=SESSION_STATE)
@@ -113,7 +111,6 @@ async def test_error_names_the_setting_when_a_pooler_loses_prepared_statements(
         await used.operator.list()
         await used.pool.fetch("SELECT public.deallocate($1)", "any")
 
-        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
-            await used.operator.list()
+        await expect_error("DATABASE_UNAVAILABLE", used.operator.list())
 
     assert "set JOBS_STATEMENT_CACHE_SIZE=0" in caplog.text

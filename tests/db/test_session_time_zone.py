@@ -95,8 +95,7 @@ async def test_read_time_does_not_depend_on_the_date_style(
     """Up to PostgreSQL 17, CST is a time zone of America, whatever the session has."""
     time = datetime(2037, 3, 4, 5, 6, 7, 890123, tzinfo=UTC)
     session = await asyncpg.connect(
-        database.request_dsn,
-        server_settings={"DateStyle": date_style, "TimeZone": "Asia/Shanghai"},
+        database.request_dsn, server_settings={"DateStyle": date_style, "TimeZone": "Asia/Shanghai"}
     )
     async with session.transaction():
         await session.execute("SELECT jobs.set_read_time($1)", time)

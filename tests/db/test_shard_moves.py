@@ -4,11 +4,10 @@ import asyncio
 
 import asyncpg
 import pytest
-from grpc import StatusCode
 
 from tests.support.callers import Operator
 from tests.support.database import Database, cancel_job_runs
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.server import Server
 
 SHARD_MOVED = {
@@ -37,8 +36,7 @@ async def test_call_is_unavailable_when_its_shard_moves(
 ) -> None:
     statement = f"RAISE EXCEPTION USING ERRCODE = '{sqlstate}', MESSAGE = '{message}'"
     async with cancel_job_runs(database, statement):
-        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE") as expected:
-            await operator.cancel("j")
+        expected = await expect_error("DATABASE_UNAVAILABLE", operator.cancel("j"))
 
     assert expected.retry_after is not None
 
@@ -68,8 +66,7 @@ async def test_call_that_writes_a_row_of_another_tenant_is_internal(
 ) -> None:
     statement = "INSERT INTO jobs.jobs (tenant_id, job_id) VALUES ('other', 'j')"
     async with cancel_job_runs(database, statement):
-        with expect_failure(StatusCode.INTERNAL, "INTERNAL"):
-            await operator.cancel("j")
+        await expect_error("INTERNAL", operator.cancel("j"))
 
 
 @pytest.mark.citus

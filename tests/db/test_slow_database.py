@@ -1,11 +1,10 @@
 """A database that stops responding, or that is slow to connect to."""
 
 import pytest
-from grpc import StatusCode
 
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.proxy import running_proxy
 from tests.support.server import running_server, wait_until_list_succeeds
 
@@ -29,8 +28,7 @@ async def test_call_is_unavailable_and_releases_its_slot_when_database_does_not_
         await wait_until_list_succeeds(operator)
 
         proxy.freeze()
-        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
-            await operator.list()
+        await expect_error("DATABASE_UNAVAILABLE", operator.list())
         proxy.thaw()
 
         # On a busy machine, the first call can still exceed the short timeouts.
@@ -59,5 +57,4 @@ async def test_call_is_unavailable_when_a_lock_timeout_of_the_dsn_passes(
     separator = "&" if "?" in database.request_dsn else "?"
     dsn = f"{database.request_dsn}{separator}lock_timeout=50"
     async with running_server(dsn) as server, job_lock_held(database, operator.tenant, "j"):
-        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
-            await server.operator(operator.tenant).cancel("j")
+        await expect_error("DATABASE_UNAVAILABLE", server.operator(operator.tenant).cancel("j"))

@@ -36,7 +36,6 @@ class World:
         return [asyncio.create_task(self.batcher.update(tenant, update)) for update in updates]
 
     async def update(self, update: ExecutionUpdate) -> Row:
-        """Make an update."""
         return await self.batcher.update(self.operator.tenant, update)
 
     @asynccontextmanager
@@ -159,9 +158,7 @@ async def test_reports_of_one_execution_are_applied_in_order_in_separate_batches
     ]
 
 
-async def test_update_is_not_applied_when_its_call_is_canceled_while_it_waits(
-    world: World,
-) -> None:
+async def test_update_is_not_applied_when_its_call_is_canceled_while_it_waits(world: World) -> None:
     async with world.busy(report("d000")) as [first]:
         canceled, last = world.start(report("d001"), report("d002"))
         await asyncio.sleep(0)  # Both are in the queue now.

@@ -36,8 +36,6 @@ _SQL = """
 
 
 class Case(NamedTuple):
-    """Some windows at a time."""
-
     zone: str
     windows: list[Window]
     at: datetime

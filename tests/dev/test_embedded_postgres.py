@@ -62,20 +62,19 @@ def _assert_not_started(data_dir: Path, match: str, *settings: str) -> None:
 
 
 @pytest.mark.slow
-async def test_data_is_kept_when_cluster_restarts(base: Path) -> None:
-    with embedded_postgres.running(base / "data", "fsync=off") as cluster:
+async def test_data_is_kept_in_a_folder_with_an_unusual_name(base: Path) -> None:
+    data = base / ("o'brien and a space " + "long" * 25)
+    with embedded_postgres.running(data, "fsync=off") as cluster:
         await _query(cluster, "CREATE TABLE kept AS SELECT 42 AS n")
+        assert await _query(cluster, "SHOW listen_addresses") == ""
+        assert stat.S_IMODE(cluster.data_dir.stat().st_mode) == 0o700
+    data.chmod(0o755)
 
-    with embedded_postgres.running(base / "data", "fsync=off") as cluster:
+    with embedded_postgres.running(data, "fsync=off") as cluster:
         assert await _query(cluster, "SELECT n FROM kept") == 42
-
-
-@pytest.mark.slow
-async def test_data_folder_is_rejected_when_another_process_uses_it(base: Path) -> None:
-    with embedded_postgres.running(base / "data", "fsync=off") as cluster:
-        _assert_not_started(base / "data", f"another process uses {base / 'data'}")
-
-        assert await _query(cluster, "SELECT 1") == 1
+        # The socket is private although the folder is public.
+        (socket,) = data.glob(".s.PGSQL.5432")
+        assert stat.S_IMODE(socket.stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("target", ["existing", "missing"])
@@ -145,10 +144,13 @@ async def test_other_process_is_not_signaled_when_it_has_pid_of_killed_server(ba
 
 
 @pytest.mark.slow
-async def test_original_server_keeps_running_when_copied_folder_is_used(base: Path) -> None:
+async def test_server_keeps_running_when_its_folder_or_a_copy_is_used_again(
+    base: Path,
+) -> None:
     with embedded_postgres.running(base / "copy", "fsync=off"):
         pass
     with embedded_postgres.running(base / "data", "fsync=off") as cluster:
+        _assert_not_started(base / "data", f"another process uses {base / 'data'}")
         pid_file = "pgdata/postmaster.pid"
         (base / "copy" / pid_file).write_text((base / "data" / pid_file).read_text())
 
@@ -157,50 +159,10 @@ async def test_original_server_keeps_running_when_copied_folder_is_used(base: Pa
         assert await _query(cluster, "SELECT 1") == 1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["long" * 25, "with a space", "o'brien"])
-async def test_cluster_runs_in_folder_with_unusual_name(base: Path, name: str) -> None:
-    with embedded_postgres.running(base / name, "fsync=off") as cluster:
-        assert await _query(cluster, "SELECT 1") == 1
-
-
-@pytest.mark.slow
-async def test_cluster_does_not_listen_on_tcp(base: Path) -> None:
-    with embedded_postgres.running(base / "data", "fsync=off") as cluster:
-        assert await _query(cluster, "SHOW listen_addresses") == ""
-        assert stat.S_IMODE(cluster.data_dir.stat().st_mode) == 0o700
-
-
-@pytest.mark.slow
-async def test_socket_is_private_when_folder_is_public(base: Path) -> None:
-    data = base / "data"
-    with embedded_postgres.running(data, "fsync=off"):
-        pass
-    data.chmod(0o755)
-
-    with embedded_postgres.running(data, "fsync=off") as cluster:
-        (socket,) = data.glob(".s.PGSQL.5432")
-        assert stat.S_IMODE(socket.stat().st_mode) == 0o700
-        assert await _query(cluster, "SELECT 1") == 1
-
-
 def test_error_names_folder_when_it_cannot_be_created(base: Path) -> None:
     (base / "file").touch()
 
     _assert_not_started(base / "file" / "data", f"can't use the data folder {base}/file/data")
-
-
-@pytest.mark.slow
-@as_root
-def test_parent_folders_are_unchanged_when_run_as_root(base: Path) -> None:
-    parents = (base, base / "a", base / "a" / "b")
-    parents[-1].mkdir(parents=True)
-    parents[1].chmod(0o711)
-    before = _modes(*parents)
-
-    with embedded_postgres.running(parents[-1] / "data", "fsync=off"):
-        assert _modes(*parents) == before
-    assert _modes(*parents) == before
 
 
 @as_root
@@ -216,20 +178,20 @@ def test_private_folder_is_rejected_and_unchanged_when_run_as_root(base: Path) -
 
 @pytest.mark.slow
 @as_root
-async def test_existing_folder_is_unchanged_when_run_as_root(base: Path) -> None:
+async def test_existing_folder_and_its_parents_are_unchanged_when_run_as_root(base: Path) -> None:
     # The cluster uses a subfolder, because the folder may contain other files.
-    data = base / "data"
-    data.mkdir(mode=0o755)
+    parents = (base, base / "a", base / "a" / "b")
+    data = parents[-1] / "data"
+    data.mkdir(mode=0o755, parents=True)
+    parents[1].chmod(0o711)
     (data / "other").touch()
-    before = _modes(data, data / "other")
+    folders = (*parents, data, data / "other")
+    before = _modes(*folders)
 
-    with embedded_postgres.running(data, "fsync=off") as first:
-        await _query(first, "CREATE TABLE kept AS SELECT 42 AS n")
-    with embedded_postgres.running(data, "fsync=off") as second:
-        assert await _query(second, "SELECT n FROM kept") == 42
-
-    assert first.data_dir == second.data_dir == data / "jobs-grpc"
-    assert _modes(data, data / "other") == before
+    with embedded_postgres.running(data, "fsync=off") as cluster:
+        assert cluster.data_dir == data / "jobs-grpc"
+        assert _modes(*folders) == before
+    assert _modes(*folders) == before
 
 
 @as_root

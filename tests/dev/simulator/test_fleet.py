@@ -12,7 +12,7 @@ from tests.support.database import Database
 from tests.support.fleets import make_fleet, running_fleet
 from tests.support.jobs import wait_for_counts
 from tests.support.server import Server, reserved_address, running_server
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until_true
 
 
 @pytest.fixture
@@ -29,10 +29,7 @@ async def wait_until_idle(totals: Totals, started: int) -> None:
     The server stores the last report before the device has its response.
     """
 
-    async def idle() -> bool:
-        return totals.started >= started and totals.active == 0
-
-    await wait_until(idle)
+    await wait_until_true(lambda: totals.started >= started and totals.active == 0)
 
 
 @pytest.mark.slow
@@ -121,10 +118,7 @@ async def test_execution_is_interrupted_when_it_times_out_while_in_progress(
         await wait_for_counts(operator, job, queued=19, in_progress=1)
         await database.set_status(operator.tenant, job, "d00001", "TIMED_OUT")
 
-        async def interrupted() -> bool:
-            return totals.interrupted == 1
-
-        await wait_until(interrupted)
+        await wait_until_true(lambda: totals.interrupted == 1)
 
     assert totals.succeeded == totals.errors == totals.active == 0
 
@@ -142,10 +136,7 @@ async def test_fleet_continues_when_server_restarts(
             )
             totals = await stack.enter_async_context(running_fleet(fleet))
 
-            async def some_succeeded() -> bool:
-                return totals.succeeded > 0
-
-            await wait_until(some_succeeded)
+            await wait_until_true(lambda: totals.succeeded > 0)
         await stack.enter_async_context(running_server(database.request_dsn, JOBS_LISTEN=address))
         await wait_for_counts(operator, job, succeeded=20)
         await wait_until_idle(totals, started=20)
