@@ -8,7 +8,7 @@ import pytest
 from tests.support.database import Database
 from tests.support.logging_setup import configured_logging
 from tests.support.server import running_server
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until_true
 
 logger = logging.getLogger("jobs_grpc.rpc.error_status")
 
@@ -22,10 +22,7 @@ async def test_message_is_counted_after_20_lines_a_second() -> None:
                 logger.exception("call %d failed", number)
         logger.warning("something else")
 
-        async def counted() -> bool:
-            return '"others": 30' in written.getvalue()
-
-        await wait_until(counted)
+        await wait_until_true(lambda: '"others": 30' in written.getvalue())
 
     written_lines = map(json.loads, written.getvalue().splitlines())
     lines = [line for line in written_lines if line["logger"] == logger.name]

@@ -8,18 +8,17 @@ from contextlib import asynccontextmanager
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2_grpc
-from grpc import StatusCode
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from jobs_grpc.observability import logs, tracing
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.health import wait_until_healthy
 from tests.support.otlp import Receiver, running_receiver
 from tests.support.server import Server, open_channel
 from tests.support.server_process import serving
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until_true
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT_ID = "00f067aa0ba902b7"
@@ -92,10 +91,7 @@ async def test_call_and_its_statement_are_spans_of_the_trace_of_the_caller(
 async def _line(log: list[str], text: str) -> str:
     """Wait for the only line with `text`."""
 
-    async def is_logged() -> bool:
-        return any(text in line for line in log)
-
-    await wait_until(is_logged)
+    await wait_until_true(lambda: any(text in line for line in log))
     [line] = [line for line in log if text in line]
     return line
 
@@ -118,8 +114,7 @@ async def test_span_of_a_rejected_call_has_its_status_and_reason(
     traced: tuple[Operator, list[str]], receiver: Receiver
 ) -> None:
     operator, _ = traced
-    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.get("missing")
+    await expect_error("JOB_NOT_FOUND", operator.get("missing"))
 
     call = await receiver.wait_for("fleet.jobs.v1.JobService/GetJob")
     assert call.attributes["rpc.response.status_code"] == "NOT_FOUND"
@@ -139,8 +134,7 @@ async def test_spans_of_a_call_that_times_out_are_errors(
         job_lock_held(database, "acme", "j"),
         _running(database, JOBS_QUERY_TIMEOUT="0.5", **receiver.variables) as (operator, _),
     ):
-        with expect_failure(StatusCode.UNAVAILABLE, "QUERY_TIMEOUT"):
-            await operator.cancel("j")
+        await expect_error("QUERY_TIMEOUT", operator.cancel("j"))
 
     call = await receiver.wait_for(CANCEL_JOB)
     assert call.attributes["rpc.response.status_code"] == "UNAVAILABLE"
@@ -195,10 +189,9 @@ async def test_log_names_the_trace_of_the_caller_when_tracing_is_off(
     caplog.handler.setFormatter(logs.TextFormatter())
     await server.caller(("x-tenant-id", tenant), TRACEPARENT).list()
 
-    async def logged() -> bool:
-        return any(f"trace_id={TRACE_ID}" in line for line in caplog.text.splitlines())
-
-    await wait_until(logged)
+    await wait_until_true(
+        lambda: any(f"trace_id={TRACE_ID}" in line for line in caplog.text.splitlines())
+    )
 
 
 @pytest.mark.parametrize(
