@@ -27,6 +27,7 @@ from tests.support.database import Database
 from tests.support.logging_setup import restored_logging
 from tests.support.postgres import Postgres, citus_nodes, connect, running_postgres
 from tests.support.server import DEFAULT_OPTIONS, Server, running_server
+from tests.support.server_process import ServerProcess, running_server_process
 from tests.support.webhooks import write_keys
 from tests.support.world import World
 
@@ -128,6 +129,13 @@ async def server(database: Database) -> AsyncIterator[Server]:
     # It stops when its clients have closed their channels.
     options = replace(DEFAULT_OPTIONS, drain_notice_seconds=0)
     async with running_server(database.request_dsn, options) as running:
+        yield running
+
+
+@pytest.fixture
+async def process(database: Database) -> AsyncIterator[ServerProcess]:
+    """Run the service in a process of its own."""
+    async with running_server_process(database.request_dsn) as running:
         yield running
 
 

@@ -282,13 +282,6 @@ async def test_reports_are_applied_in_order_after_a_failed_batch(world: World) -
     assert [row["version"] for row in rows if not isinstance(row, BaseException)] == [2, 2, 3, 3]
 
 
-async def test_next_update_is_applied_after_one_that_failed(world: World) -> None:
-    with pytest.raises(Exception, match="NONE"):
-        await world.update(report("d000", "NONE"))
-
-    assert (await world.update(report("d000")))["outcome"] == "APPLIED"
-
-
 class _DefectiveStore(Store):
     """Fails while it waits for a job lock, if the batch has an update of a certain device."""
 
@@ -344,9 +337,6 @@ async def test_updates_of_one_call_return_rows_and_errors_in_their_order(world: 
         ("APPLIED", 3),
         ("EXECUTION_NOT_FOUND", None),
     ]
-
-
-async def test_no_update_is_a_valid_call(world: World) -> None:
     assert await world.batcher.update_all(world.operator.tenant, []) == []
 
 

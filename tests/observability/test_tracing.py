@@ -7,17 +7,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from fleet.jobs.v1 import jobs_pb2_grpc
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from jobs_grpc.observability import logs, tracing
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_error
-from tests.support.health import wait_until_healthy
 from tests.support.otlp import Receiver, running_receiver
-from tests.support.server import Server, open_channel
-from tests.support.server_process import serving
+from tests.support.server import Server
+from tests.support.server_process import connected_operator, serving
 from tests.support.waiting import wait_until_true
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -39,9 +37,8 @@ async def _running(
 ) -> AsyncIterator[tuple[Operator, list[str]]]:
     """Run `jobs-grpc serve`; yield an operator of the tenant "acme" and the lines of the log."""
     async with serving(database.request_dsn, **variables) as service:
-        async with open_channel(await service.address()) as channel:
-            await wait_until_healthy(channel)
-            yield Operator(jobs_pb2_grpc.JobServiceStub(channel), "acme"), service.log
+        async with connected_operator(await service.address(), "acme") as operator:
+            yield operator, service.log
         service.process.terminate()
         await service.wait_for_exit()
 

@@ -1,15 +1,13 @@
-"""Fixtures: the audit log, and a server process whose memory is measured."""
+"""Fixtures: the audit log."""
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from jobs_grpc.observability import logs
-from tests.support.database import Database
-from tests.support.server_process import ServerProcess, running_server_process
 
 
 @pytest.fixture
@@ -24,9 +22,3 @@ def audit_lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 def audit_log(audit_lines: Callable[[], list[str]]) -> Callable[[], list[dict[str, Any]]]:
     """A function that returns the fields of the lines of the audit log so far."""
     return lambda: [json.loads(line) for line in audit_lines()]
-
-
-@pytest.fixture
-async def process(database: Database) -> AsyncIterator[ServerProcess]:
-    async with running_server_process(database.request_dsn) as running:
-        yield running

@@ -1,7 +1,6 @@
 """JOBS_MAX_CONNECTION_STREAMS: a connection has a limited number of calls in flight."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -18,12 +17,6 @@ from tests.support.server_process import ServerProcess, running_server_process
 from tests.support.waiting import TIMEOUT
 
 GET_JOB = "/fleet.jobs.v1.JobService/GetJob"
-
-
-@pytest.fixture
-async def process(database: Database) -> AsyncIterator[ServerProcess]:
-    async with running_server_process(database.request_dsn) as running:
-        yield running
 
 
 async def test_call_waits_in_the_client_when_its_connection_has_too_many(

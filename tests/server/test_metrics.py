@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,6 @@ from grpc import StatusCode
 from jobs_grpc.cli.program import run
 from jobs_grpc.errors import EvaluationRunning
 from jobs_grpc.observability.call_metrics import CallMetrics
-from jobs_grpc.server.sockets import ListenError
 from tests.support.callers import Operator, read_to_end
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_error, expect_failure
@@ -329,51 +328,48 @@ async def test_server_without_the_setting_counts_nothing(database: Database) -> 
         assert server.app.metrics_address is None
 
 
-@pytest.mark.usefixtures("restored_logging")
+Serve = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def serve(
+    restored_logging: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Serve:
+    """Runs `jobs-grpc serve` with an address of metrics; returns the exit code and stderr."""
+
+    def serve(workers: str, metrics: str = "127.0.0.1:0") -> tuple[int, str]:
+        variables = {"DATABASE_URL": "postgresql://127.0.0.1:1/none", "LISTEN": "127.0.0.1:0"}
+        # No warning about the variables of the tests, such as JOBS_TEST_SCALE.
+        variables |= {"METRICS_LISTEN": metrics, "LOG_LEVEL": "ERROR"}
+        for name, value in variables.items():
+            monkeypatch.setenv(f"JOBS_{name}", value)
+        return run(["serve", "--workers", workers]), capsys.readouterr().err
+
+    return serve
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_serve_fails_with_one_line_when_extra_is_not_installed(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    workers: str, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    monkeypatch.setenv("JOBS_DATABASE_URL", "postgresql://127.0.0.1:1/none")
-    monkeypatch.setenv("JOBS_LISTEN", "127.0.0.1:0")
-    monkeypatch.setenv("JOBS_METRICS_LISTEN", "127.0.0.1:0")
-    # No warning about the variables of the tests, such as JOBS_TEST_SCALE, which nothing reads.
-    monkeypatch.setenv("JOBS_LOG_LEVEL", "ERROR")
 
-    for workers in ("1", "2"):
-        assert run(["serve", "--workers", workers]) == 2
-        assert capsys.readouterr().err == (
-            "jobs-grpc: JOBS_METRICS_LISTEN needs the extra metrics (prometheus_client can't be"
-            ' imported): pip install "jobs-grpc[metrics]"\n'
-        )
+    assert serve(workers) == (
+        2,
+        "jobs-grpc: JOBS_METRICS_LISTEN needs the extra metrics (prometheus_client can't be"
+        ' imported): pip install "jobs-grpc[metrics]"\n',
+    )
 
 
-async def test_server_does_not_start_when_metrics_address_is_in_use(
-    server: Server, database: Database
-) -> None:
-    address = server.app.metrics_address
-    assert address
-
-    with pytest.raises(ListenError, match=f"can't listen on {address}"):
-        async with running_server(database.request_dsn, JOBS_METRICS_LISTEN=address):
-            pass
-
-
-@pytest.mark.usefixtures("restored_logging")
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_serve_fails_with_one_line_when_metrics_address_is_in_use(
-    workers: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    workers: str, serve: Serve
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
-        monkeypatch.setenv("JOBS_DATABASE_URL", "postgresql://127.0.0.1:1/none")
-        monkeypatch.setenv("JOBS_LISTEN", "127.0.0.1:0")
-        monkeypatch.setenv("JOBS_METRICS_LISTEN", address)
-        monkeypatch.setenv("JOBS_LOG_LEVEL", "ERROR")
 
-        assert run(["serve", "--workers", workers]) == 1
-
-    assert capsys.readouterr().err == (
-        f"jobs-grpc: can't listen on {address} (JOBS_METRICS_LISTEN): it is in use or not"
-        " an address of this machine\n"
-    )
+        assert serve(workers, address) == (
+            1,
+            f"jobs-grpc: can't listen on {address} (JOBS_METRICS_LISTEN): it is in use or not"
+            " an address of this machine\n",
+        )

@@ -1,7 +1,6 @@
 """The log over an outage of the database: one line when it begins and one when it ends."""
 
 import asyncio
-import logging
 import re
 import time
 from collections.abc import AsyncIterator
@@ -11,19 +10,16 @@ from dataclasses import dataclass
 import grpc
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from fleet.jobs.v1 import jobs_pb2_grpc
 
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.outage import Outage
 from jobs_grpc.dev import embedded_postgres
 from jobs_grpc.observability import logs
-from tests.support.callers import Operator
 from tests.support.clock import Clock
-from tests.support.health import wait_until_healthy
+from tests.support.logging_setup import configured_logging
 from tests.support.postgres import new_data_dir
-from tests.support.server import open_channel
-from tests.support.server_process import serving
-from tests.support.waiting import wait_until
+from tests.support.server_process import connected_operator, serving
+from tests.support.waiting import wait_until_true
 
 OUTAGE_SECONDS = 3.0
 CALLERS = 8
@@ -44,15 +40,15 @@ async def test_outage_is_one_warning_and_one_line_at_its_end_in_each_worker() ->
             )
             log = service.log
             address = await service.address()
-            await wait_until(lambda: _logged(log, r"INFO +serving", 2))
+            await wait_until_true(lambda: _logged(log, r"INFO +serving", 2))
             callers = [await stack.enter_async_context(_calling(address)) for _ in range(CALLERS)]
-            await wait_until(lambda: _succeeded_again(callers))
+            await _wait_until_all_succeed_again(callers)
             before = len(log)
-        stopped = time.monotonic()
-        await wait_until(lambda: _failed_until(callers, stopped + OUTAGE_SECONDS))
+        until = time.monotonic() + OUTAGE_SECONDS
+        await wait_until_true(lambda: all(caller.last_failure >= until for caller in callers))
         with embedded_postgres.running(data_dir, "fsync=off"):
-            await wait_until(lambda: _logged(log[before:], "responds again", 2))
-            await wait_until(lambda: _succeeded_again(callers))
+            await wait_until_true(lambda: _logged(log[before:], "responds again", 2))
+            await _wait_until_all_succeed_again(callers)
             lines = log[before:]
 
     assert "\n".join(lines).count("Traceback") == 0
@@ -81,9 +77,7 @@ class Caller:
 async def _calling(address: str) -> AsyncIterator[Caller]:
     """Call ListJobs all the time on a connection of its own, and watch a job."""
     caller = Caller()
-    async with open_channel(address) as channel:
-        await wait_until_healthy(channel)
-        operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), "acme")
+    async with connected_operator(address, "acme") as operator:
         request = pb.WatchJobRequest(job_id="none")
         watch = operator.stub.WatchJob(request, metadata=operator.metadata)
 
@@ -104,8 +98,14 @@ async def _calling(address: str) -> AsyncIterator[Caller]:
             watch.cancel()
 
 
-async def _logged(log: list[str], pattern: str, count: int) -> bool:
+def _logged(log: list[str], pattern: str, count: int) -> bool:
     return sum(bool(re.search(pattern, line)) for line in log) >= count
+
+
+async def _wait_until_all_succeed_again(callers: list[Caller]) -> None:
+    for caller in callers:
+        caller.succeeded = 0
+    await wait_until_true(lambda: all(caller.succeeded for caller in callers))
 
 
 @pytest.fixture
@@ -161,37 +161,10 @@ def test_outage_goes_on_when_statements_still_fail_between_checks(
 
 
 def test_outage_has_no_request_id(outage: Outage) -> None:
-    handler = Recorder()
-    logger = logging.getLogger("jobs_grpc.db.outage")
-    logger.addHandler(handler)
     token = logs.request_id.set("order-66")
-    try:
+    with configured_logging("json") as written:
         outage.note_failure("lost")
-    finally:
-        logs.request_id.reset(token)
-        logger.removeHandler(handler)
+    logs.request_id.reset(token)
 
-    assert handler.request_ids == [None]
-
-
-class Recorder(logging.Handler):
-    """Records the request id with which lines are formatted."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.request_ids: list[str | None] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.request_ids.append(logs.request_id.get())
-
-
-async def _succeeded_again(callers: list[Caller]) -> bool:
-    if all(caller.succeeded for caller in callers):
-        for caller in callers:
-            caller.succeeded = 0
-        return True
-    return False
-
-
-async def _failed_until(callers: list[Caller], moment: float) -> bool:
-    return all(caller.last_failure >= moment for caller in callers)
+    assert "the database is unavailable" in written.getvalue()
+    assert "order-66" not in written.getvalue()

@@ -22,10 +22,10 @@ from jobs_grpc.server import shutdown
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_failure
-from tests.support.health import wait_until_healthy, watch_health
+from tests.support.health import watch_health
 from tests.support.http2 import connection
 from tests.support.server import DEFAULT_OPTIONS, open_channel, reserved_address, running_server
-from tests.support.server_process import serving
+from tests.support.server_process import connected_operator, serving
 from tests.support.waiting import TIMEOUT, wait_until, wait_until_true
 
 WATCH_HEALTH = "/grpc.health.v1.Health/Watch"
@@ -212,9 +212,7 @@ async def test_process_exits_on_sigterm_after_its_calls_finish(
     await database.add_devices(tenant, 1)
     async with serving(database.request_dsn) as service:
         address = await service.address()
-        async with open_channel(address) as channel:
-            await wait_until_healthy(channel)
-            operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), tenant)
+        async with connected_operator(address, tenant) as operator:
             await operator.create(job_id="a", target_all=True)
             async with job_lock_held(database, tenant, "a"):
                 call = await database.blocked(operator.cancel("a"))

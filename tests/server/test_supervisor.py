@@ -13,16 +13,14 @@ from typing import Any
 import grpc
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from fleet.jobs.v1 import jobs_pb2_grpc
 
 from jobs_grpc.config import Config, ConfigError
 from jobs_grpc.server import supervisor
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
-from tests.support.health import wait_until_healthy
 from tests.support.metrics import scrape
-from tests.support.server import open_channel, reserved_address, running_server
-from tests.support.server_process import Serve, serving
+from tests.support.server import reserved_address, running_server
+from tests.support.server_process import Serve, connected_operator, serving
 from tests.support.waiting import TIMEOUT, wait_until, wait_until_true
 
 pytestmark = pytest.mark.slow
@@ -43,13 +41,11 @@ async def _workers(
 @asynccontextmanager
 async def _operators(address: str, tenant: str, count: int) -> AsyncIterator[list[Operator]]:
     """Operators with one connection each."""
-    async with AsyncExitStack() as open_channels:
-        channels = [
-            await open_channels.enter_async_context(open_channel(address)) for _ in range(count)
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(connected_operator(address, tenant))
+            for _ in range(count)
         ]
-        for channel in channels:
-            await wait_until_healthy(channel)
-        yield [Operator(jobs_pb2_grpc.JobServiceStub(channel), tenant) for channel in channels]
 
 
 def _is_alive(pid: int) -> bool:

@@ -6,14 +6,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
-from fleet.jobs.v1 import jobs_pb2_grpc
 
-from tests.support.callers import Operator
 from tests.support.database import Database
-from tests.support.health import wait_until_healthy
 from tests.support.metrics import Scrape, scrape
-from tests.support.server import open_channel
-from tests.support.server_process import serving
+from tests.support.server_process import connected_operator, serving
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -35,11 +31,9 @@ async def _workers(database: Database) -> AsyncIterator[tuple[str, str, list[int
 
 async def _call(address: str, tenant: str, count: int) -> None:
     """List jobs on that many connections, one call each."""
-    async with AsyncExitStack() as open_channels:
+    async with AsyncExitStack() as stack:
         for _ in range(count):
-            channel = await open_channels.enter_async_context(open_channel(address))
-            await wait_until_healthy(channel)
-            await Operator(jobs_pb2_grpc.JobServiceStub(channel), tenant).list()
+            await (await stack.enter_async_context(connected_operator(address, tenant))).list()
 
 
 async def _scrape_when(address: str, condition: Callable[[Scrape], bool]) -> Scrape:

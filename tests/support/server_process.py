@@ -76,6 +76,14 @@ async def serving(database_url: str, *options: str, **variables: str) -> AsyncIt
         await serve.wait_for_exit()
 
 
+@asynccontextmanager
+async def connected_operator(address: str, tenant: str) -> AsyncIterator[Operator]:
+    """Yield a caller on a connection of its own, when the server is healthy."""
+    async with open_channel(address) as channel:
+        await wait_until_healthy(channel)
+        yield Operator(jobs_pb2_grpc.JobServiceStub(channel), tenant)
+
+
 @dataclass(frozen=True)
 class ServerProcess:
     """A `jobs-grpc serve` process and a channel to it."""
