@@ -44,6 +44,7 @@ async def test_calls_succeed_on_retry_while_sessions_are_terminated(
     callers = [asyncio.create_task(call_repeatedly()) for _ in range(5)]
     while not all(caller.done() for caller in callers):
         await _terminate_sessions(database)
+        await asyncio.sleep(0.05)
     await asyncio.gather(*callers)
     await wait_until_list_succeeds(operator)
 

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from grpc import StatusCode
 from jobs_grpc.errors import BY_REASON
 from tests.auth.support import KEY, jwt_settings
 from tests.support.callers import Device, Operator
-from tests.support.database import Database, job_lock_held
+from tests.support.database import Database
 from tests.support.failures import expect_error, expect_failure
 from tests.support.identities import Authority, channel_credentials, claims, mutual_tls, token
 from tests.support.postgres import Postgres, connect
@@ -32,23 +32,21 @@ from tests.support.server import (
 )
 from tests.support.waiting import TIMEOUT, wait_until
 from tests.support.webhooks import WebhookCaller
+from tests.support.world import World as BaseWorld
 
 
 @dataclass(frozen=True)
-class World:
-    """Where a scenario runs. The operator's tenant has the device "d" and the job "j"."""
+class World(BaseWorld):
+    """Where a scenario runs. The tenant has the device "d" and the job "j"."""
 
     cluster: tuple[Postgres, str]
-    database: Database
-    server: Server
-    operator: Operator
 
     def device(self, name: str = "d") -> Device:
-        return self.server.device(self.operator.tenant, name)
+        return super().device(name)
 
     def token(self) -> str:
         """Return a valid token of the tenant."""
-        return token(KEY, claims(self.operator.tenant, "viewer"))
+        return token(KEY, claims(self.tenant, "viewer"))
 
 
 @pytest.fixture
@@ -57,7 +55,7 @@ async def world(
 ) -> World:
     await database.add_devices(operator.tenant, ["d"])
     await operator.create(job_id="j", target_all=True)
-    return World(cluster, database, server, operator)
+    return World(database, server, operator, cluster)
 
 
 @asynccontextmanager
@@ -77,12 +75,7 @@ async def one_connection_server(world: World, **variables: str) -> AsyncIterator
     """An operator of a server with a single database connection."""
     variables |= {"JOBS_POOL_MIN_SIZE": "1", "JOBS_POOL_MAX_SIZE": "1"}
     async with running_server(world.database.request_dsn, **variables) as server:
-        yield server.operator(world.operator.tenant)
-
-
-def job_locked(world: World) -> AbstractAsyncContextManager[None]:
-    """Hold the lock of job "j", so that canceling it waits."""
-    return job_lock_held(world.database, world.operator.tenant, "j")
+        yield server.operator(world.tenant)
 
 
 async def malformed_request(world: World) -> None:
@@ -97,7 +90,7 @@ async def list_with(world: World, metadata: tuple[tuple[str, str], ...]) -> None
 
 
 async def expiry_too_early(world: World) -> None:
-    await world.database.add_devices(world.operator.tenant, 60)
+    await world.add_devices(60)
     rollout = pb.Rollout(stages=[pb.Stage(remainder=True, releases_per_minute=1)])
     await world.operator.create(target_all=True, rollout=rollout, expires_in_hours=1)
 
@@ -109,7 +102,7 @@ async def device_required(world: World) -> None:
 
 
 async def list_while_cancel_waits(world: World, operator: Operator) -> None:
-    waiting = await world.database.blocked(operator.cancel("j"))
+    waiting = await world.blocked(operator.cancel("j"))
     try:
         await operator.list()
     finally:
@@ -119,27 +112,27 @@ async def list_while_cancel_waits(world: World, operator: Operator) -> None:
 async def overloaded(world: World) -> None:
     async with (
         one_connection_server(world, JOBS_POOL_TIMEOUT="0.05") as operator,
-        job_locked(world),
+        world.lock_held(),
     ):
         await list_while_cancel_waits(world, operator)
 
 
 async def limit_exceeded(world: World) -> None:
     async with running_server(world.database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
-        operator = server.operator(world.operator.tenant)
-        async with job_locked(world):
+        operator = server.operator(world.tenant)
+        async with world.lock_held():
             await list_while_cancel_waits(world, operator)
 
 
 async def database_unavailable(world: World) -> None:
     async with starting_server("postgresql://nobody@127.0.0.1:1/none") as server:
-        await server.operator(world.operator.tenant).list()
+        await server.operator(world.tenant).list()
 
 
 async def query_timeout(world: World) -> None:
     async with (
         one_connection_server(world, JOBS_QUERY_TIMEOUT="0.2") as operator,
-        job_locked(world),
+        world.lock_held(),
     ):
         await operator.cancel("j")
 
@@ -150,7 +143,7 @@ async def schema_not_current(world: World) -> None:
         postgres.database() as name,
         starting_server(postgres.dsn(name, postgres.role)) as server,
     ):
-        operator = server.operator(world.operator.tenant)
+        operator = server.operator(world.tenant)
 
         async def checked() -> bool:
             try:
@@ -165,7 +158,7 @@ async def schema_not_current(world: World) -> None:
 
 async def server_stopping(world: World) -> None:
     async with running_server(world.database.request_dsn) as server:
-        stub: Any = server.operator(world.operator.tenant).stub
+        stub: Any = server.operator(world.tenant).stub
         watch = stub.WatchJob(pb.WatchJobRequest(job_id="j"), metadata=world.operator.metadata)
         await anext(aiter(watch))
         server.app.stopping.set()
@@ -191,7 +184,7 @@ async def list_with_token(
 
 async def token_required(world: World) -> None:
     async with jwt_server(world) as server:
-        await server.operator(world.operator.tenant).list()
+        await server.operator(world.tenant).list()
 
 
 async def peer_not_trusted(world: World) -> None:
@@ -201,7 +194,7 @@ async def peer_not_trusted(world: World) -> None:
         settings = mutual_tls(authority, Path(folder))
         settings["JOBS_TRUSTED_PEERS"] = "spiffe://acme.example/gateway"
         async with running_tls_server(world.database.request_dsn, known, **settings) as server:
-            await server.operator(world.operator.tenant).list()
+            await server.operator(world.tenant).list()
 
 
 async def internal(world: World) -> None:
@@ -211,8 +204,8 @@ async def internal(world: World) -> None:
 
 async def create_staged_job(world: World, **gate: Any) -> None:
     """Create the job "staged": the device "d" is in its first stage, "e" is in its second."""
-    await world.database.add_devices(world.operator.tenant, ["e"])
-    await world.database.add_devices(world.operator.tenant, ["d"], group="first")
+    await world.add_devices(["e"])
+    await world.add_devices(["d"], group="first")
     stages = [pb.Stage(group_id="first", gate=pb.Gate(**gate)), pb.Stage(remainder=True)]
     rollout = pb.Rollout(stages=stages, max_in_progress=1)
     await world.operator.create(job_id="staged", target_all=True, rollout=rollout)
@@ -228,23 +221,22 @@ async def execution_not_due(world: World) -> None:
     await world.operator.create(
         job_id="windowed", target_all=True, start_windows=[window], never_expires=True
     )
-    await world.server.device(world.operator.tenant, "d").start("windowed")
+    await world.device().start("windowed")
 
 
 async def devices_read_only(world: World) -> None:
     await world.database.owner.execute("UPDATE jobs.device_tables SET is_own = false")
     try:
-        await world.server.fleet(world.operator.tenant).delete("d")
+        await world.fleet.delete("d")
     finally:
         await world.database.owner.execute("UPDATE jobs.device_tables SET is_own = true")
 
 
 async def events_purged(world: World) -> None:
-    events = world.server.events(world.operator.tenant)
+    events = world.server.events(world.tenant)
     await events.list()
     await world.database.owner.execute(
-        "UPDATE jobs.event_heads SET purged_position = 2 WHERE tenant_id = $1",
-        world.operator.tenant,
+        "UPDATE jobs.event_heads SET purged_position = 2 WHERE tenant_id = $1", world.tenant
     )
     await events.list(after_position=1)
 
@@ -275,7 +267,7 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[object]]] = {
     "JOB_NOT_FOUND": lambda w: w.operator.get("missing"),
     "DEVICE_NOT_FOUND": lambda w: w.operator.create(target_device_id="missing"),
     "GROUP_EMPTY": lambda w: w.operator.create(target_group_id="missing"),
-    "TENANT_EMPTY": lambda w: w.server.operator(f"{w.operator.tenant}-2").create(target_all=True),
+    "TENANT_EMPTY": lambda w: w.server.operator(f"{w.tenant}-2").create(target_all=True),
     "STAGE_EMPTY": lambda w: w.operator.create(target_all=True, rollout=_EMPTY_STAGE),
     "EXPIRY_TOO_EARLY": expiry_too_early,
     "JOB_NOT_CANCELABLE": lambda w: in_turn(w.operator.cancel("j"), w.operator.cancel("j")),
@@ -311,7 +303,7 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[object]]] = {
         w, w.token(), JOBS_JWT_KEYS="http://127.0.0.1:1/"
     ),
     "ROLE_REQUIRED": lambda w: w.server.caller(
-        ("x-tenant-id", w.operator.tenant), ("x-roles", "viewer")
+        ("x-tenant-id", w.tenant), ("x-roles", "viewer")
     ).delete("j"),
     "PEER_NOT_TRUSTED": peer_not_trusted,
     "INTERNAL": internal,
@@ -329,7 +321,7 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[object]]] = {
     "APPROVAL_REQUIRED": lambda w: staged(w, w.operator.advance("staged"), require_approval=True),
     "SELF_APPROVAL": lambda w: staged(w, w.operator.approve("staged", 0), require_approval=True),
     "SUBJECT_REQUIRED": lambda w: staged(
-        w, w.server.operator(w.operator.tenant).approve("staged", 0), require_approval=True
+        w, w.server.operator(w.tenant).approve("staged", 0), require_approval=True
     ),
     "STAGE_NOT_APPROVABLE": lambda w: w.operator.approve("j", 0),
     "JOB_NOT_ADVANCEABLE": lambda w: w.operator.advance("j"),
@@ -342,10 +334,10 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[object]]] = {
     "TARGET_CHANGED": lambda w: w.operator.create(
         target_all=True, expected_target_digest=_OTHER_DIGEST
     ),
-    "WEBHOOK_NOT_FOUND": lambda w: WebhookCaller.on(w.server, w.operator.tenant).get("wh_0"),
-    "WEBHOOKS_UNAVAILABLE": lambda w: WebhookCaller.on(w.server, w.operator.tenant).create(),
+    "WEBHOOK_NOT_FOUND": lambda w: WebhookCaller.on(w.server, w.tenant).get("wh_0"),
+    "WEBHOOKS_UNAVAILABLE": lambda w: WebhookCaller.on(w.server, w.tenant).create(),
     "EVENTS_PURGED": events_purged,
-    "POSITION_UNKNOWN": lambda w: w.server.events(w.operator.tenant).list(after_position=2**53 - 1),
+    "POSITION_UNKNOWN": lambda w: w.server.events(w.tenant).list(after_position=2**53 - 1),
 }
 
 
@@ -383,8 +375,8 @@ async def test_internal_errors_are_logged_and_hidden_and_do_not_affect_later_cal
 
 async def test_overloaded_server_recovers_when_a_connection_is_released(world: World) -> None:
     async with one_connection_server(world, JOBS_POOL_TIMEOUT="0.05") as operator:
-        async with job_locked(world):
-            waiting = await world.database.blocked(operator.cancel("j"))
+        async with world.lock_held():
+            waiting = await world.blocked(operator.cancel("j"))
             failure = await expect_error("OVERLOADED", operator.list())
         await waiting
 
@@ -401,7 +393,7 @@ async def test_query_timeout_names_the_setting_and_releases_the_connection(
 ) -> None:
     async with (
         one_connection_server(world, JOBS_QUERY_TIMEOUT="0.5") as operator,
-        job_locked(world),
+        world.lock_held(),
     ):
         failure = await expect_error("QUERY_TIMEOUT", operator.cancel("j"))
 
