@@ -62,8 +62,8 @@ def _assert_not_started(data_dir: Path, match: str, *settings: str) -> None:
 
 
 @pytest.mark.slow
-async def test_data_is_kept_in_a_folder_with_an_unusual_name(base: Path) -> None:
-    data = base / "o'brien and a space"
+async def test_data_is_kept_when_cluster_restarts(base: Path) -> None:
+    data = base / "data"
     with embedded_postgres.running(data, "fsync=off") as cluster:
         await _query(cluster, "CREATE TABLE kept AS SELECT 42 AS n")
         assert await _query(cluster, "SHOW listen_addresses") == ""
@@ -144,16 +144,15 @@ async def test_other_process_is_not_signaled_when_it_has_pid_of_killed_server(ba
 
 
 @pytest.mark.slow
-async def test_server_keeps_running_when_its_folder_or_a_copy_is_used_again(
-    base: Path,
-) -> None:
-    copy = base / ("long" * 25)
-    with embedded_postgres.running(copy, "fsync=off"):
-        pass
-    with embedded_postgres.running(base / "data", "fsync=off") as cluster:
-        _assert_not_started(base / "data", f"another process uses {base / 'data'}")
+async def test_server_keeps_running_when_its_folder_or_a_copy_is_used_again(base: Path) -> None:
+    """Also in folders with unusual names."""
+    data, copy = base / ("long" * 25), base / "o'brien and a space"
+    with embedded_postgres.running(copy, "fsync=off") as cluster:
+        assert await _query(cluster, "SELECT 1") == 1
+    with embedded_postgres.running(data, "fsync=off") as cluster:
+        _assert_not_started(data, f"another process uses {data}")
         pid_file = "pgdata/postmaster.pid"
-        (copy / pid_file).write_text((base / "data" / pid_file).read_text())
+        (copy / pid_file).write_text((data / pid_file).read_text())
 
         _assert_not_started(copy, "postmaster.pid")
 
