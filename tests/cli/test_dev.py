@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
@@ -97,7 +98,34 @@ async def _running_dev(
     assert not (data_dir / "pgdata" / "postmaster.pid").exists()
 
 
-async def test_dev_serves_demo_fleet_and_keeps_data_when_restarted(data_dir: Path) -> None:
+@dataclass(frozen=True)
+class Dev:
+    """A running `jobs-grpc dev`."""
+
+    address: str
+    greeting: str
+    data_dir: Path
+    metrics: str
+
+
+@pytest.fixture(scope="module")
+async def dev() -> AsyncIterator[Dev]:
+    """One for the tests that do not restart it. It logs no calls."""
+    with new_data_dir() as data_dir, reserved_address() as metrics:
+        process = await _spawn_dev(data_dir, JOBS_METRICS_LISTEN=metrics)
+        yield Dev(*await _read_greeting(process), data_dir, metrics)
+        process.send_signal(signal.SIGINT)
+        code, errors = await _wait_for_exit(process)
+    assert code == 0
+    assert [line for line in errors.splitlines() if " audit " not in line] == [
+        f"Starting PostgreSQL in {data_dir} …",
+        "PostgreSQL has stopped; its data is kept.",
+    ]
+
+
+async def test_dev_keeps_data_when_restarted_and_names_a_remedy_when_it_cannot_migrate(
+    data_dir: Path,
+) -> None:
     changed = Device(device_id="device-0007", labels={"ring": "early"})
     async with _running_dev(data_dir) as (address, _), open_channel(address) as channel:
         operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), "demo")
@@ -118,15 +146,25 @@ async def test_dev_serves_demo_fleet_and_keeps_data_when_restarted(data_dir: Pat
     assert (before.labels["ring"], before.time_zone) == ("canary", "Europe/Lisbon")
     assert dict(after.labels) == dict(before.labels) | {"ring": "early"}
 
+    with embedded_postgres.running(data_dir) as cluster:
+        connection = await asyncpg.connect(cluster.dsn("jobs"))
+        await connection.execute("UPDATE jobs.migrations SET checksum = 'other'")
+        await connection.close()
+    code, errors = await _wait_for_exit(await _spawn_dev(data_dir))
+
+    assert code == 1
+    assert f"To start with an empty database, move {data_dir} away or set JOBS_DATA_DIR\n" in errors
+    assert not (data_dir / "pgdata" / "postmaster.pid").exists()
+
 
 async def test_doctor_examines_dev_without_further_settings(
-    data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    dev: Dev, data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("JOBS_DATABASE_URL", raising=False)
+    monkeypatch.setenv("JOBS_DATA_DIR", str(dev.data_dir))
+    monkeypatch.setenv("JOBS_LISTEN", dev.address)
+    running = await Shell(capsys)("doctor", "--json")
     monkeypatch.setenv("JOBS_DATA_DIR", str(data_dir))
-    async with _running_dev(data_dir) as (address, _):
-        monkeypatch.setenv("JOBS_LISTEN", address)
-        running = await Shell(capsys)("doctor", "--json")
     stopped = await Shell(capsys)("doctor")
 
     findings = {f["check"]: f["status"] for f in json.loads(running.out)["findings"]}
@@ -165,28 +203,25 @@ async def test_dev_sends_webhooks_to_this_machine_and_keeps_their_keys(
     assert all(is_signed(request, secret) for request in endpoint.requests)
 
 
-async def test_dev_prints_commands_that_work(
-    data_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_dev_prints_commands_that_work(dev: Dev, capsys: pytest.CaptureFixture[str]) -> None:
     shell = Shell(capsys)
-    async with _running_dev(data_dir) as (address, greeting):
-        lines = [line for line in greeting.splitlines() if f"--server {address}" in line]
-        create, list_jobs, watch, simulate = (shlex.split(line)[1:] for line in lines)
+    lines = [line for line in dev.greeting.splitlines() if f"--server {dev.address}" in line]
+    create, list_jobs, watch, simulate = (shlex.split(line)[1:] for line in lines)
 
-        created = await shell(*create)
-        listed = await shell(*list_jobs)
-        await shell("cancel", "try-1", "--force", "--tenant", "demo", "--server", address)
-        watched = await shell(*watch)
+    created = await shell(*create)
+    listed = await shell(*list_jobs)
+    await shell("cancel", "try-1", "--force", "--tenant", "demo", "--server", dev.address)
+    watched = await shell(*watch)
 
     assert created.out.startswith("created try-1 for 1,000 devices")
     assert "try-1" in listed.out
-    assert "\nLog:     WARNING and higher, and the audit log (" in greeting
+    assert "\nLog:     WARNING and higher, and the audit log (" in dev.greeting
     assert watched.code == 4
     assert _parser().parse_args(simulate).devices == 1000
     # Without --server, which only this test needs, and with the program of `make run`.
-    short = [line.replace(f" --server {address}", "") for line in lines]
+    short = [line.replace(f" --server {dev.address}", "") for line in lines]
     commands = [f"  .venv/bin/jobs-grpc {line.split(maxsplit=1)[1]}" for line in short]
-    others = [line for line in greeting.splitlines() if "SQL: " not in line and line not in lines]
+    others = [x for x in dev.greeting.splitlines() if "SQL: " not in x and x not in lines]
     assert max(map(len, commands + others)) <= 80
 
 
@@ -220,9 +255,9 @@ async def test_dev_does_not_simulate_when_calls_need_tls(data_dir: Path) -> None
     assert not data_dir.joinpath("pgdata").exists()
 
 
-async def test_calls_page_has_grpcurl_commands_that_work_with_dev(data_dir: Path) -> None:
+async def test_calls_page_has_grpcurl_commands_that_work_with_dev(dev: Dev) -> None:
     called = []
-    async with _running_dev(data_dir) as (address, _), open_channel(address) as channel:
+    async with open_channel(dev.address) as channel:
         stub = jobs_pb2_grpc.JobServiceStub(channel)
         for method, body in re.findall(r"(?ms)^call (\w+) '(.*?)'$", CALLS):
             # Make the same call as grpcurl would.
@@ -236,21 +271,12 @@ async def test_calls_page_has_grpcurl_commands_that_work_with_dev(data_dir: Path
     assert {"CreateJob", "GetJob", "RetryExecutions", "DeleteJob"} <= set(called)
 
 
-async def test_dev_serves_metrics_and_does_not_log_calls(data_dir: Path) -> None:
-    with reserved_address() as metrics:
-        process = await _spawn_dev(data_dir, JOBS_METRICS_LISTEN=metrics)
-        address, greeting = await _read_greeting(process)
-        async with open_channel(address) as channel, httpx.AsyncClient() as http:
-            await Operator(jobs_pb2_grpc.JobServiceStub(channel), "demo").list()
-            response = await http.get(f"http://{metrics}/metrics")
-        process.send_signal(signal.SIGINT)
-        code, errors = await _wait_for_exit(process)
+async def test_dev_serves_metrics(dev: Dev) -> None:
+    async with httpx.AsyncClient() as http:
+        response = await http.get(f"http://{dev.metrics}/metrics")
 
-    assert f"Metrics: http://{metrics}/metrics" in greeting.splitlines()
-    assert (response.status_code, code) == (200, 0)
-    assert errors == (
-        f"Starting PostgreSQL in {data_dir} …\nPostgreSQL has stopped; its data is kept.\n"
-    )
+    assert response.status_code == 200
+    assert f"Metrics: http://{dev.metrics}/metrics" in dev.greeting.splitlines()
 
 
 async def test_dev_prints_no_example_calls_when_tokens_are_required(
@@ -271,21 +297,6 @@ async def test_dev_prints_no_example_calls_when_tokens_are_required(
         assert "docs/authentication.md" in greeting
         assert "x-tenant-id" not in greeting
         assert "create --tenant" not in greeting
-
-
-async def test_dev_names_remedy_when_data_cannot_be_migrated(data_dir: Path) -> None:
-    async with _running_dev(data_dir):
-        pass
-    with embedded_postgres.running(data_dir) as cluster:
-        connection = await asyncpg.connect(cluster.dsn("jobs"))
-        await connection.execute("UPDATE jobs.migrations SET checksum = 'other'")
-        await connection.close()
-
-    code, errors = await _wait_for_exit(await _spawn_dev(data_dir))
-
-    assert code == 1
-    assert f"To start with an empty database, move {data_dir} away or set JOBS_DATA_DIR\n" in errors
-    assert not (data_dir / "pgdata" / "postmaster.pid").exists()
 
 
 async def test_dev_fails_with_one_line_when_extra_is_not_installed(

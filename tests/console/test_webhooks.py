@@ -9,9 +9,10 @@ from playwright.async_api import Browser, expect
 
 from jobs_grpc.webhooks.sender import DeliveryResult
 from tests.console.browser import Console, open_console
-from tests.gateway.support import running_gateway
+from tests.gateway.support import Gateway, running_gateway
 from tests.support.callers import Operator
 from tests.support.database import Database
+from tests.support.server import Server
 from tests.support.webhooks import RecordingSender, WebhookCaller, running_webhook_server
 
 URL = "https://hooks.example.com/jobs"
@@ -27,23 +28,35 @@ class Stack:
     operator: Operator
 
 
-@pytest.fixture
-async def stack(
-    browser: Browser, gateway_binary: Path, database: Database, tenant: str, webhook_keys: Path
-) -> AsyncIterator[Stack]:
-    """Run a server that can send webhooks, and open the page of events."""
-    await database.add_devices(tenant, ["pump-1"])
+@pytest.fixture(scope="module")
+async def sending(
+    gateway_binary: Path, database: Database, webhook_keys: Path
+) -> AsyncIterator[tuple[Server, Gateway, RecordingSender]]:
+    """A server that can send webhooks, a gateway in front of it, and what is sent."""
     sender = RecordingSender()
     async with (
         running_webhook_server(database, webhook_keys, sender) as server,
         running_gateway(gateway_binary, server.address) as gateway,
-        open_console(browser, gateway.url, tenant=tenant) as console,
     ):
+        yield server, gateway, sender
+
+
+@pytest.fixture
+async def stack(
+    browser: Browser,
+    database: Database,
+    tenant: str,
+    sending: tuple[Server, Gateway, RecordingSender],
+) -> AsyncIterator[Stack]:
+    """Open the page of events."""
+    server, gateway, sender = sending
+    sender.result = RecordingSender().result
+    await database.add_devices(tenant, ["pump-1"])
+    async with open_console(browser, gateway.url, tenant=tenant) as console:
         await console.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         await console.open("/events")
-        yield Stack(
-            console, WebhookCaller.on(server, tenant), sender, server.operator(tenant, "olivia")
-        )
+        operator = server.operator(tenant, "olivia")
+        yield Stack(console, WebhookCaller.on(server, tenant), sender, operator)
 
 
 async def test_webhook_is_created_and_its_secret_is_shown_once(stack: Stack) -> None:

@@ -1,6 +1,7 @@
 """The gateway forwards tokens and identity headers, but no roles and no forged metadata."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests.support.identities import (
     new_key,
     token,
 )
-from tests.support.server import running_tls_server
+from tests.support.server import Server, running_tls_server
 from tests.support.waiting import TIMEOUT
 
 KEY = new_key()
@@ -61,16 +62,23 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return Files(tmp_path_factory.mktemp("files"))
 
 
-async def trusted_gateway(
-    binary: Path, database: Database, files: Files, **variables: str
-) -> AsyncIterator[httpx.AsyncClient]:
-    """Yield a client of a gateway whose certificate the server trusts."""
+@asynccontextmanager
+async def trusting_server(
+    database: Database, files: Files, **variables: str
+) -> AsyncIterator[Server]:
+    """A server that trusts only the gateway."""
     credentials = channel_credentials(files.authority, files.trusted)
-    settings = files.gateway_settings(files.trusted, "trusted")
+    settings = files.server_settings() | variables
+    async with running_tls_server(database.request_dsn, credentials, **settings) as server:
+        yield server
+
+
+@asynccontextmanager
+async def gateway_client(
+    binary: Path, server: Server, **settings: str
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a gateway with these settings."""
     async with (
-        running_tls_server(
-            database.request_dsn, credentials, **files.server_settings(), **variables
-        ) as server,
         running_gateway(binary, server.address, **settings) as gateway,
         httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT) as http,
     ):
@@ -78,12 +86,10 @@ async def trusted_gateway(
 
 
 @pytest.fixture(scope="module")
-async def metadata_auth(
-    gateway_binary: Path, database: Database, files: Files
-) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a gateway in front of a server with JOBS_AUTH=metadata."""
-    async for http in trusted_gateway(gateway_binary, database, files):
-        yield http
+async def metadata_server(database: Database, files: Files) -> AsyncIterator[Server]:
+    """A server with JOBS_AUTH=metadata."""
+    async with trusting_server(database, files) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +103,11 @@ async def jwt_auth(
         "JOBS_JWT_ISSUER": ISSUER,
         "JOBS_JWT_AUDIENCE": AUDIENCE,
     }
-    async for http in trusted_gateway(gateway_binary, database, files, **variables):
+    settings = files.gateway_settings(files.trusted, "trusted")
+    async with (
+        trusting_server(database, files, **variables) as server,
+        gateway_client(gateway_binary, server, **settings) as http,
+    ):
         yield http
 
 
@@ -164,39 +174,31 @@ async def test_forged_headers_are_ignored_when_token_is_valid(
 
 
 async def test_roles_header_is_ignored_when_server_trusts_metadata(
-    metadata_auth: httpx.AsyncClient, tenant: str
+    gateway_binary: Path, metadata_server: Server, files: Files, tenant: str
 ) -> None:
     """If X-Roles were forwarded, "root" would be invalid and "viewer" not allowed to cancel."""
-    for roles in ("root", "viewer", "admin"):
-        headers = {"X-Tenant-Id": tenant, "X-Roles": roles}
-        response = await metadata_auth.delete(f"{JOBS}/j", headers=headers)
-        assert_error(response, 404, "NOT_FOUND", "JOB_NOT_FOUND")
+    settings = files.gateway_settings(files.trusted, "trusted")
+    async with gateway_client(gateway_binary, metadata_server, **settings) as http:
+        for roles in ("root", "viewer", "admin"):
+            headers = {"X-Tenant-Id": tenant, "X-Roles": roles}
+            response = await http.delete(f"{JOBS}/j", headers=headers)
+            assert_error(response, 404, "NOT_FOUND", "JOB_NOT_FOUND")
 
 
 async def test_gateway_is_rejected_by_the_server_when_not_a_trusted_peer(
-    gateway_binary: Path, database: Database, files: Files
+    gateway_binary: Path, metadata_server: Server, files: Files
 ) -> None:
-    credentials = channel_credentials(files.authority, files.trusted)
     settings = files.gateway_settings(files.authority.client("gateway"), "untrusted")
-    async with (
-        running_tls_server(database.request_dsn, credentials, **files.server_settings()) as server,
-        running_gateway(gateway_binary, server.address, **settings) as gateway,
-        httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT) as http,
-    ):
+    async with gateway_client(gateway_binary, metadata_server, **settings) as http:
         response = await http.get(JOBS, headers={"X-Tenant-Id": "t"})
-        assert_error(response, 403, "PERMISSION_DENIED", "PEER_NOT_TRUSTED")
+
+    assert_error(response, 403, "PERMISSION_DENIED", "PEER_NOT_TRUSTED")
 
 
 async def test_request_without_token_is_rejected_when_gateway_requires_tokens(
-    gateway_binary: Path, database: Database, files: Files
+    gateway_binary: Path, server: Server
 ) -> None:
-    credentials = channel_credentials(files.authority, files.trusted)
-    settings = files.gateway_settings(files.trusted, "trusted") | {"REQUIRE_TOKEN": "true"}
-    async with (
-        running_tls_server(database.request_dsn, credentials, **files.server_settings()) as server,
-        running_gateway(gateway_binary, server.address, **settings) as gateway,
-        httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT) as http,
-    ):
+    async with gateway_client(gateway_binary, server, REQUIRE_TOKEN="true") as http:
         for headers in ({}, {"Authorization": "Basic eDp5"}, {"Authorization": "Bearer"}):
             response = await http.get(JOBS, headers={"X-Tenant-Id": "t"} | headers)
             assert_error(response, 401, "UNAUTHENTICATED", "TOKEN_REQUIRED")

@@ -1,4 +1,4 @@
-"""Request headers that the gateway forwards, rejects or ignores, and response headers."""
+"""Request and response headers, except those of transcripts/headers.txt."""
 
 from typing import Any
 
@@ -11,13 +11,6 @@ from tests.support.database import Database
 JOBS = "/customer/jobs"
 
 
-async def test_request_is_rejected_without_a_tenant(http: httpx.AsyncClient) -> None:
-    response = await http.get(JOBS)
-
-    assert_error(response, 401, "UNAUTHENTICATED", "TENANT_REQUIRED")
-    assert response.headers["www-authenticate"] == "Bearer"
-
-
 async def test_user_header_is_stored_as_created_by(
     database: Database, rest: RestClient, http: httpx.AsyncClient
 ) -> None:
@@ -27,36 +20,6 @@ async def test_user_header_is_stored_as_created_by(
     await http.post(JOBS, json=body, headers={"X-Tenant-Id": rest.tenant, "X-User-Id": "olivia"})
 
     assert [job["created_by"] for job in await rest.get()] == ["olivia", None]
-
-
-@pytest.mark.parametrize(
-    "name", ["X-Tenant-Id", "x-tenant-id", "X-User-Id", "X-Device-Id", "Authorization"]
-)
-async def test_request_is_rejected_when_an_identity_header_is_repeated(
-    rest: RestClient, name: str
-) -> None:
-    headers = [(name, "a"), (name, "a")]
-
-    response = await rest.send("GET", JOBS, headers=headers)
-
-    assert_error(response, 401, "UNAUTHENTICATED", "DUPLICATE_METADATA")
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"X-Tenant-Id": ""},
-        {"X-Tenant-Id": "a" * 257},
-        {"X-Tenant-Id": b"t\xc3\xbc"},
-        {"X-Tenant-Id": "a", "X-User-Id": b"j\xc3\xbcrgen"},
-    ],
-)
-async def test_request_is_rejected_when_an_identity_header_is_invalid(
-    http: httpx.AsyncClient, headers: Any
-) -> None:
-    response = await http.get(JOBS, headers=headers)
-
-    assert_error(response, 401, "UNAUTHENTICATED", "INVALID_METADATA")
 
 
 @pytest.mark.parametrize("value", [b"a\tb", b"t\xc3\xbc", b"\xff"])
@@ -102,41 +65,6 @@ async def test_request_is_rejected_only_when_forwarded_headers_exceed_the_limit(
         assert_error(response, 431, "INVALID_ARGUMENT", "HEADERS_TOO_LARGE", detail)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["Grpc-Metadata-X-Tenant-Id", "grpc-metadata-x-tenant-id", "Grpc-Metadata-X-Tenant-Id-Bin",
-     "X_Tenant_Id", "Grpcgateway-X-Tenant-Id", "X-Forwarded-X-Tenant-Id"],
-)  # fmt: skip
-async def test_tenant_is_ignored_in_any_other_header(
-    http: httpx.AsyncClient, rest: RestClient, database: Database, name: str
-) -> None:
-    await database.add_devices(rest.tenant, 1)
-    await rest.create(target_all=True)
-
-    response = await http.get(JOBS, headers={name: rest.tenant})
-    assert_error(response, 401, "UNAUTHENTICATED", "TENANT_REQUIRED")
-
-    other_tenant = RestClient(http, f"{rest.tenant}-other")
-    response = await other_tenant.send("GET", JOBS, headers=[(name, rest.tenant)])
-    assert response.json() == []
-
-
-async def test_method_override_header_is_ignored(database: Database, rest: RestClient) -> None:
-    await database.add_devices(rest.tenant, 1)
-    await rest.create(job_id="a", target_all=True)
-    override = ("X-HTTP-Method-Override", "DELETE")
-
-    response = await rest.send("POST", f"{JOBS}/a", {}, headers=[override])
-    assert_error(response, 405, "UNIMPLEMENTED", "METHOD_NOT_ALLOWED")
-    response = await rest.send("GET", f"{JOBS}/a", headers=[override])
-    assert response.json()["status"] == "IN_PROGRESS"
-
-    # grpc-gateway's path length fallback, which is off, would serve this form POST as a GET.
-    form = [("Content-Type", "application/x-www-form-urlencoded")]
-    response = await rest.send("POST", f"{JOBS}/a/executions", headers=form)
-    assert_error(response, 405, "UNIMPLEMENTED", "METHOD_NOT_ALLOWED")
-
-
 async def test_request_id_and_traceparent_are_returned(rest: RestClient) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     headers = [("X-Request-Id", "abc-1"), ("traceparent", trace)]
@@ -170,3 +98,14 @@ async def test_response_contains_no_metadata_of_the_server(rest: RestClient) -> 
             "content-type", "content-length", "date", "x-request-id", "cache-control",
             "x-content-type-options", "transfer-encoding", "link", "x-next-page-token",
         }  # fmt: skip
+
+
+async def test_device_is_told_when_to_poll_again(rest: RestClient) -> None:
+    none = await rest.send_as_device("d00001", "POST", ":startNext")
+    pending = await rest.send_as_device("d00001", "GET")
+
+    assert (none.json()["execution"], pending.json()) == (None, [])
+    seconds = float(none.json()["poll_after"].removesuffix("s"))
+    assert seconds == float(none.headers["x-poll-after"])
+    for response in (none, pending):
+        assert 30 <= float(response.headers["x-poll-after"]) < 90

@@ -1,7 +1,6 @@
 """Request bodies that the gateway or the server rejects, except those of transcripts/bodies.txt."""
 
 import asyncio
-import gzip
 from pathlib import Path
 from typing import Any
 
@@ -87,44 +86,6 @@ async def test_body_is_rejected_when_a_value_is_not_utf8_or_long(
     assert text in error["detail"]
     assert "proto:" not in error["detail"]
     assert len(error["detail"]) < 300
-
-
-@pytest.mark.parametrize(
-    "content_type",
-    [None, "", "text/plain", "application/x-www-form-urlencoded", "application/json; charset"],
-)
-async def test_body_is_rejected_when_content_type_is_not_json(
-    rest: RestClient, http: httpx.AsyncClient, content_type: str | None
-) -> None:
-    """Without it, or with text/plain, pages of other origins can send a body without asking."""
-    headers = {"X-Tenant-Id": rest.tenant}
-    if content_type is not None:
-        headers["Content-Type"] = content_type
-
-    response = await http.post(JOBS, content=b'{"document_type": "a"}', headers=headers)
-
-    detail = "The body must be JSON; send Content-Type: application/json"
-    assert_error(response, 415, "INVALID_ARGUMENT", "UNSUPPORTED_MEDIA_TYPE", detail)
-    assert (await http.post(f"{JOBS}/none:pause", headers=headers)).status_code == 404
-
-
-async def test_content_type_may_have_parameters(rest: RestClient, http: httpx.AsyncClient) -> None:
-    headers = {"X-Tenant-Id": rest.tenant, "Content-Type": "Application/JSON; charset=utf-8"}
-
-    response = await http.post(JOBS, content=b'{"document_type": "a"}', headers=headers)
-
-    assert_error(response, *INVALID_ARGUMENT, "INVALID_FIELD")
-
-
-async def test_body_is_rejected_when_compressed(rest: RestClient) -> None:
-    body = gzip.compress(b'{"document_type": "a"}')
-    response = await rest.send("POST", JOBS, body, headers=[("Content-Encoding", "gzip")])
-    detail = "The body must not be compressed; send it without Content-Encoding"
-    assert_error(response, 415, "INVALID_ARGUMENT", "UNSUPPORTED_MEDIA_TYPE", detail)
-
-    identity = [("Content-Encoding", "identity")]
-    response = await rest.send("POST", JOBS, b'{"document_type": "a"}', headers=identity)
-    assert_error(response, *INVALID_ARGUMENT, "INVALID_FIELD")
 
 
 async def test_body_is_rejected_when_it_arrives_too_slowly(
