@@ -99,31 +99,6 @@ async def test_token_alone_identifies_caller(
     assert json.loads(simulated.out)["succeeded"] == 2
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "--tenant, JOBS_TENANT, a context with a tenant, or a token is required"),
-        (
-            ["--tenant", "a,b"],
-            "--tenant must be 1–256 printable ASCII characters, no comma, no space at the ends",
-        ),
-        (
-            ["--token-file", "eyJhbGciOi.eyJpc3.secret"],
-            "can't read the token file of --token-file: No such file or directory"
-            " (it takes the name of a file, not a token)",
-        ),
-        (["--tenant", "t", "--key", ""], "--cert and --key must be used together"),
-        (["--tenant", "t", "--ca", "/nowhere"], "can't read /nowhere: No such file or directory"),
-    ],
-)
-async def test_connection_options_are_rejected_when_incomplete_or_unreadable(
-    shell: Shell, arguments: list[str], message: str
-) -> None:
-    result = await shell("list", *arguments)
-
-    assert (result.code, result.err) == (2, f"jobs-grpc: {message}\n")
-
-
 async def test_token_is_not_sent_without_tls(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("JOBS_CA", "JOBS_CLIENT_CERT", "JOBS_CLIENT_KEY"):
         monkeypatch.delenv(name)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.callers import Operator
-from tests.support.cli import Shell, cells
+from tests.support.cli import Shell
 from tests.support.database import Database
 from tests.support.server import Server
 
@@ -49,47 +49,6 @@ async def test_command_uses_the_context_in_use(
         "job_id\n",
         "job_id\nj\n",
     )
-
-
-async def test_option_wins_over_environment_and_environment_over_context(
-    shell: Shell, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await shell("context", "set", "a", "--server", "127.0.0.1:1", "--tenant", "a", "--user", "u")
-    monkeypatch.setenv("JOBS_SERVER", "127.0.0.1:2")
-    monkeypatch.setenv("JOBS_TENANT", "b")
-
-    shown = await shell("context", "show")
-    listed = await shell("list", "--server", server.address)
-
-    assert [cells(line) for line in shown.out.splitlines()[1:]] == [
-        ["server", "127.0.0.1:2", "$JOBS_SERVER"],
-        ["tenant", "b", "$JOBS_TENANT"],
-        ["user", "u", "context a"],
-    ]
-    assert listed.code == 0
-
-
-async def test_context_is_chosen_by_the_environment(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await shell("context", "set", "a", "--tenant", "first")
-    await shell("context", "set", "b", "--tenant", "second")
-    monkeypatch.setenv("JOBS_CONTEXT", "b")
-
-    shown = await shell("context", "show", "--json")
-
-    assert json.loads(shown.out) == {"server": "127.0.0.1:50051", "tenant": "second"}
-
-
-async def test_show_says_that_the_environment_has_a_token_and_hides_it(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JOBS_TOKEN", "secret")
-
-    shown = await shell("context", "show")
-
-    assert cells(shown.out.splitlines()[-1]) == ["token", "set", "$JOBS_TOKEN"]
-    assert "secret" not in shown.out
 
 
 async def test_set_changes_and_unsets_settings(
@@ -167,36 +126,6 @@ async def test_set_leaves_no_file_behind_when_the_file_cannot_be_replaced(
 
     assert saved.err == f"jobs-grpc: can't write {config_file}: Operation not permitted\n"
     assert list(config_file.parent.iterdir()) == []
-
-
-async def test_command_fails_when_variable_of_the_token_is_not_set(shell: Shell) -> None:
-    await shell("context", "set", "a", "--token-env", "NOT_SET_ANYWHERE")
-
-    result = await shell("list")
-
-    assert result.code == 2
-    assert result.err == (
-        "jobs-grpc: the context reads the token from NOT_SET_ANYWHERE, which is not set; export"
-        " it, or use --token-file\n"
-    )
-
-
-async def test_token_of_a_context_is_not_for_another_server(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TOKEN_OF_A", "secret")
-    await shell("context", "set", "a", "--server", "127.0.0.1:1", "--token-env", "TOKEN_OF_A")
-    await shell("context", "use", "a")
-
-    with_option = await shell("list", "--server", "127.0.0.1:2")
-    monkeypatch.setenv("JOBS_SERVER", "127.0.0.1:2")
-    with_variable = await shell("list")
-    monkeypatch.setenv("JOBS_TOKEN", "another")
-    with_token = await shell("list", "--server", "127.0.0.1:3")
-
-    for result in (with_option, with_variable):
-        assert (result.code, "or a token is required" in result.err) == (2, True)
-    assert "can't reach the server" in with_token.err
 
 
 async def test_command_works_without_a_home(

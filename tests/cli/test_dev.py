@@ -113,9 +113,11 @@ async def dev() -> AsyncIterator[Dev]:
     """One for the tests that do not restart it. It logs no calls."""
     with new_data_dir() as data_dir, reserved_address() as metrics:
         process = await _spawn_dev(data_dir, JOBS_METRICS_LISTEN=metrics)
-        yield Dev(*await _read_greeting(process), data_dir, metrics)
-        process.send_signal(signal.SIGINT)
-        code, errors = await _wait_for_exit(process)
+        try:
+            yield Dev(*await _read_greeting(process), data_dir, metrics)
+        finally:
+            process.send_signal(signal.SIGINT)
+            code, errors = await _wait_for_exit(process)
     assert code == 0
     assert [line for line in errors.splitlines() if " audit " not in line] == [
         f"Starting PostgreSQL in {data_dir} …",

@@ -7,6 +7,7 @@
     $80 y jobs-grpc cancel j    runs it on a terminal of 80 columns, and answers a question with y;
                                 colors are left out
     % fleet.csv device_id\\na    writes a file; tests/support/transcripts.py has the other lines
+    % unset JOBS_USER           removes variables of the environment
     % GetJob {"job": {}}        lets a scripted server answer the next call, and those after the
     % GetJob NOT_FOUND          last line: with JSON, or with a status and perhaps a reason;
                                 NOW-90s is a time
@@ -87,6 +88,9 @@ class Session:
         mark, name, rest = (*line.split(" ", 2), "")[:3]
         if name.endswith((".csv", ".json", ".toml", ".txt", ".yaml")):
             await asyncio.to_thread(_write, Path(name), rest)
+        elif name == "unset":
+            for variable in rest.split():
+                self.patch.delenv(variable)
         elif name in METHODS:
             await self._script(name, rest)
         elif mark == "%":

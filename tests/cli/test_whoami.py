@@ -31,29 +31,6 @@ async def test_whoami_shows_caller_and_its_calls(
     assert max(map(len, lines)) <= 60
 
 
-async def test_roles_are_sent_to_a_server_without_tokens(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    viewer = await shell("whoami", "--roles", "viewer")
-    refused = await shell("webhooks", "list", "--roles", "viewer,operator")
-    monkeypatch.setenv("JOBS_ROLES", "viewer, admin")
-    listed = await shell("webhooks", "list")
-    unknown = await shell("whoami", "--roles", "chef")
-    empty = [await shell("whoami", "--roles", text) for text in ("", ",")]
-
-    assert viewer.out.splitlines()[2] == "roles            viewer"
-    assert (refused.code, listed.code) == (6, 0)
-    assert refused.err.endswith(
-        "PERMISSION_DENIED: This call needs the role admin"
-        " (set the roles with --roles or JOBS_ROLES)\n"
-    )
-    assert unknown.code == 2
-    assert {result.err for result in empty} == {unknown.err}
-    assert unknown.err.startswith(
-        "jobs-grpc: --roles must be one or more of admin, approver, bridge,"
-    )
-
-
 @pytest.mark.slow
 async def test_whoami_shows_when_the_token_expires(
     shell: Shell, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
