@@ -1,6 +1,7 @@
 """Fixtures: one cluster per session, one database and server per module, one tenant per test."""
 
 import asyncio
+import gc
 import os
 import tempfile
 import uuid
@@ -54,8 +55,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """Save which lines ran."""
+    """Save which lines ran, and end soon."""
     line_coverage.save()
+    # pytest collects garbage ten times from now on, each time among the objects of all tests.
+    for _ in range(2):
+        gc.collect()
+    gc.freeze()
 
 
 def _put_long_files_first(items: list[pytest.Item]) -> None:
