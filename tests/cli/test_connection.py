@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.auth.support import KEY
 from tests.support.cli import Shell
 from tests.support.database import Database
 from tests.support.identities import (
@@ -15,12 +16,9 @@ from tests.support.identities import (
     channel_credentials,
     claims,
     jwks,
-    new_key,
     token,
 )
 from tests.support.server import Server, reserved_address, running_tls_server
-
-KEY = new_key()
 
 
 @pytest.fixture(scope="module")

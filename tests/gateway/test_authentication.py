@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.auth.support import KEY
 from tests.gateway.support import assert_error, running_gateway
 from tests.support.database import Database
 from tests.support.identities import (
@@ -18,13 +19,11 @@ from tests.support.identities import (
     channel_credentials,
     claims,
     jwks,
-    new_key,
     token,
 )
 from tests.support.server import Server, running_tls_server
 from tests.support.waiting import TIMEOUT
 
-KEY = new_key()
 JOBS = "/customer/jobs"
 PEER = "spiffe://acme.example/ns/jobs/sa/gateway"
 

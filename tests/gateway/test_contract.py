@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.auth.support import JWT_SETTINGS
+from tests.auth.support import JWT_SETTINGS, KEY
 from tests.gateway.support import GATEWAY, Gateway, running_gateway
 from tests.support.database import Database
-from tests.support.identities import claims, jwks, new_key, token
+from tests.support.identities import claims, jwks, token
 from tests.support.scale import scaled
 from tests.support.server import running_server
 from tests.support.waiting import TIMEOUT
@@ -53,7 +53,6 @@ expected-statuses = ["2xx", "400", "401", "403", "404", "409", "410", "429", "43
 include-path = "/customer/fleet/devices"
 checks.content_type_conformance.enabled = false
 """
-KEY = new_key()
 
 
 @pytest.fixture(scope="module")
