@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 
@@ -15,7 +15,6 @@ from jobs_grpc.config import Config
 from jobs_grpc.config.reference import help_text
 from jobs_grpc.config.unknown import unknown_variables
 from jobs_grpc.observability import logs, tracing
-from jobs_grpc.server import app, event_loop, supervisor
 from jobs_grpc.server.signals import handle_stop_signals
 
 logger = logging.getLogger(__name__)
@@ -57,6 +56,9 @@ def serve(config: Config, on_serving: Callable[[str], None]) -> None:
 
     Raises KeyboardInterrupt if a second signal canceled calls in flight.
     """
+    # Other commands do not need the server, which takes a while to import.
+    from jobs_grpc.server import app, event_loop, supervisor
+
     logs.configure_logging(config.log.level, config.log.format)
     for warning in unknown_variables(os.environ):
         logger.warning("%s", warning)
@@ -64,16 +66,16 @@ def serve(config: Config, on_serving: Callable[[str], None]) -> None:
     exporting = tracing.exporting(os.environ) if config.server.workers == 1 else nullcontext()
     try:
         with exporting:
-            event_loop.run(config, _serve_until_signal(config, on_serving))
+            start = app.serve if config.server.workers == 1 else supervisor.serve
+            event_loop.run(config, _until_signal(lambda stop: start(config, stop, on_serving)))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 
 
-async def _serve_until_signal(config: Config, on_serving: Callable[[str], None]) -> None:
+async def _until_signal(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     stop = asyncio.Event()
-    serve = app.serve if config.server.workers == 1 else supervisor.serve
     with _stop_on_signal(stop):
-        await serve(config, stop, on_serving)
+        await serve(stop)
 
 
 def _stop_on_signal(stop: asyncio.Event) -> AbstractContextManager[None]:
