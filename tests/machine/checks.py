@@ -105,6 +105,7 @@ class Checks:
     async def _check_events(self, expected: Job) -> None:
         """The events of an expiry can be missing at the end: time alone adds none."""
         actual = await stored_events(self._database, self._operator.tenant, expected.job_id)
+        assert not actual[len(expected.events) :]
         missing = expected.events[len(actual) :]
         assert {event.type for event in missing} <= {"job.expired", "job.completed"}
         for event, prediction in zip(actual, expected.events, strict=False):
