@@ -30,7 +30,10 @@ _EXECUTION = json.loads((_OPENAPI / "examples.json").read_text("utf-8"))["GetExe
 
 # As google.rpc.Code maps them to HTTP.
 HTTP_STATUSES = {
+    "CANCELLED": 499,
+    "UNKNOWN": 500,
     "INVALID_ARGUMENT": 400,
+    "DEADLINE_EXCEEDED": 504,
     "UNAUTHENTICATED": 401,
     "PERMISSION_DENIED": 403,
     "NOT_FOUND": 404,
@@ -38,9 +41,11 @@ HTTP_STATUSES = {
     "FAILED_PRECONDITION": 400,
     "ABORTED": 409,
     "OUT_OF_RANGE": 410,
+    "UNIMPLEMENTED": 501,
     "RESOURCE_EXHAUSTED": 429,
     "UNAVAILABLE": 503,
     "INTERNAL": 500,
+    "DATA_LOSS": 500,
 }
 
 # Arguments of the constructors of errors that the metadata in error_reason.proto does not have.

@@ -4,6 +4,7 @@ import argparse
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
+from jobs_grpc.cli.arguments import range_text
 from jobs_grpc.cli.changes import is_unchanged, read_before
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
@@ -22,6 +23,7 @@ from jobs_grpc.cli.output import print_result
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.stages import stage_lines
 from jobs_grpc.client import JobsClient
+from jobs_grpc.contract.field_rules import rules_of
 
 _STAGE_TO_OPEN = (
     "stage",
@@ -31,6 +33,13 @@ _STAGE_TO_APPROVE = (
     "number of the open stage, from 0; makes the command safe to repeat (default: the stage that "
     "waits for an approval)"
 )
+_COMMENT_LENGTH = rules_of(pb.ApproveStageRequest, "comment").string.max_len
+_APPROVE_FIELDS: Fields = {
+    **JOB,
+    "[STAGE]": ("stage", _STAGE_TO_APPROVE),
+    "--comment TEXT": ("comment", f"comment to store, at most {_COMMENT_LENGTH} characters"),
+    **ETAG,
+}
 _RETRY_FIELDS: Fields = {
     **JOB,
     "--status STATUS": (
@@ -51,14 +60,21 @@ def add_command(commands: Subparsers) -> None:
     parser = add_client_command(commands, "advance JOB", _advance)
     add_fields(parser, pb.AdvanceJobRequest, {**JOB, "--stage N": _STAGE_TO_OPEN, **ETAG})
     parser = add_client_command(commands, "approve JOB [STAGE]", _approve)
-    fields = {**JOB, "[STAGE]": ("stage", _STAGE_TO_APPROVE), "--comment TEXT": "comment", **ETAG}
-    add_fields(parser, pb.ApproveStageRequest, fields)
+    add_fields(parser, pb.ApproveStageRequest, _APPROVE_FIELDS)
     parser = add_client_command(commands, "retry JOB --status STATUS [STATUS ...]", _retry)
     add_fields(
         parser, pb.RetryExecutionsRequest, _RETRY_FIELDS, canceled=REJECTED_INCLUDES_CANCELED
     )
     expiry = parser.add_mutually_exclusive_group()
-    add_fields(expiry, pb.RetryExecutionsRequest, EXPIRY)
+    hours = (
+        f"hours until the job expires, {range_text(pb.RetryExecutionsRequest, 'expires_in_hours')}"
+    )
+    hours += ", from now or from its later start (default: its expiry does not change)"
+    add_fields(
+        expiry,
+        pb.RetryExecutionsRequest,
+        {**EXPIRY, "--expires-in-hours N": ("expires_in_hours", hours)},
+    )
 
 
 async def _pause(args: argparse.Namespace, jobs: JobsClient) -> None:

@@ -7,7 +7,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.errors import InvalidInput
-from jobs_grpc.cli.fields import DEVICE, JOB, add_fields, forwarded
+from jobs_grpc.cli.fields import DEVICE, JOB, Fields, add_fields, forwarded
 from jobs_grpc.cli.formatting import CANCEL_CAUSES, format_status
 from jobs_grpc.cli.listing import FORMATS, Listing
 from jobs_grpc.cli.output import print_note
@@ -103,7 +103,10 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
 
 def add_device_filters(parser: argparse.ArgumentParser) -> None:
     """Add --stage and --device-prefix, for lists of a job's executions."""
-    fields = {"--stage N": "stage", "--device-prefix TEXT": "device_id_prefix"}
+    fields: Fields = {
+        "--stage N": ("stage", "executions of this stage of the rollout; the first is 0"),
+        "--device-prefix TEXT": "device_id_prefix",
+    }
     add_fields(parser, pb.ListJobExecutionsRequest, fields)
 
 

@@ -1,10 +1,8 @@
 """Migrates a database to this version's schema: forward only, one migration at a time."""
 
 import asyncio
-import logging
-import random
-import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -20,13 +18,7 @@ from jobs_grpc.db.migration_progress import Report, reporting_progress
 from jobs_grpc.db.schema import Migration, migrations
 from jobs_grpc.db.scram import scram_verifier
 from jobs_grpc.db.sql_statements import execute_each, split_statements
-from jobs_grpc.db.views_and_functions import (
-    ReplacementError,
-    lock_views,
-    replace_views_and_functions,
-)
-
-logger = logging.getLogger(__name__)
+from jobs_grpc.db.views_and_functions import ReplacementError, replace_views_and_functions
 
 T = TypeVar("T")
 
@@ -37,12 +29,14 @@ _ADVISORY_LOCK = 7_203_114_905
 
 # How long a statement of a migration waits for a lock. Calls that need the same table queue behind
 # it, so the wait is short.
-_SET_LOCK_TIMEOUT = "SET lock_timeout = '5s'"
+_LOCK_TIMEOUT = "5s"
+_SET_LOCK_TIMEOUT = f"SET lock_timeout = '{_LOCK_TIMEOUT}'"
 
-# How long a transaction that calls block is repeated, and the longest pause before a repetition, in
-# which calls go on. Calls lock tables and views in other orders, so the two can deadlock.
-_REPEAT_SECONDS = 60
-_MAX_PAUSE_SECONDS = 0.5
+# How often a transaction that calls block is run before it fails, in about a minute, and how much
+# longer it waits for a lock each time. Calls that lock in another order deadlock with it, so the
+# first waits are shorter than deadlock_timeout.
+_ATTEMPTS = 17
+_WAIT_MS = 200
 
 # How often a process that waits for another one's migration tries to lock.
 _LOCK_POLL_SECONDS = 0.5
@@ -123,13 +117,12 @@ async def migrate(
             missing = await _missing_migrations(connection)
             before = [migration for migration in missing if not migration.after_code]
             after = [migration for migration in missing if migration.after_code]
-            await _apply(connection, before, changes)
+            await _apply(connection, before, changes, report)
             changes += await _ensure_role(connection, role, on_citus=on_citus)
-            changes += await _repeat_blocked(
-                partial(_apply_code, connection, role, force=bool(before), on_citus=on_citus)
-            )
+            apply_code = partial(_apply_code, connection, role, bool(before), on_citus)
+            changes += await _repeat_blocked(apply_code, report)
             changes += await _set_up_device_tables(connection, role, device_tables_manager)
-            await _apply(connection, after, changes)
+            await _apply(connection, after, changes, report)
             return changes
     except (
         citus.ClusterError,
@@ -175,11 +168,14 @@ async def _missing_migrations(connection: asyncpg.Connection) -> list[Migration]
 
 
 async def _apply(
-    connection: asyncpg.Connection, missing: list[Migration], changes: list[str]
+    connection: asyncpg.Connection,
+    missing: list[Migration],
+    changes: list[str],
+    report: Report | None,
 ) -> None:
     for migration in missing:
         if migration.in_transaction:
-            await _repeat_blocked(partial(_apply_in_transaction, connection, migration))
+            await _repeat_blocked(partial(_apply_in_transaction, connection, migration), report)
         else:
             await run_outside_transaction(connection, migration)
             await connection.execute(_SET_LOCK_TIMEOUT)
@@ -187,23 +183,27 @@ async def _apply(
         changes.append(f"applied migration {migration.label}")
 
 
-async def _apply_in_transaction(connection: asyncpg.Connection, migration: Migration) -> None:
+async def _apply_in_transaction(
+    connection: asyncpg.Connection, migration: Migration, lock_timeout: str
+) -> None:
     async with connection.transaction():
+        await connection.execute(f"SET LOCAL lock_timeout = '{lock_timeout}'")
         await execute_each(connection, migration.sql)
         await _record(connection, migration)
 
 
-async def _repeat_blocked(run: Callable[[], Awaitable[T]]) -> T:
-    """Run a transaction; if calls block it, run it again."""
-    deadline = time.monotonic() + _REPEAT_SECONDS
-    while True:
-        try:
-            return await run()
-        except (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError):
-            if time.monotonic() > deadline:
-                raise
-        logger.info("calls block a transaction of the migration; repeating it")
-        await asyncio.sleep(random.uniform(0, _MAX_PAUSE_SECONDS))  # noqa: S311 - no secret
+async def _repeat_blocked(run: Callable[[str], Awaitable[T]], report: Report | None) -> T:
+    """Run a transaction with a lock timeout.
+
+    If calls block it, pause as long as it has waited, and run it again.
+    """
+    for wait_ms in range(_WAIT_MS, _WAIT_MS * _ATTEMPTS, _WAIT_MS):
+        with suppress(asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError):
+            return await run(f"{wait_ms}ms")
+        if report:
+            report("waiting for calls that use the same tables or views")
+        await asyncio.sleep(wait_ms / 1000)
+    return await run(_LOCK_TIMEOUT)
 
 
 async def _record(connection: asyncpg.Connection, migration: Migration) -> None:
@@ -216,7 +216,11 @@ async def _record(connection: asyncpg.Connection, migration: Migration) -> None:
 
 
 async def _apply_code(
-    connection: asyncpg.Connection, role: RequestRole, *, force: bool, on_citus: bool
+    connection: asyncpg.Connection,
+    role: RequestRole,
+    force: bool,
+    on_citus: bool,
+    lock_timeout: str,
 ) -> list[str]:
     checksum = schema.code_checksum()
     rows = await connection.fetch("SELECT checksum FROM jobs.schema_code ORDER BY applied_at DESC")
@@ -228,8 +232,7 @@ async def _apply_code(
     if on_citus and (nodes := await citus.nodes_without_privileges(connection, role.name)):
         changes.append(f"granted {role.name} the privileges on views on {', '.join(nodes)}")
     async with connection.transaction():
-        if force or newest != checksum:
-            await lock_views(connection)
+        await connection.execute(f"SET LOCAL lock_timeout = '{lock_timeout}'")
         # Views first need the tables to be distributed, and grants the views.
         if on_citus:
             changes += await citus.distribute_tables(connection)

@@ -50,14 +50,6 @@ class ExecutionUpdate(NamedTuple):
     """The values of fields in REPORTED that the update sets, by name."""
 
 
-# The parameters of jobs.update_executions, in the order of the fields except `reported`.
-_UPDATE_ARRAYS = (
-    *("job_ids", "device_ids", "statuses", "status_details", "execution_numbers"),
-    *("expected_versions", "extend_timeout_minutes", "failure_codes", "must_be_next"),
-    *("with_documents", "with_details"),
-)
-
-
 def _first(rows: Sequence[Row]) -> Row:
     return rows[0]
 
@@ -168,7 +160,17 @@ class Store:
         args = {
             "tenant_id": tenant_id,
             "wait_ms": wait_ms,
-            **dict(zip(_UPDATE_ARRAYS, map(list, zip(*updates, strict=True)), strict=False)),
+            "job_ids": [update.job_id for update in updates],
+            "must_be_next": [update.must_be_next for update in updates],
+            "device_ids": [update.device_id for update in updates],
+            "statuses": [update.status for update in updates],
+            "status_details": [update.status_details for update in updates],
+            "execution_numbers": [update.execution_number for update in updates],
+            "expected_versions": [update.expected_version for update in updates],
+            "extend_timeout_minutes": [update.extend_timeout_minutes for update in updates],
+            "with_documents": [update.with_document for update in updates],
+            "failure_codes": [update.failure_code for update in updates],
+            "with_details": [update.with_details for update in updates],
         }
         for name in REPORTED:
             values = [update.reported.get(name) for update in updates]

@@ -36,13 +36,12 @@ _OTHERS = """
 # Statements that lock the views, and change nothing. LOCK would also lock the tables below them. As
 # in queries, a view comes before those that it uses.
 _LOCKS = """
-    SELECT format('ALTER VIEW %s OWNER TO %s', oid::regclass, relowner::regrole) AS statement
-    FROM pg_class WHERE relnamespace = 'jobs'::regnamespace AND relkind = 'v'
-    ORDER BY array_position($1, relname::text) DESC
+    SELECT format('ALTER VIEW %s OWNER TO %s', c.oid::regclass, c.relowner::regrole) AS statement
+    FROM unnest($1::text[]) WITH ORDINALITY AS code (name, n)
+    JOIN pg_class c ON c.relname = code.name
+    WHERE c.relnamespace = 'jobs'::regnamespace AND c.relkind = 'v'
+    ORDER BY code.n DESC
 """
-# Shorter than deadlock_timeout, so that no call fails because of a deadlock.
-_LOCK_TIMEOUT = "200ms"
-
 # Statements that restore privileges. REVOKE, because PUBLIC may execute each new function.
 _PRIVILEGES = """
     WITH objects AS (
@@ -80,23 +79,13 @@ class ReplacementError(Exception):
     """
 
 
-async def lock_views(connection: asyncpg.Connection) -> None:
-    """Lock all views until the transaction of the caller ends.
-
-    Raises asyncpg.LockNotAvailableError while a call uses one.
-    """
-    lock_timeout = await connection.fetchval("SHOW lock_timeout")
-    await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
-    for row in await connection.fetch(_LOCKS, list(schema.code())):
-        await connection.execute(row["statement"])
-    await connection.execute(f"SET LOCAL lock_timeout = '{lock_timeout}'")
-
-
 async def replace_views_and_functions(connection: asyncpg.Connection) -> None:
     """Create all views and functions, and drop those that they replace.
 
     Runs in a transaction of the caller. Raises ReplacementError.
     """
+    for row in await connection.fetch(_LOCKS, list(schema.code())):
+        await connection.execute(row["statement"])
     await execute_each(connection, schema.read_sql("dropped_functions.sql"))
     privileges = await connection.fetch(_PRIVILEGES, list(schema.code()))
     for name, sql in schema.code().items():

@@ -127,8 +127,9 @@ async def test_existing_database_is_distributed_with_its_rows(
 
 
 async def test_failed_distribution_changes_nothing_and_can_be_repeated(
-    postgres: Postgres, plain: Database
+    postgres: Postgres, plain: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("jobs_grpc.db.migrate._ATTEMPTS", 1)
     await _migrate(plain)
     await postgres.create_citus(await plain.owner.fetchval("SELECT current_database()"))
     blocker = await connect(plain.owner_dsn)

@@ -95,8 +95,11 @@ def _convert(name: str, schema: Json) -> None:
     Requests have no other properties; responses may get more in a later version.
     """
     properties = schema.get("properties", {})
+    fields = fields_of(name)
+    if fields and (unknown := properties.keys() - fields.keys()):
+        raise SystemExit(f"{name} has no field {min(unknown)}: run `make generate` first")
     required = []
-    for field in fields_of(name).values():
+    for field in fields.values():
         if field.name not in properties:
             continue
         is_required, is_nullable = _presence(name, field)

@@ -69,9 +69,13 @@ func (o *eventWriter) beat(ctx context.Context, stopping <-chan struct{}) {
 		if !o.mu.TryLock() {
 			continue // a message is being sent
 		}
-		err := o.write(o.heartbeat)
+		var err error
+		isComplete := o.isComplete
+		if !isComplete {
+			err = o.write(o.heartbeat)
+		}
 		o.mu.Unlock()
-		if err != nil {
+		if isComplete || err != nil {
 			return
 		}
 	}

@@ -91,10 +91,14 @@ func (h *Handler) serve(
 		defer cancel() // the gateway stops, or the client has disconnected
 		out.beat(ctx, h.stopping)
 	})
+	stop := func() {
+		cancel()
+		beating.Wait()
+	}
+	defer stop() // also after a panic: beat uses w
 	isHead := r.Method == http.MethodHead
 	e := h.receive(ctx, stream, memory, slot, func(m message) (more bool) { return out.send(m) == nil && !m.isLast && !isHead })
-	cancel()
-	beating.Wait()
+	stop()
 	switch {
 	case e != nil:
 		out.fail(e)
