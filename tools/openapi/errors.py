@@ -64,7 +64,7 @@ def _method_errors() -> dict[str, dict[str, set[str]]]:
         }
     found: dict[str, dict[str, set[str]]] = {}
     common: dict[str, set[str]] = {}
-    # The last adds to the errors of the first.
+    # Common errors accumulate: each service adds its own to those of the services before it.
     for name in ("JobService", "FleetService", "EventService", "DeviceJobService"):
         # A service first lists the errors of every call, and then those of streams.
         of_service = _errors(services[name][0].partition("In addition, a stream")[0])

@@ -1,4 +1,7 @@
-"""What the contract does not have of the OpenAPI document, and helpers for JSON values."""
+"""Loads document.yaml, the parts of the OpenAPI document that the contract does not contain.
+
+Also has helpers for JSON.
+"""
 
 import json
 from collections.abc import Iterator

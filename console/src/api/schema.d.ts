@@ -3111,7 +3111,7 @@ export interface components {
         /**
          * @description The path does not allow the method.
          *
-         *     - `METHOD_NOT_ALLOWED`: The path does not allow the method, but those of the `Allow` header. For example, an ID in it is empty.
+         *     - `METHOD_NOT_ALLOWED`: The path does not allow the method; the `Allow` header lists the allowed ones. An empty ID in the path can cause this.
          */
         MethodNotAllowed: {
             headers: {

@@ -126,7 +126,7 @@ func WarnOfUnknownVariables(environ []string, logger *slog.Logger) {
 	}
 }
 
-// nearestName returns the name of a flag, as nameOf writes it, that the fewest edits make of name, and their number.
+// nearestName returns the flag name, formatted by nameOf, with the smallest edit distance to name, and that distance.
 func nearestName(name string, f *flag.FlagSet, nameOf func(string) string) (nearest string, distance int) {
 	distance = len(name) + 1
 	f.VisitAll(func(setting *flag.Flag) {
@@ -137,7 +137,7 @@ func nearestName(name string, f *flag.FlagSet, nameOf func(string) string) (near
 	return nearest, distance
 }
 
-// editDistance returns how many insertions, deletions and replacements of bytes make b of a.
+// editDistance returns the Levenshtein distance between a and b, in bytes.
 func editDistance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -22,7 +22,7 @@ func NewCalls(connections int) *Semaphore {
 	return NewSemaphore(count*StreamsPerConnection, Shares{
 		tenant: count * TenantStreamsPerConnection, subject: count * SubjectStreamsPerConnection,
 		unknown: count * StreamsPerConnection / 4, address: count * SubjectStreamsPerConnection,
-	}).of("upstream-connections", count)
+	}).withSetting("upstream-connections", count)
 }
 
 // waitingPerLookup is how many requests may wait for each lookup that is possible at a time.
@@ -32,5 +32,6 @@ const waitingPerLookup = 10
 // streams, which the calls of requests leave free.
 func newLookups(connections, factor int) *Semaphore {
 	size := int64(connections * StreamsPerConnection / 4 * factor)
-	return NewSemaphore(size, Shares{unknown: size, address: max(size/2, 1)}).of("upstream-connections", int64(connections))
+	shares := Shares{unknown: size, address: max(size/2, 1)}
+	return NewSemaphore(size, shares).withSetting("upstream-connections", int64(connections))
 }

@@ -35,9 +35,9 @@ func SharesOf(size int64) Shares {
 // served round-robin, and so are the subjects of one tenant. Requests of one subject are FIFO. A release
 // examines only the requests that it grants, and one more.
 type Semaphore struct {
-	shares Shares
-	Wait   time.Duration
-	free   int64 // an amount up to this is not counted
+	shares    Shares
+	Wait      time.Duration
+	uncounted int64 // amounts up to this size are not counted
 
 	// The setting that errors name, and its value.
 	setting string
@@ -74,10 +74,11 @@ func NewSemaphore(size int64, s Shares) *Semaphore {
 
 // NewLimit returns a semaphore with the usual shares, and a setting with its value that errors name.
 func NewLimit(size int64, setting string, value int64) *Semaphore {
-	return NewSemaphore(size, SharesOf(size)).of(setting, value)
+	return NewSemaphore(size, SharesOf(size)).withSetting(setting, value)
 }
 
-func (s *Semaphore) of(setting string, value int64) *Semaphore {
+// withSetting sets the setting and its value that errors name.
+func (s *Semaphore) withSetting(setting string, value int64) *Semaphore {
 	s.setting, s.value = setting, value
 	return s
 }

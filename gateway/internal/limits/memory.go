@@ -44,9 +44,9 @@ type MemoryLimits struct {
 func NewMemoryLimits(size int64) *MemoryLimits {
 	// A message is held only while a core works on it, so the subjects of a tenant need no shares of their own.
 	half := size / 4
-	messages := NewSemaphore(size/2, Shares{half, half, half, half}).of("max-buffered-bytes", size)
+	messages := NewSemaphore(size/2, Shares{half, half, half, half}).withSetting("max-buffered-bytes", size)
 	limits := &MemoryLimits{size, NewLimit(size/2, "max-buffered-bytes", size), messages}
-	limits.Buffers.free, limits.Messages.free = FreeBytes, FreeBytes
+	limits.Buffers.uncounted, limits.Messages.uncounted = FreeBytes, FreeBytes
 	return limits
 }
 
@@ -127,7 +127,7 @@ func (id *Identity) Reservation(s *Semaphore) *Reservation {
 // Reserve waits until the amount is free. The reservation must be empty. If the share of the address of an unknown caller
 // does not have that much, it asks the server who the caller is: callers with one address must not wait for each other.
 func (r *Reservation) Reserve(ctx context.Context, amount int64) *apierror.Error {
-	if amount <= r.Semaphore.free || !r.identity.Known() && r.Resize(amount) == nil {
+	if amount <= r.Semaphore.uncounted || !r.identity.Known() && r.Resize(amount) == nil {
 		return nil
 	}
 	if e := r.identity.Learn(ctx); e != nil {
@@ -156,7 +156,7 @@ func (r *Reservation) TryReserve(ctx context.Context, amount int64) *apierror.Er
 
 // Resize changes the amount without waiting. If the caller has become known, the amount moves to its share.
 func (r *Reservation) Resize(amount int64) *apierror.Error {
-	if amount <= r.Semaphore.free {
+	if amount <= r.Semaphore.uncounted {
 		amount = 0
 	}
 	holder := r.identity.Caller

@@ -1,6 +1,6 @@
 // Package pages serves the HTML pages and the OpenAPI document.
 //
-// Need: people who read the document.
+// Need: people who read the OpenAPI document.
 package pages
 
 import (

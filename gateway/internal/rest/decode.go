@@ -1,4 +1,4 @@
-// Need: the document: closed schemas, names in snake_case, null as absent.
+// Need: the OpenAPI document: closed schemas, names in snake_case, null as absent.
 
 package rest
 

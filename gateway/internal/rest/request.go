@@ -1,4 +1,4 @@
-// Need: the document: known parameters, of the right type.
+// Need: the OpenAPI document: known parameters, of the right type.
 
 package rest
 

@@ -24,8 +24,8 @@ import (
 // writes it. fromisoformat() rejects "Z" before Python 3.11.
 const timestampLayout = "2006-01-02T15:04:05.000000-07:00"
 
-// An omission says when Marshal leaves out a field, although the JSON of an empty one would say something else: for
-// example, [] would claim that a job has no stages.
+// omission is the condition under which Marshal omits a field. These fields would be wrong if written empty: for
+// example, `[]` claims that a job has no stages.
 type omission int
 
 const (
@@ -34,7 +34,7 @@ const (
 	onlyOfGetJob                       // every job has executions, so GetJob returns some, or the token of the page that has them
 )
 
-// tools/openapi/document.yaml has these, too.
+// Keep in sync with `omitted` in tools/openapi/document.yaml; a test compares them.
 var omissions = map[protoreflect.FullName]omission{
 	"fleet.jobs.v1.CreateJobResponse.forecast":     omittedIfEmpty,
 	"fleet.jobs.v1.CreateJobResponse.preview":      omittedIfEmpty,

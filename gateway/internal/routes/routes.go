@@ -1,6 +1,6 @@
 // Package routes matches requests to the operations of the OpenAPI document.
 //
-// Need: the document, whose custom verbs and encoded IDs grpc-gateway would match by other rules.
+// Need: the OpenAPI document, whose custom verbs and encoded IDs grpc-gateway would match by other rules.
 package routes
 
 import (

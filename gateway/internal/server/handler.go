@@ -1,4 +1,4 @@
-// Need: the document: paths and methods that it does not have get 404 and 405. The limit max-requests-in-flight.
+// Need: the OpenAPI document: other paths and methods get 404 and 405. The limit max-requests-in-flight.
 
 package server
 
