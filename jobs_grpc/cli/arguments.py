@@ -207,7 +207,7 @@ def add_repeated(
 
 
 def add_yes(parser: argparse.ArgumentParser, help_text: str) -> None:
-    """Add --yes, which omits a question."""
+    """Add --yes, which skips a confirmation."""
     parser.add_argument("-y", "--yes", action="store_true", help=help_text)
 
 

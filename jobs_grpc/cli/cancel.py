@@ -18,7 +18,7 @@ from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.questions import can_ask, confirm
 from jobs_grpc.client import JobsClient, JobsError, errors
 
-# Commands ask before jobs that have more devices in total.
+# Ask for confirmation if the jobs have more devices than this in total.
 _MAX_DEVICES_WITHOUT_QUESTION = 1000
 
 
@@ -40,8 +40,8 @@ def _add_jobs(parser: argparse.ArgumentParser) -> None:
     )
     arguments.add_yes(
         parser,
-        "do not ask; without it, a terminal asks before jobs of more than "
-        f"{_MAX_DEVICES_WITHOUT_QUESTION:,} devices",
+        "skip the confirmation that a terminal shows if the jobs have more than "
+        f"{_MAX_DEVICES_WITHOUT_QUESTION:,} devices in total",
     )
 
 
@@ -118,14 +118,12 @@ async def _delete(args: argparse.Namespace, jobs: JobsClient) -> None:
 
 
 async def _confirm(args: argparse.Namespace, jobs: JobsClient, verb: str) -> None:
-    """On a terminal, ask before large jobs are ended by `verb`. Raises CliError after a "no".
+    """Ask for confirmation on a terminal if the jobs have many devices.
 
-    Raises CliError, too, if several jobs must have one etag.
-
-    Without a terminal, it does not ask, because scripts cannot answer.
+    Raises CliError if the user declines, or if --etag is given for several jobs.
     """
     if args.etag and len(args.job_ids) > 1:
-        raise InvalidInput("--etag is of one job: name only one")
+        raise InvalidInput("--etag can only be used with one job")
     if args.yes or not can_ask():
         return
     devices = sum([await _count_devices(jobs, job_id) for job_id in args.job_ids])

@@ -62,18 +62,18 @@ def complete(parser: argparse.ArgumentParser) -> None:
 _Find: TypeAlias = Callable[[Any], Awaitable[Iterable[str]]]
 
 # A key press must not hang: if the server does not respond in this time, nothing is completed.
-_SECONDS = 1.0
+_TIMEOUT_SECONDS = 1.0
 
 # One call returns at most this many, which are enough to choose from.
-_JOBS = 200
-_EXECUTIONS = 1000
-_DEVICES = 1000
-# The server counts the devices of each group on a page.
-_GROUPS = 50
+_MAX_JOBS = 200
+_MAX_EXECUTIONS = 1000
+_MAX_DEVICES = 1000
+# Few, because the server counts the devices of each listed group.
+_MAX_GROUPS = 50
 
 _ACTIVE = (pb.Job.IN_PROGRESS, pb.Job.PAUSED, pb.Job.SCHEDULED)
 
-# The statuses of the jobs that a command is for; others are for any job.
+# Job statuses that each command accepts; commands not listed accept any.
 _STATUSES = {
     "pause": (pb.Job.IN_PROGRESS, pb.Job.SCHEDULED),
     "resume": (pb.Job.PAUSED,),
@@ -111,7 +111,7 @@ def complete_argument(
 
 async def _ask(args: argparse.Namespace, client: Any, find: _Find) -> Iterable[str]:
     async with (
-        asyncio.timeout(_SECONDS),
+        asyncio.timeout(_TIMEOUT_SECONDS),
         connect(args, RetryPolicy(max_attempts=1), client) as opened,
     ):
         return await find(opened)
@@ -128,7 +128,7 @@ def _find(
         case "job_id" | "job_ids" if "--job-id" not in action.option_strings:
             statuses = _STATUSES.get(command, ())
             return JobsClient, lambda jobs: _list(
-                jobs.list(statuses=statuses, limit=_JOBS), "job_id"
+                jobs.list(statuses=statuses, limit=_MAX_JOBS), "job_id"
             )
         # "devices_and_labels" are the arguments of `devices label`.
         case "device" | "device_id" | "device_ids" | "target_device_id" | "devices_and_labels":
@@ -137,25 +137,26 @@ def _find(
             if job_ids:
                 return JobsClient, lambda jobs: _devices_of_jobs(jobs, job_ids)
             return FleetClient, lambda fleet: _list(
-                fleet.devices(device_id_prefix=prefix, page_size=_DEVICES, limit=_DEVICES),
+                fleet.devices(device_id_prefix=prefix, page_size=_MAX_DEVICES, limit=_MAX_DEVICES),
                 "device_id",
             )
         case "group" | "target_group_id" | "set_groups":
             return FleetClient, lambda fleet: _list(
-                fleet.groups(group_id_prefix=prefix, page_size=_GROUPS, limit=_GROUPS), "group_id"
+                fleet.groups(group_id_prefix=prefix, page_size=_MAX_GROUPS, limit=_MAX_GROUPS),
+                "group_id",
             )
         case "webhook_id":
             return EventsClient, _webhooks
         case "failure_code" | "failure_codes":
             return JobsClient, lambda jobs: _failure_codes(jobs, args.job_id)
         case "document_type" | "created_by" as field:
-            return JobsClient, lambda jobs: _list(jobs.list(limit=_JOBS), field)
+            return JobsClient, lambda jobs: _list(jobs.list(limit=_MAX_JOBS), field)
     return None
 
 
 async def _devices_of_jobs(jobs: JobsClient, job_ids: list[str]) -> Iterable[str]:
     found = await asyncio.gather(
-        *(_list(jobs.executions(i, limit=_EXECUTIONS), "device_id") for i in job_ids)
+        *(_list(jobs.executions(i, limit=_MAX_EXECUTIONS), "device_id") for i in job_ids)
     )
     return [device_id for of_job in found for device_id in of_job]
 

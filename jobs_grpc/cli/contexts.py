@@ -38,13 +38,13 @@ class Setting:
     metavar: str
     help: str
     variable: str = ""
-    """The variable of the environment that sets it; empty: none."""
+    """Environment variable that sets it, if any."""
     default: str = ""
 
 
 SETTINGS = (
     Setting("server", "ADDRESS", "HOST:PORT or unix:PATH", "JOBS_SERVER", DEFAULT_ADDRESS),
-    Setting("tenant", "ID", "tenant to act for", "JOBS_TENANT", "that in the token"),
+    Setting("tenant", "ID", "tenant to act for", "JOBS_TENANT", "the tenant in the token"),
     Setting(
         "user", "ID", "user to act as", "JOBS_USER", "the user in the token, or the login name"
     ),
@@ -53,7 +53,7 @@ SETTINGS = (
         "ROLE,…",
         "roles to act with, if the server does not use tokens",
         "JOBS_ROLES",
-        "those that the server gives to all",
+        "the default roles of the server",
     ),
     Setting("token_file", "FILE", "file with the token", "JOBS_TOKEN_FILE", "$JOBS_TOKEN"),
     Setting("tls", "", "use TLS; --ca, --cert and --key imply it"),
@@ -66,7 +66,10 @@ SETTINGS = (
         "name in the server's certificate, if it is not the host of --server",
     ),
 )
-"""What options set. A context can also have token_env, and the environment a token."""
+"""The settings that have an option.
+
+In addition, a context can set token_env, and the environment JOBS_TOKEN.
+"""
 
 FIELDS = (*(setting.name for setting in SETTINGS), "token_env")
 

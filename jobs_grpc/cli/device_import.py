@@ -13,8 +13,8 @@ from fleet.jobs.v1.jobs_pb2 import CancelExecutionRequest, Stage
 from jobs_grpc.cli.command import add_local_command
 from jobs_grpc.cli.errors import InvalidInput
 from jobs_grpc.cli.files import standard_input
-from jobs_grpc.cli.maintain import add_tenant, audited, read_tenant
 from jobs_grpc.cli.output import print_note, progress_line
+from jobs_grpc.cli.owner_audit import add_tenant, audited, read_tenant
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.config import LimitsConfig, read_dsn
 from jobs_grpc.config.declaration import read_group

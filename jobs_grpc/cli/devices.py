@@ -9,7 +9,7 @@ from jobs_grpc.cli import arguments, device_import
 from jobs_grpc.cli.changes import LOST_RESPONSE, explaining_failures
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.errors import InvalidInput
-from jobs_grpc.cli.executions import OF_DEVICE
+from jobs_grpc.cli.executions import DEVICE_EXECUTIONS
 from jobs_grpc.cli.fields import DEVICE, Fields, add_fields, forwarded
 from jobs_grpc.cli.formatting import format_device_count, format_field, format_labels, format_number
 from jobs_grpc.cli.listing import FORMATS, Listing
@@ -79,7 +79,7 @@ def _add_get(commands: Subparsers) -> None:
         "jsonl print the queue only."
     )
     add_fields(parser, pb.GetDeviceRequest, DEVICE)
-    OF_DEVICE.add_options(parser)
+    DEVICE_EXECUTIONS.add_options(parser)
 
 
 async def _get(args: argparse.Namespace, fleet: FleetClient) -> None:
@@ -93,7 +93,7 @@ async def _get(args: argparse.Namespace, fleet: FleetClient) -> None:
     if is_table:
         print(*field_lines(_device_fields(response.device, args.utc), 9), "", sep="\n")
     if response.executions or not is_table:
-        OF_DEVICE.print_items(args, response.executions, message_dict(response.device))
+        DEVICE_EXECUTIONS.print_items(args, response.executions, message_dict(response.device))
     else:
         print_note("the queue is empty")
 
@@ -218,7 +218,7 @@ def _add_delete(commands: Subparsers) -> None:
         metavar="DEVICE",
         help="IDs of the devices",
     )
-    arguments.add_yes(parser, "do not ask; without it, a terminal asks")
+    arguments.add_yes(parser, "skip the confirmation that a terminal shows")
 
 
 async def _delete(args: argparse.Namespace, fleet: FleetClient) -> None:

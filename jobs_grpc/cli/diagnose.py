@@ -42,7 +42,7 @@ _EVENTS = Listing[events_pb.Event](
         Column("cause", drop_order=3, wide=True),
         Column("position", read=lambda event: str(event.position), drop_order=4, wide=True),
     ),
-    order="newest",
+    first_page_word="newest",
 )
 
 

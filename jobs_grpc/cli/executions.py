@@ -70,17 +70,19 @@ _END = (
 )
 _DETAILS = _Column("status_details", "DETAILS", drop_order=2, min_width=20, wraps=True)
 
-_KNOWN = {column.name for column in (_DEVICE, _JOB, _ATTEMPT, *_STATUS, *_END, _DETAILS)}
-_OTHERS = tuple(
+_LISTED_FIELDS = {column.name for column in (_DEVICE, _JOB, _ATTEMPT, *_STATUS, *_END, _DETAILS)}
+_UNLISTED_FIELDS = tuple(
     _Column(field.name, wide=True)
     for field in pb.JobExecution.DESCRIPTOR.fields
-    if field.name not in _KNOWN
+    if field.name not in _LISTED_FIELDS
 )
-_LAST = (*_END, *_OTHERS, _DETAILS)
+_LAST_COLUMNS = (*_END, *_UNLISTED_FIELDS, _DETAILS)
 
-EXECUTIONS = Listing("executions", (_DEVICE, *_STATUS, _ATTEMPT, *_LAST))
-OF_DEVICE = Listing("executions", (_JOB, *_STATUS, _ATTEMPT, *_LAST), order="newest")
-_ATTEMPTS = Listing("attempts", (_ATTEMPT, *_STATUS, *_LAST), order="newest")
+JOB_EXECUTIONS = Listing("executions", (_DEVICE, *_STATUS, _ATTEMPT, *_LAST_COLUMNS))
+DEVICE_EXECUTIONS = Listing(
+    "executions", (_JOB, *_STATUS, _ATTEMPT, *_LAST_COLUMNS), first_page_word="newest"
+)
+_ATTEMPTS = Listing("attempts", (_ATTEMPT, *_STATUS, *_LAST_COLUMNS), first_page_word="newest")
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
@@ -148,7 +150,7 @@ def add_command(commands: Subparsers) -> None:
     parser = add_client_command(commands, "device DEVICE", _device, formats=FORMATS)
     add_fields(parser, pb.ListJobExecutionsRequest, DEVICE)
     add_filters(parser)
-    OF_DEVICE.add_options(parser, limit=50)
+    DEVICE_EXECUTIONS.add_options(parser, limit=50)
 
 
 async def _attempts(args: argparse.Namespace, jobs: JobsClient) -> None:
@@ -169,5 +171,5 @@ async def _device(args: argparse.Namespace, jobs: JobsClient) -> None:
     """
     filters = execution_filters(args)
     pager = jobs.executions(**filters, page_token=args.page_token, limit=args.limit)
-    await OF_DEVICE.print_pages(args, pager)
+    await DEVICE_EXECUTIONS.print_pages(args, pager)
     note_canceled(args)

@@ -15,7 +15,7 @@ from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.errors import InvalidInput
 from jobs_grpc.cli.executions import (
-    EXECUTIONS,
+    JOB_EXECUTIONS,
     add_device_filters,
     add_filters,
     execution_filters,
@@ -45,7 +45,7 @@ def add_command(commands: Subparsers) -> None:
     arguments.add_options(parser, {"--to FILE": help_text})
     add_filters(parser)
     add_device_filters(parser)
-    EXECUTIONS.add_options(parser)
+    JOB_EXECUTIONS.add_options(parser)
 
 
 async def _export(args: argparse.Namespace, jobs: JobsClient) -> None:
@@ -109,7 +109,7 @@ async def _write_pages(
     Errors of writing name `path`, unless it is None: standard output. `show` gets the progress.
     """
     pager = jobs.executions(**execution_filters(args), page_size=_PAGE_SIZE)
-    writer = RowWriter(args, EXECUTIONS, file)
+    writer = RowWriter(args, JOB_EXECUTIONS, file)
     count = 0
     async for page in pager.pages():
         with reporting_write_errors(path) if path else nullcontext():

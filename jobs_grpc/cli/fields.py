@@ -15,8 +15,11 @@ from jobs_grpc.contract.comments import sentences_of
 from jobs_grpc.contract.field_rules import rules_of
 
 Fields: TypeAlias = Mapping[str, str | tuple[str, str]]
-"""The names of fields by usage: "JOB" and "[STAGE]" are arguments, "--stage N" is an option with a
-value, and "--force" a flag. A help that follows the name replaces that of the contract."""
+"""Maps the usage of an argument to the request field that it sets.
+
+"JOB" and "[STAGE]" are arguments, "--stage N" is an option with a value, and "--force" a flag. A
+help that follows the name of the field replaces that of the contract.
+"""
 
 JOB: Fields = {"JOB": ("job_id", "ID of the job")}
 DEVICE: Fields = {"DEVICE": ("device_id", "ID of the device")}
@@ -67,9 +70,9 @@ def add_fields(
         if choices := kind.get("choices"):
             kind["help"] += f": {', '.join(choices)}"
         if not option.startswith("-"):
-            number = "?" if option.startswith("[") else None
+            nargs = "?" if option.startswith("[") else None
             only = {key: kind[key] for key in ("type", "help")}
-            parser.add_argument(name, nargs=number, metavar=option.strip("[]"), **only)
+            parser.add_argument(name, nargs=nargs, metavar=option.strip("[]"), **only)
             continue
         if metavar:
             kind["metavar"] = metavar
@@ -78,15 +81,15 @@ def add_fields(
 
 
 def forward(parser: _Container, request: type[Message], *names: str) -> None:
-    """Let `forwarded` return the values of these arguments, which are fields of a request."""
+    """Mark arguments as request fields, so that `forwarded` returns them."""
     before = parser.get_default("forwarded") or []
     parser.set_defaults(forwarded=[*before, *((request, name) for name in names)])
 
 
 def forwarded(args: argparse.Namespace, request: type[Message] | None = None) -> dict[str, Any]:
-    """Return the values of the fields of add_fields, as parameters of a client.
+    """Return the values of the arguments that set request fields.
 
-    With a `request`, only its fields.
+    They are keyword arguments of a client method. With `request`, only the fields of that message.
     """
     return {name: getattr(args, name) for owner, name in args.forwarded if request in (None, owner)}
 
@@ -129,7 +132,7 @@ def _help(request: type[Message], name: str) -> str:
     if rules_of(request, name).int32.HasField("lte"):
         text += f", {arguments.range_text(request, name)}"
     for sentence in others:
-        # Without a filter, a list has everything.
+        # Omit the default of a filter: everything is listed without it.
         if sentence.startswith(_DEFAULTS) and not text.startswith("only "):
             text += f" (default: {sentence.partition(': ')[2]})"
     return text.replace("%", "%%")

@@ -8,7 +8,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.executions import (
-    EXECUTIONS,
+    JOB_EXECUTIONS,
     add_device_filters,
     add_filters,
     execution_filters,
@@ -43,7 +43,7 @@ def add_command(commands: Subparsers) -> None:
     add_fields(parser, pb.ListJobExecutionsRequest, JOB)
     add_filters(parser)
     add_device_filters(parser)
-    EXECUTIONS.add_options(parser, limit=20)
+    JOB_EXECUTIONS.add_options(parser, limit=20)
 
 
 async def _get(args: argparse.Namespace, jobs: JobsClient) -> None:
@@ -60,7 +60,7 @@ async def _get(args: argparse.Namespace, jobs: JobsClient) -> None:
     pager = jobs.executions(
         **filters, page_size=_PAGE_SIZE, page_token=args.page_token, limit=args.limit
     )
-    await EXECUTIONS.print_pages(
+    await JOB_EXECUTIONS.print_pages(
         args, pager, message_dict(job), next_page="next_executions_page_token"
     )
     note_canceled(args)

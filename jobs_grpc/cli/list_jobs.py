@@ -69,7 +69,7 @@ _JOBS = Listing[pb.Job](
         Column("labels", wide=True),
         Column("description", wide=True),
     ),
-    order="newest",
+    first_page_word="newest",
 )
 
 _TARGETS: Fields = {

@@ -55,13 +55,13 @@ def _value(column: Column[M], message: M) -> object:
 
 @dataclass(frozen=True)
 class Listing(Generic[M]):
-    """A list that a command prints: what it is of, and its columns."""
+    """The columns of a list that a command prints."""
 
     noun: str
-    """What notes call its items, and their name in JSON: a plural."""
+    """Plural noun for the items; also their field name in JSON."""
     columns: Sequence[Column[M]]
-    order: str = "first"
-    """Which items come first, such as "newest"."""
+    first_page_word: str = "first"
+    """Word for the first page in notes: "first" or "newest"."""
 
     def add_options(self, parser: argparse.ArgumentParser, limit: int = 0) -> None:
         """Add --columns and --raw, and the options for pages if there is a default limit."""
@@ -166,7 +166,7 @@ class Listing(Generic[M]):
             sys.stdout.flush()
             print_json({next_page: pager.next_page_token}, indent=None, file=sys.stderr)
         else:
-            which = "the next" if args.page_token else f"the {self.order}"
+            which = "the next" if args.page_token else f"the {self.first_page_word}"
             number = self.noun.removesuffix("s") if count == 1 else f"{count:,} {self.noun}"
             print_note(f"{which} {number}; --all shows the rest")
 

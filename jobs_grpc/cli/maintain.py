@@ -1,34 +1,27 @@
 """`jobs-grpc migrate` and `recount`, which work on the database as its owner and are audited."""
 
 import argparse
-import getpass
 import json
-import logging
 import os
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
-from urllib.parse import urlsplit
 
 import asyncpg
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.auth.principal import TENANT_RULE, is_tenant_id
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_local_command
 from jobs_grpc.cli.dev import settings_with_database
-from jobs_grpc.cli.errors import CliError, ExitCode, InvalidInput
+from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.fields import JOB, add_fields
 from jobs_grpc.cli.formatting import format_number
 from jobs_grpc.cli.output import print_json, progress_line
+from jobs_grpc.cli.owner_audit import add_changes, add_tenant, audited, read_tenant
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.tables import Column, print_table
 from jobs_grpc.config import read_dsn
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.recount import describe, recount_job, row_name
-from jobs_grpc.observability import logs
 from jobs_grpc.server.signals import run_until_stop_signal
 from jobs_grpc.text import escape_unprintable
 
@@ -99,7 +92,7 @@ def _migrate(args: argparse.Namespace) -> None:
         print(escape_unprintable(line))
 
 
-# How many counts an error names that a repair does not set.
+# Maximum number of unrepaired counts that the error message lists.
 _MAX_NAMED = 3
 
 _COLUMNS: tuple[Column[Any], ...] = (
@@ -150,75 +143,3 @@ def _recount(args: argparse.Namespace) -> None:
 def _cells(row: asyncpg.Record) -> list[str]:
     numbers = (f"{row[column]:,}" for column in ("stored", "counted"))
     return [row["table_name"], row_name(row) or "-", row["column_name"], *numbers]
-
-
-# The maximum size of the changes in a line of the audit log.
-_MAX_CHANGES_BYTES = 1024
-
-
-def add_tenant(parser: argparse.ArgumentParser, help_text: str) -> None:
-    """Add --tenant."""
-    parser.add_argument("--tenant", metavar="ID", help=f"{help_text} ($JOBS_TENANT)")
-
-
-def read_tenant(args: argparse.Namespace) -> str:
-    """Return the tenant of --tenant or JOBS_TENANT. Raises CliError."""
-    # A context names a server, and the command connects to a database: only the variable counts.
-    tenant = os.environ.get("JOBS_TENANT") or None if args.tenant is None else args.tenant
-    if tenant is None:
-        raise InvalidInput("--tenant or JOBS_TENANT is required")
-    if not is_tenant_id(tenant):
-        raise InvalidInput(f"--tenant {TENANT_RULE}")
-    return str(tenant)
-
-
-@contextmanager
-def audited(command: str, owner_dsn: str, **fields: Any) -> Iterator[dict[str, Any]]:
-    """Write a line of JSON to stderr when the block ends, like those of the server's audit log.
-
-    It has who ran the command, on which database, and the result: OK, FAILED with the type of the
-    error, or CANCELLED for a command that was interrupted. The block may add fields to the
-    dictionary. There is no line for a CliError, which says that nothing was changed.
-    """
-    dsn = urlsplit(owner_dsn)
-    fields |= {
-        "subject": _account(),
-        "login": dsn.username,
-        "database": f"{dsn.hostname or ''}{dsn.path}",
-    }
-    started = time.perf_counter()
-    try:
-        yield fields
-    except CliError:
-        raise
-    except BaseException as e:
-        code = "CANCELLED" if isinstance(e, KeyboardInterrupt) else "FAILED"
-        _write(command, {"code": code, **fields, "reason": type(e).__name__}, started)
-        raise
-    _write(command, {"code": "OK", **fields}, started)
-
-
-def add_changes(fields: dict[str, Any], changes: Sequence[str]) -> None:
-    """Add the number of changes, and as many of the first as take 1 KB."""
-    fields["change_count"] = len(changes)
-    fields["changes"] = logs.first_that_fit(changes, _MAX_CHANGES_BYTES)
-
-
-def _write(command: str, fields: dict[str, Any], started: float) -> None:
-    record = logging.makeLogRecord(
-        {
-            "name": "jobs_grpc.audit",
-            "levelname": "INFO",
-            "msg": f"audit {command}",
-            "fields": fields | {"ms": round((time.perf_counter() - started) * 1000, 2)},
-        }
-    )
-    print(logs.JsonFormatter().format(record), file=sys.stderr, flush=True)
-
-
-def _account() -> str:
-    """Return the account of the operating system: its name, or its number in most containers."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())

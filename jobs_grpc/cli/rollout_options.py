@@ -67,7 +67,7 @@ def _check_fields(
     for name, value in fields.items():
         if (field := by_name.get(name)) is None:
             raise ValueError(f"{prefix}unknown field {name}{_suggestion(name, names)}")
-        # Everything but the failure criteria is in the rollout.
+        # Error paths omit the leading "rollout.", so they start with "stages[0]".
         field_path = f"{path}.{field.name}" if path not in ("", "rollout") else field.name
         if not field.is_repeated:
             _check_value(field_path, value, field, descriptor)

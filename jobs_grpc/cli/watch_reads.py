@@ -14,13 +14,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from jobs_grpc.cli.connection import connect
 from jobs_grpc.client import EventsClient, JobsClient, JobsError, RetryPolicy
 
-_COUNT = 3
+_EVENT_COUNT = 3
 
-# Minimum seconds between two reads. A job can change more often.
-_INTERVAL = 1.0
+# Between two reads. A job can change more often.
+_MIN_INTERVAL_SECONDS = 1.0
 
-# Seconds that the last read may take, when the job is finished.
-_LAST_READ = 2.0
+# Timeout of the last read, when the job is finished.
+_LAST_READ_SECONDS = 2.0
 
 
 @asynccontextmanager
@@ -36,7 +36,7 @@ async def last_events(
 
         async def read() -> None:
             pager = events.list_job_events(
-                args.job_id, newest_first=True, page_size=_COUNT, limit=_COUNT
+                args.job_id, newest_first=True, page_size=_EVENT_COUNT, limit=_EVENT_COUNT
             )
             show([event async for event in pager][::-1])
 
@@ -49,13 +49,13 @@ async def last_events(
                 except JobsError as e:
                     if e.code is grpc.StatusCode.UNIMPLEMENTED:  # The server is older.
                         return
-                await asyncio.sleep(_INTERVAL)
+                await asyncio.sleep(_MIN_INTERVAL_SECONDS)
 
         task = asyncio.create_task(read_after_changes())
         try:
             yield changed.set
             with suppress(JobsError, TimeoutError):
-                async with asyncio.timeout(_LAST_READ):
+                async with asyncio.timeout(_LAST_READ_SECONDS):
                     await read()
         finally:
             task.cancel()

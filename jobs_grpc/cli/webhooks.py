@@ -104,7 +104,7 @@ def add_command(commands: Subparsers) -> None:
     _add_create(subcommands)
     _add_update(subcommands)
     delete = _add(subcommands, "delete WEBHOOK", _delete, pb.DeleteWebhookRequest)
-    arguments.add_yes(delete, "do not ask; without it, a terminal asks")
+    arguments.add_yes(delete, "skip the confirmation that a terminal shows")
     rotate = _add(
         subcommands, "rotate-secret WEBHOOK", _rotate_secret, pb.RotateWebhookSecretRequest
     )

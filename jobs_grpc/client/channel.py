@@ -114,11 +114,11 @@ def sync_channel(
     timeout: float = 30.0,
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
 ) -> grpc.Channel:
-    """Open a channel that retries the calls that are always safe to repeat, while UNAVAILABLE.
+    """Open a channel that retries idempotent unary calls after UNAVAILABLE or CANCELLED.
 
-    The contract declares them by their idempotency_level. gRPC makes the retries, so they do not
-    follow RetryInfo, and at most 5 tries are made. `timeout` is in seconds, for each
-    unary call of these methods with its retries; pass `timeout` to the others.
+    The contract marks them by `idempotency_level`. gRPC retries by itself: it ignores RetryInfo and
+    makes at most 5 attempts. `timeout` is in seconds and covers a call with its retries; for other
+    methods, pass `timeout` to each call.
     """
     config = ("grpc.service_config", json.dumps(_service_config(timeout, retry)))
     options: tuple[tuple[str, Any], ...] = (*_KEEPALIVE, config)

@@ -46,7 +46,10 @@ class EventReader:
 
 
 class EventsClient(OperatorClient):
-    """Calls EventService for one tenant. OperatorClient says how."""
+    """Calls EventService for one tenant.
+
+    See OperatorClient for the common parameters and errors.
+    """
 
     _stub = events_pb2_grpc.EventServiceStub
 

@@ -18,7 +18,10 @@ _MAX_DELETED = rules_of(pb.DeleteDevicesRequest, "device_ids").repeated.max_item
 
 
 class FleetClient(OperatorClient):
-    """Calls FleetService for one tenant. OperatorClient says how."""
+    """Calls FleetService for one tenant.
+
+    See OperatorClient for the common parameters and errors.
+    """
 
     _stub = fleet_pb2_grpc.FleetServiceStub
 

@@ -20,7 +20,9 @@ EndCause: TypeAlias = pb.JobExecution.EndCause.ValueType
 
 
 class JobsClient(OperatorClient):
-    """Calls JobService for one tenant. OperatorClient says how.
+    """Calls JobService for one tenant.
+
+    See OperatorClient for the common parameters and errors.
 
     `advance`, `resume` and `update` are safe to repeat with an etag: if the first try took effect,
     the second one raises JobChanged.

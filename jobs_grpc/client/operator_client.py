@@ -1,4 +1,4 @@
-"""What the clients share: who calls, the connection, and lists."""
+"""Base classes of the clients: caller identity, connection and pagination."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

@@ -66,7 +66,7 @@ async def complete(line: str, environ: dict[str, str], seconds: float = TIMEOUT)
         # The descriptors 8 and 9 are not those of a shell.
         mock.patch.object(finder, "_init_debug_stream"),
         mock.patch("argcomplete.io.debug_stream", sys.stderr),
-        mock.patch.object(completion, "_SECONDS", seconds),
+        mock.patch.object(completion, "_TIMEOUT_SECONDS", seconds),
     ):
         await asyncio.to_thread(completion.complete, _parser())
     return [found.strip() for found in answer.getvalue().split("\n")]

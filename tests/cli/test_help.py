@@ -88,7 +88,7 @@ async def test_help_explains_the_options_of_the_connection(
     monkeypatch.setenv("COLUMNS", "80")
     shown = (await shell("help", "connection")).out
 
-    assert "  --tenant ID           tenant to act for ($JOBS_TENANT; default: that in the" in shown
+    assert "  --tenant ID           tenant to act for ($JOBS_TENANT; default: the tenant" in shown
     assert max(map(len, shown.splitlines())) <= 80
 
 
