@@ -1,8 +1,8 @@
-"""A grpc.aio server with nothing of the service: the upper bound of the transport.
+"""A bare grpc.aio server, whose throughput is the upper bound of the transport.
 
 `python -m bench.bare_server ADDRESS METHOD` reads a serialized response from stdin. GetJob returns
-it, ReportExecutions sends it after each message of the stream, and WatchPendingExecutions, which
-sends an empty response first, on SIGUSR1.
+the response. ReportExecutions sends it for each message of the stream. WatchPendingExecutions sends
+an empty response first, and the given one on SIGUSR1.
 """
 
 import asyncio

@@ -29,7 +29,7 @@ class CoreCall:
     name: str
     goal: float
     request: Callable[[int], _Request]
-    """Returns the request with a number."""
+    """Builds the n-th request."""
 
 
 def core_calls() -> Sequence[CoreCall]:

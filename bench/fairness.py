@@ -35,9 +35,9 @@ _RAMP_UP = 1.0
 
 _CONNECTIONS = 8
 
-_P99, _LOST = "p99, against that alone", "rate that the floods lose"
+_P99, _LOST = "p99 during / without flood", "flood throughput lost"
 
-# The largest figures that are good enough.
+# Maximum acceptable values.
 _GOALS = {_P99: 3, _LOST: 15, "p99 while they open": 300}
 
 
@@ -165,7 +165,7 @@ def _cancel(server: Server, tenant: str) -> Call:
 
 
 def _compare(results: Results) -> None:
-    """Add the medians during floods as parts of those alone."""
+    """Add ratios of the medians during a flood to those without one."""
     for flood in FLOODS:
         medians = {each.workload: each.median for each in results if each.case == flood.name}
         case = Case(results, flood.name)

@@ -35,7 +35,7 @@ class Load:
     rate_of_first_half: float
     """Measured until half of the calls had finished, while all clients were still calling."""
     p99: float
-    """Of the latencies."""
+    """99th percentile of the latencies."""
     data: int
     """Bytes of all responses."""
     cpu: float = 0.0

@@ -177,7 +177,7 @@ async def connect(address: str) -> AsyncIterator[Calls]:
 
 
 async def cpu_shares(seconds: float, **parts: Callable[[], float]) -> dict[str, float]:
-    """Return the percentages of a core that parts use for so long.
+    """Measure for `seconds`, and return the CPU use of each part in percent of one core.
 
     `parts` return the CPU seconds that they have used so far.
     """

@@ -18,9 +18,9 @@ _SIZES = """
     WHERE c.relkind = 'r' AND c.relnamespace = ANY ($1::text[]::regnamespace[])
     ORDER BY c.relname
 """
-# Smaller tables grow by a large part with one page.
+# One page is a large fraction of a smaller table.
 _MIN_MIB = 1
-# Smaller figures, such as rows read, grow by a large part with one.
+# One row is a large fraction of a smaller figure, such as rows read.
 _MIN_FIGURE = 20
 # Fewer calls have no p99.
 _MIN_CALLS = 300
@@ -31,7 +31,7 @@ class Sample:
     """The figures of a part of a run."""
 
     number: float
-    """Of the minute, or of the month."""
+    """Number of the minute or the month."""
     executions: int
     seconds: float
     """Wall-clock time."""
@@ -42,9 +42,13 @@ class Sample:
     others: Mapping[str, float] = field(default_factory=dict)
     """Other figures, by name."""
 
-    def mib(self, kind: int) -> float:
-        """Return the MiB of all tables (0), or of all indexes (1)."""
-        return sum(sizes[kind] for sizes in self.tables.values()) / MIB
+    def table_mib(self) -> float:
+        """Return the MiB of all tables."""
+        return sum(size for size, _ in self.tables.values()) / MIB
+
+    def index_mib(self) -> float:
+        """Return the MiB of all indexes."""
+        return sum(size for _, size in self.tables.values()) / MIB
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,8 @@ def other(name: str) -> Column:
 
 
 SIZES: Mapping[str, Column] = {
-    "tables, MiB": lambda sample: format_number(sample.mib(0)),
-    "indexes, MiB": lambda sample: format_number(sample.mib(1)),
+    "tables, MiB": lambda sample: format_number(sample.table_mib()),
+    "indexes, MiB": lambda sample: format_number(sample.index_mib()),
 }
 """The columns of sizes."""
 
@@ -121,8 +125,9 @@ def _comparisons(
     if len(samples) < 4:
         return
     first, last = samples[2], samples[-1]
-    for kind, (of_all, of_one) in enumerate((("tables", "table"), ("indexes", "indexes of"))):
-        yield f"{of_all}, MiB", first.mib(kind), last.mib(kind), goals.sizes
+    names = (("tables", "table", Sample.table_mib), ("indexes", "indexes of", Sample.index_mib))
+    for kind, (of_all, of_one, mib) in enumerate(names):
+        yield f"{of_all}, MiB", mib(first), mib(last), goals.sizes
         for name, sizes in first.tables.items():
             before, after = (size[kind] / MIB for size in (sizes, last.tables[name]))
             if max(before, after) >= _MIN_MIB:

@@ -54,7 +54,7 @@ class _Clients:
         self._count = count
         self._tenants = tenants
         self._kind = ""
-        """Of the message that each stream must receive."""
+        """Kind of message to wait for on each stream."""
         self._times: dict[int, float] = {}
         """When the streams received it."""
         self._complete = asyncio.Event()

@@ -37,7 +37,7 @@ _JSON = {"Content-Type": "application/json"}
 _VALID_JOB = b'{"document_type": "bench", "target_all": true, "validate_only": true}'
 
 Call: TypeAlias = tuple[float, float, str]
-"""When a call started, its seconds, and its error."""
+"""Start time, duration in seconds, and error ("" if none) of a call."""
 
 _Call = Callable[[], Awaitable[None]]
 

@@ -12,12 +12,13 @@ from dataclasses import replace
 
 from bench.environment import environment
 from bench.run import InvalidRun, Option, Report, run
+from bench.samples import missed_goals
 from bench.year.calls import Callers
 from bench.year.consumers import Consumers
 from bench.year.environment import SETTINGS, logged_errors, move_time, year_database, year_server
 from bench.year.fleet import Directory, devices
 from bench.year.ledger import Ledger
-from bench.year.report import missed_goals, render
+from bench.year.report import GOALS, render
 from bench.year.scale import FULL, QUICK
 from bench.year.year import Year
 from tests.harness.consumers import running_receiver
@@ -45,7 +46,7 @@ async def _measure(args: argparse.Namespace) -> Report:
         print(text)
         logged = ["the server has logged:", *errors[:20]] if errors else []
         raise InvalidRun("\n".join(["a recount differs, or a call failed: see above", *logged]))
-    return Report(text, missed_goals(year.samples))
+    return Report(text, missed_goals("month", year.samples, GOALS))
 
 
 if __name__ == "__main__":

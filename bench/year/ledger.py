@@ -1,8 +1,8 @@
 """What the benchmark did and what was acknowledged. Nothing here is read from the database.
 
 Jobs and executions are those of tests/model. The model looks at all executions of a job for each
-answer, so the ledger keeps them apart, by device. What follows from times within a step, such as
-when a stage opens, it takes from what operators read.
+answer, so the ledger keeps executions in a separate dictionary by device. It reads state that
+depends on times within a step, such as the opening of a stage, from the responses to operators.
 """
 
 from collections import Counter, defaultdict
@@ -31,7 +31,7 @@ from tests.model.windows import START, next_due
 
 
 def seconds(at: datetime) -> Fraction:
-    """Return a time as the model has it."""
+    """Convert a time to seconds since START, as tests/model uses it."""
     return Fraction((at - START.replace(tzinfo=UTC)) // timedelta(microseconds=1), 10**6)
 
 

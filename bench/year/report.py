@@ -5,11 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from bench.page import table, wrap
 from bench.samples import SIZES, Column, Goals, Sample, by_sample, comparison, latency
-from bench.samples import missed_goals as samples_beyond
 from bench.year.ledger import Ledger
 from bench.year.scale import STEP_HOURS, Scale
 
-_GOALS = Goals(sizes=1.10, others=1.10, p99=1.5)
+GOALS = Goals(sizes=1.10, others=1.10, p99=1.5)
 
 # The p99 of a few calls is shown for each month.
 _COLUMNS: Mapping[str, Column] = {
@@ -20,11 +19,6 @@ _COLUMNS: Mapping[str, Column] = {
     "batch p99, ms": latency("ReportExecutions", 99),
     "start p99, ms": latency("StartNextExecution", 99),
 }
-
-
-def missed_goals(samples: Sequence[Sample]) -> list[str]:
-    """Return what is beyond the goals in the last month."""
-    return samples_beyond("month", samples, _GOALS)
 
 
 def render(samples: Sequence[Sample], ledger: Ledger, scale: Scale) -> list[str]:
@@ -39,7 +33,7 @@ def render(samples: Sequence[Sample], ledger: Ledger, scale: Scale) -> list[str]
     done = ([name, f"{count:,}"] for name, count in sorted(ledger.done.items()))
     return [
         *(wrap(size), by_sample("month", samples, _COLUMNS)),
-        *(comparison("month", samples, _GOALS), table(["what happened", "count"], done)),
+        *(comparison("month", samples, GOALS), table(["what happened", "count"], done)),
         "\n".join(_problems(ledger.problems, ledger.examples)),
     ]
 

@@ -7,12 +7,12 @@ from typing import cast
 
 import pytest
 
-from bench.samples import Sample
+from bench.samples import Sample, missed_goals
 from bench.year.consumers import Consumers
 from bench.year.fleet import RETRIED_CODE, RINGS, Directory, devices
 from bench.year.ledger import Ledger, LedgerJob
 from bench.year.recount import Recount
-from bench.year.report import missed_goals, render
+from bench.year.report import GOALS, render
 from bench.year.scale import QUICK
 from tests.harness.consumers import Receiver, Webhook
 from tests.harness.ledger import OperatorCall
@@ -97,7 +97,7 @@ def test_timeouts_and_the_expiry_end_executions(ledger: Ledger) -> None:
 @pytest.mark.parametrize(
     ("force", "counts"), [(False, {"IN_PROGRESS": 1, "REJECTED": 1}), (True, {"REJECTED": 2})]
 )
-def test_forced_cancel_also_ends_what_is_in_progress(
+def test_cancel_ends_executions_in_progress_only_when_forced(
     ledger: Ledger, force: bool, counts: dict[str, int]
 ) -> None:
     canceled = add_job(ledger, count=2)
@@ -177,12 +177,12 @@ def test_report_compares_the_last_month_with_the_third(ledger: Ledger) -> None:
     assert "| table `jobs`, MiB | 10 | 12 | 1.20 | ≤ 1.10 missed |" in text
     assert "| rows that GetJob reads | 30 | 30 | 1.00 | ≤ 1.10 |" in text
     assert "| p99 of GetJob, ms | 10 | 20 | 2.00 | ≤ 1.50 missed |" in text
-    assert missed_goals(samples) == [
+    assert missed_goals("month", samples, GOALS) == [
         "tables, MiB: 1.20 times month 3",
         "table `jobs`, MiB: 1.20 times month 3",
         "p99 of GetJob, ms: 2.00 times month 3",
     ]
-    assert not missed_goals(samples[:3])
+    assert not missed_goals("month", samples[:3], GOALS)
 
 
 def test_report_shows_an_example_of_each_problem(ledger: Ledger) -> None:
