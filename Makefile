@@ -32,7 +32,7 @@ run: $(READY) ## Start the embedded PostgreSQL, a demo fleet and the server (SIM
 	@exec $(BIN)/jobs-grpc dev $(if $(SIMULATE),--simulate)
 
 # Each test process starts its own PostgreSQL. ARGS="-n 0" runs the tests in one process.
-# Each would import the plugin of schemathesis, whose command is all that tests use.
+# Do not load schemathesis' pytest plugin in each process: tests only run its command.
 # tests/conftest.py orders the files.
 # PG=15 to 18 runs them on one server of that version, which npm downloads.
 WITH_POSTGRES = $(if $(PG),PYTHONPATH=.:generated $(BIN)/python -m tools.with_postgres $(PG))

@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_sessionfinish() -> None:
     """Save which lines ran, and end soon."""
     line_coverage.save()
-    # pytest collects garbage ten times from now on, each time among the objects of all tests.
+    # pytest runs the garbage collector ten times at exit; freezing the objects makes that fast.
     for _ in range(2):
         gc.collect()
     gc.freeze()

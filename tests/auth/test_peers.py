@@ -64,7 +64,7 @@ def test_connection_without_certificate_is_not_trusted() -> None:
         PEERS.check({})
 
 
-async def test_call_is_rejected_when_no_name_of_its_certificate_matches_up_to_its_end(
+async def test_call_is_rejected_when_certificate_name_differs_or_contains_nul(
     database: Database, tmp_path: Path
 ) -> None:
     environ = mutual_tls(AUTHORITY, tmp_path) | {

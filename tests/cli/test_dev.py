@@ -110,7 +110,7 @@ class Dev:
 
 @pytest.fixture(scope="module")
 async def dev() -> AsyncIterator[Dev]:
-    """One for the tests that do not restart it. It logs no calls."""
+    """`jobs-grpc dev`, shared by the tests that do not restart it. It logs no calls."""
     with new_data_dir() as data_dir, reserved_address() as metrics:
         process = await _spawn_dev(data_dir, JOBS_METRICS_LISTEN=metrics)
         try:

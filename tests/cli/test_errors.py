@@ -45,7 +45,7 @@ def _nested(levels: int) -> str:
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
-async def test_create_refuses_values_in_one_line(
+async def test_create_prints_one_line_when_a_value_is_invalid(
     shell: Shell, options: list[str], message: str
 ) -> None:
     result = await shell(*CREATE, *options)

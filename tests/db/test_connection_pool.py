@@ -16,7 +16,7 @@ from jobs_grpc.errors import DatabaseUnavailable, Overloaded
 from tests.support.clock import Clock
 from tests.support.database import Database
 from tests.support.waiting import run_ready_tasks, wait_until_equal, wait_until_true
-from tests.support.waiting_calls import Calls
+from tests.support.waiting_calls import WaitingCalls
 
 LONG = 60.0
 PID = "SELECT pg_backend_pid()"
@@ -64,7 +64,7 @@ async def acquired(pool: ConnectionPool, tenant: str) -> AsyncIterator[PooledCon
 
 
 async def test_one_tenant_gets_eight_of_ten_connections(open_pool: OpenPool) -> None:
-    calls = Calls(partial(acquired, await open_pool(10)))
+    calls = WaitingCalls(partial(acquired, await open_pool(10)))
     await calls.start(*(f"a{n}" for n in range(20)))
     assert len(calls.served) == 8
 
@@ -82,7 +82,7 @@ async def test_one_tenant_gets_eight_of_ten_connections(open_pool: OpenPool) -> 
 async def test_one_tenant_gets_all_connections_of_a_small_pool(
     open_pool: OpenPool, size: int
 ) -> None:
-    calls = Calls(partial(acquired, await open_pool(size)))
+    calls = WaitingCalls(partial(acquired, await open_pool(size)))
 
     await calls.start(*(f"a{n}" for n in range(size + 1)))
 

@@ -16,8 +16,8 @@ _STATE = "SELECT * FROM jobs.webhooks WHERE tenant_id = $1 AND webhook_id = $2"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Webhook(Dispatcher):
-    """A webhook: its dispatcher, and events of its tenant."""
+class DispatcherWithEvents(Dispatcher):
+    """Runs the dispatcher's statements for one webhook, and adds events of its tenant."""
 
     database: Database
 
@@ -39,27 +39,29 @@ class Webhook(Dispatcher):
         return values if len(values) > 1 else values[0]
 
 
-async def create(database: Database, tenant: str, types: list[str] | None = None) -> Webhook:
+async def create(
+    database: Database, tenant: str, types: list[str] | None = None
+) -> DispatcherWithEvents:
     webhook_id = f"wh_{uuid4().hex}"
     await database.owner.fetch(_CREATE, tenant, webhook_id, types)
     await set_verified(database, webhook_id)
-    return Webhook(database.owner, tenant, webhook_id, database=database)
+    return DispatcherWithEvents(database.owner, tenant, webhook_id, database=database)
 
 
 @pytest.fixture
-async def webhook(database: Database, tenant: str) -> Webhook:
+async def webhook(database: Database, tenant: str) -> DispatcherWithEvents:
     """A webhook that receives all events."""
     return await create(database, tenant)
 
 
 @pytest.fixture
-async def of_trips(database: Database, tenant: str) -> Webhook:
+async def trips_webhook(database: Database, tenant: str) -> DispatcherWithEvents:
     """A webhook that receives only job.tripped."""
     return await create(database, tenant, ["job.tripped"])
 
 
 async def test_claim_returns_the_events_in_order_with_the_position_before_each(
-    webhook: Webhook,
+    webhook: DispatcherWithEvents,
 ) -> None:
     start = await webhook.state("position")
     positions = await webhook.add(3, reason="slow")
@@ -81,33 +83,33 @@ async def test_claim_returns_the_events_in_order_with_the_position_before_each(
 
 
 async def test_previous_position_is_that_of_the_event_which_was_delivered_last(
-    of_trips: Webhook,
+    trips_webhook: DispatcherWithEvents,
 ) -> None:
     """Events of other types move the cursor, but a receiver does not see them."""
-    (first,) = await of_trips.add_and_claim(event_type="job.tripped")
-    await of_trips.succeed(first, is_last=True)
-    (other,) = await of_trips.add()
-    assert not await of_trips.claim()
-    assert await of_trips.state("position") == other
-    await of_trips.add(event_type="job.tripped")
+    (first,) = await trips_webhook.add_and_claim(event_type="job.tripped")
+    await trips_webhook.succeed(first, is_last=True)
+    (other,) = await trips_webhook.add()
+    assert not await trips_webhook.claim()
+    assert await trips_webhook.state("position") == other
+    await trips_webhook.add(event_type="job.tripped")
 
-    (row,) = await of_trips.claim()
+    (row,) = await trips_webhook.claim()
 
     assert row["previous_position"] == first
 
 
 async def test_webhook_without_matching_events_moves_to_the_head_and_is_idle(
-    of_trips: Webhook,
+    trips_webhook: DispatcherWithEvents,
 ) -> None:
-    (position,) = await of_trips.add_and_claim(event_type="job.tripped")
-    (other,) = await of_trips.add()
-    await of_trips.succeed(position, is_last=True)
-    assert await of_trips.is_due()
+    (position,) = await trips_webhook.add_and_claim(event_type="job.tripped")
+    (other,) = await trips_webhook.add()
+    await trips_webhook.succeed(position, is_last=True)
+    assert await trips_webhook.is_due()
 
-    assert not await of_trips.claim()
+    assert not await trips_webhook.claim()
 
-    assert not await of_trips.is_due()
-    assert await of_trips.state("position", "due_at", "claim_id") == (other, None, None)
+    assert not await trips_webhook.is_due()
+    assert await trips_webhook.state("position", "due_at", "claim_id") == (other, None, None)
 
 
 async def test_events_of_other_types_do_not_wake_an_idle_webhook(
@@ -133,7 +135,7 @@ async def test_events_of_other_types_do_not_wake_an_idle_webhook(
 
 @pytest.mark.parametrize("count", [2000, 2500])
 async def test_idle_webhook_wakes_when_its_event_is_in_the_first_of_several_batches(
-    database: Database, of_trips: Webhook, count: int
+    database: Database, trips_webhook: DispatcherWithEvents, count: int
 ) -> None:
     """sequence_events moves 2,000 events at a time; a full batch can be the last one."""
     await database.owner.execute(
@@ -142,18 +144,18 @@ async def test_idle_webhook_wakes_when_its_event_is_in_the_first_of_several_batc
         " SELECT $1, 'many', n, CASE WHEN n = 1 THEN 'job.tripped' ELSE 'job.paused' END, now(),"
         " 'IN_PROGRESS', '{}'"
         " FROM generate_series(1, $2::integer) n",
-        of_trips.tenant,
+        trips_webhook.tenant,
         count,
     )
 
-    await sequence(database.owner, of_trips.tenant)
+    await sequence(database.owner, trips_webhook.tenant)
 
-    assert await of_trips.is_due()
+    assert await trips_webhook.is_due()
 
 
 @pytest.mark.parametrize(("bytes_each", "expected"), [(0, 100), (30_000, 3), (100_000, 1)])
 async def test_claim_returns_a_bounded_number_of_events(
-    webhook: Webhook, bytes_each: int, expected: int
+    webhook: DispatcherWithEvents, bytes_each: int, expected: int
 ) -> None:
     positions = await webhook.add(5 if bytes_each else 120, reason="x" * bytes_each)
 
@@ -161,21 +163,21 @@ async def test_claim_returns_a_bounded_number_of_events(
 
 
 async def test_claim_examines_a_bounded_number_of_events_of_other_types(
-    database: Database, of_trips: Webhook
+    database: Database, trips_webhook: DispatcherWithEvents
 ) -> None:
-    (first,) = await of_trips.add_and_claim(event_type="job.tripped")
-    await queue_events(database.owner, of_trips.tenant, 5500, jobs=1)
-    await sequence(database.owner, of_trips.tenant)
-    await of_trips.succeed(first, is_last=True)
-    *_, position = await of_trips.add(event_type="job.tripped")
+    (first,) = await trips_webhook.add_and_claim(event_type="job.tripped")
+    await queue_events(database.owner, trips_webhook.tenant, 5500, jobs=1)
+    await sequence(database.owner, trips_webhook.tenant)
+    await trips_webhook.succeed(first, is_last=True)
+    *_, position = await trips_webhook.add(event_type="job.tripped")
 
-    assert not await of_trips.claim()
-    assert await of_trips.is_due()
-    assert await of_trips.positions() == [position]
+    assert not await trips_webhook.claim()
+    assert await trips_webhook.is_due()
+    assert await trips_webhook.positions() == [position]
 
 
 async def test_webhook_behind_the_purge_moves_up_and_says_so(
-    database: Database, webhook: Webhook
+    database: Database, webhook: DispatcherWithEvents
 ) -> None:
     _, purged, last = await webhook.add(3)
     await database.owner.execute(
@@ -193,7 +195,7 @@ async def test_webhook_behind_the_purge_moves_up_and_says_so(
 
 @pytest.mark.parametrize("tables", [_TABLES, _TABLES[:2]], ids=["database", "events only"])
 async def test_restore_does_not_stop_a_webhook(
-    database: Database, webhook: Webhook, tables: list[str]
+    database: Database, webhook: DispatcherWithEvents, tables: list[str]
 ) -> None:
     """Positions follow the time, so new events get larger positions than the lost ones.
 
@@ -225,7 +227,7 @@ async def test_restore_does_not_stop_a_webhook(
 
 
 async def test_success_moves_the_cursor_and_renews_the_lease(
-    database: Database, webhook: Webhook
+    database: Database, webhook: DispatcherWithEvents
 ) -> None:
     first, second = await webhook.add_and_claim(2)
     due_at = await webhook.state("due_at")
@@ -246,7 +248,7 @@ async def test_success_moves_the_cursor_and_renews_the_lease(
 
 
 async def test_failed_delivery_is_due_at_the_retry_time(
-    database: Database, webhook: Webhook
+    database: Database, webhook: DispatcherWithEvents
 ) -> None:
     (position,) = await webhook.add_and_claim()
 
@@ -264,7 +266,7 @@ async def test_failed_delivery_is_due_at_the_retry_time(
 
 
 async def test_webhook_that_fails_for_five_days_is_disabled(
-    database: Database, webhook: Webhook
+    database: Database, webhook: DispatcherWithEvents
 ) -> None:
     (position,) = await webhook.add_and_claim()
     await webhook.fail(position)
@@ -282,7 +284,7 @@ async def test_webhook_that_fails_for_five_days_is_disabled(
     assert not await webhook.claim()
 
 
-async def test_status_410_disables_the_webhook_at_once(webhook: Webhook) -> None:
+async def test_status_410_disables_the_webhook_at_once(webhook: DispatcherWithEvents) -> None:
     (position,) = await webhook.add_and_claim()
 
     assert await webhook.fail(position, 410) == (True, "GONE")
@@ -292,7 +294,7 @@ async def test_status_410_disables_the_webhook_at_once(webhook: Webhook) -> None
 
 
 async def test_released_webhook_is_due_after_the_delay(
-    database: Database, webhook: Webhook
+    database: Database, webhook: DispatcherWithEvents
 ) -> None:
     await webhook.add_and_claim()
 

@@ -24,7 +24,7 @@ async def jobs(fresh: Doctor) -> AsyncIterator[Operator]:
 
 
 @pytest.mark.usefixtures("jobs")
-async def test_doctor_names_up_to_five_jobs_and_what_differs(fresh: Doctor) -> None:
+async def test_doctor_lists_up_to_five_jobs_when_counts_are_wrong(fresh: Doctor) -> None:
     await fresh.expect("counts", "OK", "the counts of 6 jobs with 18 executions are correct")
 
     await fresh.owner.execute(

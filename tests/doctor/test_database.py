@@ -219,7 +219,7 @@ async def test_doctor_reports_missing_isolation_of_the_owner_login(doctor: Docto
     assert "JOBS_DATABASE_URL needs a separate login" in found[0].detail
 
 
-async def test_doctor_reports_a_check_that_fails_and_makes_the_others(fresh: Doctor) -> None:
+async def test_doctor_runs_other_checks_when_one_fails(fresh: Doctor) -> None:
     await fresh.owner.execute("REVOKE SELECT ON pg_catalog.pg_stat_activity FROM PUBLIC")
 
     await fresh.expect("connections", "ERROR", "the check failed: permission denied for*")

@@ -11,7 +11,7 @@ from tests.support.server import running_server
 pytestmark = pytest.mark.slow
 
 
-async def test_doctor_names_devices_and_jobs(fresh: Doctor) -> None:
+async def test_doctor_lists_devices_and_jobs_when_their_id_has_a_dot_segment(fresh: Doctor) -> None:
     await fresh.database.add_devices("acme", ["a..b", "x/../y"])
     async with running_server(fresh.database.request_dsn) as server:
         await server.operator("acme").create(job_id="old", target_all=True)

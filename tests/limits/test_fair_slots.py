@@ -14,7 +14,7 @@ import pytest
 from jobs_grpc.limits import fair_slots
 from jobs_grpc.limits.fair_slots import FairSlots
 from tests.support.waiting import wait_until_true
-from tests.support.waiting_calls import Calls
+from tests.support.waiting_calls import WaitingCalls
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +39,8 @@ def slots() -> FairSlots:
 
 
 @pytest.fixture
-def calls(slots: FairSlots) -> Calls:
-    return Calls(partial(slot, slots))
+def calls(slots: FairSlots) -> WaitingCalls:
+    return WaitingCalls(partial(slot, slots))
 
 
 def assert_idle(slots: FairSlots) -> None:
@@ -50,7 +50,7 @@ def assert_idle(slots: FairSlots) -> None:
 
 async def test_the_last_turn_goes_to_a_tenant_that_has_none() -> None:
     slots = FairSlots(4)
-    calls = Calls(partial(slot, slots))
+    calls = WaitingCalls(partial(slot, slots))
     await calls.start("a1", "a2", "a3", "a4")
     assert calls.served == ["a1", "a2", "a3"]
 
@@ -66,7 +66,7 @@ async def test_the_last_turn_goes_to_a_tenant_that_has_none() -> None:
 
 
 async def test_turn_ends_when_its_time_is_over(
-    slots: FairSlots, calls: Calls, monkeypatch: pytest.MonkeyPatch
+    slots: FairSlots, calls: WaitingCalls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For example because the call waits for a job lock."""
     monkeypatch.setattr(fair_slots, "_MAX_SECONDS", 0.001)
@@ -80,7 +80,7 @@ async def test_turn_ends_when_its_time_is_over(
 
 @pytest.mark.parametrize("order", ["timer first", "task first"])
 async def test_turn_ends_once_when_its_time_is_over_as_its_call_ends(
-    order: str, slots: FairSlots, calls: Calls, monkeypatch: pytest.MonkeyPatch
+    order: str, slots: FairSlots, calls: WaitingCalls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timers: list[Callable[[], None]] = []
 

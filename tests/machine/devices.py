@@ -125,7 +125,10 @@ async def report_late(m: Machine) -> None:
 
 
 async def retry_others(m: Machine) -> None:
-    """RetryExecutions of all failures but E1, which can raise a percentage of E1; then a report."""
+    """Retry all failures except E1, and then send a report.
+
+    The retries can raise the percentage of E1 above its threshold.
+    """
     job_id = m.job().job_id
     await retry_chosen(m, job_id, {"statuses": FAILURES, "codes": ["", "E2"]})
     job = m.state.job(job_id)

@@ -22,7 +22,10 @@ from tests.support.waiting import TIMEOUT
 
 
 async def create_with_target(m: Machine) -> None:
-    """PreviewTarget and CreateJob with each kind of target. The job is as in the preview."""
+    """Call PreviewTarget, then CreateJob, with a random kind of target.
+
+    If both accept it, the job must match the preview.
+    """
     target, devices, reason = _target(m)
     settings = m.profile.settings(m)
     if reason != "DEVICE_NOT_FOUND":
@@ -85,7 +88,7 @@ def _failed(m: Machine) -> tuple[dict[str, Any], list[str], str]:
     job = m.job()
     statuses = m.random.sample(FAILURES, m.random.choice([0, 0, 1, 2]))
     codes = m.random.sample(CODES, m.random.choice([0, 0, 1, 2]))
-    terms = random_selectors.terms(m.random, m.state.devices, most=m.random.randrange(2))
+    terms = random_selectors.terms(m.random, m.state.devices, max_terms=m.random.randrange(2))
     failed = {
         each.device
         for each in job.executions
@@ -103,15 +106,15 @@ def _failed(m: Machine) -> tuple[dict[str, Any], list[str], str]:
 
 def random_group(m: Machine) -> str:
     """A group of a device, or one without devices."""
-    return m.choice([*sorted(m.choice(m.devices).groups), "nobody's"])
+    return m.choice([*sorted(m.choice(m.devices).groups), "empty-group"])
 
 
 def random_stages(m: Machine) -> list[Stage]:
-    """Stages that claim devices, which often match several of them, and one for the others."""
-    groups = [*sorted(m.choice(m.devices).groups), "nobody's"]
+    """Random stages whose claims often overlap, and a last stage for the remaining devices."""
+    groups = [*sorted(m.choice(m.devices).groups), "empty-group"]
     stages: list[Stage] = []
     for _ in range(m.random.randrange(5)):
-        terms = random_selectors.terms(m.random, m.devices, most=1) or [("k", "exists", ())]
+        terms = random_selectors.terms(m.random, m.devices, max_terms=1) or [("k", "exists", ())]
         claims = [(("group", "in", (m.choice(groups),)),), tuple(terms)]
         stages.append(m.choice([Stage(count=1), *(Stage(claim=claim) for claim in claims)]))
     return [*stages, Stage()]

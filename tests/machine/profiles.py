@@ -29,7 +29,7 @@ _GATES: list[list[Stage]] = [
 
 
 def _devices(count: int) -> Callable[[Random], list[Device]]:
-    """Choose always the same devices."""
+    """Return a function that always returns the same `count` devices."""
     return lambda _: [Device(f"d{number:02}") for number in range(count)]
 
 
@@ -102,7 +102,7 @@ def _criteria_settings(m: Machine) -> dict[str, Any]:
     percents = [25, 33, 34, 50, 50, 66, 67, 100]
     criteria = _criteria(m, stages, m.random.randint(1, 4), range(2, 7), percents)
     if m.random.random() < 0.5:
-        # Retries of other failures can raise it above its limit.
+        # Retries of other failures can raise the percentage above the threshold.
         scope = m.choice(["JOB", "STAGE"]) if stages else "JOB"
         percent, least = m.choice([40, 50, 60]), m.choice([2, 3])
         criteria = [Criterion(percent, codes=("E1",), min_finished=least, scope=scope)]

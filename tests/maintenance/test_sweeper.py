@@ -300,7 +300,7 @@ async def test_log_names_the_setting_when_no_login_of_the_owner_is_set(
     problem: str,
     lines: int,
 ) -> None:
-    """Once in each loop, or once."""
+    """Each loop logs a login that can't be used. A login that is not set is logged once."""
     variables = {"JOBS_OWNER_DATABASE_URL": database.request_dsn} if has_login else {}
     async with starting_server(database.request_dsn, **variables):
         await wait_until(lambda: _logged(caplog, problem, at_least=lines))
@@ -347,8 +347,9 @@ async def test_stop_during_a_sweep_leaves_no_session(world: World) -> None:
 
 
 @pytest.mark.slow
-async def test_cancel_is_never_hidden(sweeper: Sweeper, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when the database refuses a connection during the cancellation."""
+async def test_cancel_stops_the_sweeper_when_a_connection_is_refused_meanwhile(
+    sweeper: Sweeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started = asyncio.Event()
 
     async def refused(*args: object) -> None:

@@ -161,7 +161,9 @@ async def test_slow_search_does_not_stop_the_tasks_after_it(
 
 
 @pytest.mark.single_node("needs a trigger")
-async def test_failed_job_is_last(world: World, sweeper: Sweeper, set_failure: SetFailure) -> None:
+async def test_failed_job_is_swept_after_later_ones(
+    world: World, sweeper: Sweeper, set_failure: SetFailure
+) -> None:
     """The job "b" was due before "c", but "c" times out while the sweeper waits for "b"."""
     await create_overdue(world, "b")
     await set_failure("XX001")
@@ -243,7 +245,9 @@ async def test_late_sweep_is_followed_at_once(
 
 @pytest.mark.slow
 @pytest.mark.single_node("needs a trigger")
-async def test_log_has_about_100_failures(world: World, caplog: pytest.LogCaptureFixture) -> None:
+async def test_log_lists_at_most_about_100_failures_per_sweep(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     """The counts of all jobs are wrong, so finalizing them would make the counts negative."""
     await world.add_devices(["pump", "valve"])
     await world.create()

@@ -64,7 +64,7 @@ def der(pair: Pair) -> bytes:
     return ssl.PEM_cert_to_DER_cert(pair.certificate.decode())
 
 
-async def test_server_serves_over_tls_and_no_plaintext_call(tls_server: Server) -> None:
+async def test_plaintext_call_fails_when_server_uses_tls(tls_server: Server) -> None:
     assert not (await tls_server.operator("t").list()).jobs
     with expect_failure(StatusCode.UNAVAILABLE):
         await list_with(tls_server, None)

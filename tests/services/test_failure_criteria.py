@@ -357,7 +357,7 @@ async def test_success_after_a_retry_trips_only_if_it_reaches_min_finished(
 
 
 async def test_resumed_job_counts_from_the_resume(job: CriteriaJob) -> None:
-    """In a row per criterion, not per failure. A retry takes back only failures since."""
+    """A resume stores a row per criterion, not per failure. A retry takes back later failures."""
     await job.create_with({"count": 2}, {"percent": 50, "min_finished": 2})
     await job.report((1, "FAILED", "E1"), (2, "FAILED", "E2"), (3, "SUCCEEDED"))
     assert await job.status() == "PAUSED"

@@ -197,7 +197,9 @@ async def test_pages_that_exceed_the_reserved_bytes_are_read_later(pages: Pages)
     assert pages.memory.held == sum(response_bytes(page.ByteSize()) for page in received)
 
 
-async def test_malformed_rows_fail_alone(pages: Pages, caplog: pytest.LogCaptureFixture) -> None:
+async def test_page_of_other_devices_is_returned_when_rows_are_malformed(
+    pages: Pages, caplog: pytest.LogCaptureFixture
+) -> None:
     await pages.create("j", document_params={"n": 1})
     # A number of JSON that a message can't hold, such as a platform may have stored.
     await pages.world.owner_value(

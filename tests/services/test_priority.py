@@ -64,7 +64,7 @@ async def test_execution_in_progress_stays_first(world: World, pump: Device) -> 
 
 
 @pytest.mark.parametrize("fields", TARGETS.values(), ids=TARGETS)
-async def test_every_target_has_priority(
+async def test_queue_follows_priority_for_every_kind_of_target(
     world: World, pump: Device, fields: dict[str, Any]
 ) -> None:
     await pump.update("n1", "FAILED")

@@ -80,7 +80,7 @@ async def test_rollout_that_ends_exactly_at_the_expiry_is_rejected(world: World)
     await world.create(expires_in_hours=1, rollout=short_enough)
 
 
-async def test_message_names_five_stages(world: World) -> None:
+async def test_expiry_error_lists_five_stages_when_more_need_time(world: World) -> None:
     stages = rollout(baking(90, advance_after=Duration(seconds=60)), *[baking(DAY)] * 7, REST)
 
     create = world.create(rollout=stages, expires_in_hours=1)

@@ -28,7 +28,7 @@ def approver(world: World) -> Operator:
 
 
 async def test_advance_opens_the_next_stage_that_is_not_empty(world: World) -> None:
-    """Although the gate is not met."""
+    """AdvanceJob does not require the gate to be met."""
     empty: dict[str, Any] = {"group_id": "nobody", "allow_empty": True}
     job = await world.create_staged({"device_count": 4}, empty, REST)
     before = await job.get()
@@ -230,7 +230,9 @@ async def test_clocks_that_begin_during_a_pause_start_at_the_resume(world: World
 
 
 @pytest.mark.parametrize("advance_after", [None, 600])
-async def test_resume_after_a_failed_gate(world: World, advance_after: int | None) -> None:
+async def test_resume_is_rejected_when_gate_has_failed_unless_advance_after_is_set(
+    world: World, advance_after: int | None
+) -> None:
     job = await world.create_staged(STRICT, REST)
     await job.set_gate(0, advance_after_seconds=advance_after)
     for device in job.devices(0):

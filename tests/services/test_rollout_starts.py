@@ -42,7 +42,9 @@ async def test_report_is_rejected_when_execution_is_held(staged: StagedJob, stat
     await expect_error("EXECUTION_HELD", device.start("j"))
 
 
-async def test_held_execution_of_a_paused_and_of_a_canceled_job(staged: StagedJob) -> None:
+async def test_held_execution_cannot_start_when_job_is_paused_or_canceled(
+    staged: StagedJob,
+) -> None:
     await staged.operator.pause("j")
     await expect_error("EXECUTION_HELD", staged.device(1).start("j"))
     await expect_error("JOB_PAUSED", staged.device(0).start("j"))

@@ -37,7 +37,9 @@ async def test_counts_are_exact_after_batches_of_finalization(world: World, job:
 
 
 @pytest.mark.parametrize("finalized", [True, False])
-async def test_counts_after_expired_retry(world: World, job: StagedJob, *, finalized: bool) -> None:
+async def test_counts_are_exact_when_expired_and_failed_executions_are_retried(
+    world: World, job: StagedJob, *, finalized: bool
+) -> None:
     await job.device(0, 1).update("j", "FAILED")
     await job.device(1, 1).update("j", "FAILED")
     await world.expire()

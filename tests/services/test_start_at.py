@@ -220,7 +220,9 @@ async def test_explicit_expiry_wins_over_the_move_by_the_start(world: World) -> 
 
 
 @pytest.mark.parametrize(("has_start", "paused"), [(True, True), (False, False)])
-async def test_start_of_a_started_job_is_fixed(world: World, has_start: bool, paused: bool) -> None:
+async def test_update_of_start_at_is_rejected_when_job_has_started(
+    world: World, has_start: bool, paused: bool
+) -> None:
     await (create(world) if has_start else world.create())
     if paused:
         await world.operator.pause("j")

@@ -61,7 +61,7 @@ async def test_labels_are_merged_and_removed(fleet: Fleet) -> None:
 
 
 async def test_empty_fields_of_the_mask_are_cleared_and_others_stay(fleet: Fleet) -> None:
-    """Except for labels, which are merged."""
+    """Labels are merged, so an empty map changes nothing."""
     before = Device(device_id="d", labels={"a": "b"}, time_zone="UTC", group_ids=["g"])
     await fleet.update(before, mask=ALL, allow_missing=True)
 

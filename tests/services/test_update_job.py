@@ -312,7 +312,9 @@ async def test_time_gate_needs_background_work(world: World) -> None:
         ("gate", {"gate": pb.Gate(min_succeeded_percent=1)}),
     ],
 )
-async def test_passed_stage_is_fixed(world: World, field: str, change: dict[str, Any]) -> None:
+async def test_update_is_rejected_when_stage_has_passed(
+    world: World, field: str, change: dict[str, Any]
+) -> None:
     await create(world, *STAGES)
     await world.operator.advance("j")
 

@@ -106,7 +106,9 @@ async def test_message_lists_three_violations_and_counts_the_others(operator: Op
 
 @pytest.mark.parametrize("method", ["CreateJob", "ListJobs", "GetJob", "CancelJob"])
 @pytest.mark.parametrize("raw", [b"\xff", b"\x0a\x7fab"], ids=["not protobuf", "truncated"])
-async def test_bytes_of_no_message_are_malformed(world: World, method: str, raw: bytes) -> None:
+async def test_request_is_malformed_when_its_bytes_are_not_protobuf(
+    world: World, method: str, raw: bytes
+) -> None:
     call: Any = world.server.channel.unary_unary(f"/fleet.jobs.v1.JobService/{method}")
     sent = call(raw, metadata=world.operator.metadata, timeout=TIMEOUT)
 

@@ -381,7 +381,7 @@ async def twenty_tenants(
 
 
 async def test_slow_tenant_delays_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also not when it opens its watches again."""
+    """It does not delay others when it opens its watches again, either."""
     source = Source()
     hub = source.hub(0.02)
 

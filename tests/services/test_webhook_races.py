@@ -16,8 +16,8 @@ from tests.support.event_rows import queue_event
 from tests.support.failures import expect_error
 from tests.support.server import Server
 from tests.support.webhooks import (
+    DispatcherWithCalls,
     RecordingSender,
-    TenantWebhook,
     WebhookCaller,
     create_webhook,
     running_webhook_server,
@@ -41,7 +41,7 @@ def caller(server: Server, tenant: str) -> WebhookCaller:
 
 
 @pytest.fixture
-async def hook(database: Database, caller: WebhookCaller) -> TenantWebhook:
+async def hook(database: Database, caller: WebhookCaller) -> DispatcherWithCalls:
     """A new webhook, whose URL is verified."""
     return await create_webhook(database, caller)
 
@@ -55,7 +55,7 @@ async def session(database: Database) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.fixture
-def other(hook: TenantWebhook, session: asyncpg.Connection) -> TenantWebhook:
+def other(hook: DispatcherWithCalls, session: asyncpg.Connection) -> DispatcherWithCalls:
     """Another dispatcher of the same webhook, on the second session."""
     return replace(hook, connection=session, claim_id=uuid4())
 
@@ -83,7 +83,9 @@ async def blocked(session: asyncpg.Connection, call: Awaitable[Any]) -> asyncio.
     pytest.fail("the call did not wait for a lock")
 
 
-async def test_creates_share_one_free_place(database: Database, caller: WebhookCaller) -> None:
+async def test_one_of_two_creates_is_rejected_when_one_webhook_is_left(
+    database: Database, caller: WebhookCaller
+) -> None:
     for _ in range(15):
         await caller.create()
 
@@ -114,7 +116,9 @@ async def test_event_that_is_committed_after_the_create_is_delivered(
     assert len(await hook.claim()) == 1
 
 
-async def test_sequencing_keeps_hook_due(hook: TenantWebhook, session: asyncpg.Connection) -> None:
+async def test_sequencing_keeps_hook_due(
+    hook: DispatcherWithCalls, session: asyncpg.Connection
+) -> None:
     """The claim does not wait for the sequencing, and leaves the webhook due."""
     await make_due(hook)
     await queue_event(hook.connection, hook.tenant)
@@ -127,7 +131,9 @@ async def test_sequencing_keeps_hook_due(hook: TenantWebhook, session: asyncpg.C
     assert len(await hook.positions()) == 1
 
 
-async def test_later_event_wakes_an_idle_webhook(hook: TenantWebhook, other: TenantWebhook) -> None:
+async def test_later_event_wakes_an_idle_webhook(
+    hook: DispatcherWithCalls, other: DispatcherWithCalls
+) -> None:
     """The sequencing waits for the claim, so it sees that the webhook is idle."""
     await make_due(hook)
     await queue_event(hook.connection, hook.tenant)
@@ -140,13 +146,15 @@ async def test_later_event_wakes_an_idle_webhook(hook: TenantWebhook, other: Ten
     assert len(await hook.claim()) == 1
 
 
-async def make_due(hook: TenantWebhook) -> None:
+async def make_due(hook: DispatcherWithCalls) -> None:
     """Let the webhook be due without an event."""
     sql = "UPDATE jobs.webhooks SET due_at = now() WHERE webhook_id = $1"
     await hook.connection.execute(sql, hook.webhook_id)
 
 
-async def test_one_dispatcher_claims_a_webhook(hook: TenantWebhook, other: TenantWebhook) -> None:
+async def test_one_dispatcher_claims_a_webhook(
+    hook: DispatcherWithCalls, other: DispatcherWithCalls
+) -> None:
     positions = await hook.add_events()
 
     async with begun(other.connection, hook.tenant):
@@ -159,7 +167,9 @@ async def test_one_dispatcher_claims_a_webhook(hook: TenantWebhook, other: Tenan
     assert await other.succeed(positions[0])
 
 
-async def test_frozen_dispatcher_stores_nothing(hook: TenantWebhook, other: TenantWebhook) -> None:
+async def test_result_is_not_stored_when_another_dispatcher_has_claimed(
+    hook: DispatcherWithCalls, other: DispatcherWithCalls
+) -> None:
     first, second = await hook.add_events(2)
     await hook.claim()
     await hook.database.pass_time(31)
@@ -179,7 +189,9 @@ async def test_frozen_dispatcher_stores_nothing(hook: TenantWebhook, other: Tena
     [{"position": True}, {"url": "https://new.example/"}, {"types": ["job.completed"]}],
     ids=["position", "url", "types"],
 )
-async def test_result_overwrites_no_update(hook: TenantWebhook, change: dict[str, object]) -> None:
+async def test_delivery_result_does_not_overwrite_concurrent_update(
+    hook: DispatcherWithCalls, change: dict[str, object]
+) -> None:
     first, second = await hook.add_events(2)
     before = (await hook.get()).position
     await hook.claim()
@@ -193,7 +205,9 @@ async def test_result_overwrites_no_update(hook: TenantWebhook, change: dict[str
     assert await hook.is_due()
 
 
-async def test_update_after_a_result_ends_claim(hook: TenantWebhook, other: TenantWebhook) -> None:
+async def test_update_after_a_result_ends_claim(
+    hook: DispatcherWithCalls, other: DispatcherWithCalls
+) -> None:
     first, second = await hook.add_events(2)
     await other.claim()
     async with begun(other.connection, hook.tenant):
@@ -205,7 +219,7 @@ async def test_update_after_a_result_ends_claim(hook: TenantWebhook, other: Tena
     assert await hook.positions() == [first, second]
 
 
-async def test_description_does_not_end_the_claim(hook: TenantWebhook) -> None:
+async def test_description_does_not_end_the_claim(hook: DispatcherWithCalls) -> None:
     (position,) = await hook.add_events()
     await hook.claim()
 
@@ -216,7 +230,7 @@ async def test_description_does_not_end_the_claim(hook: TenantWebhook) -> None:
 
 @pytest.mark.parametrize("end", ["delete", "disable"])
 async def test_result_of_a_deleted_or_disabled_webhook_is_not_stored(
-    hook: TenantWebhook, end: str
+    hook: DispatcherWithCalls, end: str
 ) -> None:
     (position,) = await hook.add_events()
     await hook.claim()
@@ -235,7 +249,9 @@ async def test_result_of_a_deleted_or_disabled_webhook_is_not_stored(
     )
 
 
-async def test_delete_waits_for_a_claim(hook: TenantWebhook, other: TenantWebhook) -> None:
+async def test_delete_waits_for_a_claim(
+    hook: DispatcherWithCalls, other: DispatcherWithCalls
+) -> None:
     await hook.add_events()
     async with begun(other.connection, hook.tenant):
         await other.claim()
@@ -245,7 +261,9 @@ async def test_delete_waits_for_a_claim(hook: TenantWebhook, other: TenantWebhoo
     await expect_error("WEBHOOK_NOT_FOUND", hook.get())
 
 
-async def test_rotation_ends_the_claim_that_has_only_the_old_secret(hook: TenantWebhook) -> None:
+async def test_rotation_ends_the_claim_that_has_only_the_old_secret(
+    hook: DispatcherWithCalls,
+) -> None:
     (position,) = await hook.add_events()
     (before,) = await hook.claim()
     assert (before["secret_number"], before["previous_key_id"]) == (1, None)
@@ -257,7 +275,7 @@ async def test_rotation_ends_the_claim_that_has_only_the_old_secret(hook: Tenant
     assert (after["secret_number"], after["key_id"], after["previous_key_id"]) == (2, "k1", "k1")
 
 
-async def test_two_concurrent_rotations_create_two_secrets(hook: TenantWebhook) -> None:
+async def test_two_concurrent_rotations_create_two_secrets(hook: DispatcherWithCalls) -> None:
     async with rows_locked(hook.database, "jobs.webhooks", webhook_id=hook.webhook_id):
         rotations = [asyncio.create_task(hook.caller.rotate(hook.webhook_id)) for _ in range(2)]
         await hook.database.wait_for_blocked_sessions(2)
@@ -265,7 +283,7 @@ async def test_two_concurrent_rotations_create_two_secrets(hook: TenantWebhook) 
     assert len({(await rotation).secret for rotation in rotations}) == 2
 
 
-async def test_one_of_two_concurrent_tests_is_sent(hook: TenantWebhook) -> None:
+async def test_one_of_two_concurrent_tests_is_sent(hook: DispatcherWithCalls) -> None:
     tests = [hook.caller.test(hook.webhook_id) for _ in range(2)]
     async with rows_locked(hook.database, "jobs.webhooks", webhook_id=hook.webhook_id):
         testing = asyncio.gather(*tests, return_exceptions=True)

@@ -19,8 +19,8 @@ from tests.support.failures import expect_error, invalid_fields
 from tests.support.server import Server
 from tests.support.webhooks import (
     URL,
+    DispatcherWithCalls,
     RecordingSender,
-    TenantWebhook,
     WebhookCaller,
     add_events,
     create_webhook,
@@ -55,13 +55,13 @@ def caller(server: Server, tenant: str, sender: RecordingSender) -> WebhookCalle
 
 
 @pytest.fixture
-async def hook(database: Database, caller: WebhookCaller) -> TenantWebhook:
+async def hook(database: Database, caller: WebhookCaller) -> DispatcherWithCalls:
     """A new webhook, whose URL is verified."""
     return await create_webhook(database, caller)
 
 
 @pytest.fixture
-async def unverified(database: Database, caller: WebhookCaller) -> TenantWebhook:
+async def unverified(database: Database, caller: WebhookCaller) -> DispatcherWithCalls:
     """A new webhook."""
     return await create_webhook(database, caller, verified=False)
 
@@ -105,7 +105,9 @@ async def test_list_returns_the_webhooks_oldest_first(caller: WebhookCaller) -> 
     assert len({response.secret for response in responses}) == 3
 
 
-async def test_seventeenth_webhook_is_rejected_until_one_is_deleted(hook: TenantWebhook) -> None:
+async def test_seventeenth_webhook_is_rejected_until_one_is_deleted(
+    hook: DispatcherWithCalls,
+) -> None:
     for _ in range(15):
         await hook.caller.create()
 
@@ -134,7 +136,7 @@ def test_only_admins_manage_webhooks() -> None:
         ("https://10.0.0.1/", "url must not contain an address that is not public"),
     ],
 )
-async def test_url_must_be_allowed(hook: TenantWebhook, url: str, problem: str) -> None:
+async def test_url_must_be_allowed(hook: DispatcherWithCalls, url: str, problem: str) -> None:
     failure = await expect_error("INVALID_FIELD", hook.caller.create(url=url))
 
     assert failure.violations == {"url": problem}
@@ -142,7 +144,9 @@ async def test_url_must_be_allowed(hook: TenantWebhook, url: str, problem: str) 
     assert await invalid_fields(hook.update(url=url)) == ["webhook.url"]
 
 
-async def test_update_checks_and_changes_only_the_fields_of_the_mask(hook: TenantWebhook) -> None:
+async def test_update_checks_and_changes_only_the_fields_of_the_mask(
+    hook: DispatcherWithCalls,
+) -> None:
     expected = await hook.update(types=["job.paused"])
     webhook = pb.Webhook(description="new", url="ftp://x", types=["A"], position=-1)
     request = pb.UpdateWebhookRequest(webhook_id=hook.webhook_id, webhook=webhook)
@@ -159,7 +163,7 @@ async def test_update_checks_and_changes_only_the_fields_of_the_mask(hook: Tenan
     assert await invalid_fields(update("failure_count")) == ["update_mask"]
 
 
-async def test_position_sends_events_again_and_skips_some(hook: TenantWebhook) -> None:
+async def test_position_sends_events_again_and_skips_some(hook: DispatcherWithCalls) -> None:
     positions = await hook.add_events(3)
     assert await hook.positions() == positions
     assert await hook.succeed(positions[0])
@@ -174,7 +178,7 @@ async def test_position_sends_events_again_and_skips_some(hook: TenantWebhook) -
     assert (await hook.positions())[-3:] == positions
 
 
-async def test_unknown_and_purged_positions_are_rejected(hook: TenantWebhook) -> None:
+async def test_unknown_and_purged_positions_are_rejected(hook: DispatcherWithCalls) -> None:
     first, second, last = await hook.add_events(3)
 
     failure = await expect_error("POSITION_UNKNOWN", hook.update(position=last + 1))
@@ -186,7 +190,7 @@ async def test_unknown_and_purged_positions_are_rejected(hook: TenantWebhook) ->
     assert (await hook.update(position=0)).position == second
 
 
-async def purge(hook: TenantWebhook, position: int) -> None:
+async def purge(hook: DispatcherWithCalls, position: int) -> None:
     """Purge the events up to a position."""
     for sql in (
         "UPDATE jobs.event_heads SET purged_position = $2 WHERE tenant_id = $1",
@@ -195,7 +199,9 @@ async def purge(hook: TenantWebhook, position: int) -> None:
         await hook.connection.execute(sql, hook.tenant, position)
 
 
-async def test_disabled_webhook_keeps_its_position_and_continues_there(hook: TenantWebhook) -> None:
+async def test_disabled_webhook_keeps_its_position_and_continues_there(
+    hook: DispatcherWithCalls,
+) -> None:
     disabled = await hook.update(enabled=False)
     assert (disabled.enabled, disabled.disabled_cause) == (False, pb.Webhook.OPERATOR)
     positions = await hook.add_events(2)
@@ -209,7 +215,9 @@ async def test_disabled_webhook_keeps_its_position_and_continues_there(hook: Ten
     assert await hook.positions() == positions
 
 
-async def test_failures_are_shown_and_reset_when_it_is_enabled_again(hook: TenantWebhook) -> None:
+async def test_failures_are_shown_and_reset_when_it_is_enabled_again(
+    hook: DispatcherWithCalls,
+) -> None:
     (position,) = await hook.add_events()
     await hook.claim()
     await hook.fail(position, 503, retry_seconds=100)
@@ -228,7 +236,7 @@ async def test_failures_are_shown_and_reset_when_it_is_enabled_again(hook: Tenan
     assert await hook.positions() == [position]
 
 
-async def test_new_url_forgets_the_deliveries_to_the_old_one(hook: TenantWebhook) -> None:
+async def test_new_url_forgets_the_deliveries_to_the_old_one(hook: DispatcherWithCalls) -> None:
     created = await hook.get()
     first, second = await hook.add_events(2)
     await hook.claim()
@@ -248,7 +256,7 @@ async def test_new_url_forgets_the_deliveries_to_the_old_one(hook: TenantWebhook
     assert await hook.positions() == [second]
 
 
-async def test_deleted_webhook_is_gone(hook: TenantWebhook) -> None:
+async def test_deleted_webhook_is_gone(hook: DispatcherWithCalls) -> None:
     await hook.caller.delete(hook.webhook_id)
 
     assert not await hook.caller.list()
@@ -266,7 +274,7 @@ def verifies(secret: str, sent: tuple[str, Mapping[str, str], bytes]) -> bool:
 
 
 async def test_test_sends_a_signed_event_and_returns_the_result(
-    hook: TenantWebhook, sender: RecordingSender
+    hook: DispatcherWithCalls, sender: RecordingSender
 ) -> None:
     before = await hook.get()
     sender.result = DeliveryResult(302, "REDIRECT", 1.5)
@@ -288,7 +296,7 @@ async def test_test_sends_a_signed_event_and_returns_the_result(
     assert (await hook.test()).http_status == 302
 
 
-async def test_second_test_is_rejected(hook: TenantWebhook, sender: RecordingSender) -> None:
+async def test_second_test_is_rejected(hook: DispatcherWithCalls, sender: RecordingSender) -> None:
     await hook.test()
 
     failure = await expect_error("LIMIT_EXCEEDED", hook.test())
@@ -300,7 +308,7 @@ async def test_second_test_is_rejected(hook: TenantWebhook, sender: RecordingSen
     await hook.test()
 
 
-async def restart_times(hook: TenantWebhook, seconds: float) -> None:
+async def restart_times(hook: DispatcherWithCalls, seconds: float) -> None:
     """Let the tenant have used this many of the ten seconds in which it can make 16 restarts."""
     await hook.connection.execute(
         "UPDATE jobs.event_heads SET restarts_until = jobs.clock_time() + make_interval(secs => $2)"
@@ -310,7 +318,7 @@ async def restart_times(hook: TenantWebhook, seconds: float) -> None:
     )
 
 
-async def restart(hook: TenantWebhook, kind: str) -> None:
+async def restart(hook: DispatcherWithCalls, kind: str) -> None:
     """Let the server send to the URL of the webhook at once."""
     match kind:
         case "create":
@@ -332,7 +340,9 @@ async def restart(hook: TenantWebhook, kind: str) -> None:
 @pytest.mark.parametrize(
     "kind", ["create", "test", "position", "current position", "url", "types", "enabled"]
 )
-async def test_restarts_and_tests_take_from_one_allowance(hook: TenantWebhook, kind: str) -> None:
+async def test_restarts_and_tests_take_from_one_allowance(
+    hook: DispatcherWithCalls, kind: str
+) -> None:
     await hook.add_events()
     if kind == "enabled":
         await hook.update(enabled=False)
@@ -355,7 +365,7 @@ async def test_restarts_and_tests_take_from_one_allowance(hook: TenantWebhook, k
     assert taken.total_seconds() == 10 / 16
 
 
-async def test_change_that_sends_nothing_is_not_limited(hook: TenantWebhook) -> None:
+async def test_change_that_sends_nothing_is_not_limited(hook: DispatcherWithCalls) -> None:
     await restart_times(hook, 10)
 
     await hook.caller.rotate(hook.webhook_id)
@@ -366,7 +376,9 @@ async def test_change_that_sends_nothing_is_not_limited(hook: TenantWebhook) -> 
     await hook.caller.delete(hook.webhook_id)
 
 
-async def test_tenant_can_restart_webhooks_16_times_in_ten_seconds(hook: TenantWebhook) -> None:
+async def test_tenant_can_restart_webhooks_16_times_in_ten_seconds(
+    hook: DispatcherWithCalls,
+) -> None:
     async def restart_times(count: int) -> None:
         for _ in range(count):
             await hook.update(position=0)
@@ -378,7 +390,9 @@ async def test_tenant_can_restart_webhooks_16_times_in_ten_seconds(hook: TenantW
     await restart_times(1)
 
 
-async def test_events_follow_a_test_event_that_was_accepted(unverified: TenantWebhook) -> None:
+async def test_events_follow_a_test_event_that_was_accepted(
+    unverified: DispatcherWithCalls,
+) -> None:
     hook = unverified
     webhook = await hook.get()
     assert not webhook.HasField("verified_at")
@@ -401,7 +415,7 @@ async def test_events_follow_a_test_event_that_was_accepted(unverified: TenantWe
     assert first["previous_position"] == webhook.position
 
 
-async def test_unverified_webhook_is_disabled_like_others(unverified: TenantWebhook) -> None:
+async def test_unverified_webhook_is_disabled_like_others(unverified: DispatcherWithCalls) -> None:
     await unverified.add_events()
     (test,) = await unverified.claim()
 
@@ -410,7 +424,7 @@ async def test_unverified_webhook_is_disabled_like_others(unverified: TenantWebh
 
 @pytest.mark.parametrize("accepted", [True, False])
 async def test_url_is_verified_when_it_accepts_a_test(
-    unverified: TenantWebhook, sender: RecordingSender, accepted: bool
+    unverified: DispatcherWithCalls, sender: RecordingSender, accepted: bool
 ) -> None:
     positions = await unverified.add_events()
     (test,) = await unverified.claim()
@@ -427,7 +441,7 @@ async def test_url_is_verified_when_it_accepts_a_test(
 
 
 async def test_test_of_the_old_url_does_not_verify_the_new_one(
-    unverified: TenantWebhook, sender: RecordingSender, monkeypatch: pytest.MonkeyPatch
+    unverified: DispatcherWithCalls, sender: RecordingSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def change_url(*_: object) -> DeliveryResult:
         await unverified.update(url="https://new.example/")
@@ -439,7 +453,7 @@ async def test_test_of_the_old_url_does_not_verify_the_new_one(
     assert not (await unverified.get()).HasField("verified_at")
 
 
-async def test_events_are_replays_when_the_position_moves_back(hook: TenantWebhook) -> None:
+async def test_events_are_replays_when_the_position_moves_back(hook: DispatcherWithCalls) -> None:
     first, second, _ = await hook.add_events(3)
     await hook.claim()
     await hook.succeed(second, is_last=True)
@@ -484,7 +498,9 @@ async def test_four_tests_of_a_tenant_run_at_once(
     assert (await caller.test(webhook_ids[4])).http_status == 204
 
 
-async def test_rotation_during_a_delivery_is_counted_but_never_refused(hook: TenantWebhook) -> None:
+async def test_rotation_during_a_delivery_is_counted_but_never_refused(
+    hook: DispatcherWithCalls,
+) -> None:
     await hook.add_events()
     await hook.claim()
     await restart_times(hook, 9.9)
@@ -495,7 +511,7 @@ async def test_rotation_during_a_delivery_is_counted_but_never_refused(hook: Ten
 
 
 async def test_rotation_signs_with_both_secrets_for_a_day(
-    hook: TenantWebhook, sender: RecordingSender
+    hook: DispatcherWithCalls, sender: RecordingSender
 ) -> None:
     before = await hook.get()
 
@@ -518,7 +534,7 @@ async def test_rotation_signs_with_both_secrets_for_a_day(
 
 
 async def test_master_keys_can_be_replaced(database: Database, tenant: str, tmp_path: Path) -> None:
-    """New secrets are of the new one, and the others still sign while the file has theirs."""
+    """New secrets use the newest key. The others still sign while the file contains their key."""
     sender = RecordingSender()
     keys = write_keys(tmp_path / "keys", "old")
     async with running_webhook_server(database, keys, sender) as server:
@@ -545,7 +561,7 @@ async def test_master_keys_can_be_replaced(database: Database, tenant: str, tmp_
         assert await database.owner.fetchval(stored, hook.webhook_id) == "new"
 
 
-async def test_webhooks_are_unavailable_without_master_keys(hook: TenantWebhook) -> None:
+async def test_webhooks_are_unavailable_without_master_keys(hook: DispatcherWithCalls) -> None:
     async with running_webhook_server(hook.database, None, RecordingSender()) as without:
         same = WebhookCaller.on(without, hook.tenant)
 

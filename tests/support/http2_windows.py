@@ -140,7 +140,7 @@ async def connections(
         yield [await stack.enter_async_context(connect(address, window)) for _ in range(count)]
 
 
-def streams(of: Sequence[Connection], count: int) -> Iterator[tuple[Connection, int]]:
-    """The numbers of `count` streams, spread over the connections."""
+def streams(connections: Sequence[Connection], count: int) -> Iterator[tuple[Connection, int]]:
+    """Yield `count` pairs of a connection and a stream ID, round-robin."""
     for number in range(count):
-        yield of[number % len(of)], 2 * (number // len(of)) + 1
+        yield connections[number % len(connections)], 2 * (number // len(connections)) + 1

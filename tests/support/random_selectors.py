@@ -33,10 +33,10 @@ def device(rng: random.Random, device_id: str) -> Device:
     )
 
 
-def terms(rng: random.Random, known: Sequence[Device], most: int = 4) -> list[Term]:
-    """Up to four terms, or so many, that match some of the devices."""
+def terms(rng: random.Random, known: Sequence[Device], max_terms: int = 4) -> list[Term]:
+    """At most `max_terms` random terms that match some of the devices."""
     found: list[Term] = []
-    for _ in range(min(rng.choice((0, 1, 1, 1, 2, 2, 3, 4)), most)):
+    for _ in range(min(rng.choice((0, 1, 1, 1, 2, 2, 3, 4)), max_terms)):
         key = rng.choice((*_KEYS, *_KEYS, "group", "device_id"))
         operator = rng.choice(("in", "notin"))
         values = _VALUES

@@ -118,9 +118,10 @@ async def list_rpcs(channel: grpc.aio.Channel) -> list[Rpc]:
 
 
 def padded(size: int) -> bytes:
-    """A request of `size` bytes, at least 150, for the job "j": its first, long job_id is replaced.
+    """Serialize a request of exactly `size` bytes (at least 150).
 
-    The job_id is the first field of many requests.
+    It contains job_id twice, first a long padding and then "j"; the last one counts. The job_id is
+    the first field of many requests.
     """
     last = b"\x0a\x01j"
     length = size - len(last) - 4

@@ -7,10 +7,11 @@ from contextlib import AbstractAsyncContextManager
 from tests.support.waiting import run_ready_tasks
 
 
-class Calls:
-    """Calls of tenants. `served` lists those that got what they waited for, in order.
+class WaitingCalls:
+    """Each call enters `hold(tenant)` and stays in it until `end`.
 
-    A call is in the context that `hold` returns for its tenant, the first letter of its name.
+    The first letter of a call's name is its tenant. `served` lists the calls that have entered, in
+    order.
     """
 
     def __init__(self, hold: Callable[[str], AbstractAsyncContextManager[object]]) -> None:

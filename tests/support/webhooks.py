@@ -189,8 +189,8 @@ class Dispatcher:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TenantWebhook(Dispatcher):
-    """A webhook: a dispatcher, the calls about it, and events of its tenant."""
+class DispatcherWithCalls(Dispatcher):
+    """Runs the dispatcher's statements for one webhook, makes calls about it, and adds events."""
 
     database: Database
     caller: WebhookCaller
@@ -214,13 +214,13 @@ class TenantWebhook(Dispatcher):
 
 async def create_webhook(
     database: Database, caller: WebhookCaller, *, verified: bool = True
-) -> TenantWebhook:
+) -> DispatcherWithCalls:
     """Create a webhook; its URL is verified unless `verified` is false."""
     created = await caller.create()
     webhook_id = created.webhook.webhook_id
     if verified:
         await set_verified(database, webhook_id)
-    return TenantWebhook(
+    return DispatcherWithCalls(
         *(database.owner, caller.tenant, webhook_id),
         database=database,
         caller=caller,

@@ -96,7 +96,9 @@ STATUSES = {
 @pytest.mark.parametrize(
     ("status", "error"), [(status, error) for error, of in STATUSES.items() for status in of]
 )
-async def test_result_is_of_the_status(endpoint: Endpoint, status: int, error: str | None) -> None:
+async def test_delivery_result_depends_on_http_status(
+    endpoint: Endpoint, status: int, error: str | None
+) -> None:
     endpoint.answer(response(status))
     assert await _outcome(endpoint) == (status, error)
 
@@ -441,7 +443,9 @@ async def test_name_that_dns_does_not_allow_is_a_failure() -> None:
     assert (result.status, result.error) == (0, "HOST_NOT_FOUND")
 
 
-async def test_lookups_are_bounded(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hanging_lookups_of_a_tenant_do_not_block_another_tenant(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     release = threading.Event()
     hanging: list[str] = []
     resolve = socket.getaddrinfo
@@ -472,7 +476,9 @@ async def test_lookups_are_bounded(endpoint: Endpoint, monkeypatch: pytest.Monke
     await wait_until(all_ended)
 
 
-async def test_lookup_without_thread(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_delivery_fails_when_no_lookup_thread_can_start(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Refused(threading.Thread):
         def start(self) -> None:
             raise RuntimeError("can't start new thread")

@@ -107,7 +107,7 @@ class Hooks:
 
 @pytest.fixture
 async def hooks(database: Database, tenant: str) -> AsyncIterator[Hooks]:
-    """No webhook: a dispatcher delivers to all of the database, also to those of other tests."""
+    """Deletes all webhooks first, because a dispatcher delivers for the whole database."""
     await database.owner.execute("DELETE FROM jobs.webhooks")
     async with running_endpoint(None) as endpoint:
         yield Hooks(database, tenant, endpoint)
@@ -233,7 +233,9 @@ async def test_status_410_disables_webhook(hooks: Hooks, caplog: pytest.LogCaptu
     assert "secret-path" not in caplog.text + str([record.__dict__ for record in caplog.records])
 
 
-async def test_failures_are_logged_once(hooks: Hooks, caplog: pytest.LogCaptureFixture) -> None:
+async def test_delivery_failure_is_logged_once_when_it_repeats(
+    hooks: Hooks, caplog: pytest.LogCaptureFixture
+) -> None:
     hooks.endpoint.answer(response(500))
     webhook_id = await hooks.add("/secret-path")
     async with hooks.dispatched():

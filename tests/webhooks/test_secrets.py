@@ -50,7 +50,9 @@ def test_first_key_of_the_file_is_for_new_secrets(tmp_path: Path) -> None:
         (f"k1 {KEY}\n#" + "x" * 65536, "has more than 65536 bytes"),
     ],
 )
-def test_malformed_keys_are_not_repeated(tmp_path: Path, content: str, problem: str) -> None:
+def test_error_does_not_contain_keys_when_file_is_malformed(
+    tmp_path: Path, content: str, problem: str
+) -> None:
     path = tmp_path / "keys"
     path.write_text(content, encoding="utf-8")
     path.chmod(0o600)
@@ -102,7 +104,9 @@ def test_changed_file_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert encoded_key("new") not in caplog.text
 
 
-def test_last_valid_keys_stay_in_use(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_last_valid_keys_are_used_when_file_becomes_malformed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = write_keys(tmp_path / "keys", "old")
     file = MasterKeysFile(path)
     (tmp_path / "new").write_text("malformed\n")
@@ -145,7 +149,9 @@ _NAMES = st.tuples(st.text(max_size=3), st.text(max_size=3), st.integers(1, 30))
 
 
 @given(_NAMES, _NAMES)
-def test_inputs_decide_the_secret(one: tuple[str, str, int], other: tuple[str, str, int]) -> None:
+def test_secrets_differ_when_any_input_differs(
+    one: tuple[str, str, int], other: tuple[str, str, int]
+) -> None:
     keys = MasterKeys({"k": b"k" * 32})
 
     assert (keys.secret(*one, "k") == keys.secret(*other, "k")) == (one == other)
