@@ -103,6 +103,9 @@ async def distribute_tables(connection: asyncpg.Connection) -> list[str]:
     """
     # The functions and grants of the same transaction need one connection per node.
     await connection.execute("SET LOCAL citus.multi_shard_modify_mode = 'sequential'")
+    # First: a record type is created in a session that does not see the enums of its fields if this
+    # transaction has created them.
+    await _distribute_types(connection)
     tables = await _tables(connection)
     local = [table for table in tables if table["kind"] == "local"]
     _check_platform_tables(tables)
@@ -126,7 +129,6 @@ async def distribute_tables(connection: asyncpg.Connection) -> list[str]:
             )
             anchor = name if anchor == "default" else anchor
             distributed.append(name)
-    await _distribute_types(connection)
     tables = await _tables(connection)
     _check_colocation(tables)
     for table in tables:

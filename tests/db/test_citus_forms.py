@@ -40,6 +40,16 @@ _KEYS_WITHOUT_TENANT = """
     JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attname = 'tenant_id'
     WHERE i.indisunique AND a.attnum <> ALL (i.indkey)
 """
+# Citus takes the functions that such a body or view calls for dependencies of the record type.
+_FIELDS_BESIDE_FUNCTIONS_OF_THEIR_RECORD = """
+    SELECT DISTINCT function.oid::regprocedure::text
+    FROM pg_depend field
+    JOIN pg_class record ON record.oid = field.refobjid AND record.relkind = 'c'
+    JOIN pg_depend call ON (call.classid, call.objid) = (field.classid, field.objid)
+    JOIN pg_proc function
+        ON function.oid = call.refobjid AND record.reltype = ANY (function.proargtypes)
+    WHERE field.refclassid = 'pg_class'::regclass AND call.refclassid = 'pg_proc'::regclass
+"""
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +85,12 @@ async def test_views_have_only_forms_that_citus_accepts(
 
 
 async def test_tables_have_only_what_citus_accepts(database: Database) -> None:
-    for query in (_POLICIES, _TRIGGERS, _KEYS_WITHOUT_TENANT):
+    for query in (
+        _POLICIES,
+        _TRIGGERS,
+        _KEYS_WITHOUT_TENANT,
+        _FIELDS_BESIDE_FUNCTIONS_OF_THEIR_RECORD,
+    ):
         assert await database.owner.fetch(query) == []
 
 

@@ -8,4 +8,4 @@ LEFT JOIN pg_dist_object placed
 WHERE t.typnamespace = 'jobs'::regnamespace AND placed.objid IS NULL
   -- No row types of tables and views.
   AND (t.typtype = 'e' OR c.relkind = 'c')
-ORDER BY 1;
+ORDER BY t.typtype DESC, 1;  -- enums first: records have fields of them
