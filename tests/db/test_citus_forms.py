@@ -120,6 +120,10 @@ _REFUSED = {
         "EXECUTE format('UPDATE jobs.jobs j SET updated_at = clock_timestamp()"
         " WHERE j.tenant_id = $1 AND j.status = %L', v_text) USING p_tenant_id",
     ],
+    forms.VOLATILE_IN_SOURCE: [
+        "DELETE FROM jobs.jobs j USING unnest(jobs.missing_devices(p_tenant_id, v_texts)) AS u (id)"
+        " WHERE j.tenant_id = p_tenant_id AND j.job_id = u.id"
+    ],
     forms.STABLE_IN_CASE: [
         _UPDATE % "updated_at = CASE WHEN j.finalized THEN now() END",
         _UPDATE % "expires_at = coalesce(j.expires_at, now())",

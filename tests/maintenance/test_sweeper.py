@@ -197,7 +197,7 @@ async def test_executions_of_a_failing_job_block_no_others(world: World, sweeper
     await world.create("a", target_device_id="d00001")
     await world.execute(
         "UPDATE jobs.job_executions SET status = 'IN_PROGRESS', times_out_at = now()"
-        " - CASE job_id WHEN 'b' THEN interval '2 minutes' ELSE interval '1 minute' END"
+        " - CASE WHEN job_id = 'b' THEN interval '2 minutes' ELSE interval '1 minute' END"
         " WHERE tenant_id = $1"
     )
     set_in_progress = (

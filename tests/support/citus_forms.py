@@ -17,6 +17,7 @@ from pglast import ast, enums, visitors
 # One word per form that Citus refuses, or that it plans or runs in another way than PostgreSQL.
 SQL_FUNCTION = "LANGUAGE sql function over tables"
 VOLATILE_IN_WRITE = "VOLATILE function in an UPDATE or DELETE"
+VOLATILE_IN_SOURCE = "VOLATILE function in FROM or USING of an UPDATE or DELETE"
 STABLE_IN_CASE = "STABLE function or operator in CASE or COALESCE of an UPDATE or DELETE"
 STABLE_WITH_COLUMN = "STABLE function or operator with a column in an UPDATE or DELETE"
 MUTABLE_IN_RETURNING = "function that is not IMMUTABLE in RETURNING"
@@ -223,6 +224,9 @@ class _Statement:
         expressions = [target.val for target in targets]
         if write.whereClause is not None:
             expressions.append(write.whereClause)
+        sources = getattr(write, "fromClause", None) or getattr(write, "usingClause", None) or ()
+        if any("v" in self._volatilities(source) for source in sources):
+            yield VOLATILE_IN_SOURCE
         for expression in expressions:
             if "v" in self._volatilities(expression):
                 yield VOLATILE_IN_WRITE

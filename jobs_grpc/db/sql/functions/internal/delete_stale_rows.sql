@@ -15,11 +15,13 @@ DECLARE
             FOR UPDATE
         ) locked
     );
+    -- Not in the DELETE: Citus would then refuse its ctid.
+    v_stale_ids text[] := jobs.missing_devices(p_tenant_id, v_locked_ids);
 BEGIN
     DELETE FROM jobs.devices d
     USING (
         SELECT d.row_id
-        FROM unnest(jobs.missing_devices(p_tenant_id, v_locked_ids)) AS u (device_id)
+        FROM unnest(v_stale_ids) AS u (device_id)
         CROSS JOIN LATERAL (
             SELECT d.ctid AS row_id
             FROM jobs.devices d
