@@ -117,7 +117,7 @@ class _ReflectionPool:
 
 @cache
 def _reflection_pool() -> Any:
-    """Return the pool of all servers of this process. Creating it takes 80 ms."""
+    """Return the pool that all servers of this process share, because it is slow to create."""
     return _ReflectionPool()
 
 

@@ -55,8 +55,8 @@ func (o *eventWriter) send(m message) error {
 	return o.write(m.text)
 }
 
-// beat sends the heartbeat when nothing is sent for an interval, until ctx ends, stopping is closed or the client has
-// disconnected.
+// beat sends the heartbeat when nothing is sent for an interval, until ctx ends, stopping is closed, the last message
+// is sent or the client has disconnected.
 func (o *eventWriter) beat(ctx context.Context, stopping <-chan struct{}) {
 	for {
 		select {
@@ -69,13 +69,9 @@ func (o *eventWriter) beat(ctx context.Context, stopping <-chan struct{}) {
 		if !o.mu.TryLock() {
 			continue // a message is being sent
 		}
-		var err error
-		isComplete := o.isComplete
-		if !isComplete {
-			err = o.write(o.heartbeat)
-		}
+		isEnd := o.isComplete || o.write(o.heartbeat) != nil
 		o.mu.Unlock()
-		if isComplete || err != nil {
+		if isEnd {
 			return
 		}
 	}
