@@ -31,6 +31,8 @@ type Unfinished = Pick<Counts, "queued" | "held" | "in_progress">;
 
 const inProgress = (c: Unfinished) => `executions in progress (${counted(c.in_progress, "device")})`;
 
+const seenOnJob = "Shown on the page of the job, in its history and in webhooks";
+
 /** What a pause does to the devices of a job, or of several ("them"). */
 export function pauseEffect(c: Unfinished, it = "it"): string {
     const running = c.in_progress
@@ -52,11 +54,12 @@ export function pause(job: Job, done: Done): Question {
         children: pauseEffect(job.execution_counts),
         action: "Pause",
         job,
-        command: command(["pause", job.job_id], [], post(path(job, ":pause"))),
-        run: async () => {
-            await body(
-                api.POST("/customer/jobs/{job_id}:pause", { ...params(job), body: { etag: job.etag } }),
-            );
+        reasonSeen: `${seenOnJob}.`,
+        command: (reason) =>
+            command(["pause", job.job_id], option("--reason", reason), post(path(job, ":pause"), { reason })),
+        run: async (reason) => {
+            const request = { reason, etag: job.etag };
+            await body(api.POST("/customer/jobs/{job_id}:pause", { ...params(job), body: request }));
             await done();
         },
     };
@@ -99,15 +102,16 @@ function cancelQuestion(job: Job, force: boolean, done: Done): Question {
         destructive: true,
         devices: unfinished(job.execution_counts),
         typed: job.job_id,
-        command: command(["cancel", job.job_id], force ? ["--force"] : [], {
-            method: "DELETE",
-            path: path(job),
-            body: { force },
-        }),
-        run: async () => {
-            await body(
-                api.DELETE("/customer/jobs/{job_id}", { ...params(job), body: { force, etag: job.etag } }),
-            );
+        reasonSeen: `${seenOnJob}, and with each device that the cancel ends.`,
+        command: (reason) =>
+            command(["cancel", job.job_id], [...option("--reason", reason), ...(force ? ["--force"] : [])], {
+                method: "DELETE",
+                path: path(job),
+                body: { force, reason },
+            }),
+        run: async (reason) => {
+            const request = { force, reason, etag: job.etag };
+            await body(api.DELETE("/customer/jobs/{job_id}", { ...params(job), body: request }));
             await done();
         },
     };
@@ -124,20 +128,26 @@ export function cancelExecution(jobId: string, execution: Execution, done: Done)
             : "The device will never start it. This can't be undone.",
         action: "Cancel execution",
         destructive: true,
-        command: command(
-            ["cancel", jobId],
-            [...option("--device", deviceId), ...(force ? ["--force"] : [])],
-            {
-                method: "DELETE",
-                path: restPath("jobs", jobId, "executions", deviceId),
-                body: { force },
-            },
-        ),
-        run: async () => {
+        reasonSeen: "Shown with this execution, which the device can read.",
+        command: (reason) =>
+            command(
+                ["cancel", jobId],
+                [
+                    ...option("--device", deviceId),
+                    ...option("--reason", reason),
+                    ...(force ? ["--force"] : []),
+                ],
+                {
+                    method: "DELETE",
+                    path: restPath("jobs", jobId, "executions", deviceId),
+                    body: { force, reason },
+                },
+            ),
+        run: async (reason) => {
             await body(
                 api.DELETE("/customer/jobs/{job_id}/executions/{device_id}", {
                     params: { path: { job_id: jobId, device_id: deviceId } },
-                    body: { force },
+                    body: { force, reason },
                 }),
             );
             await done();

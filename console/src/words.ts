@@ -129,6 +129,11 @@ export interface Notice {
     text: string;
 }
 
+/** A reason after what it explains; "" if none was given. */
+function because(reason: string | null): string {
+    return reason ? `: ${shown(reason)}` : "";
+}
+
 /** The notice of a job; `opening`: when a start window opens, if none is open now. */
 export function notice(job: Job, ago: (time: string) => string, opening: string | null): Notice | null {
     const counts = job.execution_counts;
@@ -146,7 +151,7 @@ export function notice(job: Job, ago: (time: string) => string, opening: string 
                 : "";
         return {
             tone: "warn",
-            title: `Paused${by}: ${shown(job.pause.reason)}`,
+            title: `Paused${by}${because(job.pause.reason)}`,
             text: `Paused ${ago(job.pause.paused_at ?? "")}. ${waits}${running}${advice}`,
         };
     }
@@ -176,7 +181,7 @@ export function notice(job: Job, ago: (time: string) => string, opening: string 
         const running = counts.in_progress
             ? `${counted(counts.in_progress, "device")} that had started can still finish.`
             : "No device works on it.";
-        return { tone: "quiet", title: `Canceled: ${shown(job.cancel_reason ?? "")}`, text: running };
+        return { tone: "quiet", title: `Canceled${because(job.cancel_reason)}`, text: running };
     }
     if (job.status === "IN_PROGRESS" && job.is_retry_budget_exhausted) {
         return {
@@ -201,7 +206,7 @@ export const eventTypes = __EVENT_TYPES__;
 /** An event as a sentence. An event has only the number of a stage: its job has the name. */
 export function event(e: Event, job?: Job): string {
     const by = e.user ? ` by ${shown(e.user)}` : "";
-    const reason = e.reason ? `: ${shown(e.reason)}` : "";
+    const reason = because(e.reason);
     const stage = stageName(job, e.stage ?? 0);
     switch (e.type) {
         case "job.created":

@@ -47,7 +47,8 @@ LEFT JOIN (
         -- The platform stored the reason of a cancel in the executions that it rejected.
         (array_agg(e.status_details ->> 'reason' ORDER BY e.last_updated_at DESC) FILTER (
             WHERE e.status::text = 'REJECTED' AND e.started_at IS NULL
-              AND e.status_details ->> 'reason' <> ''
+              -- What the platform stored if nobody gave a reason.
+              AND e.status_details ->> 'reason' NOT IN ('', 'canceled by operator')
         ))[1] AS cancel_reason
     FROM public.job_executions e
     GROUP BY e.tenant_id, e.job_id
@@ -145,7 +146,7 @@ SELECT
     j.expires_at, final.status, CASE WHEN final.status = 'COMPLETED' THEN final.at END,
     CASE WHEN final.status = 'CANCELED' THEN final.at END,
     CASE WHEN final.status = 'CANCELED'
-         THEN coalesce(j.cancel_reason, 'canceled by operator') END,
+         THEN coalesce(j.cancel_reason, '') END,
     -- If not, the sweeper writes the statuses that the cancel or the expiry has changed.
     j.queued = 0, j.created_by, j.created_at, coalesce(final.at, j.updated_at),
     -- The original request, so that a repeated CreateJob returns the same job.

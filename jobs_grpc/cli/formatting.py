@@ -136,7 +136,8 @@ def format_creation(job: pb.Job, utc: bool = False) -> str:
 def format_pause(job: pb.Job, utc: bool = False) -> str:
     """Format the pause of a job: since when, by whom and why."""
     user = f" by {job.pause.paused_by}" if job.pause.HasField("paused_by") else ""
-    return f"since {format_moment(job.pause.paused_at, utc)}{user}: {job.pause.reason}"
+    reason = f": {job.pause.reason}" if job.pause.reason else ""
+    return f"since {format_moment(job.pause.paused_at, utc)}{user}{reason}"
 
 
 def is_active(job: pb.Job) -> bool:

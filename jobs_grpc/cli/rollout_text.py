@@ -120,8 +120,8 @@ Command: TypeAlias = tuple[str, str]
 
 def describe_wait(job: pb.Job, format_due: Callable[[Timestamp], str]) -> str:
     """Say why a job is stopped, or what it waits for in addition to its devices; "" if nothing."""
-    if job.HasField("cancel_reason"):
-        return f"Canceled: {job.cancel_reason}"
+    if job.status == pb.Job.CANCELED:
+        return f"Canceled: {job.cancel_reason}" if job.cancel_reason else "Canceled"
     if job.status == pb.Job.PAUSED:
         return f"Paused {format_pause(job, utc=True)}"
     if job.status == pb.Job.SCHEDULED:

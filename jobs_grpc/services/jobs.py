@@ -73,10 +73,6 @@ from jobs_grpc.services.targets import (
     target_device_ids,
 )
 
-DEFAULT_CANCEL_REASON = "canceled by operator"
-DEFAULT_PAUSE_REASON = "paused by operator"
-
-
 # The failure_code under which get_failure_summary.sql counts pairs without a count of their own.
 OTHER_FAILURES = "*"
 
@@ -307,7 +303,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         await self._store.cancel_job(
             caller.tenant_id,
             job_id=request.job_id,
-            reason=request.reason or DEFAULT_CANCEL_REASON,
+            reason=request.reason,
             force=request.force,
             user_id=caller.subject,
             etag=request.etag,
@@ -320,7 +316,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         row = await self._store.pause_job(
             caller.tenant_id,
             job_id=request.job_id,
-            reason=request.reason or DEFAULT_PAUSE_REASON,
+            reason=request.reason,
             paused_by=caller.subject,
             etag=request.etag,
         )
@@ -430,7 +426,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             caller.tenant_id,
             job_id=request.job_id,
             device_id=request.device_id,
-            reason=request.reason or DEFAULT_CANCEL_REASON,
+            reason=request.reason,
             force=request.force,
             user_id=caller.subject,
         )

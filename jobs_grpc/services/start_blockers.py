@@ -35,9 +35,9 @@ _END_MESSAGES = {
 }
 
 _PAUSE_MESSAGES = {
-    "OPERATOR": "{paused_by} paused the job: {pause_reason}",
-    "FAILURE_CRITERION": "A failure criterion paused the job: {pause_reason}",
-    "GATE_NOT_MET": "A gate that is not met paused the job: {pause_reason}",
+    "OPERATOR": "{paused_by} paused the job{reason}",
+    "FAILURE_CRITERION": "A failure criterion paused the job{reason}",
+    "GATE_NOT_MET": "A gate that is not met paused the job{reason}",
 }
 
 
@@ -73,12 +73,14 @@ def _message(row: Row, kind: str) -> str:
         case "FINISHED":
             template = _END_MESSAGES.get(row["end_cause"], "The execution is {status}.")
         case "JOB_PAUSED":
-            template = _PAUSE_MESSAGES.get(row["pause_cause"], "The job is paused: {pause_reason}")
+            template = _PAUSE_MESSAGES.get(row["pause_cause"], "The job is paused{reason}")
         case "STAGE_NOT_OPEN":
             return _gate_message(row)
         case _:
             template = _MESSAGES[kind]
-    return template.format_map({**row, "paused_by": row["paused_by"] or "An operator"})
+    reason = f": {row['pause_reason']}" if row["pause_reason"] else ""
+    by = row["paused_by"] or "An operator"
+    return template.format_map({**row, "paused_by": by, "reason": reason})
 
 
 def _gate_fields(row: Row) -> MessageFields:

@@ -99,7 +99,7 @@ async def test_help_command_prints_the_same_as_the_help_option(shell: Shell) -> 
 @pytest.mark.parametrize(
     ("command", "text"),
     [
-        ("pause", 'the reason (default: "paused by operator")'),
+        ("pause", "the reason (default: none)"),
         ("list", "only jobs with this document_type\n"),
         ("failures", "only failures with one of these statuses: FAILED, TIMED_OUT, REJECTED\n"),
         (

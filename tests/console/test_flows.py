@@ -282,9 +282,12 @@ async def test_cancel_of_a_large_job_asks_for_its_id(
     )
     confirm = dialog.get_by_role("button", name="Cancel job")
     await expect(confirm).to_be_disabled()
-    await dialog.get_by_role("textbox").fill("large")
+    await dialog.get_by_label("to confirm").fill("large")
+    await dialog.get_by_label("Reason").fill("wrong release")
     await confirm.click()
-    await expect(page.locator(".badge").first).to_have_text("Canceled")
+    await expect(page.get_by_role("heading", name="Canceled: wrong release")).to_be_visible()
+    canceled = page.get_by_text("canceled by ann: wrong release")
+    await expect(canceled.first).to_be_visible()
 
 
 async def test_filters_are_in_the_url_and_survive_a_reload(
@@ -353,18 +356,21 @@ async def test_several_jobs_are_paused_and_canceled_together(
     dialog = page.get_by_role("dialog")
     await expect(dialog).to_contain_text("Pause 2 jobs?")
     await expect(dialog).to_contain_text("80 devices will not start until you resume them.")
+    await expect(dialog).to_contain_text("in its history and in webhooks.")
+    await dialog.get_by_label("Reason").fill("bad weather")
     await dialog.get_by_text("Command line equivalent").click()
-    commands = "jobs-grpc pause b && jobs-grpc pause a"
+    reason = "--reason 'bad weather'"
+    commands = f"jobs-grpc pause b {reason} && jobs-grpc pause a {reason}"
     await expect(dialog.get_by_text(commands, exact=True)).to_be_visible()
     await dialog.get_by_role("button", name="Pause 2 jobs").click()
-    await expect(page.get_by_text("Paused", exact=True)).to_have_count(3)  # and the filter
+    await expect(page.get_by_text("Paused bad weather", exact=True)).to_have_count(2)
 
     for job_id in ("a", "b"):
         await page.get_by_label(f"Select {job_id}", exact=True).check()
     await page.get_by_role("button", name="Cancel").click()
     await expect(dialog).to_contain_text("80 devices will never start. This can't be undone.")
     await dialog.get_by_role("button", name="Cancel 2 jobs").click()
-    await expect(page.locator(".jobs .badge", has_text="Canceled")).to_have_count(3)
+    await expect(page.locator(".jobs .state")).to_have_text(["Canceled "] * 3)
 
 
 async def test_cancel_with_force_ends_what_a_pause_does_not_stop(
@@ -387,7 +393,7 @@ async def test_cancel_with_force_ends_what_a_pause_does_not_stop(
     await dialog.get_by_text("Command line equivalent").click()
     await expect(dialog).to_contain_text("jobs-grpc cancel started --force")
     await dialog.get_by_role("button", name="Cancel job").click()
-    await expect(page.locator(".badge").first).to_have_text("Canceled")
+    await expect(page.get_by_role("heading", name="Canceled", exact=True)).to_be_visible()
     assert (await operator.get("started")).execution_counts.rejected == 40
 
 
@@ -434,6 +440,10 @@ async def test_failures_without_a_code_are_retried_alone(
     await page.get_by_role("button", name="Retry").click()
     await dialog.get_by_role("button", name="Retry 1").click()
     await expect(page.get_by_text("attempt 2")).to_be_visible()
+    await page.get_by_role("button", name="Cancel").click()
+    await dialog.get_by_label("Reason").fill("in repair")
+    await dialog.get_by_role("button", name="Cancel execution").click()
+    await expect(page.get_by_role("region", name="Why it ended")).to_contain_text("in repair")
 
 
 async def test_list_of_jobs_says_how_many_devices_failed(

@@ -200,7 +200,7 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
             WHEN (derived.status = j.status) THEN j.updated_at
             ELSE j.expires_at
         END AS updated_at,
-    j.cancel_reason,
+    NULLIF(j.cancel_reason, ''::text) AS cancel_reason,
     (((((p.queued + p.in_progress) + p.succeeded) + p.failed) + p.timed_out) + p.rejected) AS total_executions,
         CASE
             WHEN (derived.queued_status = 'QUEUED'::jobs.execution_status) THEN (p.queued - rollout.held)

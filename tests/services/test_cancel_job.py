@@ -55,11 +55,13 @@ async def test_cancel_rejects_what_is_queued_and_with_force_also_what_is_in_prog
     assert len(in_progress) == counts.in_progress
 
 
-async def test_reason_defaults_to_canceled_by_operator(world: World) -> None:
+async def test_job_has_no_reason_when_the_cancel_has_none(world: World) -> None:
     await world.operator.cancel("j")
 
-    execution = (await world.operator.get("j")).executions[1]
-    assert execution.status_details == {"reason": "canceled by operator"}
+    job = await world.operator.get("j")
+    assert not job.HasField("cancel_reason")
+    # What the platform stored.
+    assert job.executions[1].status_details == {"reason": "canceled by operator"}
 
 
 @pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED", "TIMED_OUT"])

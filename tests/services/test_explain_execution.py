@@ -80,13 +80,19 @@ async def test_execution_is_finished_when_the_device_has_reported_or_its_job_is_
     assert only(canceled, "FINISHED").message == "The job was canceled."
 
 
-async def test_pause_blocks_with_its_user_and_reason(world: World) -> None:
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [("leaks", "olivia paused the job: leaks"), ("", "olivia paused the job")],
+)
+async def test_pause_blocks_with_its_user_and_reason(
+    world: World, reason: str, message: str
+) -> None:
     await world.create()
-    await world.operator.pause("j", reason="leaks")
+    await world.operator.pause("j", reason=reason)
 
     blocker = only(await world.operator.explain("j", "pump"), "JOB_PAUSED")
 
-    assert blocker.message == "olivia paused the job: leaks"
+    assert blocker.message == message
     assert blocker.pause == (await world.operator.get("j")).pause
     assert not blocker.HasField("until")
 

@@ -36,10 +36,12 @@ async def test_pause_returns_the_paused_job(operator: Operator, pump: Device) ->
     assert read == job
 
 
-async def test_pause_without_reason_and_user_has_a_default(world: World, pump: Device) -> None:
+async def test_pause_has_no_reason_and_no_user_when_the_call_has_none(
+    world: World, pump: Device
+) -> None:
     pause = (await world.server.operator(world.tenant).pause("j")).pause
 
-    assert (pause.reason, pause.HasField("paused_by")) == ("paused by operator", False)
+    assert (pause.reason, pause.HasField("paused_by")) == ("", False)
 
 
 async def test_device_cannot_start_when_job_is_paused(operator: Operator, pump: Device) -> None:

@@ -866,7 +866,10 @@ export interface components {
         CancelExecutionBody: {
             /** @description Force the cancel, even if the execution is IN_PROGRESS. */
             force?: boolean | null;
-            /** @description The reason. It becomes {"reason": "…"} in the status_details. Empty: "canceled by operator". */
+            /**
+             * @description The reason. It becomes {"reason": "…"} in the status_details. Empty: none; the status_details
+             *     have "canceled by operator".
+             */
             reason?: string | null;
         };
         CancelJobBody: {
@@ -879,7 +882,7 @@ export interface components {
             force?: boolean | null;
             /**
              * @description The reason. It becomes Job.cancel_reason, and {"reason": "…"} in the status_details of the
-             *     executions that the cancel ends. Empty: "canceled by operator".
+             *     executions that the cancel ends. Empty: none; the status_details have "canceled by operator".
              */
             reason?: string | null;
         };
@@ -1747,7 +1750,7 @@ export interface components {
         };
         /** @description A request to carry out a document on a set of devices. */
         Job: {
-            /** @description The reason of the cancel. Set only if `status` is CANCELED. */
+            /** @description The reason of the cancel. Set only if `status` is CANCELED and the cancel had a reason. */
             cancel_reason: string | null;
             /**
              * Format: date-time
@@ -2114,13 +2117,13 @@ export interface components {
              *     unknown.
              */
             paused_by: string | null;
-            /** @description The reason. */
+            /** @description The reason. Empty: none was given. */
             reason: string;
         } | null;
         PauseJobBody: {
             /** @description The Job.etag that the job must have. Empty: any. */
             etag?: string | null;
-            /** @description The reason. It becomes Pause.reason. Empty: "paused by operator". */
+            /** @description The reason. It becomes Pause.reason. Empty: none. */
             reason?: string | null;
         };
         PreviewTargetRequest: {

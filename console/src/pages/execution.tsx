@@ -134,7 +134,11 @@ export function Execution({ jobId, deviceId }: { jobId: string; deviceId: string
             </section>
             {e.status_details && (
                 <section class="card" aria-labelledby="details">
-                    <h2 id="details">What the device reported</h2>
+                    <h2 id="details">
+                        {e.end_cause && e.end_cause !== "DEVICE"
+                            ? "Why it ended"
+                            : "What the device reported"}
+                    </h2>
                     <pre class="pad" tabIndex={0}>
                         {json(e.status_details)}
                     </pre>

@@ -8,7 +8,7 @@ import { count, counted, HOUR_MS, shown } from "../format";
 import { reloadAll, useLoaded } from "../load";
 import { Badge } from "../parts/badge";
 import { Bar } from "../parts/bar";
-import { Dialog, type Question } from "../parts/dialog";
+import { commandOf, Dialog, type Question } from "../parts/dialog";
 import { Check, FilterField, submitted } from "../parts/fields";
 import { ErrorNotice } from "../parts/notices";
 import { Pager } from "../parts/pager";
@@ -257,7 +257,9 @@ const bulkActions = [
 function bulkQuestion(action: (typeof bulkActions)[number], jobs: Job[], done: () => void): Question {
     const { verb, effect, destructive } = action;
     let left = jobs.map((job) => ({ job, question: action.of(job, () => {}) }));
-    const commands = left.map(({ question }) => question.command);
+    const questions = left.map(({ question }) => question);
+    const all = (reason: string | undefined, kind: "cli" | "curl") =>
+        questions.map((question) => commandOf(question, reason)?.[kind]).join(" && ");
     return {
         title: `${verb} ${counted(jobs.length, "job")}?`,
         children: effect(jobs),
@@ -265,15 +267,13 @@ function bulkQuestion(action: (typeof bulkActions)[number], jobs: Job[], done: (
         devices: sum(jobs, action.devices),
         typed: verb.toLowerCase(),
         action: `${verb} ${counted(jobs.length, "job")}`,
-        command: {
-            cli: commands.map((one) => one?.cli).join(" && "),
-            curl: commands.map((one) => one?.curl).join(" && "),
-        },
-        run: async () => {
+        reasonSeen: questions[0]?.reasonSeen,
+        command: (reason) => ({ cli: all(reason, "cli"), curl: all(reason, "curl") }),
+        run: async (reason) => {
             const failed: { job: Job; question: Question; error: ApiError }[] = [];
             for (const one of left) {
                 try {
-                    await one.question.run();
+                    await one.question.run(reason);
                 } catch (error) {
                     if (!(error instanceof ApiError)) throw error;
                     failed.push({ ...one, error });

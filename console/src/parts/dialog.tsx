@@ -10,12 +10,14 @@ import { reloadAll } from "../load";
 import { callerKey } from "../session";
 import { Changes } from "./changes";
 import { confirmation, lateFailure } from "./confirmation";
-import { Check } from "./fields";
+import { Check, Text } from "./fields";
 import { ErrorNotice } from "./notices";
 import { Terminal } from "./terminal";
 
 // Destructive actions on more devices ask for the job id.
 const TYPE_ABOVE = 1000;
+// As in CancelJobRequest.
+const MAX_REASON = 1000;
 
 export interface Question {
     title: string;
@@ -31,12 +33,19 @@ export interface Question {
     /** How many devices it affects, and the word to type if there are many. */
     devices?: number;
     typed?: string;
-    command?: Command;
+    /** Where the reason is seen, if it takes one. */
+    reasonSeen?: string;
+    command?: Command | ((reason?: string) => Command);
     /** The job whose etag is sent. */
     job?: Job;
     /** What to say after it, if the page does not show it. */
     outcome?: string;
-    run: () => Promise<void>;
+    run: (reason?: string) => Promise<void>;
+}
+
+/** The command of a question about an action with this reason. */
+export function commandOf({ command }: Question, reason?: string): Command | undefined {
+    return typeof command === "function" ? command(reason) : command;
 }
 
 export function Dialog(props: { question: Question; close: () => void }) {
@@ -46,6 +55,7 @@ export function Dialog(props: { question: Question; close: () => void }) {
     const question = choice && isChosen ? choice.question : props.question;
     const dialog = useRef<HTMLDialogElement>(null);
     const [typed, setTyped] = useState("");
+    const [text, setText] = useState("");
     const [busy, setBusy] = useState(false);
     const [error, setError] = useState<ApiError | null>(null);
     // An effect after the next frame would let a key still reach the page behind it, and take another opener.
@@ -58,6 +68,8 @@ export function Dialog(props: { question: Question; close: () => void }) {
         };
     }, []);
 
+    const reason = text.trim() || undefined;
+    const command = commandOf(question, reason);
     const word = question.destructive && (question.devices ?? 0) > TYPE_ABOVE ? question.typed : undefined;
     const changed = error?.reason === "JOB_CHANGED" ? question.job : undefined;
     const act = async (event: SubmitEvent) => {
@@ -66,7 +78,7 @@ export function Dialog(props: { question: Question; close: () => void }) {
         setError(null);
         const calledBy = callerKey.value;
         try {
-            await question.run();
+            await question.run(reason);
             if (callerKey.value !== calledBy) return;
             const { outcome, job } = question;
             confirmation.value = outcome && job ? { text: outcome, jobId: job.job_id } : null;
@@ -94,6 +106,18 @@ export function Dialog(props: { question: Question; close: () => void }) {
                     question.children
                 )}
                 {choice && <Check label={choice.label} checked={isChosen} set={choose} />}
+                {question.reasonSeen && (
+                    <>
+                        <Text
+                            label="Reason"
+                            value={text}
+                            set={setText}
+                            placeholder="optional"
+                            maxLength={MAX_REASON}
+                        />
+                        <p class="quiet">{question.reasonSeen}</p>
+                    </>
+                )}
                 {word && (
                     <label>
                         {count(question.devices ?? 0)} devices are affected. Type <code>{shown(word)}</code>{" "}
@@ -108,7 +132,7 @@ export function Dialog(props: { question: Question; close: () => void }) {
                 )}
                 {changed && <Changes job={changed} />}
                 {error && !changed && <ErrorNotice error={error} />}
-                {question.command && <Terminal command={question.command} />}
+                {command && <Terminal command={command} />}
                 <div class="buttons">
                     <button type="button" onClick={close} autofocus={question.destructive}>
                         Back

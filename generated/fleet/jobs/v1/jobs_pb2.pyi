@@ -191,7 +191,7 @@ class Job(_message.Message):
     Unset: unknown.
     """
     cancel_reason: _builtins.str
-    """The reason of the cancel. Set only if `status` is CANCELED."""
+    """The reason of the cancel. Set only if `status` is CANCELED and the cancel had a reason."""
     total_executions: _builtins.int
     """The number of targeted devices: the sum of execution_counts."""
     succeeded_count: _builtins.int
@@ -1165,7 +1165,7 @@ class Pause(_message.Message):
     unknown.
     """
     reason: _builtins.str
-    """The reason."""
+    """The reason. Empty: none was given."""
     cause: Global___Pause.Cause.ValueType
     """The cause."""
     @_builtins.property
@@ -2244,7 +2244,7 @@ class CancelJobRequest(_message.Message):
     """The ID of the job."""
     reason: _builtins.str
     """The reason. It becomes Job.cancel_reason, and {"reason": "…"} in the status_details of the
-    executions that the cancel ends. Empty: "canceled by operator".
+    executions that the cancel ends. Empty: none; the status_details have "canceled by operator".
     """
     force: _builtins.bool
     """Force the cancel: executions that are IN_PROGRESS become REJECTED. The reports of their
@@ -2305,7 +2305,9 @@ class CancelExecutionRequest(_message.Message):
     device_id: _builtins.str
     """The ID of the device."""
     reason: _builtins.str
-    """The reason. It becomes {"reason": "…"} in the status_details. Empty: "canceled by operator"."""
+    """The reason. It becomes {"reason": "…"} in the status_details. Empty: none; the status_details
+    have "canceled by operator".
+    """
     force: _builtins.bool
     """Force the cancel, even if the execution is IN_PROGRESS."""
     def __init__(
@@ -2818,7 +2820,7 @@ class PauseJobRequest(_message.Message):
     job_id: _builtins.str
     """The ID of the job."""
     reason: _builtins.str
-    """The reason. It becomes Pause.reason. Empty: "paused by operator"."""
+    """The reason. It becomes Pause.reason. Empty: none."""
     etag: _builtins.str
     """The Job.etag that the job must have. Empty: any."""
     def __init__(

@@ -16,7 +16,7 @@ SELECT
     j.created_by,
     j.created_at,
     CASE WHEN derived.status = j.status THEN j.updated_at ELSE j.expires_at END AS updated_at,
-    j.cancel_reason,
+    nullif(j.cancel_reason, '') AS cancel_reason,
     p.queued + p.in_progress + p.succeeded + p.failed + p.timed_out + p.rejected
         AS total_executions,
     CASE WHEN derived.queued_status = 'QUEUED' THEN p.queued - rollout.held ELSE 0 END AS queued,

@@ -780,7 +780,7 @@ type Job struct {
 	// The time of the last change of `status`, except from SCHEDULED to IN_PROGRESS at start_at. Changes of the
 	// counts do not move it.
 	UpdatedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=updated_at,json=updatedAt,proto3" json:"updated_at,omitempty"`
-	// The reason of the cancel. Set only if `status` is CANCELED.
+	// The reason of the cancel. Set only if `status` is CANCELED and the cancel had a reason.
 	CancelReason *string `protobuf:"bytes,13,opt,name=cancel_reason,json=cancelReason,proto3,oneof" json:"cancel_reason,omitempty"`
 	// The number of targeted devices: the sum of execution_counts.
 	TotalExecutions int32 `protobuf:"varint,14,opt,name=total_executions,json=totalExecutions,proto3" json:"total_executions,omitempty"`
@@ -2332,7 +2332,7 @@ type Pause struct {
 	// The user who paused the job: the x-user-id of the call, or the subject of its token. Unset:
 	// unknown.
 	PausedBy *string `protobuf:"bytes,2,opt,name=paused_by,json=pausedBy,proto3,oneof" json:"paused_by,omitempty"`
-	// The reason.
+	// The reason. Empty: none was given.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The cause.
 	Cause         Pause_Cause `protobuf:"varint,4,opt,name=cause,proto3,enum=fleet.jobs.v1.Pause_Cause" json:"cause,omitempty"`
@@ -4084,7 +4084,7 @@ type CancelJobRequest struct {
 	// The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// The reason. It becomes Job.cancel_reason, and {"reason": "…"} in the status_details of the
-	// executions that the cancel ends. Empty: "canceled by operator".
+	// executions that the cancel ends. Empty: none; the status_details have "canceled by operator".
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Force the cancel: executions that are IN_PROGRESS become REJECTED. The reports of their
 	// devices return EXECUTION_FINISHED.
@@ -4213,7 +4213,8 @@ type CancelExecutionRequest struct {
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// The ID of the device.
 	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	// The reason. It becomes {"reason": "…"} in the status_details. Empty: "canceled by operator".
+	// The reason. It becomes {"reason": "…"} in the status_details. Empty: none; the status_details
+	// have "canceled by operator".
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Force the cancel, even if the execution is IN_PROGRESS.
 	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
@@ -5134,7 +5135,7 @@ type PauseJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// The reason. It becomes Pause.reason. Empty: "paused by operator".
+	// The reason. It becomes Pause.reason. Empty: none.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The Job.etag that the job must have. Empty: any.
 	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`

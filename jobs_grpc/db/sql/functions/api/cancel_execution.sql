@@ -5,7 +5,7 @@
 -- EXECUTION_IN_PROGRESS.
 CREATE OR REPLACE FUNCTION jobs.cancel_execution(
     p_tenant_id text, p_job_id text, p_device_id text,
-    p_reason text,
+    p_reason text,  -- '': none
     p_force boolean,
     p_user_id text DEFAULT NULL  -- NULL: unknown
 ) RETURNS TABLE (
@@ -32,7 +32,8 @@ BEGIN
                execution_number => e.execution_number, stored_status => e.status,
                failed_status => e.failed_status, failed_code => e.failed_code,
                failed_at => e.failed_at, retries => e.retries,
-               new_status => 'REJECTED', status_details => jsonb_build_object('reason', p_reason),
+               new_status => 'REJECTED',
+               status_details => jobs.final_status_details('REJECTED', p_reason),
                end_cause => 'EXECUTION_CANCELED',
                is_expired => jobs.is_expired_at(v_job.expires_at, v_job.locked_at),
                has_rules => e.stage IS NOT NULL, execution_events => v_job.execution_events

@@ -3,7 +3,7 @@
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, and JOB_NOT_CANCELABLE (with the status).
 CREATE OR REPLACE FUNCTION jobs.cancel_job(
     p_tenant_id text, p_job_id text,
-    p_reason text,
+    p_reason text,                -- '': none
     p_force boolean DEFAULT false,
     p_user_id text DEFAULT NULL,  -- NULL: unknown
     p_etag text DEFAULT ''        -- '': any

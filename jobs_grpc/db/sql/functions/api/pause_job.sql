@@ -4,7 +4,7 @@
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, and JOB_NOT_PAUSABLE (with the status).
 CREATE OR REPLACE FUNCTION jobs.pause_job(
     p_tenant_id text, p_job_id text,
-    p_reason text,
+    p_reason text,     -- '': none
     p_paused_by text,  -- NULL: unknown
     p_etag text        -- '': any
 ) RETURNS SETOF jobs.job_details
