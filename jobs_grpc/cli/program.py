@@ -27,6 +27,7 @@ from jobs_grpc.cli import (
     events,
     executions,
     export,
+    fleet,
     get,
     list_jobs,
     maintain,
@@ -51,14 +52,14 @@ _GROUPS = {
     "jobs": "create preview list get watch update pause resume cancel retry delete failures"
     " attempts explain history export",
     "rollouts": "advance approve",
-    "devices": "devices device groups simulate",
+    "devices": "fleet devices device groups labels simulate",
     "events": "events webhooks",
     "server": "dev serve migrate doctor recount health",
     "command line": "context whoami completion help",
 }
 
 _COMMANDS = (
-    *(dev, serve, maintain, devices, targets, create, list_jobs, get, export, executions),
+    *(dev, serve, maintain, fleet, devices, targets, create, list_jobs, get, export, executions),
     *(diagnose, control, update, cancel, watch, events),
     *(webhooks, context, completion, whoami, doctor, simulate),
 )

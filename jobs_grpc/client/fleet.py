@@ -106,3 +106,11 @@ class FleetClient(OperatorClient):
     ) -> Pager[pb.Group]:
         """List the groups, in the order of group_id."""
         return self._pager(pb.ListGroupsRequest, pb.ListGroupsResponse, "groups", locals())
+
+    async def labels(self) -> pb.ListLabelsResponse:
+        """Return the labels of devices with their values, and the groups: at most a minute old."""
+        return await self._calls.unary(pb.ListLabelsRequest(), pb.ListLabelsResponse)
+
+    async def summary(self) -> pb.GetFleetSummaryResponse:
+        """Return when devices were seen, what is active and what fails: at most a minute old."""
+        return await self._calls.unary(pb.GetFleetSummaryRequest(), pb.GetFleetSummaryResponse)

@@ -141,6 +141,8 @@ class Store:
     update_devices = Function(_first, notifies=True)  # the numbers of registered and updated ones
     delete_devices = Function(_first, notifies=True)  # the counts, and whether executions remain
     list_groups = Function(_all)
+    list_labels = Function(_first)  # with the groups
+    get_fleet_summary = Function(_first)
 
     list_events = Function(_all)  # events, then a row with the position of their end
     list_job_events = Function(_all)

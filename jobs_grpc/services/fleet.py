@@ -33,6 +33,7 @@ from jobs_grpc.services.targets import (
     selector_terms,
     target_device_ids,
 )
+from jobs_grpc.services.tenant_cache import TenantCache
 
 # The executions that GetDevice returns.
 _QUEUE_LIMIT = 100
@@ -41,6 +42,10 @@ _MAX_COUNTED = 100_000
 # The executions that one DeleteDevices ends, and how long it waits for each job lock.
 _MAX_ENDED = 1000
 _LOCK_WAIT_MS = 5000
+# What ListLabels reads and returns at most, as fleet.proto says.
+_LABEL_LIMITS = {"max_devices": 50_000, "max_labels": 50, "max_values": 50, "max_groups": 200}
+# The same of GetFleetSummary.
+_SUMMARY_LIMITS = {"max_jobs": 10_000, "max_failures": 20}
 
 
 class FleetService(fleet_pb2_grpc.FleetServiceServicer):
@@ -57,6 +62,8 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         self._evaluations = evaluations
         self._max_targets = limits.max_targets
         self._max_devices = limits.max_tenant_devices
+        self._labels = TenantCache(pb.ListLabelsResponse)
+        self._summaries = TenantCache(pb.GetFleetSummaryResponse)
         self.finished = {"REJECTED": 0}
         """Executions that calls have finished, by status."""
 
@@ -166,6 +173,35 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             response.next_page_token = page_token(request, response.groups[-1].group_id)
         return response
 
+    async def ListLabels(
+        self, request: pb.ListLabelsRequest, context: object
+    ) -> pb.ListLabelsResponse:
+        tenant_id = current_principal().tenant_id
+
+        async def compute() -> pb.ListLabelsResponse:
+            row = await self._store.list_labels(tenant_id, **_LABEL_LIMITS)
+            return pb.ListLabelsResponse(
+                labels=json.loads(row["labels"]),
+                groups=json.loads(row["groups"]),
+                is_complete=row["is_complete"],
+            )
+
+        return await self._labels.get(
+            tenant_id, compute, keep=lambda response: bool(response.labels or response.groups)
+        )
+
+    async def GetFleetSummary(
+        self, request: pb.GetFleetSummaryRequest, context: object
+    ) -> pb.GetFleetSummaryResponse:
+        tenant_id = current_principal().tenant_id
+
+        async def compute() -> pb.GetFleetSummaryResponse:
+            return _summary(await self._store.get_fleet_summary(tenant_id, **_SUMMARY_LIMITS))
+
+        return await self._summaries.get(
+            tenant_id, compute, keep=lambda response: response.device_count > 0
+        )
+
     async def PreviewTarget(
         self, request: pb.PreviewTargetRequest, context: object
     ) -> pb.PreviewTargetResponse:
@@ -199,6 +235,30 @@ def device_fields(row: Row) -> MessageFields:
         "group_ids": row["group_ids"],
         "last_seen_at": timestamp_fields(row["last_seen_at"]),
     }
+
+
+def _summary(row: Row) -> pb.GetFleetSummaryResponse:
+    """Convert a row of get_fleet_summary.sql."""
+    last_seen = pb.LastSeenCounts(
+        within_hour=row["seen_within_hour"],
+        within_day=row["seen_within_day"],
+        within_week=row["seen_within_week"],
+        earlier=row["seen_earlier"],
+        never=row["never_seen"],
+    )
+    return pb.GetFleetSummaryResponse(
+        computed_at=timestamp_fields(row["computed_at"]),
+        device_count=sum(count for _, count in last_seen.ListFields()),
+        last_seen=last_seen,
+        jobs=pb.ActiveJobCounts(
+            in_progress=row["in_progress"],
+            paused=row["paused"],
+            scheduled=row["scheduled"],
+            awaiting_approval=row["awaiting_approval"],
+        ),
+        failures=json.loads(row["failures"]),
+        other_failure_count=row["other_failure_count"],
+    )
 
 
 def _group(row: Row) -> pb.Group:

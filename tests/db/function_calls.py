@@ -37,6 +37,8 @@ class Case:
     """Changes rows before the call."""
     reads_skipped: bool = False
     """It also reads the executions of canceled jobs at the front of the device's queue."""
+    reads_devices: bool = False
+    """It reads all devices: `rows` is for 5,000 of them, which each tenant has."""
     as_owner: bool = False
 
 
@@ -506,6 +508,15 @@ _DEVICE_CASES = {
     # The group "fleet" has 20,000 devices. At most 10,001 of them are counted.
     "list_groups": Case(10_300, _list_groups("")),
     "list_groups: after a large group": Case(10, _list_groups("fleet")),
+    # 101 devices, whose labels are counted, and as many members as list_groups counts.
+    "list_labels": Case(
+        10_500,
+        _store("list_labels", max_devices=100, max_labels=10, max_values=10, max_groups=10),
+    ),
+    # Each device has two rows.
+    "get_fleet_summary": Case(
+        11_000, _store("get_fleet_summary", max_jobs=10, max_failures=5), reads_devices=True
+    ),
     "remove_stale_devices": Case(
         40, lambda c, p: store_on(c).remove_stale_devices(p.tenant, "d2", 11)
     ),

@@ -107,6 +107,7 @@ async def _problems(
         for name, case in cases.items():
             session = owner if case.as_owner else request
             maximum = case.rows + (case.reads_skipped and ROWS_PER_SKIPPED * probe.skipped)
+            maximum += case.reads_devices and 2 * shape.more_devices
             try:
                 prepare = case.prepare(session, probe) if case.prepare else None
                 rows = await rows_read(session, case.call(session, probe), prepare)

@@ -257,6 +257,25 @@ async def test_devices_and_groups_are_listed_previewed_and_deleted(
     assert deleted["deleted_count"] == 1
 
 
+async def test_fleet_is_summarized_with_its_labels(
+    door: Door, server: Server, database: Database, tenant: str
+) -> None:
+    await database.add_labels(tenant, {PUMP: {"model": "x200"}})
+    await door("CreateJob", **JOB, **REBOOT)
+    await server.device(tenant, PUMP).update("j", "FAILED", failure_code="E1")
+
+    summary = await door("GetFleetSummary")
+    labels = await door("ListLabels")
+
+    failure = {"status": "FAILED", "failure_code": "E1", "execution_count": 1, "job_ids": ["j"]}
+    expected = {"device_count": 2, "jobs": {"in_progress": 1}, "failures": [failure]}
+    assert shown(summary, expected) == expected
+    model = {"key": "model", "values": [{"value": "x200", "device_count": 1}]}
+    north = {"group_id": "north", "device_count": 2}
+    expected = {"labels": [model], "groups": [north], "is_complete": True}
+    assert shown(labels, expected) == expected
+
+
 async def test_caller_is_the_one_who_called(door: Door, tenant: str) -> None:
     caller = await door("GetCaller")
 

@@ -79,6 +79,8 @@ CALLS: list[tuple[str, str, str, Any]] = [
     ("UpdateDevices", "POST", "/customer/fleet/devices:update", UPDATE_DEVICES),
     ("GetDevice", "GET", f"/customer/fleet/devices/{DEVICE}", None),
     ("ListGroups", "GET", "/customer/fleet/groups", None),
+    ("ListLabels", "GET", "/customer/fleet/labels", None),
+    ("GetFleetSummary", "GET", "/customer/fleet/summary", None),
     ("PreviewTarget", "POST", "/customer/fleet:previewTarget", PREVIEW),
     ("CancelExecution", "DELETE", f"{JOB}/executions/{DEVICE}", {"reason": "replaced"}),
     ("CancelJob", "DELETE", JOB, {"reason": "wrong group"}),

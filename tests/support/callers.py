@@ -71,6 +71,12 @@ class Fleet(Caller):
         request = fleet_pb.ListGroupsRequest(**fields)
         return await self.call(request, fleet_pb.ListGroupsResponse)
 
+    async def labels(self) -> fleet_pb.ListLabelsResponse:
+        return await self.call(fleet_pb.ListLabelsRequest(), fleet_pb.ListLabelsResponse)
+
+    async def summary(self) -> fleet_pb.GetFleetSummaryResponse:
+        return await self.call(fleet_pb.GetFleetSummaryRequest(), fleet_pb.GetFleetSummaryResponse)
+
 
 @dataclass(frozen=True)
 class Events(Caller):

@@ -58,6 +58,11 @@ class Shape:
     jobs: tuple[Jobs, ...]
     probes: tuple[Probe, ...] = (Probe(),)
 
+    @property
+    def more_devices(self) -> int:
+        """The number of devices of a tenant beyond 5,000, at most."""
+        return max(0, *((j.count if j.one_each else j.devices) - 5000 for j in self.jobs))
+
 
 def _size(count: int) -> int:
     """Return a quarter of a number in `make test`, all of it in `make nightly`."""

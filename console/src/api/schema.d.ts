@@ -211,6 +211,55 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/customer/fleet/labels": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List labels of devices, and groups
+         * @description Lists the labels of devices with their values, and the groups, each with its number of devices, the most
+         *     frequent labels first: suggestions for selectors. Reads at most 50,000 devices and 50,000 memberships;
+         *     `is_complete` says whether that was all.
+         *
+         *     The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
+         *     once while the tenant has neither labels nor groups.
+         */
+        get: operations["ListLabels"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/customer/fleet/summary": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Summarize devices, active jobs and failures
+         * @description Returns how many devices were last seen when, how many jobs are active, and the failures of these jobs by
+         *     code.
+         *
+         *     The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
+         *     once while the tenant has no devices. A call that arrives meanwhile waits for it.
+         */
+        get: operations["GetFleetSummary"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/customer/fleet:previewTarget": {
         parameters: {
             query?: never;
@@ -833,6 +882,29 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description Numbers of jobs that have not finished. */
+        ActiveJobCounts: {
+            /**
+             * Format: int32
+             * @description Of all these, the jobs with a stage that waits for an approval.
+             */
+            awaiting_approval: number;
+            /**
+             * Format: int32
+             * @description Jobs that are IN_PROGRESS.
+             */
+            in_progress: number;
+            /**
+             * Format: int32
+             * @description Jobs that are PAUSED.
+             */
+            paused: number;
+            /**
+             * Format: int32
+             * @description Jobs that are SCHEDULED.
+             */
+            scheduled: number;
+        } | null;
         AdvanceJobBody: {
             /** @description The Job.etag that the job must have. Empty: any. */
             etag?: string | null;
@@ -1605,6 +1677,38 @@ export interface components {
             /** @description The retry policy has queued the next attempt of the execution. */
             will_retry: boolean;
         };
+        /** @description The failures of active jobs with the same status and failure_code. */
+        FleetFailureCount: {
+            /**
+             * Format: int32
+             * @description The number of executions, as in GetFailureSummary.
+             */
+            execution_count: number;
+            /** @description The failure code. Empty: the devices named none. */
+            failure_code: string;
+            /**
+             * Format: int32
+             * @description The number of jobs that have such failures.
+             */
+            job_count: number;
+            /** @description The jobs with the most of these failures: at most 3. */
+            job_ids: string[];
+            /**
+             * @description FAILED, TIMED_OUT or REJECTED.
+             *
+             *      - QUEUED: The device can start, but has not started yet.
+             *      - IN_PROGRESS: The device has started.
+             *      - SUCCEEDED: The device reported success.
+             *      - FAILED: The device reported a failure.
+             *      - TIMED_OUT: The job expired before the device started, or the execution was IN_PROGRESS for longer
+             *     than its timeout.
+             *      - REJECTED: The device refused, or an operator canceled.
+             *      - HELD: The job has not started, or its rollout has not released the execution yet, so the device does not
+             *     see it. It becomes QUEUED.
+             * @enum {string}
+             */
+            status: "QUEUED" | "IN_PROGRESS" | "SUCCEEDED" | "FAILED" | "TIMED_OUT" | "REJECTED" | "HELD";
+        };
         /**
          * @description When the last device of a job can start at the earliest, and what takes time until then. Assumes that
          *     each device starts as soon as the rollout and the start windows allow it, and succeeds at once, and
@@ -1737,6 +1841,29 @@ export interface components {
              * @description The number of failures with any other pair. failure_codes does not filter them.
              */
             other_count: number;
+        };
+        GetFleetSummaryResponse: {
+            /**
+             * Format: date-time
+             * @description When the numbers were computed: at most a minute ago.
+             */
+            computed_at: string | null;
+            /**
+             * Format: int32
+             * @description The number of devices.
+             */
+            device_count: number;
+            /** @description The failures of these jobs by status and failure_code, the most frequent first: at most 20. */
+            failures: components["schemas"]["FleetFailureCount"][];
+            /** @description The active jobs by status. Of a tenant with more than 10,000, those that expire last. */
+            jobs: components["schemas"]["ActiveJobCounts"] | null;
+            /** @description The devices by the time at which they were last seen: see Device.last_seen_at. */
+            last_seen: components["schemas"]["LastSeenCounts"] | null;
+            /**
+             * Format: int32
+             * @description The number of their other failures.
+             */
+            other_failure_count: number;
         };
         /** @description A group of devices. A group exists as long as it has members. */
         Group: {
@@ -2083,6 +2210,58 @@ export interface components {
              */
             total_executions: number;
         };
+        /** @description A label of devices, with its values. */
+        LabelSummary: {
+            /**
+             * Format: int32
+             * @description The number of devices that have the label.
+             */
+            device_count: number;
+            /** @description The devices have more values than `values`. */
+            has_more_values: boolean;
+            /** @description The key. */
+            key: string;
+            /** @description The values, those of the most devices first: at most 50. */
+            values: components["schemas"]["LabelValue"][];
+        };
+        /** @description A value of a label. */
+        LabelValue: {
+            /**
+             * Format: int32
+             * @description The number of devices that have the label with this value.
+             */
+            device_count: number;
+            /** @description The value. */
+            value: string;
+        };
+        /** @description Numbers of devices by the time at which they were last seen. Their sum is the number of devices. */
+        LastSeenCounts: {
+            /**
+             * Format: int32
+             * @description Longer ago.
+             */
+            earlier: number;
+            /**
+             * Format: int32
+             * @description No time is stored.
+             */
+            never: number;
+            /**
+             * Format: int32
+             * @description In the last 24 hours, but not in the last hour.
+             */
+            within_day: number;
+            /**
+             * Format: int32
+             * @description In the last hour.
+             */
+            within_hour: number;
+            /**
+             * Format: int32
+             * @description In the last 7 days, but not in the last 24 hours.
+             */
+            within_week: number;
+        } | null;
         ListEventsResponse: {
             /** @description The events. */
             events: components["schemas"]["Event"][];
@@ -2094,6 +2273,14 @@ export interface components {
              *     read the next page.
              */
             position: string;
+        };
+        ListLabelsResponse: {
+            /** @description The groups, in the order of group_id: the first 200, or fewer if these have more than 50,000 devices. */
+            groups: components["schemas"]["Group"][];
+            /** @description All devices with labels were read, and `labels` and `groups` have all keys and groups: others are unknown. */
+            is_complete: boolean;
+            /** @description The labels, those of the most devices first: at most 50. */
+            labels: components["schemas"]["LabelSummary"][];
         };
         /** @description The pause of a job. */
         Pause: {
@@ -3293,8 +3480,10 @@ export interface operations {
                      *         "fleet.jobs.v1.EventService.WatchEvents",
                      *         "fleet.jobs.v1.FleetService.DeleteDevices",
                      *         "fleet.jobs.v1.FleetService.GetDevice",
+                     *         "fleet.jobs.v1.FleetService.GetFleetSummary",
                      *         "fleet.jobs.v1.FleetService.ListDevices",
                      *         "fleet.jobs.v1.FleetService.ListGroups",
+                     *         "fleet.jobs.v1.FleetService.ListLabels",
                      *         "fleet.jobs.v1.FleetService.PreviewTarget",
                      *         "fleet.jobs.v1.FleetService.UpdateDevices",
                      *         "fleet.jobs.v1.JobService.AdvanceJob",
@@ -4053,6 +4242,139 @@ export interface operations {
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `INVALID_PAGE_TOKEN`: The page token was not issued by this service, was issued for a request with other fields or for an earlier job with the same job_id, or is combined with an offset. The message states which. Start again without a token.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
+             */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["PermissionDenied"];
+            429: components["responses"]["TooManyRequests"];
+            431: components["responses"]["HeadersTooLarge"];
+            500: components["responses"]["Internal"];
+            501: components["responses"]["NotImplemented"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["DeadlineExceeded"];
+        };
+    };
+    ListLabels: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A successful response. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "groups": [
+                     *         {
+                     *           "device_count": 2,
+                     *           "group_id": "north"
+                     *         }
+                     *       ],
+                     *       "is_complete": true,
+                     *       "labels": [
+                     *         {
+                     *           "device_count": 1,
+                     *           "has_more_values": false,
+                     *           "key": "model",
+                     *           "values": [
+                     *             {
+                     *               "device_count": 1,
+                     *               "value": "x200"
+                     *             }
+                     *           ]
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ListLabelsResponse"];
+                };
+            };
+            /**
+             * @description The request is not valid, or the state of the job or execution does not allow it.
+             *
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
+             */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["PermissionDenied"];
+            429: components["responses"]["TooManyRequests"];
+            431: components["responses"]["HeadersTooLarge"];
+            500: components["responses"]["Internal"];
+            501: components["responses"]["NotImplemented"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["DeadlineExceeded"];
+        };
+    };
+    GetFleetSummary: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A successful response. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "computed_at": "2026-11-24T15:05:36.757135+00:00",
+                     *       "device_count": 2,
+                     *       "failures": [],
+                     *       "jobs": {
+                     *         "awaiting_approval": 0,
+                     *         "in_progress": 1,
+                     *         "paused": 0,
+                     *         "scheduled": 0
+                     *       },
+                     *       "last_seen": {
+                     *         "earlier": 0,
+                     *         "never": 2,
+                     *         "within_day": 0,
+                     *         "within_hour": 0,
+                     *         "within_week": 0
+                     *       },
+                     *       "other_failure_count": 0
+                     *     }
+                     */
+                    "application/json": components["schemas"]["GetFleetSummaryResponse"];
+                };
+            };
+            /**
+             * @description The request is not valid, or the state of the job or execution does not allow it.
+             *
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {

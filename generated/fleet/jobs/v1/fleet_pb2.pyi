@@ -408,6 +408,290 @@ class Group(_message.Message):
 Global___Group: _TypeAlias = Group  # noqa: Y015
 
 @_typing.final
+class ListLabelsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLabelsRequest: _TypeAlias = ListLabelsRequest  # noqa: Y015
+
+@_typing.final
+class ListLabelsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    IS_COMPLETE_FIELD_NUMBER: _builtins.int
+    is_complete: _builtins.bool
+    """All devices with labels were read, and `labels` and `groups` have all keys and groups: others are unknown."""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelSummary]:
+        """The labels, those of the most devices first: at most 50."""
+
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___Group]:
+        """The groups, in the order of group_id: the first 200, or fewer if these have more than 50,000 devices."""
+
+    def __init__(
+        self,
+        *,
+        labels: _abc.Iterable[Global___LabelSummary] | None = ...,
+        groups: _abc.Iterable[Global___Group] | None = ...,
+        is_complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "is_complete", b"is_complete", "labels", b"labels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLabelsResponse: _TypeAlias = ListLabelsResponse  # noqa: Y015
+
+@_typing.final
+class LabelSummary(_message.Message):
+    """A label of devices, with its values."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    DEVICE_COUNT_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    HAS_MORE_VALUES_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The key."""
+    device_count: _builtins.int
+    """The number of devices that have the label."""
+    has_more_values: _builtins.bool
+    """The devices have more values than `values`."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelValue]:
+        """The values, those of the most devices first: at most 50."""
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        device_count: _builtins.int = ...,
+        values: _abc.Iterable[Global___LabelValue] | None = ...,
+        has_more_values: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_count", b"device_count", "has_more_values", b"has_more_values", "key", b"key", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelSummary: _TypeAlias = LabelSummary  # noqa: Y015
+
+@_typing.final
+class LabelValue(_message.Message):
+    """A value of a label."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    DEVICE_COUNT_FIELD_NUMBER: _builtins.int
+    value: _builtins.str
+    """The value."""
+    device_count: _builtins.int
+    """The number of devices that have the label with this value."""
+    def __init__(
+        self,
+        *,
+        value: _builtins.str = ...,
+        device_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_count", b"device_count", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelValue: _TypeAlias = LabelValue  # noqa: Y015
+
+@_typing.final
+class GetFleetSummaryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFleetSummaryRequest: _TypeAlias = GetFleetSummaryRequest  # noqa: Y015
+
+@_typing.final
+class GetFleetSummaryResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPUTED_AT_FIELD_NUMBER: _builtins.int
+    DEVICE_COUNT_FIELD_NUMBER: _builtins.int
+    LAST_SEEN_FIELD_NUMBER: _builtins.int
+    JOBS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    OTHER_FAILURE_COUNT_FIELD_NUMBER: _builtins.int
+    device_count: _builtins.int
+    """The number of devices."""
+    other_failure_count: _builtins.int
+    """The number of their other failures."""
+    @_builtins.property
+    def computed_at(self) -> _timestamp_pb2.Timestamp:
+        """When the numbers were computed: at most a minute ago."""
+
+    @_builtins.property
+    def last_seen(self) -> Global___LastSeenCounts:
+        """The devices by the time at which they were last seen: see Device.last_seen_at."""
+
+    @_builtins.property
+    def jobs(self) -> Global___ActiveJobCounts:
+        """The active jobs by status. Of a tenant with more than 10,000, those that expire last."""
+
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___FleetFailureCount]:
+        """The failures of these jobs by status and failure_code, the most frequent first: at most 20."""
+
+    def __init__(
+        self,
+        *,
+        computed_at: _timestamp_pb2.Timestamp | None = ...,
+        device_count: _builtins.int = ...,
+        last_seen: Global___LastSeenCounts | None = ...,
+        jobs: Global___ActiveJobCounts | None = ...,
+        failures: _abc.Iterable[Global___FleetFailureCount] | None = ...,
+        other_failure_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["computed_at", b"computed_at", "jobs", b"jobs", "last_seen", b"last_seen"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["computed_at", b"computed_at", "device_count", b"device_count", "failures", b"failures", "jobs", b"jobs", "last_seen", b"last_seen", "other_failure_count", b"other_failure_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFleetSummaryResponse: _TypeAlias = GetFleetSummaryResponse  # noqa: Y015
+
+@_typing.final
+class LastSeenCounts(_message.Message):
+    """Numbers of devices by the time at which they were last seen. Their sum is the number of devices."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHIN_HOUR_FIELD_NUMBER: _builtins.int
+    WITHIN_DAY_FIELD_NUMBER: _builtins.int
+    WITHIN_WEEK_FIELD_NUMBER: _builtins.int
+    EARLIER_FIELD_NUMBER: _builtins.int
+    NEVER_FIELD_NUMBER: _builtins.int
+    within_hour: _builtins.int
+    """In the last hour."""
+    within_day: _builtins.int
+    """In the last 24 hours, but not in the last hour."""
+    within_week: _builtins.int
+    """In the last 7 days, but not in the last 24 hours."""
+    earlier: _builtins.int
+    """Longer ago."""
+    never: _builtins.int
+    """No time is stored."""
+    def __init__(
+        self,
+        *,
+        within_hour: _builtins.int = ...,
+        within_day: _builtins.int = ...,
+        within_week: _builtins.int = ...,
+        earlier: _builtins.int = ...,
+        never: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["earlier", b"earlier", "never", b"never", "within_day", b"within_day", "within_hour", b"within_hour", "within_week", b"within_week"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LastSeenCounts: _TypeAlias = LastSeenCounts  # noqa: Y015
+
+@_typing.final
+class ActiveJobCounts(_message.Message):
+    """Numbers of jobs that have not finished."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IN_PROGRESS_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    SCHEDULED_FIELD_NUMBER: _builtins.int
+    AWAITING_APPROVAL_FIELD_NUMBER: _builtins.int
+    in_progress: _builtins.int
+    """Jobs that are IN_PROGRESS."""
+    paused: _builtins.int
+    """Jobs that are PAUSED."""
+    scheduled: _builtins.int
+    """Jobs that are SCHEDULED."""
+    awaiting_approval: _builtins.int
+    """Of all these, the jobs with a stage that waits for an approval."""
+    def __init__(
+        self,
+        *,
+        in_progress: _builtins.int = ...,
+        paused: _builtins.int = ...,
+        scheduled: _builtins.int = ...,
+        awaiting_approval: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["awaiting_approval", b"awaiting_approval", "in_progress", b"in_progress", "paused", b"paused", "scheduled", b"scheduled"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActiveJobCounts: _TypeAlias = ActiveJobCounts  # noqa: Y015
+
+@_typing.final
+class FleetFailureCount(_message.Message):
+    """The failures of active jobs with the same status and failure_code."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    FAILURE_CODE_FIELD_NUMBER: _builtins.int
+    EXECUTION_COUNT_FIELD_NUMBER: _builtins.int
+    JOB_IDS_FIELD_NUMBER: _builtins.int
+    JOB_COUNT_FIELD_NUMBER: _builtins.int
+    status: _jobs_pb2.JobExecution.Status.ValueType
+    """FAILED, TIMED_OUT or REJECTED."""
+    failure_code: _builtins.str
+    """The failure code. Empty: the devices named none."""
+    execution_count: _builtins.int
+    """The number of executions, as in GetFailureSummary."""
+    job_count: _builtins.int
+    """The number of jobs that have such failures."""
+    @_builtins.property
+    def job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The jobs with the most of these failures: at most 3."""
+
+    def __init__(
+        self,
+        *,
+        status: _jobs_pb2.JobExecution.Status.ValueType = ...,
+        failure_code: _builtins.str = ...,
+        execution_count: _builtins.int = ...,
+        job_ids: _abc.Iterable[_builtins.str] | None = ...,
+        job_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_count", b"execution_count", "failure_code", b"failure_code", "job_count", b"job_count", "job_ids", b"job_ids", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FleetFailureCount: _TypeAlias = FleetFailureCount  # noqa: Y015
+
+@_typing.final
 class PreviewTargetRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

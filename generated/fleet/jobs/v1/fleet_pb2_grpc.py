@@ -62,6 +62,16 @@ class FleetServiceStub:
                 request_serializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListGroupsRequest.SerializeToString,
                 response_deserializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListGroupsResponse.FromString,
                 _registered_method=True)
+        self.ListLabels = channel.unary_unary(
+                '/fleet.jobs.v1.FleetService/ListLabels',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListLabelsRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListLabelsResponse.FromString,
+                _registered_method=True)
+        self.GetFleetSummary = channel.unary_unary(
+                '/fleet.jobs.v1.FleetService/GetFleetSummary',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.GetFleetSummaryRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.GetFleetSummaryResponse.FromString,
+                _registered_method=True)
         self.PreviewTarget = channel.unary_unary(
                 '/fleet.jobs.v1.FleetService/PreviewTarget',
                 request_serializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.PreviewTargetRequest.SerializeToString,
@@ -138,6 +148,29 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListLabels(self, request, context):
+        """Lists the labels of devices with their values, and the groups, each with its number of devices, the most
+        frequent labels first: suggestions for selectors. Reads at most 50,000 devices and 50,000 memberships;
+        `is_complete` says whether that was all.
+
+        The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
+        once while the tenant has neither labels nor groups.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFleetSummary(self, request, context):
+        """Returns how many devices were last seen when, how many jobs are active, and the failures of these jobs by
+        code.
+
+        The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
+        once while the tenant has no devices. A call that arrives meanwhile waits for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PreviewTarget(self, request, context):
         """Returns the devices that a target and a rollout select now, and creates nothing. An empty target,
         empty stages and stages that are too small are not errors here.
@@ -179,6 +212,16 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.ListGroups,
                     request_deserializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListGroupsRequest.FromString,
                     response_serializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListGroupsResponse.SerializeToString,
+            ),
+            'ListLabels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLabels,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListLabelsRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListLabelsResponse.SerializeToString,
+            ),
+            'GetFleetSummary': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFleetSummary,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.GetFleetSummaryRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.GetFleetSummaryResponse.SerializeToString,
             ),
             'PreviewTarget': grpc.unary_unary_rpc_method_handler(
                     servicer.PreviewTarget,
@@ -324,6 +367,60 @@ class FleetService:
             '/fleet.jobs.v1.FleetService/ListGroups',
             fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListGroupsRequest.SerializeToString,
             fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListGroupsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLabels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.FleetService/ListLabels',
+            fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListLabelsRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListLabelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFleetSummary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.FleetService/GetFleetSummary',
+            fleet_dot_jobs_dot_v1_dot_fleet__pb2.GetFleetSummaryRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_fleet__pb2.GetFleetSummaryResponse.FromString,
             options,
             channel_credentials,
             insecure,

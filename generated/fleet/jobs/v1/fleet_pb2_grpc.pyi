@@ -79,6 +79,21 @@ class FleetServiceStub:
 
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
     """
+    ListLabels: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListLabelsRequest, _fleet_pb2.ListLabelsResponse]
+    """Lists the labels of devices with their values, and the groups, each with its number of devices, the most
+    frequent labels first: suggestions for selectors. Reads at most 50,000 devices and 50,000 memberships;
+    `is_complete` says whether that was all.
+
+    The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
+    once while the tenant has neither labels nor groups.
+    """
+    GetFleetSummary: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.GetFleetSummaryRequest, _fleet_pb2.GetFleetSummaryResponse]
+    """Returns how many devices were last seen when, how many jobs are active, and the failures of these jobs by
+    code.
+
+    The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
+    once while the tenant has no devices. A call that arrives meanwhile waits for it.
+    """
     PreviewTarget: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.PreviewTargetRequest, _fleet_pb2.PreviewTargetResponse]
     """Returns the devices that a target and a rollout select now, and creates nothing. An empty target,
     empty stages and stages that are too small are not errors here.
@@ -140,6 +155,21 @@ class FleetServiceAsyncStub(FleetServiceStub):
     """Lists the groups of devices with the number of their devices, in the order of group_id.
 
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
+    """
+    ListLabels: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListLabelsRequest, _fleet_pb2.ListLabelsResponse]  # type: ignore[assignment]
+    """Lists the labels of devices with their values, and the groups, each with its number of devices, the most
+    frequent labels first: suggestions for selectors. Reads at most 50,000 devices and 50,000 memberships;
+    `is_complete` says whether that was all.
+
+    The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
+    once while the tenant has neither labels nor groups.
+    """
+    GetFleetSummary: _aio.UnaryUnaryMultiCallable[_fleet_pb2.GetFleetSummaryRequest, _fleet_pb2.GetFleetSummaryResponse]  # type: ignore[assignment]
+    """Returns how many devices were last seen when, how many jobs are active, and the failures of these jobs by
+    code.
+
+    The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
+    once while the tenant has no devices. A call that arrives meanwhile waits for it.
     """
     PreviewTarget: _aio.UnaryUnaryMultiCallable[_fleet_pb2.PreviewTargetRequest, _fleet_pb2.PreviewTargetResponse]  # type: ignore[assignment]
     """Returns the devices that a target and a rollout select now, and creates nothing. An empty target,
@@ -229,6 +259,33 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the groups of devices with the number of their devices, in the order of group_id.
 
           INVALID_ARGUMENT     INVALID_PAGE_TOKEN
+        """
+
+    @_abc_1.abstractmethod
+    def ListLabels(
+        self,
+        request: _fleet_pb2.ListLabelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.ListLabelsResponse, _abc.Awaitable[_fleet_pb2.ListLabelsResponse]]:
+        """Lists the labels of devices with their values, and the groups, each with its number of devices, the most
+        frequent labels first: suggestions for selectors. Reads at most 50,000 devices and 50,000 memberships;
+        `is_complete` says whether that was all.
+
+        The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
+        once while the tenant has neither labels nor groups.
+        """
+
+    @_abc_1.abstractmethod
+    def GetFleetSummary(
+        self,
+        request: _fleet_pb2.GetFleetSummaryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.GetFleetSummaryResponse, _abc.Awaitable[_fleet_pb2.GetFleetSummaryResponse]]:
+        """Returns how many devices were last seen when, how many jobs are active, and the failures of these jobs by
+        code.
+
+        The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
+        once while the tenant has no devices. A call that arrives meanwhile waits for it.
         """
 
     @_abc_1.abstractmethod

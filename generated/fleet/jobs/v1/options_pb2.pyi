@@ -84,6 +84,10 @@ class MethodRules(_message.Message):
         """A device, and the executions in its queue that fit in the largest response."""
         WEBHOOKS: MethodRules._Content.ValueType  # 4
         """16 webhooks, each with a URL, a description and 20 types."""
+        FLEET_SUMMARY: MethodRules._Content.ValueType  # 5
+        """20 counts of failures, each with the IDs of three jobs."""
+        LABELS: MethodRules._Content.ValueType  # 6
+        """50 labels, each with 50 values of 63 characters, and 200 groups."""
 
     class Content(_Content, metaclass=_ContentEnumTypeWrapper):
         """The largest part of a response, apart from the items of a page. The server reserves memory for it."""
@@ -101,6 +105,10 @@ class MethodRules(_message.Message):
     """A device, and the executions in its queue that fit in the largest response."""
     WEBHOOKS: MethodRules.Content.ValueType  # 4
     """16 webhooks, each with a URL, a description and 20 types."""
+    FLEET_SUMMARY: MethodRules.Content.ValueType  # 5
+    """20 counts of failures, each with the IDs of three jobs."""
+    LABELS: MethodRules.Content.ValueType  # 6
+    """50 labels, each with 50 values of 63 characters, and 200 groups."""
 
     SUMMARY_FIELD_NUMBER: _builtins.int
     PERMISSION_FIELD_NUMBER: _builtins.int

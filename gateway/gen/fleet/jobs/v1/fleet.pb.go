@@ -749,6 +749,596 @@ func (x *Group) GetDeviceCount() int32 {
 	return 0
 }
 
+type ListLabelsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLabelsRequest) Reset() {
+	*x = ListLabelsRequest{}
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLabelsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLabelsRequest) ProtoMessage() {}
+
+func (x *ListLabelsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLabelsRequest.ProtoReflect.Descriptor instead.
+func (*ListLabelsRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{12}
+}
+
+type ListLabelsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The labels, those of the most devices first: at most 50.
+	Labels []*LabelSummary `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty"`
+	// The groups, in the order of group_id: the first 200, or fewer if these have more than 50,000 devices.
+	Groups []*Group `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"`
+	// All devices with labels were read, and `labels` and `groups` have all keys and groups: others are unknown.
+	IsComplete    bool `protobuf:"varint,3,opt,name=is_complete,json=isComplete,proto3" json:"is_complete,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLabelsResponse) Reset() {
+	*x = ListLabelsResponse{}
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLabelsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLabelsResponse) ProtoMessage() {}
+
+func (x *ListLabelsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLabelsResponse.ProtoReflect.Descriptor instead.
+func (*ListLabelsResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ListLabelsResponse) GetLabels() []*LabelSummary {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *ListLabelsResponse) GetGroups() []*Group {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *ListLabelsResponse) GetIsComplete() bool {
+	if x != nil {
+		return x.IsComplete
+	}
+	return false
+}
+
+// A label of devices, with its values.
+type LabelSummary struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// The number of devices that have the label.
+	DeviceCount int32 `protobuf:"varint,2,opt,name=device_count,json=deviceCount,proto3" json:"device_count,omitempty"`
+	// The values, those of the most devices first: at most 50.
+	Values []*LabelValue `protobuf:"bytes,3,rep,name=values,proto3" json:"values,omitempty"`
+	// The devices have more values than `values`.
+	HasMoreValues bool `protobuf:"varint,4,opt,name=has_more_values,json=hasMoreValues,proto3" json:"has_more_values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LabelSummary) Reset() {
+	*x = LabelSummary{}
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LabelSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LabelSummary) ProtoMessage() {}
+
+func (x *LabelSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LabelSummary.ProtoReflect.Descriptor instead.
+func (*LabelSummary) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *LabelSummary) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *LabelSummary) GetDeviceCount() int32 {
+	if x != nil {
+		return x.DeviceCount
+	}
+	return 0
+}
+
+func (x *LabelSummary) GetValues() []*LabelValue {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *LabelSummary) GetHasMoreValues() bool {
+	if x != nil {
+		return x.HasMoreValues
+	}
+	return false
+}
+
+// A value of a label.
+type LabelValue struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The value.
+	Value string `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
+	// The number of devices that have the label with this value.
+	DeviceCount   int32 `protobuf:"varint,2,opt,name=device_count,json=deviceCount,proto3" json:"device_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LabelValue) Reset() {
+	*x = LabelValue{}
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LabelValue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LabelValue) ProtoMessage() {}
+
+func (x *LabelValue) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LabelValue.ProtoReflect.Descriptor instead.
+func (*LabelValue) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *LabelValue) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *LabelValue) GetDeviceCount() int32 {
+	if x != nil {
+		return x.DeviceCount
+	}
+	return 0
+}
+
+type GetFleetSummaryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetFleetSummaryRequest) Reset() {
+	*x = GetFleetSummaryRequest{}
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFleetSummaryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFleetSummaryRequest) ProtoMessage() {}
+
+func (x *GetFleetSummaryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFleetSummaryRequest.ProtoReflect.Descriptor instead.
+func (*GetFleetSummaryRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{16}
+}
+
+type GetFleetSummaryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the numbers were computed: at most a minute ago.
+	ComputedAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=computed_at,json=computedAt,proto3" json:"computed_at,omitempty"`
+	// The number of devices.
+	DeviceCount int32 `protobuf:"varint,2,opt,name=device_count,json=deviceCount,proto3" json:"device_count,omitempty"`
+	// The devices by the time at which they were last seen: see Device.last_seen_at.
+	LastSeen *LastSeenCounts `protobuf:"bytes,3,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
+	// The active jobs by status. Of a tenant with more than 10,000, those that expire last.
+	Jobs *ActiveJobCounts `protobuf:"bytes,4,opt,name=jobs,proto3" json:"jobs,omitempty"`
+	// The failures of these jobs by status and failure_code, the most frequent first: at most 20.
+	Failures []*FleetFailureCount `protobuf:"bytes,5,rep,name=failures,proto3" json:"failures,omitempty"`
+	// The number of their other failures.
+	OtherFailureCount int32 `protobuf:"varint,6,opt,name=other_failure_count,json=otherFailureCount,proto3" json:"other_failure_count,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *GetFleetSummaryResponse) Reset() {
+	*x = GetFleetSummaryResponse{}
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFleetSummaryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFleetSummaryResponse) ProtoMessage() {}
+
+func (x *GetFleetSummaryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFleetSummaryResponse.ProtoReflect.Descriptor instead.
+func (*GetFleetSummaryResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *GetFleetSummaryResponse) GetComputedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ComputedAt
+	}
+	return nil
+}
+
+func (x *GetFleetSummaryResponse) GetDeviceCount() int32 {
+	if x != nil {
+		return x.DeviceCount
+	}
+	return 0
+}
+
+func (x *GetFleetSummaryResponse) GetLastSeen() *LastSeenCounts {
+	if x != nil {
+		return x.LastSeen
+	}
+	return nil
+}
+
+func (x *GetFleetSummaryResponse) GetJobs() *ActiveJobCounts {
+	if x != nil {
+		return x.Jobs
+	}
+	return nil
+}
+
+func (x *GetFleetSummaryResponse) GetFailures() []*FleetFailureCount {
+	if x != nil {
+		return x.Failures
+	}
+	return nil
+}
+
+func (x *GetFleetSummaryResponse) GetOtherFailureCount() int32 {
+	if x != nil {
+		return x.OtherFailureCount
+	}
+	return 0
+}
+
+// Numbers of devices by the time at which they were last seen. Their sum is the number of devices.
+type LastSeenCounts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the last hour.
+	WithinHour int32 `protobuf:"varint,1,opt,name=within_hour,json=withinHour,proto3" json:"within_hour,omitempty"`
+	// In the last 24 hours, but not in the last hour.
+	WithinDay int32 `protobuf:"varint,2,opt,name=within_day,json=withinDay,proto3" json:"within_day,omitempty"`
+	// In the last 7 days, but not in the last 24 hours.
+	WithinWeek int32 `protobuf:"varint,3,opt,name=within_week,json=withinWeek,proto3" json:"within_week,omitempty"`
+	// Longer ago.
+	Earlier int32 `protobuf:"varint,4,opt,name=earlier,proto3" json:"earlier,omitempty"`
+	// No time is stored.
+	Never         int32 `protobuf:"varint,5,opt,name=never,proto3" json:"never,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LastSeenCounts) Reset() {
+	*x = LastSeenCounts{}
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LastSeenCounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LastSeenCounts) ProtoMessage() {}
+
+func (x *LastSeenCounts) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LastSeenCounts.ProtoReflect.Descriptor instead.
+func (*LastSeenCounts) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *LastSeenCounts) GetWithinHour() int32 {
+	if x != nil {
+		return x.WithinHour
+	}
+	return 0
+}
+
+func (x *LastSeenCounts) GetWithinDay() int32 {
+	if x != nil {
+		return x.WithinDay
+	}
+	return 0
+}
+
+func (x *LastSeenCounts) GetWithinWeek() int32 {
+	if x != nil {
+		return x.WithinWeek
+	}
+	return 0
+}
+
+func (x *LastSeenCounts) GetEarlier() int32 {
+	if x != nil {
+		return x.Earlier
+	}
+	return 0
+}
+
+func (x *LastSeenCounts) GetNever() int32 {
+	if x != nil {
+		return x.Never
+	}
+	return 0
+}
+
+// Numbers of jobs that have not finished.
+type ActiveJobCounts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Jobs that are IN_PROGRESS.
+	InProgress int32 `protobuf:"varint,1,opt,name=in_progress,json=inProgress,proto3" json:"in_progress,omitempty"`
+	// Jobs that are PAUSED.
+	Paused int32 `protobuf:"varint,2,opt,name=paused,proto3" json:"paused,omitempty"`
+	// Jobs that are SCHEDULED.
+	Scheduled int32 `protobuf:"varint,3,opt,name=scheduled,proto3" json:"scheduled,omitempty"`
+	// Of all these, the jobs with a stage that waits for an approval.
+	AwaitingApproval int32 `protobuf:"varint,4,opt,name=awaiting_approval,json=awaitingApproval,proto3" json:"awaiting_approval,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ActiveJobCounts) Reset() {
+	*x = ActiveJobCounts{}
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActiveJobCounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActiveJobCounts) ProtoMessage() {}
+
+func (x *ActiveJobCounts) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActiveJobCounts.ProtoReflect.Descriptor instead.
+func (*ActiveJobCounts) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ActiveJobCounts) GetInProgress() int32 {
+	if x != nil {
+		return x.InProgress
+	}
+	return 0
+}
+
+func (x *ActiveJobCounts) GetPaused() int32 {
+	if x != nil {
+		return x.Paused
+	}
+	return 0
+}
+
+func (x *ActiveJobCounts) GetScheduled() int32 {
+	if x != nil {
+		return x.Scheduled
+	}
+	return 0
+}
+
+func (x *ActiveJobCounts) GetAwaitingApproval() int32 {
+	if x != nil {
+		return x.AwaitingApproval
+	}
+	return 0
+}
+
+// The failures of active jobs with the same status and failure_code.
+type FleetFailureCount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// FAILED, TIMED_OUT or REJECTED.
+	Status JobExecution_Status `protobuf:"varint,1,opt,name=status,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"status,omitempty"`
+	// The failure code. Empty: the devices named none.
+	FailureCode string `protobuf:"bytes,2,opt,name=failure_code,json=failureCode,proto3" json:"failure_code,omitempty"`
+	// The number of executions, as in GetFailureSummary.
+	ExecutionCount int32 `protobuf:"varint,3,opt,name=execution_count,json=executionCount,proto3" json:"execution_count,omitempty"`
+	// The jobs with the most of these failures: at most 3.
+	JobIds []string `protobuf:"bytes,4,rep,name=job_ids,json=jobIds,proto3" json:"job_ids,omitempty"`
+	// The number of jobs that have such failures.
+	JobCount      int32 `protobuf:"varint,5,opt,name=job_count,json=jobCount,proto3" json:"job_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FleetFailureCount) Reset() {
+	*x = FleetFailureCount{}
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FleetFailureCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FleetFailureCount) ProtoMessage() {}
+
+func (x *FleetFailureCount) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FleetFailureCount.ProtoReflect.Descriptor instead.
+func (*FleetFailureCount) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *FleetFailureCount) GetStatus() JobExecution_Status {
+	if x != nil {
+		return x.Status
+	}
+	return JobExecution_STATUS_UNSPECIFIED
+}
+
+func (x *FleetFailureCount) GetFailureCode() string {
+	if x != nil {
+		return x.FailureCode
+	}
+	return ""
+}
+
+func (x *FleetFailureCount) GetExecutionCount() int32 {
+	if x != nil {
+		return x.ExecutionCount
+	}
+	return 0
+}
+
+func (x *FleetFailureCount) GetJobIds() []string {
+	if x != nil {
+		return x.JobIds
+	}
+	return nil
+}
+
+func (x *FleetFailureCount) GetJobCount() int32 {
+	if x != nil {
+		return x.JobCount
+	}
+	return 0
+}
+
 type PreviewTargetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The target, as in CreateJobRequest.
@@ -770,7 +1360,7 @@ type PreviewTargetRequest struct {
 
 func (x *PreviewTargetRequest) Reset() {
 	*x = PreviewTargetRequest{}
-	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[12]
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -782,7 +1372,7 @@ func (x *PreviewTargetRequest) String() string {
 func (*PreviewTargetRequest) ProtoMessage() {}
 
 func (x *PreviewTargetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[12]
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -795,7 +1385,7 @@ func (x *PreviewTargetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewTargetRequest.ProtoReflect.Descriptor instead.
 func (*PreviewTargetRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{12}
+	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PreviewTargetRequest) GetTarget() isPreviewTargetRequest_Target {
@@ -922,7 +1512,7 @@ type PreviewTargetResponse struct {
 
 func (x *PreviewTargetResponse) Reset() {
 	*x = PreviewTargetResponse{}
-	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[13]
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -934,7 +1524,7 @@ func (x *PreviewTargetResponse) String() string {
 func (*PreviewTargetResponse) ProtoMessage() {}
 
 func (x *PreviewTargetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[13]
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -947,7 +1537,7 @@ func (x *PreviewTargetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewTargetResponse.ProtoReflect.Descriptor instead.
 func (*PreviewTargetResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{13}
+	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PreviewTargetResponse) GetPreview() *TargetPreview {
@@ -1016,7 +1606,52 @@ const file_fleet_jobs_v1_fleet_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"E\n" +
 	"\x05Group\x12\x19\n" +
 	"\bgroup_id\x18\x01 \x01(\tR\agroupId\x12!\n" +
-	"\fdevice_count\x18\x02 \x01(\x05R\vdeviceCount\"\xda\x03\n" +
+	"\fdevice_count\x18\x02 \x01(\x05R\vdeviceCount\"\x13\n" +
+	"\x11ListLabelsRequest\"\x98\x01\n" +
+	"\x12ListLabelsResponse\x123\n" +
+	"\x06labels\x18\x01 \x03(\v2\x1b.fleet.jobs.v1.LabelSummaryR\x06labels\x12,\n" +
+	"\x06groups\x18\x02 \x03(\v2\x14.fleet.jobs.v1.GroupR\x06groups\x12\x1f\n" +
+	"\vis_complete\x18\x03 \x01(\bR\n" +
+	"isComplete\"\x9e\x01\n" +
+	"\fLabelSummary\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12!\n" +
+	"\fdevice_count\x18\x02 \x01(\x05R\vdeviceCount\x121\n" +
+	"\x06values\x18\x03 \x03(\v2\x19.fleet.jobs.v1.LabelValueR\x06values\x12&\n" +
+	"\x0fhas_more_values\x18\x04 \x01(\bR\rhasMoreValues\"E\n" +
+	"\n" +
+	"LabelValue\x12\x14\n" +
+	"\x05value\x18\x01 \x01(\tR\x05value\x12!\n" +
+	"\fdevice_count\x18\x02 \x01(\x05R\vdeviceCount\"\x18\n" +
+	"\x16GetFleetSummaryRequest\"\xd7\x02\n" +
+	"\x17GetFleetSummaryResponse\x12;\n" +
+	"\vcomputed_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"computedAt\x12!\n" +
+	"\fdevice_count\x18\x02 \x01(\x05R\vdeviceCount\x12:\n" +
+	"\tlast_seen\x18\x03 \x01(\v2\x1d.fleet.jobs.v1.LastSeenCountsR\blastSeen\x122\n" +
+	"\x04jobs\x18\x04 \x01(\v2\x1e.fleet.jobs.v1.ActiveJobCountsR\x04jobs\x12<\n" +
+	"\bfailures\x18\x05 \x03(\v2 .fleet.jobs.v1.FleetFailureCountR\bfailures\x12.\n" +
+	"\x13other_failure_count\x18\x06 \x01(\x05R\x11otherFailureCount\"\xa1\x01\n" +
+	"\x0eLastSeenCounts\x12\x1f\n" +
+	"\vwithin_hour\x18\x01 \x01(\x05R\n" +
+	"withinHour\x12\x1d\n" +
+	"\n" +
+	"within_day\x18\x02 \x01(\x05R\twithinDay\x12\x1f\n" +
+	"\vwithin_week\x18\x03 \x01(\x05R\n" +
+	"withinWeek\x12\x18\n" +
+	"\aearlier\x18\x04 \x01(\x05R\aearlier\x12\x14\n" +
+	"\x05never\x18\x05 \x01(\x05R\x05never\"\x95\x01\n" +
+	"\x0fActiveJobCounts\x12\x1f\n" +
+	"\vin_progress\x18\x01 \x01(\x05R\n" +
+	"inProgress\x12\x16\n" +
+	"\x06paused\x18\x02 \x01(\x05R\x06paused\x12\x1c\n" +
+	"\tscheduled\x18\x03 \x01(\x05R\tscheduled\x12+\n" +
+	"\x11awaiting_approval\x18\x04 \x01(\x05R\x10awaitingApproval\"\xd1\x01\n" +
+	"\x11FleetFailureCount\x12:\n" +
+	"\x06status\x18\x01 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\x06status\x12!\n" +
+	"\ffailure_code\x18\x02 \x01(\tR\vfailureCode\x12'\n" +
+	"\x0fexecution_count\x18\x03 \x01(\x05R\x0eexecutionCount\x12\x17\n" +
+	"\ajob_ids\x18\x04 \x03(\tR\x06jobIds\x12\x1b\n" +
+	"\tjob_count\x18\x05 \x01(\x05R\bjobCount\"\xda\x03\n" +
 	"\x14PreviewTargetRequest\x12N\n" +
 	"\x10target_device_id\x18\x01 \x01(\tB\"\xbaH\x1fr\x1d\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$H\x00R\x0etargetDeviceId\x12L\n" +
 	"\x0ftarget_group_id\x18\x02 \x01(\tB\"\xbaH\x1fr\x1d\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$H\x00R\rtargetGroupId\x12\x1f\n" +
@@ -1028,7 +1663,7 @@ const file_fleet_jobs_v1_fleet_proto_rawDesc = "" +
 	"\arollout\x18\a \x01(\v2\x16.fleet.jobs.v1.RolloutR\arolloutB\x0f\n" +
 	"\x06target\x12\x05\xbaH\x02\b\x01\"O\n" +
 	"\x15PreviewTargetResponse\x126\n" +
-	"\apreview\x18\x01 \x01(\v2\x1c.fleet.jobs.v1.TargetPreviewR\apreview2\xeb\x05\n" +
+	"\apreview\x18\x01 \x01(\v2\x1c.fleet.jobs.v1.TargetPreviewR\apreview2\x8d\b\n" +
 	"\fFleetService\x12m\n" +
 	"\vListDevices\x12!.fleet.jobs.v1.ListDevicesRequest\x1a\".fleet.jobs.v1.ListDevicesResponse\"\x17\xb2\x89#\x10\n" +
 	"\fList devices\x10\x01\x90\x02\x01\x12w\n" +
@@ -1040,7 +1675,12 @@ const file_fleet_jobs_v1_fleet_proto_rawDesc = "" +
 	"\x0eDelete devices\x10\x04\x18\x01\x90\x02\x02\x12i\n" +
 	"\n" +
 	"ListGroups\x12 .fleet.jobs.v1.ListGroupsRequest\x1a!.fleet.jobs.v1.ListGroupsResponse\"\x16\xb2\x89#\x0f\n" +
-	"\vList groups\x10\x01\x90\x02\x01\x12\x88\x01\n" +
+	"\vList groups\x10\x01\x90\x02\x01\x12\x82\x01\n" +
+	"\n" +
+	"ListLabels\x12 .fleet.jobs.v1.ListLabelsRequest\x1a!.fleet.jobs.v1.ListLabelsResponse\"/\xb2\x89#(\n" +
+	"\"List labels of devices, and groups\x10\x01 \x06\x90\x02\x01\x12\x9a\x01\n" +
+	"\x0fGetFleetSummary\x12%.fleet.jobs.v1.GetFleetSummaryRequest\x1a&.fleet.jobs.v1.GetFleetSummaryResponse\"8\xb2\x89#1\n" +
+	"+Summarize devices, active jobs and failures\x10\x01 \x05\x90\x02\x01\x12\x88\x01\n" +
 	"\rPreviewTarget\x12#.fleet.jobs.v1.PreviewTargetRequest\x1a$.fleet.jobs.v1.PreviewTargetResponse\",\xb2\x89#%\n" +
 	"\x1fPreview the devices of a target\x10\x01\x18\x01\x90\x02\x01Br\n" +
 	"\x11com.fleet.jobs.v1B\n" +
@@ -1058,61 +1698,83 @@ func file_fleet_jobs_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_fleet_jobs_v1_fleet_proto_rawDescData
 }
 
-var file_fleet_jobs_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_fleet_jobs_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_fleet_jobs_v1_fleet_proto_goTypes = []any{
-	(*Device)(nil),                // 0: fleet.jobs.v1.Device
-	(*ListDevicesRequest)(nil),    // 1: fleet.jobs.v1.ListDevicesRequest
-	(*ListDevicesResponse)(nil),   // 2: fleet.jobs.v1.ListDevicesResponse
-	(*GetDeviceRequest)(nil),      // 3: fleet.jobs.v1.GetDeviceRequest
-	(*GetDeviceResponse)(nil),     // 4: fleet.jobs.v1.GetDeviceResponse
-	(*UpdateDevicesRequest)(nil),  // 5: fleet.jobs.v1.UpdateDevicesRequest
-	(*UpdateDevicesResponse)(nil), // 6: fleet.jobs.v1.UpdateDevicesResponse
-	(*DeleteDevicesRequest)(nil),  // 7: fleet.jobs.v1.DeleteDevicesRequest
-	(*DeleteDevicesResponse)(nil), // 8: fleet.jobs.v1.DeleteDevicesResponse
-	(*ListGroupsRequest)(nil),     // 9: fleet.jobs.v1.ListGroupsRequest
-	(*ListGroupsResponse)(nil),    // 10: fleet.jobs.v1.ListGroupsResponse
-	(*Group)(nil),                 // 11: fleet.jobs.v1.Group
-	(*PreviewTargetRequest)(nil),  // 12: fleet.jobs.v1.PreviewTargetRequest
-	(*PreviewTargetResponse)(nil), // 13: fleet.jobs.v1.PreviewTargetResponse
-	nil,                           // 14: fleet.jobs.v1.Device.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(*JobExecution)(nil),          // 16: fleet.jobs.v1.JobExecution
-	(*fieldmaskpb.FieldMask)(nil), // 17: google.protobuf.FieldMask
-	(*DeviceIds)(nil),             // 18: fleet.jobs.v1.DeviceIds
-	(*FailedIn)(nil),              // 19: fleet.jobs.v1.FailedIn
-	(*Rollout)(nil),               // 20: fleet.jobs.v1.Rollout
-	(*TargetPreview)(nil),         // 21: fleet.jobs.v1.TargetPreview
+	(*Device)(nil),                  // 0: fleet.jobs.v1.Device
+	(*ListDevicesRequest)(nil),      // 1: fleet.jobs.v1.ListDevicesRequest
+	(*ListDevicesResponse)(nil),     // 2: fleet.jobs.v1.ListDevicesResponse
+	(*GetDeviceRequest)(nil),        // 3: fleet.jobs.v1.GetDeviceRequest
+	(*GetDeviceResponse)(nil),       // 4: fleet.jobs.v1.GetDeviceResponse
+	(*UpdateDevicesRequest)(nil),    // 5: fleet.jobs.v1.UpdateDevicesRequest
+	(*UpdateDevicesResponse)(nil),   // 6: fleet.jobs.v1.UpdateDevicesResponse
+	(*DeleteDevicesRequest)(nil),    // 7: fleet.jobs.v1.DeleteDevicesRequest
+	(*DeleteDevicesResponse)(nil),   // 8: fleet.jobs.v1.DeleteDevicesResponse
+	(*ListGroupsRequest)(nil),       // 9: fleet.jobs.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),      // 10: fleet.jobs.v1.ListGroupsResponse
+	(*Group)(nil),                   // 11: fleet.jobs.v1.Group
+	(*ListLabelsRequest)(nil),       // 12: fleet.jobs.v1.ListLabelsRequest
+	(*ListLabelsResponse)(nil),      // 13: fleet.jobs.v1.ListLabelsResponse
+	(*LabelSummary)(nil),            // 14: fleet.jobs.v1.LabelSummary
+	(*LabelValue)(nil),              // 15: fleet.jobs.v1.LabelValue
+	(*GetFleetSummaryRequest)(nil),  // 16: fleet.jobs.v1.GetFleetSummaryRequest
+	(*GetFleetSummaryResponse)(nil), // 17: fleet.jobs.v1.GetFleetSummaryResponse
+	(*LastSeenCounts)(nil),          // 18: fleet.jobs.v1.LastSeenCounts
+	(*ActiveJobCounts)(nil),         // 19: fleet.jobs.v1.ActiveJobCounts
+	(*FleetFailureCount)(nil),       // 20: fleet.jobs.v1.FleetFailureCount
+	(*PreviewTargetRequest)(nil),    // 21: fleet.jobs.v1.PreviewTargetRequest
+	(*PreviewTargetResponse)(nil),   // 22: fleet.jobs.v1.PreviewTargetResponse
+	nil,                             // 23: fleet.jobs.v1.Device.LabelsEntry
+	(*timestamppb.Timestamp)(nil),   // 24: google.protobuf.Timestamp
+	(*JobExecution)(nil),            // 25: fleet.jobs.v1.JobExecution
+	(*fieldmaskpb.FieldMask)(nil),   // 26: google.protobuf.FieldMask
+	(JobExecution_Status)(0),        // 27: fleet.jobs.v1.JobExecution.Status
+	(*DeviceIds)(nil),               // 28: fleet.jobs.v1.DeviceIds
+	(*FailedIn)(nil),                // 29: fleet.jobs.v1.FailedIn
+	(*Rollout)(nil),                 // 30: fleet.jobs.v1.Rollout
+	(*TargetPreview)(nil),           // 31: fleet.jobs.v1.TargetPreview
 }
 var file_fleet_jobs_v1_fleet_proto_depIdxs = []int32{
-	14, // 0: fleet.jobs.v1.Device.labels:type_name -> fleet.jobs.v1.Device.LabelsEntry
-	15, // 1: fleet.jobs.v1.Device.last_seen_at:type_name -> google.protobuf.Timestamp
+	23, // 0: fleet.jobs.v1.Device.labels:type_name -> fleet.jobs.v1.Device.LabelsEntry
+	24, // 1: fleet.jobs.v1.Device.last_seen_at:type_name -> google.protobuf.Timestamp
 	0,  // 2: fleet.jobs.v1.ListDevicesResponse.devices:type_name -> fleet.jobs.v1.Device
 	0,  // 3: fleet.jobs.v1.GetDeviceResponse.device:type_name -> fleet.jobs.v1.Device
-	16, // 4: fleet.jobs.v1.GetDeviceResponse.executions:type_name -> fleet.jobs.v1.JobExecution
+	25, // 4: fleet.jobs.v1.GetDeviceResponse.executions:type_name -> fleet.jobs.v1.JobExecution
 	0,  // 5: fleet.jobs.v1.UpdateDevicesRequest.devices:type_name -> fleet.jobs.v1.Device
-	17, // 6: fleet.jobs.v1.UpdateDevicesRequest.update_mask:type_name -> google.protobuf.FieldMask
+	26, // 6: fleet.jobs.v1.UpdateDevicesRequest.update_mask:type_name -> google.protobuf.FieldMask
 	11, // 7: fleet.jobs.v1.ListGroupsResponse.groups:type_name -> fleet.jobs.v1.Group
-	18, // 8: fleet.jobs.v1.PreviewTargetRequest.target_device_ids:type_name -> fleet.jobs.v1.DeviceIds
-	19, // 9: fleet.jobs.v1.PreviewTargetRequest.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
-	20, // 10: fleet.jobs.v1.PreviewTargetRequest.rollout:type_name -> fleet.jobs.v1.Rollout
-	21, // 11: fleet.jobs.v1.PreviewTargetResponse.preview:type_name -> fleet.jobs.v1.TargetPreview
-	1,  // 12: fleet.jobs.v1.FleetService.ListDevices:input_type -> fleet.jobs.v1.ListDevicesRequest
-	3,  // 13: fleet.jobs.v1.FleetService.GetDevice:input_type -> fleet.jobs.v1.GetDeviceRequest
-	5,  // 14: fleet.jobs.v1.FleetService.UpdateDevices:input_type -> fleet.jobs.v1.UpdateDevicesRequest
-	7,  // 15: fleet.jobs.v1.FleetService.DeleteDevices:input_type -> fleet.jobs.v1.DeleteDevicesRequest
-	9,  // 16: fleet.jobs.v1.FleetService.ListGroups:input_type -> fleet.jobs.v1.ListGroupsRequest
-	12, // 17: fleet.jobs.v1.FleetService.PreviewTarget:input_type -> fleet.jobs.v1.PreviewTargetRequest
-	2,  // 18: fleet.jobs.v1.FleetService.ListDevices:output_type -> fleet.jobs.v1.ListDevicesResponse
-	4,  // 19: fleet.jobs.v1.FleetService.GetDevice:output_type -> fleet.jobs.v1.GetDeviceResponse
-	6,  // 20: fleet.jobs.v1.FleetService.UpdateDevices:output_type -> fleet.jobs.v1.UpdateDevicesResponse
-	8,  // 21: fleet.jobs.v1.FleetService.DeleteDevices:output_type -> fleet.jobs.v1.DeleteDevicesResponse
-	10, // 22: fleet.jobs.v1.FleetService.ListGroups:output_type -> fleet.jobs.v1.ListGroupsResponse
-	13, // 23: fleet.jobs.v1.FleetService.PreviewTarget:output_type -> fleet.jobs.v1.PreviewTargetResponse
-	18, // [18:24] is the sub-list for method output_type
-	12, // [12:18] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	14, // 8: fleet.jobs.v1.ListLabelsResponse.labels:type_name -> fleet.jobs.v1.LabelSummary
+	11, // 9: fleet.jobs.v1.ListLabelsResponse.groups:type_name -> fleet.jobs.v1.Group
+	15, // 10: fleet.jobs.v1.LabelSummary.values:type_name -> fleet.jobs.v1.LabelValue
+	24, // 11: fleet.jobs.v1.GetFleetSummaryResponse.computed_at:type_name -> google.protobuf.Timestamp
+	18, // 12: fleet.jobs.v1.GetFleetSummaryResponse.last_seen:type_name -> fleet.jobs.v1.LastSeenCounts
+	19, // 13: fleet.jobs.v1.GetFleetSummaryResponse.jobs:type_name -> fleet.jobs.v1.ActiveJobCounts
+	20, // 14: fleet.jobs.v1.GetFleetSummaryResponse.failures:type_name -> fleet.jobs.v1.FleetFailureCount
+	27, // 15: fleet.jobs.v1.FleetFailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	28, // 16: fleet.jobs.v1.PreviewTargetRequest.target_device_ids:type_name -> fleet.jobs.v1.DeviceIds
+	29, // 17: fleet.jobs.v1.PreviewTargetRequest.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
+	30, // 18: fleet.jobs.v1.PreviewTargetRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	31, // 19: fleet.jobs.v1.PreviewTargetResponse.preview:type_name -> fleet.jobs.v1.TargetPreview
+	1,  // 20: fleet.jobs.v1.FleetService.ListDevices:input_type -> fleet.jobs.v1.ListDevicesRequest
+	3,  // 21: fleet.jobs.v1.FleetService.GetDevice:input_type -> fleet.jobs.v1.GetDeviceRequest
+	5,  // 22: fleet.jobs.v1.FleetService.UpdateDevices:input_type -> fleet.jobs.v1.UpdateDevicesRequest
+	7,  // 23: fleet.jobs.v1.FleetService.DeleteDevices:input_type -> fleet.jobs.v1.DeleteDevicesRequest
+	9,  // 24: fleet.jobs.v1.FleetService.ListGroups:input_type -> fleet.jobs.v1.ListGroupsRequest
+	12, // 25: fleet.jobs.v1.FleetService.ListLabels:input_type -> fleet.jobs.v1.ListLabelsRequest
+	16, // 26: fleet.jobs.v1.FleetService.GetFleetSummary:input_type -> fleet.jobs.v1.GetFleetSummaryRequest
+	21, // 27: fleet.jobs.v1.FleetService.PreviewTarget:input_type -> fleet.jobs.v1.PreviewTargetRequest
+	2,  // 28: fleet.jobs.v1.FleetService.ListDevices:output_type -> fleet.jobs.v1.ListDevicesResponse
+	4,  // 29: fleet.jobs.v1.FleetService.GetDevice:output_type -> fleet.jobs.v1.GetDeviceResponse
+	6,  // 30: fleet.jobs.v1.FleetService.UpdateDevices:output_type -> fleet.jobs.v1.UpdateDevicesResponse
+	8,  // 31: fleet.jobs.v1.FleetService.DeleteDevices:output_type -> fleet.jobs.v1.DeleteDevicesResponse
+	10, // 32: fleet.jobs.v1.FleetService.ListGroups:output_type -> fleet.jobs.v1.ListGroupsResponse
+	13, // 33: fleet.jobs.v1.FleetService.ListLabels:output_type -> fleet.jobs.v1.ListLabelsResponse
+	17, // 34: fleet.jobs.v1.FleetService.GetFleetSummary:output_type -> fleet.jobs.v1.GetFleetSummaryResponse
+	22, // 35: fleet.jobs.v1.FleetService.PreviewTarget:output_type -> fleet.jobs.v1.PreviewTargetResponse
+	28, // [28:36] is the sub-list for method output_type
+	20, // [20:28] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_fleet_proto_init() }
@@ -1124,7 +1786,7 @@ func file_fleet_jobs_v1_fleet_proto_init() {
 	file_fleet_jobs_v1_options_proto_init()
 	file_fleet_jobs_v1_fleet_proto_msgTypes[1].OneofWrappers = []any{}
 	file_fleet_jobs_v1_fleet_proto_msgTypes[9].OneofWrappers = []any{}
-	file_fleet_jobs_v1_fleet_proto_msgTypes[12].OneofWrappers = []any{
+	file_fleet_jobs_v1_fleet_proto_msgTypes[21].OneofWrappers = []any{
 		(*PreviewTargetRequest_TargetDeviceId)(nil),
 		(*PreviewTargetRequest_TargetGroupId)(nil),
 		(*PreviewTargetRequest_TargetAll)(nil),
@@ -1138,7 +1800,7 @@ func file_fleet_jobs_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_jobs_v1_fleet_proto_rawDesc), len(file_fleet_jobs_v1_fleet_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

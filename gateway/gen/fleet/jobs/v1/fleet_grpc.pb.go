@@ -19,12 +19,14 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	FleetService_ListDevices_FullMethodName   = "/fleet.jobs.v1.FleetService/ListDevices"
-	FleetService_GetDevice_FullMethodName     = "/fleet.jobs.v1.FleetService/GetDevice"
-	FleetService_UpdateDevices_FullMethodName = "/fleet.jobs.v1.FleetService/UpdateDevices"
-	FleetService_DeleteDevices_FullMethodName = "/fleet.jobs.v1.FleetService/DeleteDevices"
-	FleetService_ListGroups_FullMethodName    = "/fleet.jobs.v1.FleetService/ListGroups"
-	FleetService_PreviewTarget_FullMethodName = "/fleet.jobs.v1.FleetService/PreviewTarget"
+	FleetService_ListDevices_FullMethodName     = "/fleet.jobs.v1.FleetService/ListDevices"
+	FleetService_GetDevice_FullMethodName       = "/fleet.jobs.v1.FleetService/GetDevice"
+	FleetService_UpdateDevices_FullMethodName   = "/fleet.jobs.v1.FleetService/UpdateDevices"
+	FleetService_DeleteDevices_FullMethodName   = "/fleet.jobs.v1.FleetService/DeleteDevices"
+	FleetService_ListGroups_FullMethodName      = "/fleet.jobs.v1.FleetService/ListGroups"
+	FleetService_ListLabels_FullMethodName      = "/fleet.jobs.v1.FleetService/ListLabels"
+	FleetService_GetFleetSummary_FullMethodName = "/fleet.jobs.v1.FleetService/GetFleetSummary"
+	FleetService_PreviewTarget_FullMethodName   = "/fleet.jobs.v1.FleetService/PreviewTarget"
 )
 
 // FleetServiceClient is the client API for FleetService service.
@@ -73,6 +75,19 @@ type FleetServiceClient interface {
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListGroups(ctx context.Context, in *ListGroupsRequest, opts ...grpc.CallOption) (*ListGroupsResponse, error)
+	// Lists the labels of devices with their values, and the groups, each with its number of devices, the most
+	// frequent labels first: suggestions for selectors. Reads at most 50,000 devices and 50,000 memberships;
+	// `is_complete` says whether that was all.
+	//
+	// The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
+	// once while the tenant has neither labels nor groups.
+	ListLabels(ctx context.Context, in *ListLabelsRequest, opts ...grpc.CallOption) (*ListLabelsResponse, error)
+	// Returns how many devices were last seen when, how many jobs are active, and the failures of these jobs by
+	// code.
+	//
+	// The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
+	// once while the tenant has no devices. A call that arrives meanwhile waits for it.
+	GetFleetSummary(ctx context.Context, in *GetFleetSummaryRequest, opts ...grpc.CallOption) (*GetFleetSummaryResponse, error)
 	// Returns the devices that a target and a rollout select now, and creates nothing. An empty target,
 	// empty stages and stages that are too small are not errors here.
 	//
@@ -142,6 +157,26 @@ func (c *fleetServiceClient) ListGroups(ctx context.Context, in *ListGroupsReque
 	return out, nil
 }
 
+func (c *fleetServiceClient) ListLabels(ctx context.Context, in *ListLabelsRequest, opts ...grpc.CallOption) (*ListLabelsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListLabelsResponse)
+	err := c.cc.Invoke(ctx, FleetService_ListLabels_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) GetFleetSummary(ctx context.Context, in *GetFleetSummaryRequest, opts ...grpc.CallOption) (*GetFleetSummaryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetFleetSummaryResponse)
+	err := c.cc.Invoke(ctx, FleetService_GetFleetSummary_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *fleetServiceClient) PreviewTarget(ctx context.Context, in *PreviewTargetRequest, opts ...grpc.CallOption) (*PreviewTargetResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(PreviewTargetResponse)
@@ -198,6 +233,19 @@ type FleetServiceServer interface {
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListGroups(context.Context, *ListGroupsRequest) (*ListGroupsResponse, error)
+	// Lists the labels of devices with their values, and the groups, each with its number of devices, the most
+	// frequent labels first: suggestions for selectors. Reads at most 50,000 devices and 50,000 memberships;
+	// `is_complete` says whether that was all.
+	//
+	// The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
+	// once while the tenant has neither labels nor groups.
+	ListLabels(context.Context, *ListLabelsRequest) (*ListLabelsResponse, error)
+	// Returns how many devices were last seen when, how many jobs are active, and the failures of these jobs by
+	// code.
+	//
+	// The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
+	// once while the tenant has no devices. A call that arrives meanwhile waits for it.
+	GetFleetSummary(context.Context, *GetFleetSummaryRequest) (*GetFleetSummaryResponse, error)
 	// Returns the devices that a target and a rollout select now, and creates nothing. An empty target,
 	// empty stages and stages that are too small are not errors here.
 	//
@@ -231,6 +279,12 @@ func (UnimplementedFleetServiceServer) DeleteDevices(context.Context, *DeleteDev
 }
 func (UnimplementedFleetServiceServer) ListGroups(context.Context, *ListGroupsRequest) (*ListGroupsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListGroups not implemented")
+}
+func (UnimplementedFleetServiceServer) ListLabels(context.Context, *ListLabelsRequest) (*ListLabelsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListLabels not implemented")
+}
+func (UnimplementedFleetServiceServer) GetFleetSummary(context.Context, *GetFleetSummaryRequest) (*GetFleetSummaryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetFleetSummary not implemented")
 }
 func (UnimplementedFleetServiceServer) PreviewTarget(context.Context, *PreviewTargetRequest) (*PreviewTargetResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PreviewTarget not implemented")
@@ -346,6 +400,42 @@ func _FleetService_ListGroups_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FleetService_ListLabels_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListLabelsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).ListLabels(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_ListLabels_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).ListLabels(ctx, req.(*ListLabelsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_GetFleetSummary_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetFleetSummaryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).GetFleetSummary(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_GetFleetSummary_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).GetFleetSummary(ctx, req.(*GetFleetSummaryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _FleetService_PreviewTarget_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(PreviewTargetRequest)
 	if err := dec(in); err != nil {
@@ -390,6 +480,14 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListGroups",
 			Handler:    _FleetService_ListGroups_Handler,
+		},
+		{
+			MethodName: "ListLabels",
+			Handler:    _FleetService_ListLabels_Handler,
+		},
+		{
+			MethodName: "GetFleetSummary",
+			Handler:    _FleetService_GetFleetSummary_Handler,
 		},
 		{
 			MethodName: "PreviewTarget",
