@@ -20,7 +20,7 @@ from jobs_grpc.client.errors import JobsError
 from jobs_grpc.client.events import EventReader, EventsClient
 from jobs_grpc.client.fleet import FleetClient
 from jobs_grpc.client.jobs import JobsClient
-from jobs_grpc.client.pager import Pager
+from jobs_grpc.client.operator_client import Pager
 from jobs_grpc.client.report_stream import ReportStream
 from jobs_grpc.client.retry import RetryPolicy
 

@@ -4,16 +4,14 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
-from datetime import datetime
 from typing import Any, Self, Unpack
 
 from fleet.jobs.v1 import events_pb2 as pb
 from fleet.jobs.v1 import events_pb2_grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from jobs_grpc.client.operator_client import OperatorClient
-from jobs_grpc.client.pager import Pager
-from jobs_grpc.client.requests import Page, build_request, timestamp
+from jobs_grpc.client.operator_client import OperatorClient, Pager
+from jobs_grpc.client.requests import EventFilter, Page, build_request
 
 
 class EventReader:
@@ -67,20 +65,16 @@ class EventsClient(OperatorClient):
     def list_events(
         self,
         *,
-        after_position: int | None = None,
-        from_time: datetime | None = None,
-        types: Iterable[str] = (),
-        job_id: str = "",
         page_size: int = 100,
         limit: int | None = None,
+        **fields: Unpack[EventFilter],
     ) -> EventReader:
         """List the events after a position or from a time, or from the oldest one, up to now.
 
         Raises EventsPurged or PositionUnknown if events after the position are lost.
         """
-        start = _start(after_position, from_time)
-        request = pb.ListEventsRequest(types=types, job_id=job_id, **start)
-        return EventReader(self._pages(request, page_size, limit), after_position)
+        batches = self._pages(build_request(pb.ListEventsRequest, fields), page_size, limit)
+        return EventReader(batches, fields.get("after_position"))
 
     async def _pages(
         self, request: pb.ListEventsRequest, page_size: int, limit: int | None
@@ -96,14 +90,7 @@ class EventsClient(OperatorClient):
             if left is not None:
                 left -= len(page.events)
 
-    def watch_events(
-        self,
-        *,
-        after_position: int | None = None,
-        from_time: datetime | None = None,
-        types: Iterable[str] = (),
-        job_id: str = "",
-    ) -> EventReader:
+    def watch_events(self, **fields: Unpack[EventFilter]) -> EventReader:
         """Follow the events after a position or from a time, or those from now on. Never ends.
 
         When the stream breaks, reconnects after a random time and continues after the last
@@ -111,9 +98,8 @@ class EventsClient(OperatorClient):
         events after the position are lost: read the jobs again, then continue after the
         `purgedPosition` or `lastPosition` in the metadata of the error.
         """
-        start = _start(after_position, from_time)
-        request = pb.WatchEventsRequest(types=types, job_id=job_id, **start)
-        return EventReader(self._responses(request), after_position)
+        batches = self._responses(build_request(pb.WatchEventsRequest, fields))
+        return EventReader(batches, fields.get("after_position"))
 
     async def _responses(
         self, request: pb.WatchEventsRequest
@@ -191,12 +177,3 @@ class EventsClient(OperatorClient):
         """Send a test event to the URL of a webhook, and return the result."""
         request = pb.TestWebhookRequest(webhook_id=webhook_id)
         return await self._calls.unary(request, pb.TestWebhookResponse)
-
-
-def _start(after_position: int | None, from_time: datetime | None) -> dict[str, Any]:
-    if after_position is not None and from_time is not None:
-        raise ValueError("only one of after_position and from_time is allowed")
-    return {
-        "after_position": after_position,
-        "from_time": from_time and timestamp(from_time),
-    }

@@ -8,8 +8,7 @@ from fleet.jobs.v1 import fleet_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as jobs_pb
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from jobs_grpc.client.operator_client import OperatorClient
-from jobs_grpc.client.pager import Pager
+from jobs_grpc.client.operator_client import OperatorClient, Pager
 from jobs_grpc.client.requests import Page, Target, build_request, id_list
 from jobs_grpc.contract.field_rules import rules_of
 
@@ -26,25 +25,17 @@ class FleetClient(OperatorClient):
     _stub = fleet_pb2_grpc.FleetServiceStub
 
     def devices(
-        self,
-        selector: str = "",
-        *,
-        device_id_prefix: str = "",
-        **page: Unpack[Page],
+        self, selector: str = "", *, device_id_prefix: str = "", **page: Unpack[Page]
     ) -> Pager[pb.Device]:
         """List the devices that match a selector, by device_id ascending."""
         return self._pager(pb.ListDevicesRequest, pb.ListDevicesResponse, "devices", locals())
 
     async def preview_target(
-        self,
-        *,
-        rollout: jobs_pb.Rollout | None = None,
-        **target: Unpack[Target],
+        self, *, rollout: jobs_pb.Rollout | None = None, **fields: Unpack[Target]
     ) -> jobs_pb.TargetPreview:
         """Return what a target and a rollout select now."""
         request = build_request(pb.PreviewTargetRequest, locals())
-        response = await self._calls.unary(request, pb.PreviewTargetResponse)
-        return response.preview
+        return (await self._calls.unary(request, pb.PreviewTargetResponse)).preview
 
     async def get(self, device_id: str) -> pb.GetDeviceResponse:
         """Return a device and its queue."""
@@ -98,12 +89,7 @@ class FleetClient(OperatorClient):
                     on_progress(total)
         return total
 
-    def groups(
-        self,
-        *,
-        group_id_prefix: str = "",
-        **page: Unpack[Page],
-    ) -> Pager[pb.Group]:
+    def groups(self, *, group_id_prefix: str = "", **page: Unpack[Page]) -> Pager[pb.Group]:
         """List the groups, in the order of group_id."""
         return self._pager(pb.ListGroupsRequest, pb.ListGroupsResponse, "groups", locals())
 

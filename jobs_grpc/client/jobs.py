@@ -10,9 +10,8 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 
 from jobs_grpc.client.errors import create_error
-from jobs_grpc.client.operator_client import OperatorClient
-from jobs_grpc.client.pager import Pager
-from jobs_grpc.client.requests import Page, Target, build_request
+from jobs_grpc.client.operator_client import OperatorClient, Pager
+from jobs_grpc.client.requests import JobSettings, NewJob, Page, build_request
 
 JobStatus: TypeAlias = pb.Job.Status.ValueType
 ExecutionStatus: TypeAlias = pb.JobExecution.Status.ValueType
@@ -36,22 +35,7 @@ class JobsClient(OperatorClient):
         document_params: Mapping[str, Any] | None = None,
         *,
         job_id: str | None = None,
-        expires_in_hours: int | None = None,
-        never_expires: bool = False,
-        in_progress_timeout_minutes: int | None = None,
-        rollout: pb.Rollout | None = None,
-        failure_criteria: Iterable[pb.FailureCriterion] = (),
-        validate_only: bool = False,
-        labels: Mapping[str, str] | None = None,
-        description: str = "",
-        expected_target_digest: str = "",
-        start_at: datetime | None = None,
-        start_windows: Iterable[pb.StartWindow] = (),
-        window_time_zone: str = "",
-        retry_policy: pb.RetryPolicy | None = None,
-        priority: pb.Job.Priority.ValueType = pb.Job.PRIORITY_UNSPECIFIED,
-        execution_events: bool = False,
-        **target: Unpack[Target],
+        **fields: Unpack[NewJob],
     ) -> pb.CreateJobResponse:
         """Create a job for one target. Without a job_id, the client generates one.
 
@@ -171,17 +155,9 @@ class JobsClient(OperatorClient):
         job_id: str,
         update_mask: Iterable[str],
         *,
-        in_progress_timeout_minutes: int | None = None,
-        rollout: pb.Rollout | None = None,
-        failure_criteria: Iterable[pb.FailureCriterion] = (),
         expires_at: datetime | None = None,
-        labels: Mapping[str, str] | None = None,
-        description: str = "",
-        start_at: datetime | None = None,
-        start_windows: Iterable[pb.StartWindow] = (),
-        window_time_zone: str = "",
-        retry_policy: pb.RetryPolicy | None = None,
         etag: str = "",
+        **fields: Unpack[JobSettings],
     ) -> pb.Job:
         """Change the fields that `update_mask` names. Safe to repeat with an etag."""
         request = build_request(pb.UpdateJobRequest, locals())

@@ -16,7 +16,7 @@ M = TypeVar("M", bound=Message)
 _MAX_EXACT_INTEGER = 2**53
 
 # Parameters that are not fields of a request. A pager sets the limit and the token for each page.
-_OTHER_PARAMETERS = {"self", "page", "target"}
+_OTHER_PARAMETERS = {"self", "page", "fields"}
 
 
 class Page(TypedDict, total=False):
@@ -41,27 +41,62 @@ class Target(TypedDict, total=False):
     target_failed_in: pb.FailedIn
 
 
+class JobSettings(TypedDict, total=False):
+    """The fields that CreateJob sets and UpdateJob can change."""
+
+    in_progress_timeout_minutes: int | None
+    rollout: pb.Rollout | None
+    failure_criteria: Iterable[pb.FailureCriterion]
+    labels: Mapping[str, str] | None
+    description: str
+    start_at: datetime | None
+    start_windows: Iterable[pb.StartWindow]
+    window_time_zone: str
+    retry_policy: pb.RetryPolicy | None
+
+
+class NewJob(JobSettings, Target, total=False):
+    """A target, settings, and fields that only CreateJob has."""
+
+    expires_in_hours: int | None
+    never_expires: bool
+    validate_only: bool
+    expected_target_digest: str
+    priority: pb.Job.Priority.ValueType
+    execution_events: bool
+
+
+class EventFilter(TypedDict, total=False):
+    """Which events ListEvents and WatchEvents return."""
+
+    after_position: int | None
+    from_time: datetime | None
+    types: Iterable[str]
+    job_id: str
+
+
 def build_request(request_type: type[M], parameters: Mapping[str, Any]) -> M:
     """Return a request with the parameters of a method, its locals(), as fields.
 
-    Call it before the method has other local variables. Raises TypeError for an unknown target, and
-    ValueError if more than one is given: empty ones do not count.
+    Call it before the method has other local variables. The parameter `fields` has more of them.
+    Raises TypeError for a field that the request does not have, and ValueError if two fields of a
+    oneof are given. Empty targets are left out.
     """
-    target = parameters.get("target", {})
-    if unknown := sorted(target.keys() - Target.__annotations__.keys()):
-        raise TypeError(f"unexpected keyword arguments: {', '.join(unknown)}")
-    parameters = {**parameters, **target}
+    parameters = {**parameters, **parameters.get("fields", {})}
     fields = {
         name: _convert(name, value)
         for name, value in parameters.items()
         if name not in _OTHER_PARAMETERS
     }
-    targets = {name: value for name, value in fields.items() if name.startswith("target_")}
-    given = {name: value for name, value in targets.items() if value}
-    if len(given) > 1:
-        raise ValueError(f"only one target is possible: {', '.join(given)}")
-    others = {name: value for name, value in fields.items() if name not in targets}
-    return request_type(**others, **given)
+    descriptor = request_type.DESCRIPTOR
+    if unknown := sorted(fields.keys() - descriptor.fields_by_name.keys()):
+        raise TypeError(f"unexpected keyword arguments: {', '.join(unknown)}")
+    given = {name: v for name, v in fields.items() if v or not name.startswith("target_")}
+    for oneof in descriptor.oneofs:
+        names = [field.name for field in oneof.fields if given.get(field.name) is not None]
+        if len(names) > 1:
+            raise ValueError(f"only one {oneof.name} is possible: {', '.join(names)}")
+    return request_type(**given)
 
 
 def _convert(name: str, value: Any) -> Any:

@@ -8,7 +8,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.cli import watch_reads
-from jobs_grpc.client.pager import Pager
+from jobs_grpc.client.operator_client import Pager
 from tests.support.waiting import TIMEOUT
 
 # A time of the server's clock, which is far behind that of this machine.

@@ -122,7 +122,7 @@ async def test_list_ends_at_its_limit() -> None:
 
 async def test_start_is_one_of_position_and_time() -> None:
     async with EventsClient("127.0.0.1:1", tenant="demo") as events:
-        with pytest.raises(ValueError, match="only one of after_position and from_time"):
+        with pytest.raises(ValueError, match="only one start is possible: after_pos"):
             events.list_events(after_position=1, from_time=TIME)
         with pytest.raises(ValueError, match="needs a time zone"):
             events.watch_events(from_time=datetime(2030, 1, 31))  # noqa: DTZ001
