@@ -1,38 +1,28 @@
 """`jobs-grpc dev`: runs PostgreSQL, a demo fleet and the server on this machine."""
 
 import argparse
-import importlib.util
 import os
 import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-
-import asyncpg
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_local_command
 from jobs_grpc.cli.errors import CliError, InvalidInput
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.serve import serve
-from jobs_grpc.config import DEFAULT_ADDRESS, DEV_METRICS_ADDRESS, DEV_POLL_AFTER, Config
-from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
-from jobs_grpc.dev import embedded_postgres
-from jobs_grpc.dev.demo_fleet import (
-    DEMO_DEVICE_COUNT,
-    DEMO_GROUPS,
-    DEMO_TENANT,
-    load_demo_fleet,
-)
+from jobs_grpc.config import DEFAULT_ADDRESS, Config
+from jobs_grpc.db.migrate import MigrationError
+from jobs_grpc.dev import embedded_postgres, environment
+from jobs_grpc.dev.demo_fleet import DEMO_DEVICE_COUNT, DEMO_GROUPS, DEMO_TENANT
 from jobs_grpc.dev.simulated_fleet import start_simulated_fleet
-from jobs_grpc.dev.webhooks import make_webhook_keys, webhook_settings
+from jobs_grpc.dev.webhooks import make_webhook_keys
 from jobs_grpc.server.signals import interrupt_on_stop_signals, run_until_stop_signal
 from jobs_grpc.webhooks.destinations import webhook_destinations
 
-_DATABASE = "jobs"
 _CONSOLE = "Console: http://127.0.0.1:8080/console, while the gateway runs (jobs-gateway)"
 # The wheel does not contain the pages.
 _DOCS = "https://github.com/jobs-grpc/jobs-grpc/blob/main/docs"
@@ -58,11 +48,10 @@ def _dev(args: argparse.Namespace) -> None:
     jobs-grpc dev --simulate
     JOBS_DATA_DIR=/tmp/jobs JOBS_LISTEN=127.0.0.1:50052 jobs-grpc dev
     """
-    role = RequestRole()
-    data_dir = _data_dir()
+    data_dir = environment.data_dir()
     # Reject invalid settings before PostgreSQL starts; the real URLs are only known afterwards.
     placeholders = {"JOBS_DATABASE_URL": "postgresql://", "JOBS_OWNER_DATABASE_URL": ""}
-    config = Config.from_env(_defaults() | os.environ | placeholders)
+    config = Config.from_env(environment.default_settings() | os.environ | placeholders)
     if args.simulate and not _accepts_plain_calls(config):
         raise InvalidInput(
             "--simulate can't call a server with JOBS_AUTH=jwt or JOBS_TLS_CERT; use"
@@ -71,13 +60,13 @@ def _dev(args: argparse.Namespace) -> None:
     print(f"Starting PostgreSQL in {data_dir} …", file=sys.stderr)
     with interrupt_on_stop_signals(), embedded_postgres.running(data_dir) as cluster:
         try:
-            run_until_stop_signal(_prepare_database(cluster, role))
+            run_until_stop_signal(environment.prepare_database(cluster))
         except MigrationError as e:
             raise CliError(
                 f"{e}. To start with an empty database, move {data_dir} away or set JOBS_DATA_DIR"
             ) from None
         make_webhook_keys(cluster.data_dir)
-        config = Config.from_env(_settings(cluster, role))
+        config = Config.from_env(environment.server_settings(cluster))
         with ExitStack() as stack:
 
             def on_serving(address: str) -> None:
@@ -87,63 +76,6 @@ def _dev(args: argparse.Namespace) -> None:
 
             serve(config, on_serving)
     print("PostgreSQL has stopped; its data is kept.", file=sys.stderr)
-
-
-def settings_with_database(setting: str) -> Mapping[str, str]:
-    """Return the environment if it has the URL of a database in `setting`.
-
-    Otherwise, return the settings of the `jobs-grpc dev` that runs with this data folder. Raises
-    CliError if none runs.
-    """
-    if setting in os.environ:
-        return os.environ
-    data_dir = _data_dir()
-    if cluster := embedded_postgres.find_running(data_dir):
-        return _settings(cluster, RequestRole())
-    raise InvalidInput(
-        f"{setting} is not set, and no `jobs-grpc dev` runs with the data in"
-        f" {data_dir}: set it, or start one (JOBS_DATA_DIR names another folder)"
-    )
-
-
-def _data_dir() -> Path:
-    folder = os.environ.get("JOBS_DATA_DIR") or embedded_postgres.default_data_dir()
-    return Path(folder).absolute()
-
-
-def _settings(cluster: embedded_postgres.Cluster, role: RequestRole) -> dict[str, str]:
-    return {
-        **_defaults(),
-        **webhook_settings(cluster.data_dir, os.environ.get("JOBS_LISTEN") or DEFAULT_ADDRESS),
-        **os.environ,
-        "JOBS_DATABASE_URL": cluster.dsn(_DATABASE, role.name),
-        "JOBS_OWNER_DATABASE_URL": cluster.dsn(_DATABASE),
-    }
-
-
-def _defaults() -> dict[str, str]:
-    """Settings that differ from the defaults of `serve`."""
-    defaults = {
-        # People who try the service watch a simulated fleet.
-        "JOBS_POLL_AFTER": DEV_POLL_AFTER,
-        # A line for each call would scroll the example commands out of view.
-        "JOBS_LOG_LEVEL": "WARNING",
-    }
-    if importlib.util.find_spec("prometheus_client") is not None:
-        defaults["JOBS_METRICS_LISTEN"] = DEV_METRICS_ADDRESS
-    return defaults
-
-
-async def _prepare_database(cluster: embedded_postgres.Cluster, role: RequestRole) -> None:
-    connection = await asyncpg.connect(cluster.dsn("postgres"))
-    try:
-        await connection.execute(f"CREATE DATABASE {_DATABASE}")
-    except asyncpg.DuplicateDatabaseError:
-        pass
-    finally:
-        await connection.close()
-    await migrate(cluster.dsn(_DATABASE), role)
-    await load_demo_fleet(cluster.dsn(_DATABASE))
 
 
 def _accepts_plain_calls(config: Config) -> bool:
@@ -161,7 +93,7 @@ def _greeting(
             f"Groups:  {', '.join(DEMO_GROUPS)}",
             *(["Fleet:   simulated devices carry out the jobs"] if simulate else []),
             f"Data:    {cluster.data_dir}",
-            f"SQL:     psql {shlex.quote(cluster.dsn(_DATABASE))}",
+            f"SQL:     psql {shlex.quote(cluster.dsn(environment.DATABASE))}",
             f"Log:     {config.log.level} and higher, and the audit log"
             " (JOBS_LOG_LEVEL=INFO: each call)",
             *_webhook_lines(config),

@@ -10,11 +10,11 @@ from typing import Any
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_local_command
-from jobs_grpc.cli.dev import settings_with_database
 from jobs_grpc.cli.errors import CliError
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.serve import add_setting_options, read_config
 from jobs_grpc.cli.tables import Column, print_table
+from jobs_grpc.dev.environment import settings_with_database
 from jobs_grpc.doctor import Finding, Status, examine
 from jobs_grpc.doctor.counts import MAX_EXECUTIONS
 from jobs_grpc.text import escape_unprintable

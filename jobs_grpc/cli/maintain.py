@@ -11,7 +11,6 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_local_command
-from jobs_grpc.cli.dev import settings_with_database
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.fields import JOB, add_fields
 from jobs_grpc.cli.formatting import format_number
@@ -22,6 +21,7 @@ from jobs_grpc.cli.tables import Column, print_table
 from jobs_grpc.config import read_dsn
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.recount import describe, recount_job, row_name
+from jobs_grpc.dev.environment import settings_with_database
 from jobs_grpc.server.signals import run_until_stop_signal
 from jobs_grpc.text import escape_unprintable
 
