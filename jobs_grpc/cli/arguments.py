@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from jobs_grpc.cli.errors import InvalidInput
@@ -18,6 +19,9 @@ from jobs_grpc.config.parsers import Parser
 from jobs_grpc.contract.field_rules import rules_of
 
 T = TypeVar("T")
+
+# With a percentage, the first failures decide nothing: 1 of 1 finished devices is 100 percent.
+MIN_FINISHED = 20
 
 _MAX_SECONDS = 86400.0
 _MAX_GATE_SECONDS = rules_of(pb.Gate, "bake_time").duration.lte.seconds
@@ -94,9 +98,11 @@ def _stage(value: str) -> pb.Stage:
     return pb.Stage(device_count=_whole_number(value, pb.Stage, "device_count"))
 
 
-def _threshold(value: str) -> tuple[str, int]:
-    field = "percent" if value.endswith("%") else "count"
-    return field, _whole_number(value.removesuffix("%"), pb.FailureCriterion, field)
+def _threshold(value: str) -> pb.FailureCriterion:
+    if value.endswith("%"):
+        percent = _whole_number(value[:-1], pb.FailureCriterion, "percent")
+        return pb.FailureCriterion(percent=percent, min_finished=MIN_FINISHED)
+    return pb.FailureCriterion(count=_whole_number(value, pb.FailureCriterion, "count"))
 
 
 def _label(value: str) -> tuple[str, str]:
@@ -135,7 +141,6 @@ def _moment(value: str) -> datetime:
 
 text = argument(parsers.utf8)
 new_expiry_hours = argument(parsers.integer(1, 366 * 24))
-timeout_minutes = number_of(pb.CreateJobRequest, "in_progress_timeout_minutes")
 server_address = argument(parsers.server_address)
 worker_count = argument(parsers.worker_count)
 position = argument(parsers.integer(0, 2**53 - 1))
@@ -146,15 +151,17 @@ stage = argument(
 )
 time = argument(parse_time)
 label = argument(Parser("KEY=VALUE, such as team=pumps", _label))
-percent = number_of(pb.Gate, "min_succeeded_percent")
-releases_per_minute = number_of(pb.Stage, "releases_per_minute")
-max_in_progress = number_of(pb.Rollout, "max_in_progress")
 failure_statuses = [
     pb.JobExecution.Status.Name(status)
     for status in getattr(rules_of(pb.FailureCriterion, "statuses").repeated.items.enum, "in")
 ]
 threshold = argument(Parser("a whole number such as 50, or 1% to 100%", _threshold))
-duration = argument(Parser("a time up to 30d, such as 90s, 10m, 24h or 7d", parse_duration))
+duration = argument(
+    Parser(
+        "a time up to 30d, such as 90s, 10m, 24h or 7d",
+        lambda value: Duration(seconds=parse_duration(value)),
+    )
+)
 moment = argument(
     Parser("a time such as 2030-01-31T12:00:00Z (local time without Z), or 24h or 7d ago", _moment)
 )
@@ -224,12 +231,6 @@ def read_labels(args: argparse.Namespace) -> dict[str, str]:
             raise InvalidInput(f"the label {key} is given twice")
         labels[key] = value
     return labels
-
-
-def add_max_in_progress(parser: "argparse._ActionsContainer") -> None:
-    """Add --max-in-progress."""
-    help_text = "let at most N devices have the job IN_PROGRESS at a time"
-    add_options(parser, {"--max-in-progress N": help_text}, N=max_in_progress)
 
 
 def add_limit(parser: "argparse._ActionsContainer", limit: int, noun: str) -> None:

@@ -9,17 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from jobs_grpc.auth.principal import (
-    IDENTIFIER_RULE,
-    TENANT_RULE,
-    is_identifier,
-    is_tenant_id,
-)
-from jobs_grpc.auth.roles import Role
+from jobs_grpc.auth.principal import is_identifier
 from jobs_grpc.cli.contexts import (
-    ROLES_RULE,
     SETTINGS,
+    TOKEN_SETTINGS,
     Values,
+    broken_rule,
     find_context,
     load_contexts,
     split_roles,
@@ -48,9 +43,6 @@ VARIABLES: Mapping[str, str] = {
     "token": "JOBS_TOKEN",
 }
 """The variable of each setting; empty: none."""
-
-# These three are one setting: the token.
-_TOKEN_SETTINGS = frozenset({"token", "token_env", "token_file"})
 
 
 @dataclass(frozen=True)
@@ -122,12 +114,10 @@ class Target:
             raise InvalidInput(
                 "--tenant, JOBS_TENANT, a context with a tenant, or a token is required"
             )
-        if self.tenant and not is_tenant_id(self.tenant):
-            raise InvalidInput(f"--tenant {TENANT_RULE}")
-        if self.user and not is_identifier(self.user):
-            raise InvalidInput(f"--user {IDENTIFIER_RULE}")
-        if {*self.roles} - {*Role}:
-            raise InvalidInput(f"--roles {ROLES_RULE}")
+        values = {"tenant": self.tenant, "user": self.user, "roles": self.settings.get("roles")}
+        for name, value in values.items():
+            if value is not None and (rule := broken_rule(name, str(value))):
+                raise InvalidInput(f"--{name} {rule}")
         if token and self.tls() is None and not is_local(self.server):
             raise InvalidInput("a token is only sent over TLS: add --tls or --ca")
 
@@ -159,9 +149,9 @@ def resolve_target(args: argparse.Namespace) -> Target:
     for source, values in layers:
         # The token of a context is not for other servers.
         is_other_server = values.get("server", settings.get("server")) != settings.get("server")
-        for key in _TOKEN_SETTINGS:
+        for key in TOKEN_SETTINGS:
             of_context = sources.get(key, "").startswith("context ")
-            if values.keys() & _TOKEN_SETTINGS or (is_other_server and of_context):
+            if values.keys() & TOKEN_SETTINGS or (is_other_server and of_context):
                 settings.pop(key, None)
         settings.update(values)
         sources.update(dict.fromkeys(values, source))

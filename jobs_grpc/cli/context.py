@@ -2,13 +2,14 @@
 
 import argparse
 import os
-from collections.abc import Callable
 from pathlib import Path
 
-from jobs_grpc.cli.command import add_target_options
+from jobs_grpc.cli import arguments
+from jobs_grpc.cli.command import add_local_command, add_target_options
 from jobs_grpc.cli.connection import VARIABLES, read_token_file, resolve_target, target_options
 from jobs_grpc.cli.contexts import (
     FIELDS,
+    TOKEN_SETTINGS,
     Values,
     check_context,
     find_context,
@@ -29,7 +30,6 @@ Options take precedence over environment variables, and environment variables ov
 Contexts are stored in jobs-grpc/config.toml in $XDG_CONFIG_HOME (default: ~/.config).
 """
 
-_TOKEN_FIELDS = ("token", "token_env", "token_file")
 _PATHS = ("ca", "cert", "key", "token_file")
 _FORMATS = ("table", "json", "jsonl")
 
@@ -39,51 +39,18 @@ def add_command(commands: Subparsers) -> None:
         "context", help="manage contexts, which name servers and callers", description=_DESCRIPTION
     )
     subcommands = parser.add_commands()
-    listing = _add(subcommands, "list", _list, "list the contexts", "list", "list --json")
-    add_output_options(listing, _FORMATS)
-    use = _add(subcommands, "use", _use, "make a context the current one", "use prod", "use local")
-    _add_name(use)
-    show_help = "show which server and caller commands use, and where that is set"
-    show = _add(subcommands, "show", _show, show_help, "show", "show prod")
+    add_output_options(add_local_command(subcommands, "list", _list), _FORMATS)
+    _add_name(add_local_command(subcommands, "use NAME", _use))
+    show = add_local_command(subcommands, "show [NAME]", _show)
     add_output_options(show, _FORMATS)
     _add_name(show, optional=True)
-    _add_set(subcommands)
-    delete = _add(subcommands, "delete", _delete, "delete a context", "delete prod", "delete local")
-    _add_name(delete)
-
-
-def _add(
-    subcommands: Subparsers,
-    name: str,
-    run: Callable[[argparse.Namespace], None],
-    help_text: str,
-    *examples: str,
-) -> argparse.ArgumentParser:
-    examples = tuple(f"jobs-grpc context {example}" for example in examples)
-    parser = subcommands.add_parser(name, help=help_text, examples=examples)
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _add_set(subcommands: Subparsers) -> None:
-    parser = subcommands.add_parser(
-        "set",
-        help="create or change a context",
-        description="Create a context, or change the given settings of one. The first context "
-        "becomes the current one; `context use` makes another one current.",
-        examples=(
-            "jobs-grpc context set local --server 127.0.0.1:50051 --tenant demo",
-            "jobs-grpc context set prod --server jobs.example.com:443 --tls \\\n"
-            "  --tenant acme --token-file ~/.prod-token",
-        ),
-    )
-    _add_name(parser)
-    group = parser.add_argument_group("settings")
+    setter = add_local_command(subcommands, "set NAME", _set)
+    _add_name(setter)
+    group = setter.add_argument_group("settings")
     add_target_options(group, stored=True)
-    group.add_argument(
-        "--token-env", metavar="VARIABLE", help="environment variable that holds the token"
-    )
-    parser.add_argument(
+    help_text = "environment variable that holds the token"
+    arguments.add_options(group, {"--token-env VARIABLE": help_text})
+    setter.add_argument(
         "--unset",
         action="append",
         default=[],
@@ -91,7 +58,7 @@ def _add_set(subcommands: Subparsers) -> None:
         metavar="SETTING",
         help=f"remove a setting: {', '.join(FIELDS)}",
     )
-    parser.set_defaults(run=_set)
+    _add_name(add_local_command(subcommands, "delete NAME", _delete))
 
 
 def _add_name(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
@@ -104,6 +71,11 @@ def _add_name(parser: argparse.ArgumentParser, *, optional: bool = False) -> Non
 
 
 def _list(args: argparse.Namespace) -> None:
+    """List the contexts.
+
+    jobs-grpc context list
+    jobs-grpc context list --json
+    """
     contexts = load_contexts()
     rows = [
         {"name": name, "current": name == contexts.current} | _public(values)
@@ -127,7 +99,7 @@ def _list(args: argparse.Namespace) -> None:
 
 def _public(values: Values) -> dict[str, object]:
     """Return the settings without the token: only what holds it."""
-    shown: dict[str, object] = {key: values[key] for key in values if key not in _TOKEN_FIELDS}
+    shown: dict[str, object] = {key: values[key] for key in values if key not in TOKEN_SETTINGS}
     if "token" in values:
         shown["token"] = "set"  # noqa: S105
     elif "token_env" in values:
@@ -140,6 +112,11 @@ def _public(values: Values) -> dict[str, object]:
 
 
 def _use(args: argparse.Namespace) -> None:
+    """Make a context the current one.
+
+    jobs-grpc context use prod
+    jobs-grpc context use local
+    """
     contexts = load_contexts()
     values = find_context(contexts, args.name)
     contexts.current = args.name
@@ -155,6 +132,11 @@ def _summary(values: Values) -> str:
 
 
 def _show(args: argparse.Namespace) -> None:
+    """Show which server and caller commands use, and where that is set.
+
+    jobs-grpc context show
+    jobs-grpc context show prod
+    """
     if args.name:
         values = find_context(load_contexts(), args.name)
         settings = _public(values)
@@ -163,7 +145,7 @@ def _show(args: argparse.Namespace) -> None:
         target = resolve_target(args)
         settings = _public(target.settings)
         sources = {
-            "token": next((target.sources[f] for f in _TOKEN_FIELDS if f in target.settings), "")
+            "token": next((target.sources[f] for f in TOKEN_SETTINGS if f in target.settings), "")
         }
         sources |= {name: target.sources[name] for name in settings if name != "token"}
     if args.output != "table":
@@ -180,6 +162,15 @@ def _source(name: str, source: str) -> str:
 
 
 def _set(args: argparse.Namespace) -> None:
+    r"""Create or change a context.
+
+    Create a context, or change the given settings of one. The first context becomes the current
+    one; `context use` makes another one current.
+
+    jobs-grpc context set local --server 127.0.0.1:50051 --tenant demo
+    jobs-grpc context set prod --server jobs.example.com:443 --tls \
+      --tenant acme --token-file ~/.prod-token
+    """
     contexts = load_contexts()
     values = dict(contexts.by_name.get(args.name, {}))
     changes = target_options(args)
@@ -191,8 +182,8 @@ def _set(args: argparse.Namespace) -> None:
         if name in changes:
             # Commands in other folders use the context too.
             changes[name] = str(Path(str(changes[name])).absolute())
-    if changes.keys() & set(_TOKEN_FIELDS):
-        values = {key: value for key, value in values.items() if key not in _TOKEN_FIELDS}
+    if changes.keys() & TOKEN_SETTINGS:
+        values = {key: value for key, value in values.items() if key not in TOKEN_SETTINGS}
     values |= changes
     for name in args.unset:
         values.pop(name, None)
@@ -209,6 +200,11 @@ def _set(args: argparse.Namespace) -> None:
 
 
 def _delete(args: argparse.Namespace) -> None:
+    """Delete a context.
+
+    jobs-grpc context delete prod
+    jobs-grpc context delete local
+    """
     contexts = load_contexts()
     find_context(contexts, args.name)
     del contexts.by_name[args.name]

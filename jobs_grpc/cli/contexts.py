@@ -16,18 +16,43 @@ from jobs_grpc.config import DEFAULT_ADDRESS, parsers
 
 Values: TypeAlias = dict[str, str | bool]
 
-NAME_RULE = "1–64 characters of A-Z a-z 0-9 . _ -"
+TOKEN_SETTINGS = ("token", "token_env", "token_file")
+"""These three are one setting: the token."""
 
-ROLES_RULE = f"must be one or more of {', '.join(sorted(Role))}, separated by commas"
 
-# Functions that return why the value of a setting is invalid, or "".
-_CHECKS: Mapping[str, Callable[[str], str]] = {
-    "server": lambda value: _check_address(value),
-    "tenant": lambda value: "" if is_tenant_id(value) else TENANT_RULE.removeprefix("must be "),
-    "user": lambda value: "" if is_identifier(value) else IDENTIFIER_RULE.removeprefix("must be "),
-    "roles": lambda value: _check_roles(value),
-    "token_env": lambda value: _check_variable(value),
+def split_roles(text: str) -> list[str]:
+    """Return the names of a list, also empty ones."""
+    return [name.strip() for name in text.split(",")]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return bool(parsers.address(text))
+    except ValueError:
+        return False
+
+
+# What the values of a setting must be, and whether one is. A token, which has dots, is no name of a
+# variable: commands print that name.
+_RULES: Mapping[str, tuple[str, Callable[[str], object]]] = {
+    "server": (f"must be {parsers.address.accepts}", _is_address),
+    "tenant": (TENANT_RULE, is_tenant_id),
+    "user": (IDENTIFIER_RULE, is_identifier),
+    "roles": (
+        f"must be one or more of {', '.join(sorted(Role))}, separated by commas",
+        lambda text: {*split_roles(text)} <= {*Role},
+    ),
+    "token_env": (
+        "must be the name of a variable, of A-Z a-z 0-9 _",
+        re.compile(r"[A-Za-z_][A-Za-z0-9_]*").fullmatch,
+    ),
 }
+
+
+def broken_rule(name: str, value: str) -> str:
+    """Return the rule that the value of a setting breaks; empty if it is valid."""
+    rule, is_valid = _RULES.get(name, ("", bool))
+    return "" if is_valid(value) else rule
 
 
 @dataclass(frozen=True)
@@ -128,7 +153,7 @@ def _parse(path: Path, content: dict[str, object]) -> Contexts:
 def check_context(name: str, values: object) -> str:
     """Return why a context is invalid; empty if it is valid."""
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
-        return f"the name must be {NAME_RULE}"
+        return "the name must be 1–64 characters of A-Z a-z 0-9 . _ -"
     if isinstance(values, dict) and "token" in values:
         return (
             "stores a token: move it to a file (token_file) or a variable (token_env) and delete"
@@ -138,39 +163,16 @@ def check_context(name: str, values: object) -> str:
         return f"may have only {', '.join(FIELDS)}"
     for key, value in values.items():
         if key == "tls":
-            problem = "" if isinstance(value, bool) else "true or false"
+            problem = "" if isinstance(value, bool) else "must be true or false"
         elif not isinstance(value, str) or not value or "\0" in value:
-            problem = "a string that is not empty and has no NUL"
+            problem = "must be a string that is not empty and has no NUL"
         else:
-            problem = _CHECKS[key](value) if key in _CHECKS else ""
+            problem = broken_rule(key, value)
         if problem:
-            return f"{key} must be {problem}"
+            return f"{key} {problem}"
     if {"token_file", "token_env"} <= values.keys():
         return "may have only one of token_file and token_env"
     return ""
-
-
-def _check_address(value: str) -> str:
-    try:
-        parsers.address(value)
-    except ValueError as e:
-        return str(e).removeprefix("must be ")
-    return ""
-
-
-def split_roles(text: str) -> list[str]:
-    """Return the names of a list, also empty ones."""
-    return [name.strip() for name in text.split(",")]
-
-
-def _check_roles(value: str) -> str:
-    return "" if {*split_roles(value)} <= {*Role} else ROLES_RULE.removeprefix("must be ")
-
-
-def _check_variable(value: str) -> str:
-    # A token, which has dots, is refused: commands print the name of the variable.
-    is_name = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value)
-    return "" if is_name else "the name of a variable, of A-Z a-z 0-9 _"
 
 
 def save_contexts(contexts: Contexts) -> Path:

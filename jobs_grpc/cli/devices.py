@@ -65,10 +65,7 @@ async def _list(args: argparse.Namespace, fleet: FleetClient) -> None:
     jobs-grpc devices list --where 'group in (north,south),model=x200,!beta'
     jobs-grpc devices list --id-prefix pump- -o csv --columns device,labels
     """
-    pager = fleet.devices(
-        **forwarded(args), page_size=_PAGE_SIZE, page_token=args.page_token, limit=args.limit
-    )
-    await _DEVICES.print_pages(args, pager)
+    await _DEVICES.print_pages(args, fleet.devices(**forwarded(args), page_size=_PAGE_SIZE))
 
 
 def _add_get(commands: Subparsers) -> None:

@@ -130,11 +130,5 @@ async def _history(args: argparse.Namespace, events: EventsClient) -> None:
     jobs-grpc history update-1 --type paused resumed
     jobs-grpc history update-1 --limit 1000 --utc -o csv
     """
-    pager = events.list_job_events(
-        **forwarded(args),
-        newest_first=True,
-        page_size=_PAGE_SIZE,
-        page_token=args.page_token,
-        limit=args.limit,
-    )
+    pager = events.list_job_events(**forwarded(args), newest_first=True, page_size=_PAGE_SIZE)
     await _EVENTS.print_pages(args, pager, reverse=True)

@@ -103,17 +103,19 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
     filters.add_argument("--end-cause", choices=_END_CAUSES, metavar="CAUSE", help=help_text)
 
 
-def add_device_filters(parser: argparse.ArgumentParser) -> None:
-    """Add --stage and --device-prefix, for lists of a job's executions."""
+def add_job_filters(parser: argparse.ArgumentParser) -> None:
+    """Add JOB, and the filters of its executions."""
+    add_filters(parser)
     fields: Fields = {
+        **JOB,
         "--stage N": ("stage", "executions of this stage of the rollout; the first is 0"),
         "--device-prefix TEXT": "device_id_prefix",
     }
     add_fields(parser, pb.ListJobExecutionsRequest, fields)
 
 
-def execution_filters(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the job or the device, and the filters, as arguments of JobsClient.executions.
+def read_filters(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the job or the device, the filters and the page for JobsClient.executions.
 
     Raises CliError if no execution can match them.
     """
@@ -159,8 +161,7 @@ async def _attempts(args: argparse.Namespace, jobs: JobsClient) -> None:
     jobs-grpc attempts reboot-1 device-0003
     jobs-grpc attempts reboot-1 device-0003 --json
     """
-    pager = jobs.attempts(**forwarded(args), page_token=args.page_token, limit=args.limit)
-    await _ATTEMPTS.print_pages(args, pager)
+    await _ATTEMPTS.print_pages(args, jobs.attempts(**forwarded(args)))
 
 
 async def _device(args: argparse.Namespace, jobs: JobsClient) -> None:
@@ -169,7 +170,5 @@ async def _device(args: argparse.Namespace, jobs: JobsClient) -> None:
     jobs-grpc device device-0003
     jobs-grpc device device-0003 --status FAILED
     """
-    filters = execution_filters(args)
-    pager = jobs.executions(**filters, page_token=args.page_token, limit=args.limit)
-    await DEVICE_EXECUTIONS.print_pages(args, pager)
+    await DEVICE_EXECUTIONS.print_pages(args, jobs.executions(**read_filters(args)))
     note_canceled(args)

@@ -9,19 +9,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TextIO
 
-from fleet.jobs.v1 import jobs_pb2 as pb
-
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.errors import InvalidInput
-from jobs_grpc.cli.executions import (
-    JOB_EXECUTIONS,
-    add_device_filters,
-    add_filters,
-    execution_filters,
-    note_canceled,
-)
-from jobs_grpc.cli.fields import JOB, add_fields
+from jobs_grpc.cli.executions import JOB_EXECUTIONS, add_job_filters, note_canceled, read_filters
 from jobs_grpc.cli.files import replacing_file, reporting_write_errors
 from jobs_grpc.cli.formatting import format_number
 from jobs_grpc.cli.listing import RowWriter
@@ -40,11 +31,9 @@ def add_command(commands: Subparsers) -> None:
     )
     # Unset, so that the name of the file can choose the format.
     parser.set_defaults(output=None)
-    add_fields(parser, pb.ListJobExecutionsRequest, JOB)
     help_text = "write to this file; *.jsonl gets JSON Lines (default: standard output)"
     arguments.add_options(parser, {"--to FILE": help_text})
-    add_filters(parser)
-    add_device_filters(parser)
+    add_job_filters(parser)
     JOB_EXECUTIONS.add_options(parser)
 
 
@@ -108,7 +97,7 @@ async def _write_pages(
 
     Errors of writing name `path`, unless it is None: standard output. `show` gets the progress.
     """
-    pager = jobs.executions(**execution_filters(args), page_size=_PAGE_SIZE)
+    pager = jobs.executions(**read_filters(args), page_size=_PAGE_SIZE)
     writer = RowWriter(args, JOB_EXECUTIONS, file)
     count = 0
     async for page in pager.pages():

@@ -50,8 +50,8 @@ def add_fields(
 ) -> None:
     """Add an option for each field; `forwarded` returns the values.
 
-    `time` is the type of timestamps. `canceled` is the error for CANCELED, a status of executions
-    that only the CLI has.
+    `time` is the type of timestamps or durations. `canceled` is the error for CANCELED, a status
+    of executions that only the CLI has.
     """
 
     def choice(value: str) -> str:

@@ -7,14 +7,7 @@ from collections.abc import Iterator
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli.command import add_client_command
-from jobs_grpc.cli.executions import (
-    JOB_EXECUTIONS,
-    add_device_filters,
-    add_filters,
-    execution_filters,
-    note_canceled,
-)
-from jobs_grpc.cli.fields import JOB, add_fields
+from jobs_grpc.cli.executions import JOB_EXECUTIONS, add_job_filters, note_canceled, read_filters
 from jobs_grpc.cli.formatting import (
     format_counts,
     format_creation,
@@ -40,9 +33,7 @@ _PAGE_SIZE = 5000
 def add_command(commands: Subparsers) -> None:
     parser = add_client_command(commands, "get JOB", _get, formats=FORMATS)
     parser.epilog = "The formats csv and jsonl print the executions only; `export` prints all."
-    add_fields(parser, pb.ListJobExecutionsRequest, JOB)
-    add_filters(parser)
-    add_device_filters(parser)
+    add_job_filters(parser)
     JOB_EXECUTIONS.add_options(parser, limit=20)
 
 
@@ -52,14 +43,12 @@ async def _get(args: argparse.Namespace, jobs: JobsClient) -> None:
     jobs-grpc get reboot-1
     jobs-grpc get reboot-1 --status FAILED --limit 100
     """
-    filters = execution_filters(args)
+    filters = read_filters(args)
     job = await jobs.get(args.job_id)
     is_for_people = args.output in ("table", "wide")
     if is_for_people:
         print("\n".join(_job_lines(job, args.utc)))
-    pager = jobs.executions(
-        **filters, page_size=_PAGE_SIZE, page_token=args.page_token, limit=args.limit
-    )
+    pager = jobs.executions(**filters, page_size=_PAGE_SIZE)
     await JOB_EXECUTIONS.print_pages(
         args, pager, message_dict(job), next_page="next_executions_page_token"
     )

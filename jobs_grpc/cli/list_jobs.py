@@ -101,8 +101,7 @@ async def _list_jobs(args: argparse.Namespace, jobs: JobsClient) -> None:
     jobs-grpc list --status PAUSED --where 'team=pumps,wave in (1,2)'
     jobs-grpc list -o csv --columns job_id,status,total_executions
     """
-    pager = jobs.list(**forwarded(args), page_token=args.page_token, limit=args.limit)
-    await _JOBS.print_pages(args, pager)
+    await _JOBS.print_pages(args, jobs.list(**forwarded(args)))
 
 
 # The server counts no further: 10,001 means more than 10,000.
@@ -128,5 +127,4 @@ async def _groups(args: argparse.Namespace, fleet: FleetClient) -> None:
     jobs-grpc groups
     jobs-grpc groups --id-prefix site- -o csv
     """
-    pager = fleet.groups(**forwarded(args), page_token=args.page_token, limit=args.limit)
-    await _GROUPS.print_pages(args, pager)
+    await _GROUPS.print_pages(args, fleet.groups(**forwarded(args)))

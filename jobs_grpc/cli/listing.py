@@ -15,6 +15,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.cli import arguments
+from jobs_grpc.cli.fields import forward
 from jobs_grpc.cli.formatting import format_age, format_labels, format_time
 from jobs_grpc.cli.output import message_dict, print_json, print_note, struct_json
 from jobs_grpc.cli.tables import Column, print_table
@@ -64,7 +65,10 @@ class Listing(Generic[M]):
     """Word for the first page in notes: "first" or "newest"."""
 
     def add_options(self, parser: argparse.ArgumentParser, limit: int = 0) -> None:
-        """Add --columns and --raw, and the options for pages if there is a default limit."""
+        """Add --columns and --raw, and the options for pages if there is a default limit.
+
+        `forwarded` returns the latter.
+        """
         names = [column.name for column in self.columns]
         option: Any = parser.add_argument(
             "--columns",
@@ -92,6 +96,7 @@ class Listing(Generic[M]):
             "the formats json and jsonl print"
         )
         arguments.add_options(parser, {"--page-token TOKEN": page_help}, default="")
+        forward(parser, Message, "limit", "page_token")
 
     def _parse_names(self, value: str) -> list[str]:
         known = [column.name for column in self.columns]

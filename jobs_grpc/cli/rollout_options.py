@@ -15,6 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.errors import InvalidInput
+from jobs_grpc.cli.fields import Fields, add_fields, forwarded
 from jobs_grpc.cli.files import read_text
 
 _FIELDS = ("rollout", "failure_criteria", "start_windows", "window_time_zone", "retry_policy")
@@ -121,14 +122,21 @@ def _parse_yaml(path: str, text: str) -> Any:
         raise ValueError(str(e)) from None
 
 
-# With a percentage, the first failures decide nothing: 1 of 1 finished devices is 100 percent.
-_MIN_FINISHED = 20
-
-_GATE_OPTIONS = ("min_succeeded", "bake", "advance_after", "require_approval")
-_OPTIONS = (
-    *("stages", *_GATE_OPTIONS, "releases_per_minute"),
-    *("max_in_progress", "pause_at", "cancel_at"),
-)
+_GATE: Fields = {
+    "--min-succeeded PERCENT": (
+        "min_succeeded_percent",
+        "open the next stage when this share of a stage has succeeded (default: when all its "
+        "devices have finished)",
+    ),
+    "--bake TIME": ("bake_time", "wait this long after that, such as 10m (units: s, m, h, d)"),
+    "--advance-after TIME": (
+        "advance_after",
+        "open the next stage this long after a stage opened, even if its gate is not met",
+    ),
+    "--require-approval": ("require_approval", "open the next stage only after `approve`"),
+}
+_RATE_HELP = "release at most N devices per minute (default: a whole stage at once)"
+_LIMIT_HELP = "let at most N devices have the job IN_PROGRESS at a time"
 
 _EXAMPLE = """\
 A rollout starts the devices stage by stage. The sizes of --stage are "1%" (of
@@ -164,87 +172,56 @@ def add_rollout_options(parser: argparse.ArgumentParser) -> None:
     arguments.add_options(group, {"--rollout FILE": "read the rollout from this file"})
     stage_help = "add a stage: 1%%, 50, group:NAME, where:SELECTOR or rest"
     arguments.add_repeated(group, "--stage SIZE", stage_help, arguments.stage, "stages")
-    gates = {
-        "--min-succeeded PERCENT": "open the next stage when this share of a stage has succeeded "
-        "(default: when all its devices have finished)",
-        "--bake TIME": "wait this long after that, such as 10m (units: s, m, h, d)",
-        "--advance-after TIME": "open the next stage this long after a stage opened, even if its "
-        "gate is not met",
-        "--require-approval": "open the next stage only after `approve`",
-        "--releases-per-minute N": "release at most N devices per minute (default: a whole stage "
-        "at once)",
-    }
-    arguments.add_options(
-        group,
-        gates,
-        PERCENT=arguments.percent,
-        TIME=arguments.duration,
-        N=arguments.releases_per_minute,
-    )
-    arguments.add_max_in_progress(group)
+    add_fields(group, pb.Gate, _GATE, time=arguments.duration)
+    add_fields(group, pb.Stage, {"--releases-per-minute N": ("releases_per_minute", _RATE_HELP)})
+    add_max_in_progress(group)
     thresholds = {
         f"--{action}-at N": f"{action} the job when N devices have failed, or N%% of the finished "
-        f"ones once {_MIN_FINISHED} have finished"
+        f"ones once {arguments.MIN_FINISHED} have finished"
         for action in ("pause", "cancel")
     }
     arguments.add_options(group, thresholds, N=arguments.threshold)
+    parser.set_defaults(rollout_group=group)
+
+
+def add_max_in_progress(parser: "argparse._ActionsContainer") -> None:
+    """Add --max-in-progress."""
+    add_fields(parser, pb.Rollout, {"--max-in-progress N": ("max_in_progress", _LIMIT_HELP)})
 
 
 def read_rollout_options(args: argparse.Namespace) -> dict[str, Any]:
     """Return what the options or the file describe, as parameters of a client."""
     if args.rollout is not None:
-        if conflict := next((name for name in _OPTIONS if getattr(args, name)), None):
-            option = "--stage" if conflict == "stages" else f"--{conflict.replace('_', '-')}"
-            raise InvalidInput(f"--rollout can't be combined with {option}")
+        for option in args.rollout_group._group_actions:
+            if option.dest != "rollout" and getattr(args, option.dest):
+                raise InvalidInput(f"--rollout can't be combined with {option.option_strings[0]}")
         return read_rollout_file(args.rollout)
-    fields: dict[str, Any] = {}
-    fields["failure_criteria"] = [
-        _criterion(threshold, action)
-        for threshold, action in (
-            (args.pause_at, pb.FailureCriterion.PAUSE),
-            (args.cancel_at, pb.FailureCriterion.CANCEL),
-        )
-        if threshold is not None
-    ]
-    if len(args.stages) < 2 and any(getattr(args, name) for name in _GATE_OPTIONS):
+    criteria = []
+    for criterion, action in (
+        (args.pause_at, pb.FailureCriterion.PAUSE),
+        (args.cancel_at, pb.FailureCriterion.CANCEL),
+    ):
+        if criterion is not None:
+            criterion.action = action
+            criteria.append(criterion)
+    gate = {name: value for name, value in forwarded(args, pb.Gate).items() if value}
+    if gate and len(args.stages) < 2:
         # The last stage has no gate, so the option would have no effect.
         raise InvalidInput("the options for gates need two or more --stage")
-    stages = args.stages
-    if not stages:
-        if args.max_in_progress is None and args.releases_per_minute is None:
-            return fields
-        stages = [pb.Stage(remainder=True)]
-    rollout = pb.Rollout(stages=stages, max_in_progress=args.max_in_progress)
+    rate, limit = args.releases_per_minute, args.max_in_progress
+    if not args.stages and rate is None and limit is None:
+        return {"failure_criteria": criteria}
+    stages = args.stages or [pb.Stage(remainder=True)]
+    rollout = pb.Rollout(stages=stages, max_in_progress=limit)
     for stage in rollout.stages:
-        if args.releases_per_minute is not None:
-            stage.releases_per_minute = args.releases_per_minute
-    if any(getattr(args, name) for name in _GATE_OPTIONS):
+        if rate is not None:
+            stage.releases_per_minute = rate
+    if gate:
         for stage in rollout.stages[:-1]:
-            stage.gate.CopyFrom(_gate(args))
-    return fields | {"rollout": rollout}
+            stage.gate.CopyFrom(pb.Gate(**gate))
+    return {"failure_criteria": criteria, "rollout": rollout}
 
 
 def in_option_words(message: str) -> str:
     """Replace `remainder` by `--stage rest` in the server's message about stages of options."""
     return re.sub(r"(a stage with |rollout\.stages\[\d+\]\.)remainder", "--stage rest", message)
-
-
-def _gate(args: argparse.Namespace) -> pb.Gate:
-    bake, advance = (
-        None if span is None else Duration(seconds=span) for span in (args.bake, args.advance_after)
-    )
-    return pb.Gate(
-        min_succeeded_percent=args.min_succeeded,
-        bake_time=bake,
-        advance_after=advance,
-        require_approval=args.require_approval,
-    )
-
-
-def _criterion(
-    threshold: tuple[str, int], action: pb.FailureCriterion.Action.ValueType
-) -> pb.FailureCriterion:
-    kind, value = threshold
-    if kind == "percent":
-        return pb.FailureCriterion(percent=value, min_finished=_MIN_FINISHED, action=action)
-    return pb.FailureCriterion(count=value, action=action)

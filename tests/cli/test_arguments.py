@@ -12,7 +12,7 @@ from jobs_grpc.cli import arguments
     [("90s", 90), ("10m", 600), ("24h", 86_400), ("1.5h", 5400), ("30d", 2_592_000)],
 )
 def test_duration_has_a_unit(text: str, seconds: int) -> None:
-    assert arguments.duration(text) == seconds
+    assert arguments.duration(text).seconds == seconds
 
 
 @pytest.mark.parametrize("text", ["", "10", "m", "31d", "-1s", "nan"])
