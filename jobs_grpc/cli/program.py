@@ -1,6 +1,7 @@
 """Runs the command `jobs-grpc`: its list of commands, their errors and exit codes."""
 
 import argparse
+import functools
 import os
 import signal
 import sys
@@ -81,7 +82,7 @@ def main() -> NoReturn:
 def run(argv: list[str]) -> int:
     """Run one command and return its exit code."""
     try:
-        args = _parser().parse_args(argv)
+        args = _shared_parser().parse_args(argv)
         if sys.stdout is None:
             # The next file that is opened would get descriptor 1, and our output would go there.
             raise CliError("standard output is closed; redirect it to /dev/null instead")
@@ -134,6 +135,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_help(commands, parser)
     parser.group_commands({title: names.split() for title, names in _GROUPS.items()})
     return parser
+
+
+# It takes 50 ms, and tests run many commands in one process. argcomplete changes its parser.
+_shared_parser = functools.cache(_parser)
 
 
 def _add_help(commands: Subparsers, program: Parser) -> None:
