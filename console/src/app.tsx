@@ -10,6 +10,7 @@ import { Confirmation, confirmation, forget } from "./parts/confirmation";
 import { ErrorNotice, OutageBanner } from "./parts/notices";
 import { Header } from "./parts/header";
 import { Footer } from "./parts/time";
+import { Fleet } from "./pages/fleet";
 import { Jobs } from "./pages/jobs";
 import { SignIn } from "./pages/sign-in";
 import { NotFound } from "./pages/not-found";
@@ -100,7 +101,7 @@ function Routes() {
     }, [path]);
     return (
         <Router>
-            <Route path="/console" component={Jobs} />
+            <Route path="/console" component={Fleet} />
             <Route path="/console/jobs" component={Jobs} />
             <Route path="/console/new" component={NewJob} />
             <Route path="/console/jobs/:jobId" component={Job} />

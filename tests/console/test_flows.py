@@ -25,7 +25,7 @@ async def test_operator_creates_a_staged_job_and_watches_it_finish(
     console: Console, server: Server, tenant: str
 ) -> None:
     page = console.page
-    await console.open()
+    await console.open("/jobs")
     await page.get_by_role("link", name="New job").click()
     await page.get_by_label("Job ID").fill("fw-2")
     await page.get_by_label("Document type").fill("firmware")
@@ -297,7 +297,7 @@ async def test_filters_are_in_the_url_and_survive_a_reload(
     await operator.create(job_id="reboot-1", target_all=True)
     await operator.cancel("fw-1")
     page = console.page
-    await console.open()
+    await console.open("/jobs")
     await expect(page.locator(".jobs .id")).to_have_text(["reboot-1", "fw-1"])
     await page.get_by_label("Status").select_option("Canceled")
     await page.get_by_label("Job starts with").fill("fw")
@@ -349,7 +349,7 @@ async def test_several_jobs_are_paused_and_canceled_together(
     for job_id in ("a", "b", "c"):
         await operator.create(job_id=job_id, target_all=True)
     await operator.cancel("c")
-    await console.open()
+    await console.open("/jobs")
     for job_id in ("a", "b", "c"):
         await page.get_by_label(f"Select {job_id}", exact=True).check()
     await page.get_by_role("button", name="Pause 2 of them").click()
@@ -403,7 +403,7 @@ async def test_problem_of_one_job_does_not_hide_what_happened_to_the_others(
     page = console.page
     for job_id in ("a", "b"):
         await operator.create(job_id=job_id, target_all=True)
-    await console.open()
+    await console.open("/jobs")
     await page.get_by_label("Select all on this page").check()
     await page.get_by_role("button", name="Pause").click()
     await operator.update("b", "description", description="by another")

@@ -17,6 +17,7 @@ from tests.support.server import Server
 PAGES = {
     # The path, and a text that shows that the page has been loaded.
     "jobs": ("/jobs", "a typo"),
+    "fleet": ("", "BOOT_LOOP"),
     "job": ("/jobs/paused", "BOOT_LOOP"),
     "job history": ("/jobs/staged?tab=history", "the gate of stage 0 waits for approval"),
     "job document": ("/jobs/staged?tab=document", "Timeout of an execution"),
@@ -150,7 +151,7 @@ async def test_dialogs_are_used_with_the_keyboard(console: Console, operator: Op
 @pytest.mark.usefixtures("jobs")
 async def test_focus_stays_where_the_person_works(console: Console) -> None:
     page = console.page
-    await console.open()
+    await console.open("/jobs")
     status = page.get_by_label("Status")
     await status.focus()
     await status.select_option("Canceled")

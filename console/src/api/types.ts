@@ -46,5 +46,7 @@ export type Webhook = Message<"Webhook">;
 export type Explanation = Message<"ExplainExecutionResponse">;
 export type Execution = Message<"JobExecution">;
 export type TargetPreview = Message<"TargetPreview">;
+export type FleetSummary = Message<"GetFleetSummaryResponse">;
+export type Labels = Message<"ListLabelsResponse">;
 export type Caller = Message<"GetCallerResponse">;
 export type CreateJobRequest = NonNullable<Schemas["CreateJobRequest"]>;

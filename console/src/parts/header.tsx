@@ -16,10 +16,10 @@ export function Header() {
                 Fleet Jobs
             </a>
             <nav aria-label="Pages">
-                <a
-                    href="/console/jobs"
-                    aria-current={path === "/console" ? "page" : current("/console/jobs")}
-                >
+                <a href="/console" aria-current={/^\/console\/?$/.test(path) ? "page" : undefined}>
+                    Fleet
+                </a>
+                <a href="/console/jobs" aria-current={current("/console/jobs")}>
                     Jobs
                 </a>
                 <a href="/console/approvals" aria-current={current("/console/approvals")}>

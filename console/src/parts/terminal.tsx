@@ -4,9 +4,9 @@ import type { Command } from "../commands";
 import { shown } from "../format";
 import { Copy } from "./copy";
 
-export function Terminal({ command }: { command: Command }) {
+export function Terminal({ command, open }: { command: Command; open?: boolean }) {
     return (
-        <details class="terminal">
+        <details class="terminal" open={open}>
             <summary>Command line equivalent</summary>
             {command.cli && <Line text={command.cli} />}
             <Line text={command.curl} />

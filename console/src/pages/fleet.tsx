@@ -1,0 +1,259 @@
+/** The first page: when devices were last seen, what waits for the person, what runs, and what fails. */
+
+import { api, body, page, type FleetSummary, type Job } from "../api/client";
+import { count, counted, percent, shown } from "../format";
+import { useLoaded } from "../load";
+import { Badge } from "../parts/badge";
+import { Bar } from "../parts/bar";
+import { NoDevices } from "../parts/no-devices";
+import { ErrorNotice } from "../parts/notices";
+import { Time } from "../parts/time";
+import { jobPath, search } from "../query";
+import { may } from "../session";
+import { useTitle } from "../title";
+import { waiting } from "../waiting";
+import { executionWords, status, unfinished } from "../words";
+
+const JOBS_SHOWN = 10;
+const POLL_MS = 5000;
+// The service computes the summary at most once a minute.
+const SUMMARY_POLL_MS = 30_000;
+
+export function Fleet() {
+    useTitle("Fleet");
+    const { data: summary, error } = useLoaded(
+        may("FleetService.GetFleetSummary") ? "summary" : null,
+        (signal) => body(api.GET("/customer/fleet/summary", { signal })),
+        SUMMARY_POLL_MS,
+    );
+    const { data: jobs, error: jobsError } = useLoaded(
+        "jobs",
+        (signal) => Promise.all([listJobs("PAUSED", signal), listJobs("IN_PROGRESS", signal)]),
+        POLL_MS,
+    );
+    const [paused, running] = jobs ?? [];
+    const isEmpty = summary?.device_count === 0;
+    const problem = error ?? jobsError;
+    // What this person may decide.
+    const approvals = may("ApproveStage") ? (waiting.value?.items ?? []) : [];
+    const isApproval = (job: Job) => approvals.some((other) => other.job_id === job.job_id);
+    const stopped = may("ResumeJob") ? (paused ?? []).filter((job) => !isApproval(job)) : [];
+    return (
+        <>
+            <div class="heading">
+                <div>
+                    <h1>Fleet</h1>
+                    {summary && (
+                        <p class="quiet">
+                            {counted(summary.device_count, "device")}, counted{" "}
+                            <Time at={summary.computed_at} />
+                        </p>
+                    )}
+                </div>
+                {may("CreateJob") && !isEmpty && (
+                    <a class="button primary" href="/console/new">
+                        New job
+                    </a>
+                )}
+            </div>
+            {problem && <ErrorNotice error={problem} />}
+            {isEmpty && <NoDevices />}
+            <div class="fleet">
+                <div>
+                    <Jobs
+                        id="waits"
+                        title="Waits for you"
+                        jobs={paused && [...approvals.slice(0, JOBS_SHOWN), ...stopped]}
+                        total={summary?.jobs.paused}
+                        all="PAUSED"
+                        empty="No approval and no paused job waits for you."
+                    />
+                    <Jobs
+                        id="running"
+                        title="Running jobs"
+                        jobs={running?.filter((job) => !isApproval(job))}
+                        total={summary?.jobs.in_progress}
+                        all="IN_PROGRESS"
+                        empty="No other job is running."
+                    />
+                </div>
+                {summary && !isEmpty && (
+                    <div>
+                        <LastSeen summary={summary} />
+                        <Failures summary={summary} />
+                    </div>
+                )}
+            </div>
+        </>
+    );
+}
+
+async function listJobs(status: "PAUSED" | "IN_PROGRESS", signal: AbortSignal) {
+    const query = { status, limit: JOBS_SHOWN };
+    return (await page(api.GET("/customer/jobs", { params: { query }, signal }))).items;
+}
+
+/** Jobs with their bars; `total`: how many the list of all jobs in the status `all` has. */
+function Jobs(props: {
+    id: string;
+    title: string;
+    /** undefined: not read yet. */
+    jobs: Job[] | undefined;
+    total: number | undefined;
+    all: string;
+    empty: string;
+}) {
+    const { id, title, jobs, total = 0, all, empty } = props;
+    if (!jobs) return null;
+    return (
+        <section class="card" aria-labelledby={id}>
+            <h2>
+                <span id={id}>{title}</span>
+                {total > JOBS_SHOWN && (
+                    <a href={`/console/jobs?status=${all}`}>
+                        All {count(total)} {all === "PAUSED" ? "paused jobs" : "running jobs"}
+                    </a>
+                )}
+            </h2>
+            {!jobs.length && <p class="pad quiet">{empty}</p>}
+            {jobs.length > 0 && (
+                <ul class="fleet-jobs">
+                    {jobs.map((job) => (
+                        <Line key={job.job_id} job={job} />
+                    ))}
+                </ul>
+            )}
+        </section>
+    );
+}
+
+function Line({ job }: { job: Job }) {
+    const s = status(
+        job,
+        waiting.value?.items.some((other) => other.job_id === job.job_id),
+    );
+    const { execution_counts: counts, total_executions: total } = job;
+    return (
+        <li>
+            <p>
+                <a href={jobPath(job.job_id)}>{shown(job.job_id)}</a> <Badge word={s.word} tone={s.tone} />{" "}
+                <span class="quiet">{s.detail}</span>
+            </p>
+            <Bar counts={counts} total={total} label={shown(job.job_id)} />
+            <span class="quiet">
+                {count(total - unfinished(counts))} of {count(total)}
+            </span>
+        </li>
+    );
+}
+
+const ages = {
+    within_hour: "in the last hour",
+    within_day: "in the last day",
+    within_week: "in the last week",
+    earlier: "longer ago",
+    never: "never",
+};
+
+function LastSeen({ summary }: { summary: FleetSummary }) {
+    return (
+        <section class="card" aria-labelledby="seen">
+            <h2>
+                <span id="seen">Devices by last seen</span>
+                <a href="/console/devices">All devices</a>
+            </h2>
+            <table class="seen">
+                <tbody>
+                    {(Object.entries(ages) as [keyof typeof ages, string][]).map(([age, text]) => {
+                        const n = summary.last_seen[age];
+                        return (
+                            <tr key={age}>
+                                <th scope="row">{text}</th>
+                                <td class="wide">
+                                    <svg
+                                        class="bar"
+                                        viewBox="0 0 1000 10"
+                                        preserveAspectRatio="none"
+                                        aria-hidden="true"
+                                    >
+                                        <rect class="held" width="1000" height="10" />
+                                        <rect
+                                            class="busy"
+                                            width={(n / summary.device_count) * 1000}
+                                            height="10"
+                                        />
+                                    </svg>
+                                </td>
+                                <td class="number">{count(n)}</td>
+                                <td class="number quiet">{percent(n, summary.device_count)}</td>
+                            </tr>
+                        );
+                    })}
+                </tbody>
+            </table>
+        </section>
+    );
+}
+
+function Failures({ summary }: { summary: FleetSummary }) {
+    const { failures, other_failure_count: others } = summary;
+    const total = failures.reduce((sum, f) => sum + f.execution_count, others);
+    return (
+        <section class="card" aria-labelledby="codes">
+            <h2>
+                <span id="codes">Failures in active jobs</span>
+                {total > 0 && <span class="quiet">{counted(total, "device")}</span>}
+            </h2>
+            {!total && <p class="pad quiet">No device has failed.</p>}
+            {failures.length > 0 && (
+                <div class="across">
+                    <table>
+                        <thead>
+                            <tr>
+                                <th>Code</th>
+                                <th class="number">Devices</th>
+                                <th>Jobs</th>
+                            </tr>
+                        </thead>
+                        <tbody>
+                            {failures.map((f) => (
+                                <Failure key={`${f.status} ${f.failure_code}`} failure={f} />
+                            ))}
+                        </tbody>
+                    </table>
+                </div>
+            )}
+            {others > 0 && <p class="pad quiet">{counted(others, "failure")} with other codes</p>}
+        </section>
+    );
+}
+
+function Failure({ failure: f }: { failure: FleetSummary["failures"][number] }) {
+    const more = f.job_count - f.job_ids.length;
+    const word = executionWords[f.status]?.word.toLowerCase();
+    return (
+        <tr>
+            <td>
+                {f.failure_code ? <code>{shown(f.failure_code)}</code> : <span class="quiet">no code</span>}
+                {f.status !== "FAILED" && <span class="quiet"> {word}</span>}
+            </td>
+            <td class="number">{count(f.execution_count)}</td>
+            <td>
+                {f.job_ids.map((id, index) => (
+                    <span key={id}>
+                        {index > 0 && ", "}
+                        <a
+                            href={
+                                jobPath(id) +
+                                search({ tab: "executions", status: f.status, code: f.failure_code })
+                            }
+                        >
+                            {shown(id)}
+                        </a>
+                    </span>
+                ))}
+                {more > 0 && ` and ${count(more)} more`}
+            </td>
+        </tr>
+    );
+}
