@@ -731,6 +731,16 @@ class EvaluationRunning(LimitExceeded, sqlstate="JB037"):
         self.retry_after = 1
 
 
+class TimelineRunning(LimitExceeded):
+    """Another call of the tenant is computing a timeline in this server process."""
+
+    def __init__(self) -> None:
+        JobsError.__init__(
+            self, "This server process is already computing a timeline of the tenant; retry later"
+        )
+        self.retry_after = 1
+
+
 class DatabaseUnavailable(JobsError, code=StatusCode.UNAVAILABLE, retry_after=1):
     """The database is unreachable or does not respond. The call may have taken effect.
 

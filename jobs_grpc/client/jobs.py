@@ -110,6 +110,11 @@ class JobsClient(OperatorClient):
         request = build_request(pb.GetFailureSummaryRequest, locals())
         return await self._calls.unary(request, pb.GetFailureSummaryResponse)
 
+    async def timeline(self, job_id: str) -> pb.GetJobTimelineResponse:
+        """Get how the devices of a job ended over time."""
+        request = pb.GetJobTimelineRequest(job_id=job_id)
+        return await self._calls.unary(request, pb.GetJobTimelineResponse)
+
     async def cancel(
         self, job_id: str, *, reason: str = "", force: bool = False, etag: str = ""
     ) -> pb.CancelJobResponse:

@@ -129,6 +129,7 @@ class Store:
     cancel_execution = Function(_first, notifies=True)
     retry_executions = Function(_first, notifies=True)
     get_failure_summary = Function(_all)
+    get_job_timeline = Function(_first)  # its buckets, as arrays
     list_execution_attempts = Function(_all)
     explain_execution = Function(_first)
 

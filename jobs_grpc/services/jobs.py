@@ -24,11 +24,13 @@ from jobs_grpc.errors import (
     SubjectRequired,
     TargetEmpty,
     TimeGatesUnavailable,
+    TimelineRunning,
     Violation,
 )
 from jobs_grpc.limits.active_jobs import ActiveJobCounts
 from jobs_grpc.limits.fair_slots import FairSlots
 from jobs_grpc.limits.memory_limit import MemoryLimit
+from jobs_grpc.limits.one_per_tenant import OnePerTenant
 from jobs_grpc.services import validation
 from jobs_grpc.services.audited_changes import note_changed_fields
 from jobs_grpc.services.execution_page import append_executions
@@ -72,6 +74,7 @@ from jobs_grpc.services.targets import (
     selector_terms,
     target_device_ids,
 )
+from jobs_grpc.services.timeline import MAX_BUCKETS, MAX_MARKS, timeline_fields
 
 # The failure_code under which get_failure_summary.sql counts pairs without a count of their own.
 OTHER_FAILURES = "*"
@@ -95,6 +98,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
     ) -> None:
         self._store = store
         self._evaluations = evaluations
+        self._timelines = OnePerTenant()
         self._memory = memory
         self._yield_now = slots.yield_for_caller
         self._max_document_bytes = config.limits.max_document_bytes
@@ -416,6 +420,19 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                     device_ids=row["device_ids"],
                 )
         return response
+
+    async def GetJobTimeline(
+        self, request: pb.GetJobTimelineRequest, context: object
+    ) -> pb.GetJobTimelineResponse:
+        validation.require_valid(request)
+        tenant_id = current_principal().tenant_id
+        with self._timelines.slot(tenant_id) as is_free:
+            if not is_free:
+                raise TimelineRunning
+            row = await self._store.get_job_timeline(
+                tenant_id, job_id=request.job_id, max_buckets=MAX_BUCKETS, max_marks=MAX_MARKS
+            )
+        return pb.GetJobTimelineResponse(**timeline_fields(row))
 
     async def CancelExecution(
         self, request: pb.CancelExecutionRequest, context: object

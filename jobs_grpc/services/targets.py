@@ -3,8 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -12,6 +12,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from jobs_grpc.contract.field_rules import rules_of
 from jobs_grpc.db.store import Row
 from jobs_grpc.errors import Violation
+from jobs_grpc.limits.one_per_tenant import OnePerTenant
 from jobs_grpc.services import selectors
 from jobs_grpc.services.row_conversions import MessageFields
 
@@ -126,24 +127,13 @@ class EvaluationLimit:
     """Lets one call of each tenant evaluate a target: that can take a second of CPU time."""
 
     def __init__(self) -> None:
-        self._tenants: set[str] = set()
+        self._slots = OnePerTenant()
 
     def evaluation(
         self, tenant_id: str, request: TargetRequest, *, is_preview: bool
     ) -> AbstractContextManager[bool]:
         """Context manager; yields whether the call may evaluate its target."""
-        return self._evaluation(tenant_id) if _is_costly(request, is_preview) else _NOT_LIMITED
-
-    @contextmanager
-    def _evaluation(self, tenant_id: str) -> Iterator[bool]:
-        if tenant_id in self._tenants:
-            yield False
-            return
-        self._tenants.add(tenant_id)
-        try:
-            yield True
-        finally:
-            self._tenants.remove(tenant_id)
+        return self._slots.slot(tenant_id) if _is_costly(request, is_preview) else _NOT_LIMITED
 
 
 def _is_costly(request: TargetRequest, is_preview: bool) -> bool:

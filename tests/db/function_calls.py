@@ -671,6 +671,10 @@ CASES = {
         _store("get_failure_summary", job_id="j1", statuses=None, failure_codes=None),
         _report_failure,
     ),
+    # It reads all executions of the job: here, one.
+    "get_job_timeline": Case(
+        60, _store("get_job_timeline", job_id="old1", max_buckets=200, max_marks=200)
+    ),
     "pause_job": Case(60, _store("pause_job", job_id="j1", reason="r", paused_by=None, etag="")),
     "resume_job": Case(60, _store("resume_job", job_id="j1", etag="")),
     "update_job": Case(

@@ -83,6 +83,7 @@ CALLS: list[tuple[str, str, str, Any]] = [
     ("GetFleetSummary", "GET", "/customer/fleet/summary", None),
     ("PreviewTarget", "POST", "/customer/fleet:previewTarget", PREVIEW),
     ("CancelExecution", "DELETE", f"{JOB}/executions/{DEVICE}", {"reason": "replaced"}),
+    ("GetJobTimeline", "GET", f"{JOB}/timeline", None),
     ("CancelJob", "DELETE", JOB, {"reason": "wrong group"}),
     ("DeleteJob", "POST", f"{JOB}:delete", {}),
 ]

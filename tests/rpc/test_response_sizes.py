@@ -3,6 +3,7 @@
 import pytest
 from fleet.jobs.v1 import events_pb2 as events_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.limits.memory_limit import response_bytes
@@ -11,6 +12,7 @@ from jobs_grpc.services.job_watch import MAX_LABELS_BYTES
 from jobs_grpc.services.response_pages import max_page_bytes
 from jobs_grpc.services.rollout_conversions import MAX_DETAILS_BYTES
 from jobs_grpc.services.rollout_validation import MAX_CRITERIA_BYTES, MAX_ROLLOUT_BYTES
+from jobs_grpc.services.timeline import MAX_BUCKETS, MAX_MARKS
 
 
 def test_estimate_for_a_failure_summary_is_a_close_upper_bound() -> None:
@@ -26,6 +28,37 @@ def test_estimate_for_a_failure_summary_is_a_close_upper_bound() -> None:
     assert estimate
     size = response_bytes(summary.ByteSize())
     assert size <= estimate(pb.GetFailureSummaryRequest(job_id="j")) < 1.02 * size
+
+
+def test_estimate_for_a_timeline_is_a_close_upper_bound() -> None:
+    time = Timestamp(seconds=2**33, nanos=999_999_999)
+    bucket = pb.TimelineBucket(
+        time=time,
+        succeeded_count=2**31 - 1,
+        failed_count=2**31 - 1,
+        canceled_count=2**31 - 1,
+        expired_count=2**31 - 1,
+    )
+    mark = pb.TimelineMark(
+        time=time,
+        type="job.stage_opened",
+        user="u" * 256,
+        cause="FAILURE_CRITERION",
+        reason="\U0001f600" * 200,
+        stage=99,
+        retried_count=2**31 - 1,
+    )
+    timeline = pb.GetJobTimelineResponse(
+        computed_at=time,
+        bucket_size=Duration(seconds=31_449_600),
+        buckets=[bucket] * MAX_BUCKETS,
+        marks=[mark] * MAX_MARKS,
+    )
+    estimate = page_size_estimator("/fleet.jobs.v1.JobService/GetJobTimeline")
+
+    assert estimate
+    size = response_bytes(timeline.ByteSize())
+    assert size <= estimate(pb.GetJobTimelineRequest(job_id="j")) < 1.1 * size
 
 
 def test_estimate_for_a_list_of_webhooks_is_a_close_upper_bound() -> None:

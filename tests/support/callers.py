@@ -183,6 +183,10 @@ class Operator(Caller):
         request = pb.GetFailureSummaryRequest(job_id=job_id, **fields)
         return await self.call(request, pb.GetFailureSummaryResponse)
 
+    async def timeline(self, job_id: str = "j") -> pb.GetJobTimelineResponse:
+        request = pb.GetJobTimelineRequest(job_id=job_id)
+        return await self.call(request, pb.GetJobTimelineResponse)
+
     async def cancel_execution(self, job_id: str, device: str, **fields: Any) -> pb.JobExecution:
         request = pb.CancelExecutionRequest(job_id=job_id, device_id=device, **fields)
         return (await self.call(request, pb.CancelExecutionResponse)).execution

@@ -502,6 +502,31 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/customer/jobs/{job_id}/timeline": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get the ends of a job's devices over time
+         * @description Returns how the devices of a job ended over time: at most 200 buckets, and marks of what happened to
+         *     the job meanwhile. The server computes it from the executions in each call: half a second for a million.
+         *
+         *     Each device counts once, at its present end. A device that is retried is in no bucket until it ends
+         *     again. Devices that the cancel or the expiry of the job ended count at that time. So the sum of all
+         *     buckets is the number of devices that have ended.
+         */
+        get: operations["GetJobTimeline"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/customer/jobs/{job_id}:advance": {
         parameters: {
             query?: never;
@@ -1865,6 +1890,22 @@ export interface components {
              */
             other_failure_count: number;
         };
+        GetJobTimelineResponse: {
+            /**
+             * @description The length of each bucket: 1 s, 5 s, 15 s, 1 min, 5 min, 15 min, 1 h, 3 h, 6 h, 12 h, 1 day or longer, such
+             *     that 200 buckets reach from the first end to the last one.
+             */
+            bucket_size: string | null;
+            /** @description The buckets in which devices ended, oldest first. A bucket in which none ended is left out. */
+            buckets: components["schemas"]["TimelineBucket"][];
+            /**
+             * Format: date-time
+             * @description When the timeline was computed.
+             */
+            computed_at: string | null;
+            /** @description What happened to the job, oldest first: the last 200 marks among the last 5,000 events of the job. */
+            marks: components["schemas"]["TimelineMark"][];
+        };
         /** @description A group of devices. A group exists as long as it has members. */
         Group: {
             /**
@@ -2839,6 +2880,64 @@ export interface components {
              */
             http_status: number;
         };
+        /** @description The devices that ended within a time of the length `bucket_size`. */
+        TimelineBucket: {
+            /**
+             * Format: int32
+             * @description The number of devices that others ended: the end_cause is JOB_CANCELED, EXECUTION_CANCELED or
+             *     DEVICE_REMOVED.
+             */
+            canceled_count: number;
+            /**
+             * Format: int32
+             * @description The number of devices that had not started when the job expired: the end_cause is JOB_EXPIRED.
+             */
+            expired_count: number;
+            /**
+             * Format: int32
+             * @description The number of devices that failed: FAILED, or REJECTED or TIMED_OUT with the end_cause DEVICE or TIMEOUT.
+             */
+            failed_count: number;
+            /**
+             * Format: int32
+             * @description The number of devices that SUCCEEDED.
+             */
+            succeeded_count: number;
+            /**
+             * Format: date-time
+             * @description The start of the bucket: a multiple of `bucket_size` since 1970-01-01 UTC.
+             */
+            time: string | null;
+        };
+        /** @description An event of a job that explains its timeline. The fields are those of Event. */
+        TimelineMark: {
+            /** @description What caused the event. */
+            cause: string;
+            /** @description The first 200 characters of the reason. */
+            reason: string;
+            /**
+             * Format: int32
+             * @description With job.retried: how many executions were retried.
+             */
+            retried_count: number;
+            /**
+             * Format: int32
+             * @description The number of the stage, from 0. Unset: the event is not about a stage.
+             */
+            stage: number | null;
+            /**
+             * Format: date-time
+             * @description The time of the event.
+             */
+            time: string | null;
+            /**
+             * @description The type: job.stage_opened, job.approved, job.tripped, job.paused, job.resumed, job.retried,
+             *     job.canceled or job.expired. Later versions can add types.
+             */
+            type: string;
+            /** @description The user whose call caused the event. Unset: see Event.user. */
+            user: string | null;
+        };
         /** @description The failures that tripped a failure criterion. */
         Trip: {
             /**
@@ -3210,7 +3309,7 @@ export interface components {
          * @description The body is too large.
          *
          *     - `BODY_TOO_LARGE`: The body exceeds a limit of the gateway or of the server.
-         *     - `LIMIT_EXCEEDED`: The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its value. Neither is set for the limits that no setting defines: those of webhooks, and one call of the tenant at a time that evaluates a target. If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If they do not, it fails again.
+         *     - `LIMIT_EXCEEDED`: The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its value. Neither is set for the limits that no setting defines: those of webhooks, and one call of the tenant at a time that evaluates a target, and one that computes a timeline. If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If they do not, it fails again.
          */
         BodyTooLarge: {
             headers: {
@@ -3349,7 +3448,7 @@ export interface components {
         /**
          * @description There are too many requests, or a limit of the tenant is reached. With `Retry-After`, the same request can succeed later.
          *
-         *     - `LIMIT_EXCEEDED`: The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its value. Neither is set for the limits that no setting defines: those of webhooks, and one call of the tenant at a time that evaluates a target. If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If they do not, it fails again.
+         *     - `LIMIT_EXCEEDED`: The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its value. Neither is set for the limits that no setting defines: those of webhooks, and one call of the tenant at a time that evaluates a target, and one that computes a timeline. If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If they do not, it fails again.
          *     - `OVERLOADED`: The server has more calls than it can serve in time. Retry after the delay in google.rpc.RetryInfo.
          */
         TooManyRequests: {
@@ -3496,6 +3595,7 @@ export interface operations {
                      *         "fleet.jobs.v1.JobService.GetCaller",
                      *         "fleet.jobs.v1.JobService.GetFailureSummary",
                      *         "fleet.jobs.v1.JobService.GetJob",
+                     *         "fleet.jobs.v1.JobService.GetJobTimeline",
                      *         "fleet.jobs.v1.JobService.ListExecutionAttempts",
                      *         "fleet.jobs.v1.JobService.ListJobExecutions",
                      *         "fleet.jobs.v1.JobService.ListJobs",
@@ -6151,6 +6251,113 @@ export interface operations {
             };
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
+            429: components["responses"]["TooManyRequests"];
+            431: components["responses"]["HeadersTooLarge"];
+            500: components["responses"]["Internal"];
+            501: components["responses"]["NotImplemented"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["DeadlineExceeded"];
+        };
+    };
+    GetJobTimeline: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The ID of the job. */
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A successful response. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "bucket_size": "1s",
+                     *       "buckets": [
+                     *         {
+                     *           "canceled_count": 1,
+                     *           "expired_count": 0,
+                     *           "failed_count": 0,
+                     *           "succeeded_count": 0,
+                     *           "time": "2026-11-24T15:05:36.757135+00:00"
+                     *         }
+                     *       ],
+                     *       "computed_at": "2026-11-24T15:05:36.757135+00:00",
+                     *       "marks": [
+                     *         {
+                     *           "cause": "",
+                     *           "reason": "",
+                     *           "retried_count": 1,
+                     *           "stage": null,
+                     *           "time": "2026-11-24T15:05:36.757135+00:00",
+                     *           "type": "job.retried",
+                     *           "user": "olivia"
+                     *         },
+                     *         {
+                     *           "cause": "OPERATOR",
+                     *           "reason": "too many failures",
+                     *           "retried_count": 0,
+                     *           "stage": null,
+                     *           "time": "2026-11-24T15:05:36.757135+00:00",
+                     *           "type": "job.paused",
+                     *           "user": "olivia"
+                     *         },
+                     *         {
+                     *           "cause": "",
+                     *           "reason": "",
+                     *           "retried_count": 0,
+                     *           "stage": null,
+                     *           "time": "2026-11-24T15:05:36.757135+00:00",
+                     *           "type": "job.resumed",
+                     *           "user": "olivia"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["GetJobTimelineResponse"];
+                };
+            };
+            /**
+             * @description The request is not valid, or the state of the job or execution does not allow it.
+             *
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
+             */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["PermissionDenied"];
+            /**
+             * @description There is no such job, device, execution, webhook or path.
+             *
+             *     - `JOB_NOT_FOUND`: The tenant has no such job.
+             *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
+             */
+            404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+            405: components["responses"]["MethodNotAllowed"];
             429: components["responses"]["TooManyRequests"];
             431: components["responses"]["HeadersTooLarge"];
             500: components["responses"]["Internal"];

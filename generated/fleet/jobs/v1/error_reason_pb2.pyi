@@ -597,8 +597,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     LIMIT_EXCEEDED: _ErrorReason.ValueType  # 26
     """The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its
     value. Neither is set for the limits that no setting defines: those of webhooks, and one call of the
-    tenant at a time that evaluates a target. If the details carry a google.rpc.RetryInfo, the same call
-    can succeed after that delay. If they do not, it fails again.
+    tenant at a time that evaluates a target, and one that computes a timeline. If the details carry a
+    google.rpc.RetryInfo, the same call can succeed after that delay. If they do not, it fails again.
 
     Example of an ErrorInfo:
 
@@ -1258,8 +1258,8 @@ Example of an ErrorInfo:
 LIMIT_EXCEEDED: ErrorReason.ValueType  # 26
 """The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its
 value. Neither is set for the limits that no setting defines: those of webhooks, and one call of the
-tenant at a time that evaluates a target. If the details carry a google.rpc.RetryInfo, the same call
-can succeed after that delay. If they do not, it fails again.
+tenant at a time that evaluates a target, and one that computes a timeline. If the details carry a
+google.rpc.RetryInfo, the same call can succeed after that delay. If they do not, it fails again.
 
 Example of an ErrorInfo:
 

@@ -3278,6 +3278,167 @@ class FailureCount(_message.Message):
 Global___FailureCount: _TypeAlias = FailureCount  # noqa: Y015
 
 @_typing.final
+class GetJobTimelineRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The ID of the job."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetJobTimelineRequest: _TypeAlias = GetJobTimelineRequest  # noqa: Y015
+
+@_typing.final
+class GetJobTimelineResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPUTED_AT_FIELD_NUMBER: _builtins.int
+    BUCKET_SIZE_FIELD_NUMBER: _builtins.int
+    BUCKETS_FIELD_NUMBER: _builtins.int
+    MARKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def computed_at(self) -> _timestamp_pb2.Timestamp:
+        """When the timeline was computed."""
+
+    @_builtins.property
+    def bucket_size(self) -> _duration_pb2.Duration:
+        """The length of each bucket: 1 s, 5 s, 15 s, 1 min, 5 min, 15 min, 1 h, 3 h, 6 h, 12 h, 1 day or longer, such
+        that 200 buckets reach from the first end to the last one.
+        """
+
+    @_builtins.property
+    def buckets(self) -> _containers.RepeatedCompositeFieldContainer[Global___TimelineBucket]:
+        """The buckets in which devices ended, oldest first. A bucket in which none ended is left out."""
+
+    @_builtins.property
+    def marks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TimelineMark]:
+        """What happened to the job, oldest first: the last 200 marks among the last 5,000 events of the job."""
+
+    def __init__(
+        self,
+        *,
+        computed_at: _timestamp_pb2.Timestamp | None = ...,
+        bucket_size: _duration_pb2.Duration | None = ...,
+        buckets: _abc.Iterable[Global___TimelineBucket] | None = ...,
+        marks: _abc.Iterable[Global___TimelineMark] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bucket_size", b"bucket_size", "computed_at", b"computed_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket_size", b"bucket_size", "buckets", b"buckets", "computed_at", b"computed_at", "marks", b"marks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetJobTimelineResponse: _TypeAlias = GetJobTimelineResponse  # noqa: Y015
+
+@_typing.final
+class TimelineBucket(_message.Message):
+    """The devices that ended within a time of the length `bucket_size`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_COUNT_FIELD_NUMBER: _builtins.int
+    FAILED_COUNT_FIELD_NUMBER: _builtins.int
+    CANCELED_COUNT_FIELD_NUMBER: _builtins.int
+    EXPIRED_COUNT_FIELD_NUMBER: _builtins.int
+    succeeded_count: _builtins.int
+    """The number of devices that SUCCEEDED."""
+    failed_count: _builtins.int
+    """The number of devices that failed: FAILED, or REJECTED or TIMED_OUT with the end_cause DEVICE or TIMEOUT."""
+    canceled_count: _builtins.int
+    """The number of devices that others ended: the end_cause is JOB_CANCELED, EXECUTION_CANCELED or
+    DEVICE_REMOVED.
+    """
+    expired_count: _builtins.int
+    """The number of devices that had not started when the job expired: the end_cause is JOB_EXPIRED."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """The start of the bucket: a multiple of `bucket_size` since 1970-01-01 UTC."""
+
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        succeeded_count: _builtins.int = ...,
+        failed_count: _builtins.int = ...,
+        canceled_count: _builtins.int = ...,
+        expired_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canceled_count", b"canceled_count", "expired_count", b"expired_count", "failed_count", b"failed_count", "succeeded_count", b"succeeded_count", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimelineBucket: _TypeAlias = TimelineBucket  # noqa: Y015
+
+@_typing.final
+class TimelineMark(_message.Message):
+    """An event of a job that explains its timeline. The fields are those of Event."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    RETRIED_COUNT_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """The type: job.stage_opened, job.approved, job.tripped, job.paused, job.resumed, job.retried,
+    job.canceled or job.expired. Later versions can add types.
+    """
+    user: _builtins.str
+    """The user whose call caused the event. Unset: see Event.user."""
+    cause: _builtins.str
+    """What caused the event."""
+    reason: _builtins.str
+    """The first 200 characters of the reason."""
+    stage: _builtins.int
+    """The number of the stage, from 0. Unset: the event is not about a stage."""
+    retried_count: _builtins.int
+    """With job.retried: how many executions were retried."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """The time of the event."""
+
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        type: _builtins.str = ...,
+        user: _builtins.str | None = ...,
+        cause: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        stage: _builtins.int | None = ...,
+        retried_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "_user", b"_user", "stage", b"stage", "time", b"time", "user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "_user", b"_user", "cause", b"cause", "reason", b"reason", "retried_count", b"retried_count", "stage", b"stage", "time", b"time", "type", b"type", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__stage: _TypeAlias = _typing.Literal["stage"]  # noqa: Y015
+    _WhichOneofArgType__stage: _TypeAlias = _typing.Literal["_stage", b"_stage"]  # noqa: Y015
+    _WhichOneofReturnType__user: _TypeAlias = _typing.Literal["user"]  # noqa: Y015
+    _WhichOneofArgType__user: _TypeAlias = _typing.Literal["_user", b"_user"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stage) -> _WhichOneofReturnType__stage | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__user) -> _WhichOneofReturnType__user | None: ...
+
+Global___TimelineMark: _TypeAlias = TimelineMark  # noqa: Y015
+
+@_typing.final
 class WatchJobRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -185,6 +185,11 @@ class JobServiceStub:
                 request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetFailureSummaryRequest.SerializeToString,
                 response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetFailureSummaryResponse.FromString,
                 _registered_method=True)
+        self.GetJobTimeline = channel.unary_unary(
+                '/fleet.jobs.v1.JobService/GetJobTimeline',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetJobTimelineRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetJobTimelineResponse.FromString,
+                _registered_method=True)
         self.WatchJob = channel.unary_stream(
                 '/fleet.jobs.v1.JobService/WatchJob',
                 request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.WatchJobRequest.SerializeToString,
@@ -500,6 +505,22 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetJobTimeline(self, request, context):
+        """Returns how the devices of a job ended over time: at most 200 buckets, and marks of what happened to
+        the job meanwhile. The server computes it from the executions in each call: half a second for a million.
+
+        Each device counts once, at its present end. A device that is retried is in no bucket until it ends
+        again. Devices that the cancel or the expiry of the job ended count at that time. So the sum of all
+        buckets is the number of devices that have ended.
+
+        NOT_FOUND            JOB_NOT_FOUND
+        RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: this server process is already computing a timeline of the
+        tenant (with a delay)
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchJob(self, request, context):
         """Watches a job. Sends its current state, and the new state about a second after a change, or
         0.3 seconds if the same server process made it; at most seven times per second. Changes in
@@ -606,6 +627,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.GetFailureSummary,
                     request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetFailureSummaryRequest.FromString,
                     response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetFailureSummaryResponse.SerializeToString,
+            ),
+            'GetJobTimeline': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJobTimeline,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetJobTimelineRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetJobTimelineResponse.SerializeToString,
             ),
             'WatchJob': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchJob,
@@ -1121,6 +1147,33 @@ class JobService:
             '/fleet.jobs.v1.JobService/GetFailureSummary',
             fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetFailureSummaryRequest.SerializeToString,
             fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetFailureSummaryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetJobTimeline(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.JobService/GetJobTimeline',
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetJobTimelineRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.GetJobTimelineResponse.FromString,
             options,
             channel_credentials,
             insecure,

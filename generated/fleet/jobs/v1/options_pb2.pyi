@@ -88,6 +88,8 @@ class MethodRules(_message.Message):
         """20 counts of failures, each with the IDs of three jobs."""
         LABELS: MethodRules._Content.ValueType  # 6
         """50 labels, each with 50 values of 63 characters, and 200 groups."""
+        TIMELINE: MethodRules._Content.ValueType  # 7
+        """200 buckets of a timeline, and 200 marks with a user and a reason."""
 
     class Content(_Content, metaclass=_ContentEnumTypeWrapper):
         """The largest part of a response, apart from the items of a page. The server reserves memory for it."""
@@ -109,6 +111,8 @@ class MethodRules(_message.Message):
     """20 counts of failures, each with the IDs of three jobs."""
     LABELS: MethodRules.Content.ValueType  # 6
     """50 labels, each with 50 values of 63 characters, and 200 groups."""
+    TIMELINE: MethodRules.Content.ValueType  # 7
+    """200 buckets of a timeline, and 200 marks with a user and a reason."""
 
     SUMMARY_FIELD_NUMBER: _builtins.int
     PERMISSION_FIELD_NUMBER: _builtins.int

@@ -542,8 +542,8 @@ const (
 	ErrorReason_OVERLOADED ErrorReason = 25
 	// The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its
 	// value. Neither is set for the limits that no setting defines: those of webhooks, and one call of the
-	// tenant at a time that evaluates a target. If the details carry a google.rpc.RetryInfo, the same call
-	// can succeed after that delay. If they do not, it fails again.
+	// tenant at a time that evaluates a target, and one that computes a timeline. If the details carry a
+	// google.rpc.RetryInfo, the same call can succeed after that delay. If they do not, it fails again.
 	//
 	// Example of an ErrorInfo:
 	//

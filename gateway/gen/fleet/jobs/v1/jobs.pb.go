@@ -5989,6 +5989,308 @@ func (x *FailureCount) GetDeviceIds() []string {
 	return nil
 }
 
+type GetJobTimelineRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ID of the job.
+	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetJobTimelineRequest) Reset() {
+	*x = GetJobTimelineRequest{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetJobTimelineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetJobTimelineRequest) ProtoMessage() {}
+
+func (x *GetJobTimelineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetJobTimelineRequest.ProtoReflect.Descriptor instead.
+func (*GetJobTimelineRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *GetJobTimelineRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+type GetJobTimelineResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the timeline was computed.
+	ComputedAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=computed_at,json=computedAt,proto3" json:"computed_at,omitempty"`
+	// The length of each bucket: 1 s, 5 s, 15 s, 1 min, 5 min, 15 min, 1 h, 3 h, 6 h, 12 h, 1 day or longer, such
+	// that 200 buckets reach from the first end to the last one.
+	BucketSize *durationpb.Duration `protobuf:"bytes,2,opt,name=bucket_size,json=bucketSize,proto3" json:"bucket_size,omitempty"`
+	// The buckets in which devices ended, oldest first. A bucket in which none ended is left out.
+	Buckets []*TimelineBucket `protobuf:"bytes,3,rep,name=buckets,proto3" json:"buckets,omitempty"`
+	// What happened to the job, oldest first: the last 200 marks among the last 5,000 events of the job.
+	Marks         []*TimelineMark `protobuf:"bytes,4,rep,name=marks,proto3" json:"marks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetJobTimelineResponse) Reset() {
+	*x = GetJobTimelineResponse{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetJobTimelineResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetJobTimelineResponse) ProtoMessage() {}
+
+func (x *GetJobTimelineResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetJobTimelineResponse.ProtoReflect.Descriptor instead.
+func (*GetJobTimelineResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *GetJobTimelineResponse) GetComputedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ComputedAt
+	}
+	return nil
+}
+
+func (x *GetJobTimelineResponse) GetBucketSize() *durationpb.Duration {
+	if x != nil {
+		return x.BucketSize
+	}
+	return nil
+}
+
+func (x *GetJobTimelineResponse) GetBuckets() []*TimelineBucket {
+	if x != nil {
+		return x.Buckets
+	}
+	return nil
+}
+
+func (x *GetJobTimelineResponse) GetMarks() []*TimelineMark {
+	if x != nil {
+		return x.Marks
+	}
+	return nil
+}
+
+// The devices that ended within a time of the length `bucket_size`.
+type TimelineBucket struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The start of the bucket: a multiple of `bucket_size` since 1970-01-01 UTC.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// The number of devices that SUCCEEDED.
+	SucceededCount int32 `protobuf:"varint,2,opt,name=succeeded_count,json=succeededCount,proto3" json:"succeeded_count,omitempty"`
+	// The number of devices that failed: FAILED, or REJECTED or TIMED_OUT with the end_cause DEVICE or TIMEOUT.
+	FailedCount int32 `protobuf:"varint,3,opt,name=failed_count,json=failedCount,proto3" json:"failed_count,omitempty"`
+	// The number of devices that others ended: the end_cause is JOB_CANCELED, EXECUTION_CANCELED or
+	// DEVICE_REMOVED.
+	CanceledCount int32 `protobuf:"varint,4,opt,name=canceled_count,json=canceledCount,proto3" json:"canceled_count,omitempty"`
+	// The number of devices that had not started when the job expired: the end_cause is JOB_EXPIRED.
+	ExpiredCount  int32 `protobuf:"varint,5,opt,name=expired_count,json=expiredCount,proto3" json:"expired_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TimelineBucket) Reset() {
+	*x = TimelineBucket{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TimelineBucket) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TimelineBucket) ProtoMessage() {}
+
+func (x *TimelineBucket) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TimelineBucket.ProtoReflect.Descriptor instead.
+func (*TimelineBucket) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *TimelineBucket) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *TimelineBucket) GetSucceededCount() int32 {
+	if x != nil {
+		return x.SucceededCount
+	}
+	return 0
+}
+
+func (x *TimelineBucket) GetFailedCount() int32 {
+	if x != nil {
+		return x.FailedCount
+	}
+	return 0
+}
+
+func (x *TimelineBucket) GetCanceledCount() int32 {
+	if x != nil {
+		return x.CanceledCount
+	}
+	return 0
+}
+
+func (x *TimelineBucket) GetExpiredCount() int32 {
+	if x != nil {
+		return x.ExpiredCount
+	}
+	return 0
+}
+
+// An event of a job that explains its timeline. The fields are those of Event.
+type TimelineMark struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The time of the event.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// The type: job.stage_opened, job.approved, job.tripped, job.paused, job.resumed, job.retried,
+	// job.canceled or job.expired. Later versions can add types.
+	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	// The user whose call caused the event. Unset: see Event.user.
+	User *string `protobuf:"bytes,3,opt,name=user,proto3,oneof" json:"user,omitempty"`
+	// What caused the event.
+	Cause string `protobuf:"bytes,4,opt,name=cause,proto3" json:"cause,omitempty"`
+	// The first 200 characters of the reason.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The number of the stage, from 0. Unset: the event is not about a stage.
+	Stage *int32 `protobuf:"varint,6,opt,name=stage,proto3,oneof" json:"stage,omitempty"`
+	// With job.retried: how many executions were retried.
+	RetriedCount  int32 `protobuf:"varint,7,opt,name=retried_count,json=retriedCount,proto3" json:"retried_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TimelineMark) Reset() {
+	*x = TimelineMark{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TimelineMark) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TimelineMark) ProtoMessage() {}
+
+func (x *TimelineMark) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TimelineMark.ProtoReflect.Descriptor instead.
+func (*TimelineMark) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *TimelineMark) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *TimelineMark) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *TimelineMark) GetUser() string {
+	if x != nil && x.User != nil {
+		return *x.User
+	}
+	return ""
+}
+
+func (x *TimelineMark) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *TimelineMark) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *TimelineMark) GetStage() int32 {
+	if x != nil && x.Stage != nil {
+		return *x.Stage
+	}
+	return 0
+}
+
+func (x *TimelineMark) GetRetriedCount() int32 {
+	if x != nil {
+		return x.RetriedCount
+	}
+	return 0
+}
+
 type WatchJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The ID of the job.
@@ -5999,7 +6301,7 @@ type WatchJobRequest struct {
 
 func (x *WatchJobRequest) Reset() {
 	*x = WatchJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6011,7 +6313,7 @@ func (x *WatchJobRequest) String() string {
 func (*WatchJobRequest) ProtoMessage() {}
 
 func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6024,7 +6326,7 @@ func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobRequest.ProtoReflect.Descriptor instead.
 func (*WatchJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{56}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *WatchJobRequest) GetJobId() string {
@@ -6044,7 +6346,7 @@ type WatchJobResponse struct {
 
 func (x *WatchJobResponse) Reset() {
 	*x = WatchJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6056,7 +6358,7 @@ func (x *WatchJobResponse) String() string {
 func (*WatchJobResponse) ProtoMessage() {}
 
 func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6069,7 +6371,7 @@ func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobResponse.ProtoReflect.Descriptor instead.
 func (*WatchJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{57}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *WatchJobResponse) GetJob() *Job {
@@ -6087,7 +6389,7 @@ type GetCallerRequest struct {
 
 func (x *GetCallerRequest) Reset() {
 	*x = GetCallerRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6099,7 +6401,7 @@ func (x *GetCallerRequest) String() string {
 func (*GetCallerRequest) ProtoMessage() {}
 
 func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6112,7 +6414,7 @@ func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerRequest.ProtoReflect.Descriptor instead.
 func (*GetCallerRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{58}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{62}
 }
 
 type GetCallerResponse struct {
@@ -6137,7 +6439,7 @@ type GetCallerResponse struct {
 
 func (x *GetCallerResponse) Reset() {
 	*x = GetCallerResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6149,7 +6451,7 @@ func (x *GetCallerResponse) String() string {
 func (*GetCallerResponse) ProtoMessage() {}
 
 func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6162,7 +6464,7 @@ func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerResponse.ProtoReflect.Descriptor instead.
 func (*GetCallerResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{59}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *GetCallerResponse) GetTenantId() string {
@@ -6775,7 +7077,32 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\ffailure_code\x18\x02 \x01(\tR\vfailureCode\x12'\n" +
 	"\x0fexecution_count\x18\x03 \x01(\x05R\x0eexecutionCount\x12\x1d\n" +
 	"\n" +
-	"device_ids\x18\x04 \x03(\tR\tdeviceIds\"L\n" +
+	"device_ids\x18\x04 \x03(\tR\tdeviceIds\"R\n" +
+	"\x15GetJobTimelineRequest\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\"\xfd\x01\n" +
+	"\x16GetJobTimelineResponse\x12;\n" +
+	"\vcomputed_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"computedAt\x12:\n" +
+	"\vbucket_size\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"bucketSize\x127\n" +
+	"\abuckets\x18\x03 \x03(\v2\x1d.fleet.jobs.v1.TimelineBucketR\abuckets\x121\n" +
+	"\x05marks\x18\x04 \x03(\v2\x1b.fleet.jobs.v1.TimelineMarkR\x05marks\"\xd8\x01\n" +
+	"\x0eTimelineBucket\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12'\n" +
+	"\x0fsucceeded_count\x18\x02 \x01(\x05R\x0esucceededCount\x12!\n" +
+	"\ffailed_count\x18\x03 \x01(\x05R\vfailedCount\x12%\n" +
+	"\x0ecanceled_count\x18\x04 \x01(\x05R\rcanceledCount\x12#\n" +
+	"\rexpired_count\x18\x05 \x01(\x05R\fexpiredCount\"\xec\x01\n" +
+	"\fTimelineMark\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x17\n" +
+	"\x04user\x18\x03 \x01(\tH\x00R\x04user\x88\x01\x01\x12\x14\n" +
+	"\x05cause\x18\x04 \x01(\tR\x05cause\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x19\n" +
+	"\x05stage\x18\x06 \x01(\x05H\x01R\x05stage\x88\x01\x01\x12#\n" +
+	"\rretried_count\x18\a \x01(\x05R\fretriedCountB\a\n" +
+	"\x05_userB\b\n" +
+	"\x06_stage\"L\n" +
 	"\x0fWatchJobRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\"8\n" +
 	"\x10WatchJobResponse\x12$\n" +
@@ -6791,7 +7118,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
 	"\b_user_idB\f\n" +
 	"\n" +
-	"_device_id2\xd1\x11\n" +
+	"_device_id2\xe9\x12\n" +
 	"\n" +
 	"JobService\x12f\n" +
 	"\tCreateJob\x12\x1f.fleet.jobs.v1.CreateJobRequest\x1a .fleet.jobs.v1.CreateJobResponse\"\x16\xb2\x89#\x12\n" +
@@ -6826,7 +7153,9 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\tUpdateJob\x12\x1f.fleet.jobs.v1.UpdateJobRequest\x1a .fleet.jobs.v1.UpdateJobResponse\"(\xb2\x89#$\n" +
 	"\x1cChange the settings of a job\x10\x02\x18\x01 \x01\x12\x90\x01\n" +
 	"\x11GetFailureSummary\x12'.fleet.jobs.v1.GetFailureSummaryRequest\x1a(.fleet.jobs.v1.GetFailureSummaryResponse\"(\xb2\x89#!\n" +
-	"\x1bCount the failures of a job\x10\x01 \x02\x90\x02\x01\x12e\n" +
+	"\x1bCount the failures of a job\x10\x01 \x02\x90\x02\x01\x12\x95\x01\n" +
+	"\x0eGetJobTimeline\x12$.fleet.jobs.v1.GetJobTimelineRequest\x1a%.fleet.jobs.v1.GetJobTimelineResponse\"6\xb2\x89#/\n" +
+	")Get the ends of a job's devices over time\x10\x01 \a\x90\x02\x01\x12e\n" +
 	"\bWatchJob\x12\x1e.fleet.jobs.v1.WatchJobRequest\x1a\x1f.fleet.jobs.v1.WatchJobResponse\"\x16\xb2\x89#\x0f\n" +
 	"\vWatch a job\x10\x01\x90\x02\x010\x01\x12~\n" +
 	"\tGetCaller\x12\x1f.fleet.jobs.v1.GetCallerRequest\x1a .fleet.jobs.v1.GetCallerResponse\".\xb2\x89#'\n" +
@@ -6846,7 +7175,7 @@ func file_fleet_jobs_v1_jobs_proto_rawDescGZIP() []byte {
 }
 
 var file_fleet_jobs_v1_jobs_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
-var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
+var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
 var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(Job_Status)(0),                       // 0: fleet.jobs.v1.Job.Status
 	(Job_Priority)(0),                     // 1: fleet.jobs.v1.Job.Priority
@@ -6915,97 +7244,101 @@ var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(*GetFailureSummaryRequest)(nil),      // 64: fleet.jobs.v1.GetFailureSummaryRequest
 	(*GetFailureSummaryResponse)(nil),     // 65: fleet.jobs.v1.GetFailureSummaryResponse
 	(*FailureCount)(nil),                  // 66: fleet.jobs.v1.FailureCount
-	(*WatchJobRequest)(nil),               // 67: fleet.jobs.v1.WatchJobRequest
-	(*WatchJobResponse)(nil),              // 68: fleet.jobs.v1.WatchJobResponse
-	(*GetCallerRequest)(nil),              // 69: fleet.jobs.v1.GetCallerRequest
-	(*GetCallerResponse)(nil),             // 70: fleet.jobs.v1.GetCallerResponse
-	nil,                                   // 71: fleet.jobs.v1.Job.LabelsEntry
-	nil,                                   // 72: fleet.jobs.v1.CreateJobRequest.LabelsEntry
-	nil,                                   // 73: fleet.jobs.v1.UpdateJobRequest.LabelsEntry
-	(*structpb.Struct)(nil),               // 74: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),         // 75: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 76: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil),         // 77: google.protobuf.FieldMask
+	(*GetJobTimelineRequest)(nil),         // 67: fleet.jobs.v1.GetJobTimelineRequest
+	(*GetJobTimelineResponse)(nil),        // 68: fleet.jobs.v1.GetJobTimelineResponse
+	(*TimelineBucket)(nil),                // 69: fleet.jobs.v1.TimelineBucket
+	(*TimelineMark)(nil),                  // 70: fleet.jobs.v1.TimelineMark
+	(*WatchJobRequest)(nil),               // 71: fleet.jobs.v1.WatchJobRequest
+	(*WatchJobResponse)(nil),              // 72: fleet.jobs.v1.WatchJobResponse
+	(*GetCallerRequest)(nil),              // 73: fleet.jobs.v1.GetCallerRequest
+	(*GetCallerResponse)(nil),             // 74: fleet.jobs.v1.GetCallerResponse
+	nil,                                   // 75: fleet.jobs.v1.Job.LabelsEntry
+	nil,                                   // 76: fleet.jobs.v1.CreateJobRequest.LabelsEntry
+	nil,                                   // 77: fleet.jobs.v1.UpdateJobRequest.LabelsEntry
+	(*structpb.Struct)(nil),               // 78: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),         // 79: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 80: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),         // 81: google.protobuf.FieldMask
 }
 var file_fleet_jobs_v1_jobs_proto_depIdxs = []int32{
-	74,  // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
+	78,  // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
 	28,  // 1: fleet.jobs.v1.Job.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
 	0,   // 2: fleet.jobs.v1.Job.status:type_name -> fleet.jobs.v1.Job.Status
-	75,  // 3: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
-	75,  // 4: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	75,  // 5: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
+	79,  // 3: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
+	79,  // 4: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	79,  // 5: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
 	24,  // 6: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
 	25,  // 7: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
-	75,  // 8: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
+	79,  // 8: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
 	23,  // 9: fleet.jobs.v1.Job.pause:type_name -> fleet.jobs.v1.Pause
 	15,  // 10: fleet.jobs.v1.Job.rollout:type_name -> fleet.jobs.v1.Rollout
 	18,  // 11: fleet.jobs.v1.Job.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
 	19,  // 12: fleet.jobs.v1.Job.stages:type_name -> fleet.jobs.v1.JobStage
 	22,  // 13: fleet.jobs.v1.Job.trip:type_name -> fleet.jobs.v1.Trip
-	71,  // 14: fleet.jobs.v1.Job.labels:type_name -> fleet.jobs.v1.Job.LabelsEntry
+	75,  // 14: fleet.jobs.v1.Job.labels:type_name -> fleet.jobs.v1.Job.LabelsEntry
 	21,  // 15: fleet.jobs.v1.Job.criterion_states:type_name -> fleet.jobs.v1.CriterionState
-	75,  // 16: fleet.jobs.v1.Job.start_at:type_name -> google.protobuf.Timestamp
+	79,  // 16: fleet.jobs.v1.Job.start_at:type_name -> google.protobuf.Timestamp
 	12,  // 17: fleet.jobs.v1.Job.start_windows:type_name -> fleet.jobs.v1.StartWindow
 	13,  // 18: fleet.jobs.v1.Job.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
 	1,   // 19: fleet.jobs.v1.Job.priority:type_name -> fleet.jobs.v1.Job.Priority
-	75,  // 20: fleet.jobs.v1.Job.next_openings:type_name -> google.protobuf.Timestamp
+	79,  // 20: fleet.jobs.v1.Job.next_openings:type_name -> google.protobuf.Timestamp
 	2,   // 21: fleet.jobs.v1.StartWindow.days:type_name -> fleet.jobs.v1.StartWindow.Day
-	76,  // 22: fleet.jobs.v1.StartWindow.duration:type_name -> google.protobuf.Duration
+	80,  // 22: fleet.jobs.v1.StartWindow.duration:type_name -> google.protobuf.Duration
 	14,  // 23: fleet.jobs.v1.RetryPolicy.rules:type_name -> fleet.jobs.v1.RetryRule
 	8,   // 24: fleet.jobs.v1.RetryRule.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	76,  // 25: fleet.jobs.v1.RetryRule.initial_backoff:type_name -> google.protobuf.Duration
-	76,  // 26: fleet.jobs.v1.RetryRule.max_backoff:type_name -> google.protobuf.Duration
+	80,  // 25: fleet.jobs.v1.RetryRule.initial_backoff:type_name -> google.protobuf.Duration
+	80,  // 26: fleet.jobs.v1.RetryRule.max_backoff:type_name -> google.protobuf.Duration
 	16,  // 27: fleet.jobs.v1.Rollout.stages:type_name -> fleet.jobs.v1.Stage
 	17,  // 28: fleet.jobs.v1.Stage.gate:type_name -> fleet.jobs.v1.Gate
-	76,  // 29: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
-	76,  // 30: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
+	80,  // 29: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
+	80,  // 30: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
 	8,   // 31: fleet.jobs.v1.FailureCriterion.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
 	3,   // 32: fleet.jobs.v1.FailureCriterion.basis:type_name -> fleet.jobs.v1.FailureCriterion.Basis
 	4,   // 33: fleet.jobs.v1.FailureCriterion.scope:type_name -> fleet.jobs.v1.FailureCriterion.Scope
 	5,   // 34: fleet.jobs.v1.FailureCriterion.action:type_name -> fleet.jobs.v1.FailureCriterion.Action
 	6,   // 35: fleet.jobs.v1.JobStage.state:type_name -> fleet.jobs.v1.JobStage.State
 	24,  // 36: fleet.jobs.v1.JobStage.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
-	75,  // 37: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
-	75,  // 38: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
+	79,  // 37: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
+	79,  // 38: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
 	20,  // 39: fleet.jobs.v1.JobStage.approval:type_name -> fleet.jobs.v1.StageApproval
-	75,  // 40: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
-	75,  // 41: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
+	79,  // 40: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
+	79,  // 41: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
 	18,  // 42: fleet.jobs.v1.Trip.criterion:type_name -> fleet.jobs.v1.FailureCriterion
-	75,  // 43: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
+	79,  // 43: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
 	7,   // 44: fleet.jobs.v1.Pause.cause:type_name -> fleet.jobs.v1.Pause.Cause
 	8,   // 45: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	74,  // 46: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
-	75,  // 47: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
-	75,  // 48: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
-	75,  // 49: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
-	75,  // 50: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
+	78,  // 46: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
+	79,  // 47: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
+	79,  // 48: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
+	79,  // 49: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
+	79,  // 50: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
 	9,   // 51: fleet.jobs.v1.JobExecution.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
-	75,  // 52: fleet.jobs.v1.JobExecution.not_before:type_name -> google.protobuf.Timestamp
-	74,  // 53: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
+	79,  // 52: fleet.jobs.v1.JobExecution.not_before:type_name -> google.protobuf.Timestamp
+	78,  // 53: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
 	27,  // 54: fleet.jobs.v1.CreateJobRequest.target_device_ids:type_name -> fleet.jobs.v1.DeviceIds
 	28,  // 55: fleet.jobs.v1.CreateJobRequest.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
 	15,  // 56: fleet.jobs.v1.CreateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
 	18,  // 57: fleet.jobs.v1.CreateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	72,  // 58: fleet.jobs.v1.CreateJobRequest.labels:type_name -> fleet.jobs.v1.CreateJobRequest.LabelsEntry
-	75,  // 59: fleet.jobs.v1.CreateJobRequest.start_at:type_name -> google.protobuf.Timestamp
+	76,  // 58: fleet.jobs.v1.CreateJobRequest.labels:type_name -> fleet.jobs.v1.CreateJobRequest.LabelsEntry
+	79,  // 59: fleet.jobs.v1.CreateJobRequest.start_at:type_name -> google.protobuf.Timestamp
 	12,  // 60: fleet.jobs.v1.CreateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
 	13,  // 61: fleet.jobs.v1.CreateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
 	1,   // 62: fleet.jobs.v1.CreateJobRequest.priority:type_name -> fleet.jobs.v1.Job.Priority
 	8,   // 63: fleet.jobs.v1.FailedIn.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
 	0,   // 64: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	75,  // 65: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
+	79,  // 65: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
 	29,  // 66: fleet.jobs.v1.CreateJobResponse.preview:type_name -> fleet.jobs.v1.TargetPreview
 	31,  // 67: fleet.jobs.v1.CreateJobResponse.forecast:type_name -> fleet.jobs.v1.Forecast
-	75,  // 68: fleet.jobs.v1.Forecast.last_start_at:type_name -> google.protobuf.Timestamp
+	79,  // 68: fleet.jobs.v1.Forecast.last_start_at:type_name -> google.protobuf.Timestamp
 	32,  // 69: fleet.jobs.v1.Forecast.stages:type_name -> fleet.jobs.v1.StageForecast
-	76,  // 70: fleet.jobs.v1.StageForecast.duration:type_name -> google.protobuf.Duration
-	76,  // 71: fleet.jobs.v1.StageForecast.release_time:type_name -> google.protobuf.Duration
-	76,  // 72: fleet.jobs.v1.StageForecast.window_time:type_name -> google.protobuf.Duration
-	76,  // 73: fleet.jobs.v1.StageForecast.bake_time:type_name -> google.protobuf.Duration
+	80,  // 70: fleet.jobs.v1.StageForecast.duration:type_name -> google.protobuf.Duration
+	80,  // 71: fleet.jobs.v1.StageForecast.release_time:type_name -> google.protobuf.Duration
+	80,  // 72: fleet.jobs.v1.StageForecast.window_time:type_name -> google.protobuf.Duration
+	80,  // 73: fleet.jobs.v1.StageForecast.bake_time:type_name -> google.protobuf.Duration
 	0,   // 74: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
 	0,   // 75: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
-	75,  // 76: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
-	75,  // 77: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
+	79,  // 76: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
+	79,  // 77: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
 	11,  // 78: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
 	11,  // 79: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
 	8,   // 80: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
@@ -7014,77 +7347,85 @@ var file_fleet_jobs_v1_jobs_proto_depIdxs = []int32{
 	0,   // 83: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
 	25,  // 84: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
 	8,   // 85: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	75,  // 86: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	79,  // 86: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
 	25,  // 87: fleet.jobs.v1.ExplainExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
 	47,  // 88: fleet.jobs.v1.ExplainExecutionResponse.blockers:type_name -> fleet.jobs.v1.StartBlocker
-	75,  // 89: fleet.jobs.v1.ExplainExecutionResponse.earliest_start_at:type_name -> google.protobuf.Timestamp
-	75,  // 90: fleet.jobs.v1.ExplainExecutionResponse.last_seen_at:type_name -> google.protobuf.Timestamp
+	79,  // 89: fleet.jobs.v1.ExplainExecutionResponse.earliest_start_at:type_name -> google.protobuf.Timestamp
+	79,  // 90: fleet.jobs.v1.ExplainExecutionResponse.last_seen_at:type_name -> google.protobuf.Timestamp
 	10,  // 91: fleet.jobs.v1.StartBlocker.kind:type_name -> fleet.jobs.v1.StartBlocker.Kind
-	75,  // 92: fleet.jobs.v1.StartBlocker.until:type_name -> google.protobuf.Timestamp
+	79,  // 92: fleet.jobs.v1.StartBlocker.until:type_name -> google.protobuf.Timestamp
 	23,  // 93: fleet.jobs.v1.StartBlocker.pause:type_name -> fleet.jobs.v1.Pause
 	48,  // 94: fleet.jobs.v1.StartBlocker.stage_gate:type_name -> fleet.jobs.v1.StageGate
 	49,  // 95: fleet.jobs.v1.StartBlocker.job_slots:type_name -> fleet.jobs.v1.JobSlots
-	75,  // 96: fleet.jobs.v1.StageGate.next_opens_at:type_name -> google.protobuf.Timestamp
+	79,  // 96: fleet.jobs.v1.StageGate.next_opens_at:type_name -> google.protobuf.Timestamp
 	25,  // 97: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
 	11,  // 98: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
 	11,  // 99: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
 	11,  // 100: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
 	11,  // 101: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
-	77,  // 102: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
+	81,  // 102: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
 	15,  // 103: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
 	18,  // 104: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	75,  // 105: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
-	73,  // 106: fleet.jobs.v1.UpdateJobRequest.labels:type_name -> fleet.jobs.v1.UpdateJobRequest.LabelsEntry
-	75,  // 107: fleet.jobs.v1.UpdateJobRequest.start_at:type_name -> google.protobuf.Timestamp
+	79,  // 105: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
+	77,  // 106: fleet.jobs.v1.UpdateJobRequest.labels:type_name -> fleet.jobs.v1.UpdateJobRequest.LabelsEntry
+	79,  // 107: fleet.jobs.v1.UpdateJobRequest.start_at:type_name -> google.protobuf.Timestamp
 	12,  // 108: fleet.jobs.v1.UpdateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
 	13,  // 109: fleet.jobs.v1.UpdateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
 	11,  // 110: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
 	8,   // 111: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
 	66,  // 112: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
 	8,   // 113: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	11,  // 114: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
-	75,  // 115: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
-	26,  // 116: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
-	33,  // 117: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
-	35,  // 118: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
-	37,  // 119: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
-	39,  // 120: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
-	41,  // 121: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
-	43,  // 122: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
-	50,  // 123: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
-	45,  // 124: fleet.jobs.v1.JobService.ExplainExecution:input_type -> fleet.jobs.v1.ExplainExecutionRequest
-	52,  // 125: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
-	54,  // 126: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
-	56,  // 127: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
-	58,  // 128: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
-	60,  // 129: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
-	62,  // 130: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
-	64,  // 131: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
-	67,  // 132: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
-	69,  // 133: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
-	30,  // 134: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
-	34,  // 135: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
-	36,  // 136: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
-	38,  // 137: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
-	40,  // 138: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
-	42,  // 139: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
-	44,  // 140: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
-	51,  // 141: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
-	46,  // 142: fleet.jobs.v1.JobService.ExplainExecution:output_type -> fleet.jobs.v1.ExplainExecutionResponse
-	53,  // 143: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
-	55,  // 144: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
-	57,  // 145: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
-	59,  // 146: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
-	61,  // 147: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
-	63,  // 148: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
-	65,  // 149: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
-	68,  // 150: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
-	70,  // 151: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
-	134, // [134:152] is the sub-list for method output_type
-	116, // [116:134] is the sub-list for method input_type
-	116, // [116:116] is the sub-list for extension type_name
-	116, // [116:116] is the sub-list for extension extendee
-	0,   // [0:116] is the sub-list for field type_name
+	79,  // 114: fleet.jobs.v1.GetJobTimelineResponse.computed_at:type_name -> google.protobuf.Timestamp
+	80,  // 115: fleet.jobs.v1.GetJobTimelineResponse.bucket_size:type_name -> google.protobuf.Duration
+	69,  // 116: fleet.jobs.v1.GetJobTimelineResponse.buckets:type_name -> fleet.jobs.v1.TimelineBucket
+	70,  // 117: fleet.jobs.v1.GetJobTimelineResponse.marks:type_name -> fleet.jobs.v1.TimelineMark
+	79,  // 118: fleet.jobs.v1.TimelineBucket.time:type_name -> google.protobuf.Timestamp
+	79,  // 119: fleet.jobs.v1.TimelineMark.time:type_name -> google.protobuf.Timestamp
+	11,  // 120: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
+	79,  // 121: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
+	26,  // 122: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
+	33,  // 123: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
+	35,  // 124: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
+	37,  // 125: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
+	39,  // 126: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
+	41,  // 127: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
+	43,  // 128: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
+	50,  // 129: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
+	45,  // 130: fleet.jobs.v1.JobService.ExplainExecution:input_type -> fleet.jobs.v1.ExplainExecutionRequest
+	52,  // 131: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
+	54,  // 132: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
+	56,  // 133: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
+	58,  // 134: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
+	60,  // 135: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
+	62,  // 136: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
+	64,  // 137: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
+	67,  // 138: fleet.jobs.v1.JobService.GetJobTimeline:input_type -> fleet.jobs.v1.GetJobTimelineRequest
+	71,  // 139: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
+	73,  // 140: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
+	30,  // 141: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
+	34,  // 142: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
+	36,  // 143: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
+	38,  // 144: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
+	40,  // 145: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
+	42,  // 146: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
+	44,  // 147: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
+	51,  // 148: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
+	46,  // 149: fleet.jobs.v1.JobService.ExplainExecution:output_type -> fleet.jobs.v1.ExplainExecutionResponse
+	53,  // 150: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
+	55,  // 151: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
+	57,  // 152: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
+	59,  // 153: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
+	61,  // 154: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
+	63,  // 155: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
+	65,  // 156: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
+	68,  // 157: fleet.jobs.v1.JobService.GetJobTimeline:output_type -> fleet.jobs.v1.GetJobTimelineResponse
+	72,  // 158: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
+	74,  // 159: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
+	141, // [141:160] is the sub-list for method output_type
+	122, // [122:141] is the sub-list for method input_type
+	122, // [122:122] is the sub-list for extension type_name
+	122, // [122:122] is the sub-list for extension extendee
+	0,   // [0:122] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_jobs_proto_init() }
@@ -7146,13 +7487,14 @@ func file_fleet_jobs_v1_jobs_proto_init() {
 	file_fleet_jobs_v1_jobs_proto_msgTypes[47].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[51].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[59].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[63].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_jobs_v1_jobs_proto_rawDesc), len(file_fleet_jobs_v1_jobs_proto_rawDesc)),
 			NumEnums:      11,
-			NumMessages:   63,
+			NumMessages:   67,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

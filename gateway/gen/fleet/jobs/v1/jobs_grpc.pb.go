@@ -35,6 +35,7 @@ const (
 	JobService_ApproveStage_FullMethodName          = "/fleet.jobs.v1.JobService/ApproveStage"
 	JobService_UpdateJob_FullMethodName             = "/fleet.jobs.v1.JobService/UpdateJob"
 	JobService_GetFailureSummary_FullMethodName     = "/fleet.jobs.v1.JobService/GetFailureSummary"
+	JobService_GetJobTimeline_FullMethodName        = "/fleet.jobs.v1.JobService/GetJobTimeline"
 	JobService_WatchJob_FullMethodName              = "/fleet.jobs.v1.JobService/WatchJob"
 	JobService_GetCaller_FullMethodName             = "/fleet.jobs.v1.JobService/GetCaller"
 )
@@ -264,6 +265,17 @@ type JobServiceClient interface {
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	GetFailureSummary(ctx context.Context, in *GetFailureSummaryRequest, opts ...grpc.CallOption) (*GetFailureSummaryResponse, error)
+	// Returns how the devices of a job ended over time: at most 200 buckets, and marks of what happened to
+	// the job meanwhile. The server computes it from the executions in each call: half a second for a million.
+	//
+	// Each device counts once, at its present end. A device that is retried is in no bucket until it ends
+	// again. Devices that the cancel or the expiry of the job ended count at that time. So the sum of all
+	// buckets is the number of devices that have ended.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: this server process is already computing a timeline of the
+	//	                     tenant (with a delay)
+	GetJobTimeline(ctx context.Context, in *GetJobTimelineRequest, opts ...grpc.CallOption) (*GetJobTimelineResponse, error)
 	// Watches a job. Sends its current state, and the new state about a second after a change, or
 	// 0.3 seconds if the same server process made it; at most seven times per second. Changes in
 	// between are skipped. The stream ends after the state in
@@ -442,6 +454,16 @@ func (c *jobServiceClient) GetFailureSummary(ctx context.Context, in *GetFailure
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetFailureSummaryResponse)
 	err := c.cc.Invoke(ctx, JobService_GetFailureSummary_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *jobServiceClient) GetJobTimeline(ctx context.Context, in *GetJobTimelineRequest, opts ...grpc.CallOption) (*GetJobTimelineResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetJobTimelineResponse)
+	err := c.cc.Invoke(ctx, JobService_GetJobTimeline_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -702,6 +724,17 @@ type JobServiceServer interface {
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	GetFailureSummary(context.Context, *GetFailureSummaryRequest) (*GetFailureSummaryResponse, error)
+	// Returns how the devices of a job ended over time: at most 200 buckets, and marks of what happened to
+	// the job meanwhile. The server computes it from the executions in each call: half a second for a million.
+	//
+	// Each device counts once, at its present end. A device that is retried is in no bucket until it ends
+	// again. Devices that the cancel or the expiry of the job ended count at that time. So the sum of all
+	// buckets is the number of devices that have ended.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: this server process is already computing a timeline of the
+	//	                     tenant (with a delay)
+	GetJobTimeline(context.Context, *GetJobTimelineRequest) (*GetJobTimelineResponse, error)
 	// Watches a job. Sends its current state, and the new state about a second after a change, or
 	// 0.3 seconds if the same server process made it; at most seven times per second. Changes in
 	// between are skipped. The stream ends after the state in
@@ -773,6 +806,9 @@ func (UnimplementedJobServiceServer) UpdateJob(context.Context, *UpdateJobReques
 }
 func (UnimplementedJobServiceServer) GetFailureSummary(context.Context, *GetFailureSummaryRequest) (*GetFailureSummaryResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetFailureSummary not implemented")
+}
+func (UnimplementedJobServiceServer) GetJobTimeline(context.Context, *GetJobTimelineRequest) (*GetJobTimelineResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetJobTimeline not implemented")
 }
 func (UnimplementedJobServiceServer) WatchJob(*WatchJobRequest, grpc.ServerStreamingServer[WatchJobResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchJob not implemented")
@@ -1089,6 +1125,24 @@ func _JobService_GetFailureSummary_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _JobService_GetJobTimeline_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetJobTimelineRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).GetJobTimeline(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_GetJobTimeline_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).GetJobTimeline(ctx, req.(*GetJobTimelineRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _JobService_WatchJob_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchJobRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -1188,6 +1242,10 @@ var JobService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetFailureSummary",
 			Handler:    _JobService_GetFailureSummary_Handler,
+		},
+		{
+			MethodName: "GetJobTimeline",
+			Handler:    _JobService_GetJobTimeline_Handler,
 		},
 		{
 			MethodName: "GetCaller",

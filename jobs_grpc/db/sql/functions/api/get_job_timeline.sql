@@ -1,0 +1,136 @@
+-- Returns how the devices of a job ended over time, and what happened to the job meanwhile, in one row.
+--
+-- A device counts at the end of its present attempt. Devices that the cancel or the expiry of the job ended
+-- count at that time, whether finalize_executions has written their ends or not. The buckets have the smallest
+-- size of v_sizes with which p_max_buckets suffice; a bucket without ends is left out.
+--
+-- Raises JOB_NOT_FOUND.
+CREATE OR REPLACE FUNCTION jobs.get_job_timeline(
+    p_tenant_id text, p_job_id text, p_max_buckets integer, p_max_marks integer
+) RETURNS TABLE (
+    computed_at timestamptz,
+    bucket_seconds integer,
+    -- An element of each array is a bucket. Its start: a multiple of bucket_seconds since 1970.
+    bucket_times bigint[],
+    succeeded integer[],
+    failed integer[],
+    canceled integer[],
+    expired integer[],
+    marks json  -- of events, oldest first; NULL: none
+)
+LANGUAGE plpgsql
+-- Without sorts, rows are counted in a hash table.
+-- settings: tenant, page, no parallel query
+AS $$
+#variable_conflict use_column
+DECLARE
+    -- In seconds: 1 s, 5 s, 15 s, 1 min, 5 min, 15 min, 1 h, 3 h, 6 h, 12 h, 1 d, 7 d, 28 d, 1 year. Each is a
+    -- multiple of the one before.
+    v_sizes CONSTANT integer[] :=
+        '{1, 5, 15, 60, 300, 900, 3600, 10800, 21600, 43200, 86400, 604800, 2419200, 31449600}';
+    v_max_slots CONSTANT integer := 2000;
+    v_max_examined CONSTANT integer := 5000;
+    v_mark_types CONSTANT text[] := '{job.stage_opened, job.approved, job.tripped, job.paused, job.resumed,'
+        'job.retried, job.canceled, job.expired}';
+    v_created_at timestamptz;
+    v_ended_at timestamptz;  -- some executions can end later
+    v_slot_seconds integer;
+    v_slot interval;
+BEGIN
+    SELECT j.created_at, coalesce(j.completed_at, j.canceled_at, least(jobs.now(), j.expires_at))
+    INTO v_created_at, v_ended_at
+    FROM jobs.jobs j
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NULL;
+    IF NOT FOUND THEN
+        PERFORM jobs.raise_error('JOB_NOT_FOUND');
+    END IF;
+
+    -- Slots are small buckets, about v_max_slots of which are as long as the job. They are counted first, so that
+    -- the executions are read once.
+    SELECT min(s.seconds) INTO v_slot_seconds
+    FROM unnest(v_sizes) s (seconds)
+    WHERE extract(epoch FROM v_ended_at - v_created_at) < s.seconds::bigint * v_max_slots;
+    v_slot := make_interval(secs => v_slot_seconds);
+
+    -- An earlier job may have had the same job_id. Both tables are read in one statement, because
+    -- sequence_events moves events between them.
+    SELECT json_agg(m.mark) INTO marks
+    FROM (
+        SELECT json_build_object(
+                   'time', jobs.pg_micros(e.occurred_at), 'type', e.type, 'user', e.user_id,
+                   'details', e.details
+               ) AS mark
+        FROM (
+            SELECT e.*
+            FROM (
+                (SELECT false AS is_queued, e.position AS number, e.occurred_at, e.type, e.user_id, e.details
+                 FROM jobs.events e
+                 WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
+                 ORDER BY e.position DESC
+                 LIMIT v_max_examined)
+                UNION ALL
+                (SELECT true, q.number, q.occurred_at, q.type, q.user_id, q.details
+                 FROM jobs.event_queue q
+                 WHERE q.tenant_id = p_tenant_id AND q.job_id = p_job_id
+                 ORDER BY q.number DESC
+                 LIMIT v_max_examined)
+            ) e
+            WHERE e.type = ANY (v_mark_types) AND e.occurred_at >= v_created_at
+            ORDER BY e.is_queued DESC, e.number DESC
+            LIMIT p_max_marks
+        ) e
+        ORDER BY e.is_queued, e.number
+    ) m;
+
+    -- One statement, because finalize_executions turns derived ends into stored ones.
+    RETURN QUERY
+    WITH ends AS MATERIALIZED (
+        SELECT extract(epoch FROM e.slot)::bigint AS slot, e.number,
+               CASE WHEN e.status = 'SUCCEEDED' THEN 'SUCCEEDED'
+                    WHEN e.status = 'FAILED' OR e.has_failed THEN 'FAILED'
+                    WHEN e.status = 'REJECTED' THEN 'CANCELED'
+                    ELSE 'EXPIRED' END AS outcome
+        FROM (
+            SELECT date_bin(v_slot, e.last_updated_at, 'epoch') AS slot, e.status,
+                   e.failure_code IS NOT NULL AS has_failed, count(*) AS number
+            FROM jobs.job_executions e
+            WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
+            GROUP BY 1, 2, 3
+            OFFSET 0  -- fewer rows are filtered
+        ) e
+        WHERE e.status NOT IN ('QUEUED', 'IN_PROGRESS')
+        UNION ALL
+        SELECT extract(epoch FROM date_bin(v_slot, d.ended_at, 'epoch'))::bigint, d.number, d.outcome
+        FROM jobs.jobs j
+        JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
+        CROSS JOIN LATERAL (
+            SELECT jobs.queued_status_at(j.canceled_at, j.expires_at, jobs.now()) AS status
+            OFFSET 0
+        ) queued
+        CROSS JOIN LATERAL (VALUES
+            ('EXPIRED', j.expires_at, CASE WHEN queued.status = 'TIMED_OUT' THEN p.queued ELSE 0 END),
+            ('CANCELED', j.canceled_at, CASE WHEN queued.status = 'REJECTED' THEN p.queued ELSE 0 END),
+            ('CANCELED', j.canceled_at, CASE WHEN j.force_canceled THEN p.in_progress ELSE 0 END)
+        ) d (outcome, ended_at, number)
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND d.number > 0
+    ), size AS (
+        SELECT coalesce(min(s.seconds), v_slot_seconds) AS seconds
+        FROM (SELECT min(e.slot) AS first, max(e.slot) AS last FROM ends e) e
+        CROSS JOIN unnest(v_sizes) s (seconds)
+        WHERE s.seconds >= v_slot_seconds
+          AND e.last / s.seconds - e.first / s.seconds < p_max_buckets
+    ), buckets AS (
+        SELECT e.slot / s.seconds * s.seconds AS time,
+               coalesce(sum(e.number) FILTER (WHERE e.outcome = 'SUCCEEDED'), 0)::integer AS succeeded,
+               coalesce(sum(e.number) FILTER (WHERE e.outcome = 'FAILED'), 0)::integer AS failed,
+               coalesce(sum(e.number) FILTER (WHERE e.outcome = 'CANCELED'), 0)::integer AS canceled,
+               coalesce(sum(e.number) FILTER (WHERE e.outcome = 'EXPIRED'), 0)::integer AS expired
+        FROM ends e
+        CROSS JOIN size s
+        GROUP BY 1
+        ORDER BY 1
+    )
+    SELECT jobs.now(), (SELECT s.seconds FROM size s), array_agg(b.time), array_agg(b.succeeded),
+           array_agg(b.failed), array_agg(b.canceled), array_agg(b.expired), marks
+    FROM buckets b;
+END $$;
