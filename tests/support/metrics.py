@@ -46,7 +46,8 @@ def parse(text: str) -> Scrape:
 
 async def scrape(address: str | None) -> Scrape:
     """Read the metrics that a server serves."""
-    async with httpx.AsyncClient(timeout=TIMEOUT) as http:
+    # Without TLS, it needs no CA certificates: reading them takes longer than the scrape.
+    async with httpx.AsyncClient(timeout=TIMEOUT, verify=False) as http:  # noqa: S501
         response = await http.get(f"http://{address}/metrics")
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")

@@ -10,10 +10,12 @@ TIMEOUT = 30.0
 
 async def wait_until(condition: Callable[[], Awaitable[bool]], seconds: float = TIMEOUT) -> None:
     """Poll until the condition holds; fail after `seconds`."""
-    deadline = time.monotonic() + seconds
+    started = time.monotonic()
     while not await condition():
-        assert time.monotonic() < deadline, f"the condition did not hold within {seconds} s"
-        await asyncio.sleep(0.01)
+        waited = time.monotonic() - started
+        assert waited < seconds, f"the condition did not hold within {seconds} s"
+        # Poll less often over time, because a scrape or a query takes as long as the pause.
+        await asyncio.sleep(min(0.01 + waited / 20, 0.1))
 
 
 async def wait_until_equal(read: Callable[[], Awaitable[object]], value: object) -> None:
