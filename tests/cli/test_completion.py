@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -26,16 +27,21 @@ from tests.support.waiting import TIMEOUT
 _COMMAND = Path(sys.executable).with_name("jobs-grpc")
 
 
-@pytest.fixture
-async def environ(
-    database: Database, server: Server, operator: Operator, config_file: Path
-) -> dict[str, str]:
-    """The environment of a shell, on a server with the jobs "north-1" and "old-1" of a group."""
+@pytest.fixture(scope="module")
+async def operator(database: Database, server: Server) -> Operator:
+    """An operator with the jobs "north-1" and "old-1", which no test changes."""
+    operator = server.operator(f"tenant-{uuid.uuid4().hex[:12]}")
     await database.add_devices(operator.tenant, ["pump-1", "pump-2"], group="north")
     await operator.create(job_id="old-1", target_group_id="north")
     await operator.cancel("old-1")
     await operator.create(job_id="north-1", target_all=True)
     await database.add_devices(operator.tenant, ["valve"], group="south")
+    return operator
+
+
+@pytest.fixture
+def environ(server: Server, operator: Operator, config_file: Path) -> dict[str, str]:
+    """The environment of a shell."""
     return {
         "PATH": f"{_COMMAND.parent}:{os.environ['PATH']}",
         "HOME": str(config_file.parent),

@@ -2,17 +2,16 @@
 
 import pytest
 
+from tests.support.callers import Operator
 from tests.support.cli import Shell
-from tests.support.database import Database
 
 
 @pytest.mark.slow
 async def test_list_reads_several_pages_when_limit_exceeds_one_page(
-    shell: Shell, database: Database, tenant: str
+    shell: Shell, operator_with_job: Operator
 ) -> None:
-    await database.add_devices(tenant, 1)
-    for number in range(205):
-        await shell("create", "--type", "x", "--device", "d00001", "--job-id", f"one-{number}")
+    for _ in range(204):
+        await operator_with_job.create(target_all=True)
 
     listed = await shell("list", "--limit", "203")
     one = await shell("list", "--limit", "1")

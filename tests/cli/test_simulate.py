@@ -100,7 +100,7 @@ async def test_simulate_stops_when_its_time_is_up(
 ) -> None:
     await database.add_devices(tenant, ["device-0001"])
     process = await spawn(
-        "simulate", "--devices", "3", "--for", "3", "--tenant", tenant, "--server", server.address
+        "simulate", "--devices", "3", "--for", "0.5", "--tenant", tenant, "--server", server.address
     )
     out, err = await process.communicate()
 
@@ -164,7 +164,7 @@ async def test_simulate_fails_when_server_refuses_connections(
 ) -> None:
     with reserved_address() as address:
         result = await shell(
-            *("simulate", "--devices", "3", "--for", "2"),
+            *("simulate", "--devices", "3", "--for", "1"),
             *("--tenant", "t", "--server", address, *option),
         )
 
@@ -202,7 +202,7 @@ async def test_simulate_counts_calls_that_a_limit_refuses(
     async with running_server(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
         result = await shell(
             *FLEET,
-            *("--poll", "0.01", "--for", "3"),
+            *("--poll", "0.01", "--for", "1"),
             *("--tenant", operator.tenant, "--server", server.address),
         )
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import BrowserContext, Page, expect
+from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from tests.gateway.browser import running_browser
 from tests.gateway.support import ROOT, Gateway, RestClient, running_gateway
@@ -36,10 +36,15 @@ EVENT_SOURCE = """() => {
 
 
 @pytest.fixture(scope="module")
-async def context() -> AsyncIterator[BrowserContext]:
-    async with running_browser() as browser:
-        # The scripts of the tests are not in the policy of the pages.
-        yield await browser.new_context(bypass_csp=True)
+async def browser() -> AsyncIterator[Browser]:
+    async with running_browser() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+async def context(browser: Browser) -> BrowserContext:
+    # The scripts of the tests are not in the policy of the pages.
+    return await browser.new_context(bypass_csp=True)
 
 
 @pytest.fixture
@@ -78,7 +83,7 @@ async def test_fetch_based_reader_follows_a_job_of_another_origin(
 ) -> None:
     source = (ROOT / "examples" / "watch_job.js").read_text(encoding="utf-8")
     async with running_gateway(gateway_binary, server.address, CORS_ORIGINS=gateway.url) as other:
-        await page.goto(f"{gateway.url}/docs")
+        await page.goto(f"{gateway.url}/healthz")
         await page.evaluate("(source) => { window.source = source; }", source)
         module = "URL.createObjectURL(new Blob([window.source], { type: 'text/javascript' }))"
         url = f"{other.url}/customer/jobs/a:watch"
@@ -97,7 +102,7 @@ async def test_event_source_follows_a_job_when_a_proxy_sets_the_tenant(
     gateway: Gateway, rest: RestClient, page: Page, reports: asyncio.Queue[str]
 ) -> None:
     await page.set_extra_http_headers({"X-Tenant-Id": rest.tenant})
-    await page.goto(f"{gateway.url}/docs")
+    await page.goto(f"{gateway.url}/healthz")
     await page.evaluate(EVENT_SOURCE)
 
     assert await reported(reports) == "IN_PROGRESS"
@@ -107,10 +112,9 @@ async def test_event_source_follows_a_job_when_a_proxy_sets_the_tenant(
 
 
 async def test_docs_page_authorizes_and_calls_within_its_content_security_policy(
-    gateway: Gateway, rest: RestClient
+    gateway: Gateway, rest: RestClient, browser: Browser
 ) -> None:
-    async with running_browser() as browser:
-        page = await browser.new_page(extra_http_headers={"X-Tenant-Id": rest.tenant})
+    async with await browser.new_page(extra_http_headers={"X-Tenant-Id": rest.tenant}) as page:
         blocked: list[str] = []
         page.on("console", lambda m: blocked.append(m.text) if "Policy" in m.text else None)
         await page.goto(f"{gateway.url}/docs")
