@@ -38,6 +38,7 @@ from jobs_grpc.services.forecast import forecast_fields
 from jobs_grpc.services.job_checks import check_fields
 from jobs_grpc.services.job_request import DEFAULT_EXPIRES_IN_HOURS, job_request, present_fields
 from jobs_grpc.services.job_update import changed_rollout, changed_schedule, check_update
+from jobs_grpc.services.job_waits import add_window_wait
 from jobs_grpc.services.job_watch import JobWatch
 from jobs_grpc.services.page_tokens import (
     check_job,
@@ -230,6 +231,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         fields = job_details_fields(row)
         if (window_state := row["window_state"]) is not None:
             fields |= window_state_fields(window_state)
+            add_window_wait(fields)
         response = pb.GetJobResponse(job=fields)
         job = response.job
         if await append_executions(job, row, limit, self._yield_now, used_bytes=job.ByteSize()):

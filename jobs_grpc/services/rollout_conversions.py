@@ -7,6 +7,7 @@ from typing import Any
 from fleet.jobs.v1.jobs_pb2 import FailureCriterion, JobStage
 
 from jobs_grpc.db.store import Row
+from jobs_grpc.services.job_waits import add_waits
 from jobs_grpc.services.row_conversions import (
     EXECUTION_COUNTS,
     EXECUTION_STATUS_NUMBERS,
@@ -31,11 +32,14 @@ _PENDING_COUNTS = ("held", "queued", "in_progress")
 
 def job_details_fields(row: Row) -> MessageFields:
     """The fields of a Job with its rollout and failure criteria, from a row of jobs.job_details."""
+    fields = job_fields(row)
     if row["rollout_details"] is None:
-        return job_fields(row)
+        add_waits(fields, row, None)
+        return fields
     details = json.loads(row["rollout_details"])
     stages = details["stages"]
-    return job_fields(row) | {
+    add_waits(fields, row, details)
+    return fields | {
         "rollout": _rollout_fields(details) if stages else None,
         "failure_criteria": [_criterion_fields(c) for c in details["failure_criteria"] or ()],
         "criterion_states": [_criterion_state_fields(s) for s in details["criterion_states"] or ()],

@@ -3,6 +3,14 @@
 from fleet.jobs.v1.jobs_pb2 import StartBlocker
 
 from jobs_grpc.db.store import Row
+from jobs_grpc.services.job_waits import (
+    NOT_STARTED,
+    WINDOW_CLOSED,
+    Gate,
+    approval_message,
+    bake_message,
+    pause_message,
+)
 from jobs_grpc.services.row_conversions import (
     MessageFields,
     execution_fields,
@@ -14,9 +22,9 @@ _KINDS = dict(StartBlocker.Kind.items())
 
 # Each is the whole message, with columns of the row in braces.
 _MESSAGES = {
-    "JOB_SCHEDULED": "The job has not started yet.",
+    "JOB_SCHEDULED": NOT_STARTED,
     "NOT_RELEASED": "The rate of the rollout has not released the device yet.",
-    "WINDOW_CLOSED": "No start window is open.",
+    "WINDOW_CLOSED": WINDOW_CLOSED,
     "BACKOFF": "The last attempt failed, and the backoff before the next one has not ended.",
     "JOB_FULL": "The job is full: {in_progress:,} of at most {max_in_progress:,} executions are"
     " IN_PROGRESS.",
@@ -32,12 +40,6 @@ _END_MESSAGES = {
     "JOB_CANCELED": "The job was canceled.",
     "EXECUTION_CANCELED": "An operator canceled the execution.",
     "DEVICE_REMOVED": "The device was deleted.",
-}
-
-_PAUSE_MESSAGES = {
-    "OPERATOR": "{paused_by} paused the job{reason}",
-    "FAILURE_CRITERION": "A failure criterion paused the job{reason}",
-    "GATE_NOT_MET": "A gate that is not met paused the job{reason}",
 }
 
 
@@ -73,14 +75,12 @@ def _message(row: Row, kind: str) -> str:
         case "FINISHED":
             template = _END_MESSAGES.get(row["end_cause"], "The execution is {status}.")
         case "JOB_PAUSED":
-            template = _PAUSE_MESSAGES.get(row["pause_cause"], "The job is paused{reason}")
+            return pause_message(row)
         case "STAGE_NOT_OPEN":
             return _gate_message(row)
         case _:
             template = _MESSAGES[kind]
-    reason = f": {row['pause_reason']}" if row["pause_reason"] else ""
-    by = row["paused_by"] or "An operator"
-    return template.format_map({**row, "paused_by": by, "reason": reason})
+    return template.format_map(row)
 
 
 def _gate_fields(row: Row) -> MessageFields:
@@ -97,18 +97,18 @@ def _gate_fields(row: Row) -> MessageFields:
 
 def _gate_message(row: Row) -> str:
     """What the stage of the execution waits for, such as devices of the open stage."""
-    closed, stage, required = row["stage"], row["open_stage"], row["open_stage_required"]
-    total, succeeded = row["open_stage_executions"], row["open_stage_succeeded"]
+    name = f"stage {row['open_stage']}"
+    gate = Gate(
+        name,
+        row["open_stage_executions"],
+        row["open_stage_succeeded"],
+        row["open_stage_unfinished"],
+        row["open_stage_percent"],
+    )
     if row["awaiting_approval"]:
-        return f"Stage {closed} is not open. Stage {stage} waits for an approval."
-    if required is not None and succeeded < required:
-        return (
-            f"Stage {closed} is not open. The gate of stage {stage}: {succeeded * 100 // total} %"
-            f" succeeded, {row['open_stage_percent']} % required."
-        )
-    if required is None and (unfinished := row["open_stage_unfinished"]):
-        return (
-            f"Stage {closed} is not open. In stage {stage}, {unfinished:,} of {total:,} executions"
-            " are not finished."
-        )
-    return f"Stage {closed} is not open. The bake_time of stage {stage} has not passed."
+        wait = approval_message(name)
+    elif gate.have < gate.need:
+        wait = gate.message
+    else:
+        wait = bake_message(name)
+    return f"Stage {row['stage']} is not open. {wait}"

@@ -8,6 +8,7 @@ from tests.machine.clock import seconds
 from tests.model.execution import Execution
 from tests.model.job import Event, Job
 from tests.model.tenant import State
+from tests.model.waits import possible_actions, waits
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.events import ATTEMPT_DEFAULTS, stored_events
@@ -155,6 +156,12 @@ def _actual(job: pb.Job) -> dict[str, Any]:
             for s in job.criterion_states
         ],
         "budget": job.is_retry_budget_exhausted,
+        "waits": [
+            (pb.JobWait.Kind.Name(wait.kind), wait.stage, wait.have_count, wait.need_count)
+            for wait in job.waits_for
+            if wait.kind != pb.JobWait.START_WINDOW  # The windows have a model of their own.
+        ],
+        "actions": {pb.Job.Action.Name(action) for action in job.possible_actions},
     }
 
 
@@ -189,6 +196,8 @@ def _expected(job: Job) -> dict[str, Any]:
             for state in job.criterion_states
         ],
         "budget": job.is_budget_exhausted,
+        "waits": waits(job),
+        "actions": possible_actions(job),
     }
 
 

@@ -86,6 +86,12 @@ schedules/3 set_start_at: expiry does not move with the start
 schedules/12 check_time_for_rollout: job may expire when its last device starts
 - >= p_seconds_left
 + > p_seconds_left
+schedules/22 rollout_details: expired job waits for its gate
+- v_job.queued_status <> 'QUEUED',
++ false,
+schedules/3 rollout_details: stage can open before the start
+- 'is_scheduled', v_job.is_scheduled
++ 'is_scheduled', false
 schedules/1 resume_job: release continues during a pause
 - release_since = v_release_since,
 +

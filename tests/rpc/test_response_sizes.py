@@ -151,6 +151,10 @@ def _largest_details() -> pb.Job:
             )
         ]
         * 1000,
+        waits_for=[
+            pb.JobWait(kind=pb.JobWait.RESUME, message="u" * 256 + "\U0001f600" * 1000),
+            *[pb.JobWait(stage=99, message="u" * 350 + "\U0001f600" * 100, until=time)] * 3,
+        ],
     )
 
 

@@ -82,7 +82,7 @@ async def test_execution_is_finished_when_the_device_has_reported_or_its_job_is_
 
 @pytest.mark.parametrize(
     ("reason", "message"),
-    [("leaks", "olivia paused the job: leaks"), ("", "olivia paused the job")],
+    [("leaks", "olivia paused the job: leaks"), ("", "olivia paused the job.")],
 )
 async def test_pause_blocks_with_its_user_and_reason(
     world: World, reason: str, message: str
@@ -142,7 +142,7 @@ async def test_stage_blocks_until_its_approval(world: World) -> None:
 
     blocker = only(await world.operator.explain("j", last), "STAGE_NOT_OPEN")
 
-    assert blocker.message == "Stage 1 is not open. Stage 0 waits for an approval."
+    assert blocker.message == "Stage 1 is not open. Stage 0 needs an approval."
     assert blocker.stage_gate.awaiting_approval
 
 

@@ -47,6 +47,7 @@ async def test_job_has_the_fields_of_its_request_and_its_counts(world: World) ->
         execution_counts=pb.ExecutionCounts(queued=1),
         etag="1",
         priority=pb.Job.NORMAL,
+        possible_actions=[pb.Job.PAUSE, pb.Job.CANCEL, pb.Job.UPDATE],
         executions=[
             pb.JobExecution(
                 device_id="a",

@@ -2008,6 +2008,12 @@ export interface components {
              */
             pause: components["schemas"]["Pause"] | null;
             /**
+             * @description The calls that the state of the job allows, in the order of Action. It does not depend on the caller:
+             *     GetCaller returns the methods that the caller may call, and Gate.allow_self_approval decides whether the
+             *     creator may approve. ListJobs leaves it unset.
+             */
+            possible_actions: ("PAUSE" | "RESUME" | "ADVANCE" | "APPROVE" | "CANCEL" | "RETRY" | "UPDATE" | "DELETE")[];
+            /**
              * @description The priority.
              *
              *      - LOW: After NORMAL and HIGH.
@@ -2088,6 +2094,11 @@ export interface components {
              *     counts do not move it.
              */
             updated_at: string | null;
+            /**
+             * @description What the job waits for, apart from reports of its devices; what it waits for first comes first. Empty if the
+             *     job is finished. ListJobs leaves it unset.
+             */
+            waits_for: components["schemas"]["JobWait"][];
             /** @description The time zone of the start windows. See CreateJobRequest.window_time_zone. Empty: there are none. */
             window_time_zone: string;
         } | null;
@@ -2250,6 +2261,47 @@ export interface components {
              * @description The number of devices in the stage: the sum of execution_counts.
              */
             total_executions: number;
+        };
+        /** @description Something that a job waits for. */
+        JobWait: {
+            /**
+             * Format: int32
+             * @description Of DEVICES: how many devices fulfill the gate.
+             */
+            have_count: number;
+            /**
+             * @description What the job waits for.
+             *
+             *      - RESUME: The job is PAUSED: ResumeJob.
+             *      - START: The job has not started: its start_at, in `until`. If that passes during a pause, the job starts with
+             *     ResumeJob.
+             *      - START_WINDOW: No start window is open: the next opening, in `until`. Only in responses of GetJob.
+             *      - DEVICES: The gate of the open stage: have_count of its devices are SUCCEEDED, or finished if it has no
+             *     min_succeeded_percent, and need_count must be.
+             *      - ADVANCE_AFTER: The advance_after of the open stage, which ends the wait for its devices in `until`. Follows DEVICES.
+             *      - BAKE_TIME: The bake_time of the open stage, which ends in `until`.
+             *      - APPROVAL: An approval of the open stage. If the rest of the gate is met, this is the first wait with a stage.
+             * @enum {string}
+             */
+            kind: "RESUME" | "START" | "START_WINDOW" | "DEVICES" | "ADVANCE_AFTER" | "BAKE_TIME" | "APPROVAL";
+            /** @description A sentence for people, without the time of `until`. */
+            message: string;
+            /**
+             * Format: int32
+             * @description Of DEVICES: how many must.
+             */
+            need_count: number;
+            /**
+             * Format: int32
+             * @description The open stage, if its gate waits. The first is 0.
+             */
+            stage: number | null;
+            /**
+             * Format: date-time
+             * @description The time at which this wait ends if nothing else changes. Unset: unknown. The times of gates are also unset
+             *     while the job is PAUSED, because they stand still.
+             */
+            until: string | null;
         };
         /** @description A label of devices, with its values. */
         LabelSummary: {
@@ -4721,6 +4773,7 @@ export interface operations {
                      *         "labels": {},
                      *         "next_openings": [],
                      *         "pause": null,
+                     *         "possible_actions": [],
                      *         "priority": "NORMAL",
                      *         "retry_policy": null,
                      *         "retrying_count": 0,
@@ -4738,6 +4791,7 @@ export interface operations {
                      *         "total_executions": 2,
                      *         "trip": null,
                      *         "updated_at": "2026-11-24T15:05:36.757135+00:00",
+                     *         "waits_for": [],
                      *         "window_time_zone": ""
                      *       }
                      *     ]
@@ -4992,6 +5046,11 @@ export interface operations {
                      *       "next_executions_page_token": "WyJkZXZpY2UtMDAwMSJd",
                      *       "next_openings": [],
                      *       "pause": null,
+                     *       "possible_actions": [
+                     *         "PAUSE",
+                     *         "CANCEL",
+                     *         "UPDATE"
+                     *       ],
                      *       "priority": "NORMAL",
                      *       "retry_policy": null,
                      *       "retrying_count": 0,
@@ -5011,6 +5070,7 @@ export interface operations {
                      *       "total_executions": 2,
                      *       "trip": null,
                      *       "updated_at": "2026-11-24T15:05:36.757135+00:00",
+                     *       "waits_for": [],
                      *       "window_time_zone": ""
                      *     }
                      */
@@ -5217,6 +5277,11 @@ export interface operations {
                      *       "labels": {},
                      *       "next_openings": [],
                      *       "pause": null,
+                     *       "possible_actions": [
+                     *         "PAUSE",
+                     *         "CANCEL",
+                     *         "UPDATE"
+                     *       ],
                      *       "priority": "NORMAL",
                      *       "retry_policy": null,
                      *       "retrying_count": 0,
@@ -5236,6 +5301,7 @@ export interface operations {
                      *       "total_executions": 2,
                      *       "trip": null,
                      *       "updated_at": "2026-11-24T15:05:36.757135+00:00",
+                     *       "waits_for": [],
                      *       "window_time_zone": ""
                      *     }
                      */
@@ -6077,6 +6143,12 @@ export interface operations {
                      *       "labels": {},
                      *       "next_openings": [],
                      *       "pause": null,
+                     *       "possible_actions": [
+                     *         "PAUSE",
+                     *         "ADVANCE",
+                     *         "CANCEL",
+                     *         "UPDATE"
+                     *       ],
                      *       "priority": "NORMAL",
                      *       "retry_policy": null,
                      *       "retrying_count": 0,
@@ -6174,6 +6246,16 @@ export interface operations {
                      *       "total_executions": 2,
                      *       "trip": null,
                      *       "updated_at": "2026-11-24T15:05:36.757135+00:00",
+                     *       "waits_for": [
+                     *         {
+                     *           "have_count": 0,
+                     *           "kind": "DEVICES",
+                     *           "message": "In stage 0 (canary), 1 of 1 executions are not finished.",
+                     *           "need_count": 1,
+                     *           "stage": 0,
+                     *           "until": null
+                     *         }
+                     *       ],
                      *       "window_time_zone": ""
                      *     }
                      */
@@ -6425,6 +6507,11 @@ export interface operations {
                      *       "labels": {},
                      *       "next_openings": [],
                      *       "pause": null,
+                     *       "possible_actions": [
+                     *         "PAUSE",
+                     *         "CANCEL",
+                     *         "UPDATE"
+                     *       ],
                      *       "priority": "NORMAL",
                      *       "retry_policy": null,
                      *       "retrying_count": 0,
@@ -6522,6 +6609,7 @@ export interface operations {
                      *       "total_executions": 2,
                      *       "trip": null,
                      *       "updated_at": "2026-11-24T15:05:36.757135+00:00",
+                     *       "waits_for": [],
                      *       "window_time_zone": ""
                      *     }
                      */
@@ -6740,6 +6828,11 @@ export interface operations {
                      *         "paused_by": "olivia",
                      *         "reason": "too many failures"
                      *       },
+                     *       "possible_actions": [
+                     *         "RESUME",
+                     *         "CANCEL",
+                     *         "UPDATE"
+                     *       ],
                      *       "priority": "NORMAL",
                      *       "retry_policy": null,
                      *       "retrying_count": 0,
@@ -6759,6 +6852,16 @@ export interface operations {
                      *       "total_executions": 2,
                      *       "trip": null,
                      *       "updated_at": "2026-11-24T15:05:36.757135+00:00",
+                     *       "waits_for": [
+                     *         {
+                     *           "have_count": 0,
+                     *           "kind": "RESUME",
+                     *           "message": "olivia paused the job: too many failures",
+                     *           "need_count": 0,
+                     *           "stage": null,
+                     *           "until": null
+                     *         }
+                     *       ],
                      *       "window_time_zone": ""
                      *     }
                      */
@@ -6880,6 +6983,11 @@ export interface operations {
                      *       "labels": {},
                      *       "next_openings": [],
                      *       "pause": null,
+                     *       "possible_actions": [
+                     *         "PAUSE",
+                     *         "CANCEL",
+                     *         "UPDATE"
+                     *       ],
                      *       "priority": "NORMAL",
                      *       "retry_policy": null,
                      *       "retrying_count": 0,
@@ -6899,6 +7007,7 @@ export interface operations {
                      *       "total_executions": 2,
                      *       "trip": null,
                      *       "updated_at": "2026-11-24T15:05:36.757135+00:00",
+                     *       "waits_for": [],
                      *       "window_time_zone": ""
                      *     }
                      */

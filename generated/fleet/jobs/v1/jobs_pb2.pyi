@@ -105,6 +105,61 @@ class Job(_message.Message):
     HIGH: Job.Priority.ValueType  # 3
     """First."""
 
+    class _Action:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Job._Action.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ACTION_UNSPECIFIED: Job._Action.ValueType  # 0
+        """Not a call."""
+        PAUSE: Job._Action.ValueType  # 1
+        """PauseJob, which pauses the job."""
+        RESUME: Job._Action.ValueType  # 2
+        """ResumeJob, which ends the pause. It is missing while the gate of the open stage would pause the job
+        again at once (GATE_NOT_MET).
+        """
+        ADVANCE: Job._Action.ValueType  # 3
+        """AdvanceJob of the next stage."""
+        APPROVE: Job._Action.ValueType  # 4
+        """ApproveStage of the open stage, also before the rest of its gate is met."""
+        CANCEL: Job._Action.ValueType  # 6
+        """CancelJob."""
+        RETRY: Job._Action.ValueType  # 7
+        """RetryExecutions: the job has executions that are FAILED, TIMED_OUT or REJECTED. If the job has expired,
+        the call must set another expiry.
+        """
+        UPDATE: Job._Action.ValueType  # 8
+        """UpdateJob of settings. Labels and the description can always be changed."""
+        DELETE: Job._Action.ValueType  # 9
+        """DeleteJob."""
+
+    class Action(_Action, metaclass=_ActionEnumTypeWrapper):
+        """A call that can change a job."""
+
+    ACTION_UNSPECIFIED: Job.Action.ValueType  # 0
+    """Not a call."""
+    PAUSE: Job.Action.ValueType  # 1
+    """PauseJob, which pauses the job."""
+    RESUME: Job.Action.ValueType  # 2
+    """ResumeJob, which ends the pause. It is missing while the gate of the open stage would pause the job
+    again at once (GATE_NOT_MET).
+    """
+    ADVANCE: Job.Action.ValueType  # 3
+    """AdvanceJob of the next stage."""
+    APPROVE: Job.Action.ValueType  # 4
+    """ApproveStage of the open stage, also before the rest of its gate is met."""
+    CANCEL: Job.Action.ValueType  # 6
+    """CancelJob."""
+    RETRY: Job.Action.ValueType  # 7
+    """RetryExecutions: the job has executions that are FAILED, TIMED_OUT or REJECTED. If the job has expired,
+    the call must set another expiry.
+    """
+    UPDATE: Job.Action.ValueType  # 8
+    """UpdateJob of settings. Labels and the description can always be changed."""
+    DELETE: Job.Action.ValueType  # 9
+    """DeleteJob."""
+
     @_typing.final
     class LabelsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
@@ -168,6 +223,8 @@ class Job(_message.Message):
     IS_WINDOW_OPEN_FIELD_NUMBER: _builtins.int
     NEXT_OPENINGS_FIELD_NUMBER: _builtins.int
     EXECUTION_EVENTS_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
+    POSSIBLE_ACTIONS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job, unique in the tenant."""
     tenant_id: _builtins.str
@@ -318,6 +375,19 @@ class Job(_message.Message):
         start windows, and with the window_time_zone DEVICE.
         """
 
+    @_builtins.property
+    def waits_for(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobWait]:
+        """What the job waits for, apart from reports of its devices; what it waits for first comes first. Empty if the
+        job is finished. ListJobs leaves it unset.
+        """
+
+    @_builtins.property
+    def possible_actions(self) -> _containers.RepeatedScalarFieldContainer[Global___Job.Action.ValueType]:
+        """The calls that the state of the job allows, in the order of Action. It does not depend on the caller:
+        GetCaller returns the methods that the caller may call, and Gate.allow_self_approval decides whether the
+        creator may approve. ListJobs leaves it unset.
+        """
+
     def __init__(
         self,
         *,
@@ -364,10 +434,12 @@ class Job(_message.Message):
         is_window_open: _builtins.bool | None = ...,
         next_openings: _abc.Iterable[_timestamp_pb2.Timestamp] | None = ...,
         execution_events: _builtins.bool = ...,
+        waits_for: _abc.Iterable[Global___JobWait] | None = ...,
+        possible_actions: _abc.Iterable[Global___Job.Action.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_is_window_open", b"_is_window_open", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "execution_counts", b"execution_counts", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "is_window_open", b"is_window_open", "pause", b"pause", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "trip", b"trip", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_is_window_open", b"_is_window_open", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "criterion_states", b"criterion_states", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "etag", b"etag", "execution_counts", b"execution_counts", "execution_events", b"execution_events", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "is_retry_budget_exhausted", b"is_retry_budget_exhausted", "is_window_open", b"is_window_open", "job_id", b"job_id", "labels", b"labels", "next_executions_page_token", b"next_executions_page_token", "next_openings", b"next_openings", "pause", b"pause", "priority", b"priority", "retry_policy", b"retry_policy", "retrying_count", b"retrying_count", "rollout", b"rollout", "stages", b"stages", "start_at", b"start_at", "start_windows", b"start_windows", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "trip", b"trip", "updated_at", b"updated_at", "window_time_zone", b"window_time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_is_window_open", b"_is_window_open", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "criterion_states", b"criterion_states", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "etag", b"etag", "execution_counts", b"execution_counts", "execution_events", b"execution_events", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "is_retry_budget_exhausted", b"is_retry_budget_exhausted", "is_window_open", b"is_window_open", "job_id", b"job_id", "labels", b"labels", "next_executions_page_token", b"next_executions_page_token", "next_openings", b"next_openings", "pause", b"pause", "possible_actions", b"possible_actions", "priority", b"priority", "retry_policy", b"retry_policy", "retrying_count", b"retrying_count", "rollout", b"rollout", "stages", b"stages", "start_at", b"start_at", "start_windows", b"start_windows", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "trip", b"trip", "updated_at", b"updated_at", "waits_for", b"waits_for", "window_time_zone", b"window_time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancel_reason: _TypeAlias = _typing.Literal["cancel_reason"]  # noqa: Y015
     _WhichOneofArgType__cancel_reason: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason"]  # noqa: Y015
@@ -391,6 +463,105 @@ class Job(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class JobWait(_message.Message):
+    """Something that a job waits for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[JobWait._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: JobWait._Kind.ValueType  # 0
+        """Not a kind."""
+        RESUME: JobWait._Kind.ValueType  # 1
+        """The job is PAUSED: ResumeJob."""
+        START: JobWait._Kind.ValueType  # 2
+        """The job has not started: its start_at, in `until`. If that passes during a pause, the job starts with
+        ResumeJob.
+        """
+        START_WINDOW: JobWait._Kind.ValueType  # 3
+        """No start window is open: the next opening, in `until`. Only in responses of GetJob."""
+        DEVICES: JobWait._Kind.ValueType  # 4
+        """The gate of the open stage: have_count of its devices are SUCCEEDED, or finished if it has no
+        min_succeeded_percent, and need_count must be.
+        """
+        ADVANCE_AFTER: JobWait._Kind.ValueType  # 5
+        """The advance_after of the open stage, which ends the wait for its devices in `until`. Follows DEVICES."""
+        BAKE_TIME: JobWait._Kind.ValueType  # 6
+        """The bake_time of the open stage, which ends in `until`."""
+        APPROVAL: JobWait._Kind.ValueType  # 7
+        """An approval of the open stage. If the rest of the gate is met, this is the first wait with a stage."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What the job waits for."""
+
+    KIND_UNSPECIFIED: JobWait.Kind.ValueType  # 0
+    """Not a kind."""
+    RESUME: JobWait.Kind.ValueType  # 1
+    """The job is PAUSED: ResumeJob."""
+    START: JobWait.Kind.ValueType  # 2
+    """The job has not started: its start_at, in `until`. If that passes during a pause, the job starts with
+    ResumeJob.
+    """
+    START_WINDOW: JobWait.Kind.ValueType  # 3
+    """No start window is open: the next opening, in `until`. Only in responses of GetJob."""
+    DEVICES: JobWait.Kind.ValueType  # 4
+    """The gate of the open stage: have_count of its devices are SUCCEEDED, or finished if it has no
+    min_succeeded_percent, and need_count must be.
+    """
+    ADVANCE_AFTER: JobWait.Kind.ValueType  # 5
+    """The advance_after of the open stage, which ends the wait for its devices in `until`. Follows DEVICES."""
+    BAKE_TIME: JobWait.Kind.ValueType  # 6
+    """The bake_time of the open stage, which ends in `until`."""
+    APPROVAL: JobWait.Kind.ValueType  # 7
+    """An approval of the open stage. If the rest of the gate is met, this is the first wait with a stage."""
+
+    KIND_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    HAVE_COUNT_FIELD_NUMBER: _builtins.int
+    NEED_COUNT_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    kind: Global___JobWait.Kind.ValueType
+    """What the job waits for."""
+    message: _builtins.str
+    """A sentence for people, without the time of `until`."""
+    stage: _builtins.int
+    """The open stage, if its gate waits. The first is 0."""
+    have_count: _builtins.int
+    """Of DEVICES: how many devices fulfill the gate."""
+    need_count: _builtins.int
+    """Of DEVICES: how many must."""
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """The time at which this wait ends if nothing else changes. Unset: unknown. The times of gates are also unset
+        while the job is PAUSED, because they stand still.
+        """
+
+    def __init__(
+        self,
+        *,
+        kind: Global___JobWait.Kind.ValueType = ...,
+        message: _builtins.str = ...,
+        stage: _builtins.int | None = ...,
+        have_count: _builtins.int = ...,
+        need_count: _builtins.int = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "stage", b"stage", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "have_count", b"have_count", "kind", b"kind", "message", b"message", "need_count", b"need_count", "stage", b"stage", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__stage: _TypeAlias = _typing.Literal["stage"]  # noqa: Y015
+    _WhichOneofArgType__stage: _TypeAlias = _typing.Literal["_stage", b"_stage"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stage) -> _WhichOneofReturnType__stage | None: ...
+
+Global___JobWait: _TypeAlias = JobWait  # noqa: Y015
 
 @_typing.final
 class StartWindow(_message.Message):

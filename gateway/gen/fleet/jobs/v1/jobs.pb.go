@@ -152,6 +152,160 @@ func (Job_Priority) EnumDescriptor() ([]byte, []int) {
 	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{0, 1}
 }
 
+// A call that can change a job.
+type Job_Action int32
+
+const (
+	// Not a call.
+	Job_ACTION_UNSPECIFIED Job_Action = 0
+	// PauseJob, which pauses the job.
+	Job_PAUSE Job_Action = 1
+	// ResumeJob, which ends the pause. It is missing while the gate of the open stage would pause the job
+	// again at once (GATE_NOT_MET).
+	Job_RESUME Job_Action = 2
+	// AdvanceJob of the next stage.
+	Job_ADVANCE Job_Action = 3
+	// ApproveStage of the open stage, also before the rest of its gate is met.
+	Job_APPROVE Job_Action = 4
+	// CancelJob.
+	Job_CANCEL Job_Action = 6
+	// RetryExecutions: the job has executions that are FAILED, TIMED_OUT or REJECTED. If the job has expired,
+	// the call must set another expiry.
+	Job_RETRY Job_Action = 7
+	// UpdateJob of settings. Labels and the description can always be changed.
+	Job_UPDATE Job_Action = 8
+	// DeleteJob.
+	Job_DELETE Job_Action = 9
+)
+
+// Enum value maps for Job_Action.
+var (
+	Job_Action_name = map[int32]string{
+		0: "ACTION_UNSPECIFIED",
+		1: "PAUSE",
+		2: "RESUME",
+		3: "ADVANCE",
+		4: "APPROVE",
+		6: "CANCEL",
+		7: "RETRY",
+		8: "UPDATE",
+		9: "DELETE",
+	}
+	Job_Action_value = map[string]int32{
+		"ACTION_UNSPECIFIED": 0,
+		"PAUSE":              1,
+		"RESUME":             2,
+		"ADVANCE":            3,
+		"APPROVE":            4,
+		"CANCEL":             6,
+		"RETRY":              7,
+		"UPDATE":             8,
+		"DELETE":             9,
+	}
+)
+
+func (x Job_Action) Enum() *Job_Action {
+	p := new(Job_Action)
+	*p = x
+	return p
+}
+
+func (x Job_Action) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Job_Action) Descriptor() protoreflect.EnumDescriptor {
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[2].Descriptor()
+}
+
+func (Job_Action) Type() protoreflect.EnumType {
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[2]
+}
+
+func (x Job_Action) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Job_Action.Descriptor instead.
+func (Job_Action) EnumDescriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{0, 2}
+}
+
+// What the job waits for.
+type JobWait_Kind int32
+
+const (
+	// Not a kind.
+	JobWait_KIND_UNSPECIFIED JobWait_Kind = 0
+	// The job is PAUSED: ResumeJob.
+	JobWait_RESUME JobWait_Kind = 1
+	// The job has not started: its start_at, in `until`. If that passes during a pause, the job starts with
+	// ResumeJob.
+	JobWait_START JobWait_Kind = 2
+	// No start window is open: the next opening, in `until`. Only in responses of GetJob.
+	JobWait_START_WINDOW JobWait_Kind = 3
+	// The gate of the open stage: have_count of its devices are SUCCEEDED, or finished if it has no
+	// min_succeeded_percent, and need_count must be.
+	JobWait_DEVICES JobWait_Kind = 4
+	// The advance_after of the open stage, which ends the wait for its devices in `until`. Follows DEVICES.
+	JobWait_ADVANCE_AFTER JobWait_Kind = 5
+	// The bake_time of the open stage, which ends in `until`.
+	JobWait_BAKE_TIME JobWait_Kind = 6
+	// An approval of the open stage. If the rest of the gate is met, this is the first wait with a stage.
+	JobWait_APPROVAL JobWait_Kind = 7
+)
+
+// Enum value maps for JobWait_Kind.
+var (
+	JobWait_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "RESUME",
+		2: "START",
+		3: "START_WINDOW",
+		4: "DEVICES",
+		5: "ADVANCE_AFTER",
+		6: "BAKE_TIME",
+		7: "APPROVAL",
+	}
+	JobWait_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"RESUME":           1,
+		"START":            2,
+		"START_WINDOW":     3,
+		"DEVICES":          4,
+		"ADVANCE_AFTER":    5,
+		"BAKE_TIME":        6,
+		"APPROVAL":         7,
+	}
+)
+
+func (x JobWait_Kind) Enum() *JobWait_Kind {
+	p := new(JobWait_Kind)
+	*p = x
+	return p
+}
+
+func (x JobWait_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (JobWait_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[3].Descriptor()
+}
+
+func (JobWait_Kind) Type() protoreflect.EnumType {
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[3]
+}
+
+func (x JobWait_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use JobWait_Kind.Descriptor instead.
+func (JobWait_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{1, 0}
+}
+
 // A day of the week.
 type StartWindow_Day int32
 
@@ -209,11 +363,11 @@ func (x StartWindow_Day) String() string {
 }
 
 func (StartWindow_Day) Descriptor() protoreflect.EnumDescriptor {
-	return file_fleet_jobs_v1_jobs_proto_enumTypes[2].Descriptor()
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[4].Descriptor()
 }
 
 func (StartWindow_Day) Type() protoreflect.EnumType {
-	return &file_fleet_jobs_v1_jobs_proto_enumTypes[2]
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[4]
 }
 
 func (x StartWindow_Day) Number() protoreflect.EnumNumber {
@@ -222,7 +376,7 @@ func (x StartWindow_Day) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use StartWindow_Day.Descriptor instead.
 func (StartWindow_Day) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{1, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{2, 0}
 }
 
 // The executions that count as 100 percent; with the scope STAGE, only those of the stage.
@@ -267,11 +421,11 @@ func (x FailureCriterion_Basis) String() string {
 }
 
 func (FailureCriterion_Basis) Descriptor() protoreflect.EnumDescriptor {
-	return file_fleet_jobs_v1_jobs_proto_enumTypes[3].Descriptor()
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[5].Descriptor()
 }
 
 func (FailureCriterion_Basis) Type() protoreflect.EnumType {
-	return &file_fleet_jobs_v1_jobs_proto_enumTypes[3]
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[5]
 }
 
 func (x FailureCriterion_Basis) Number() protoreflect.EnumNumber {
@@ -280,7 +434,7 @@ func (x FailureCriterion_Basis) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FailureCriterion_Basis.Descriptor instead.
 func (FailureCriterion_Basis) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{7, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{8, 0}
 }
 
 // Which executions are counted together.
@@ -320,11 +474,11 @@ func (x FailureCriterion_Scope) String() string {
 }
 
 func (FailureCriterion_Scope) Descriptor() protoreflect.EnumDescriptor {
-	return file_fleet_jobs_v1_jobs_proto_enumTypes[4].Descriptor()
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[6].Descriptor()
 }
 
 func (FailureCriterion_Scope) Type() protoreflect.EnumType {
-	return &file_fleet_jobs_v1_jobs_proto_enumTypes[4]
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[6]
 }
 
 func (x FailureCriterion_Scope) Number() protoreflect.EnumNumber {
@@ -333,7 +487,7 @@ func (x FailureCriterion_Scope) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FailureCriterion_Scope.Descriptor instead.
 func (FailureCriterion_Scope) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{7, 1}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{8, 1}
 }
 
 // What happens when the criterion trips.
@@ -377,11 +531,11 @@ func (x FailureCriterion_Action) String() string {
 }
 
 func (FailureCriterion_Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_fleet_jobs_v1_jobs_proto_enumTypes[5].Descriptor()
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[7].Descriptor()
 }
 
 func (FailureCriterion_Action) Type() protoreflect.EnumType {
-	return &file_fleet_jobs_v1_jobs_proto_enumTypes[5]
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[7]
 }
 
 func (x FailureCriterion_Action) Number() protoreflect.EnumNumber {
@@ -390,7 +544,7 @@ func (x FailureCriterion_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FailureCriterion_Action.Descriptor instead.
 func (FailureCriterion_Action) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{7, 2}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{8, 2}
 }
 
 // The state of a stage.
@@ -435,11 +589,11 @@ func (x JobStage_State) String() string {
 }
 
 func (JobStage_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_fleet_jobs_v1_jobs_proto_enumTypes[6].Descriptor()
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[8].Descriptor()
 }
 
 func (JobStage_State) Type() protoreflect.EnumType {
-	return &file_fleet_jobs_v1_jobs_proto_enumTypes[6]
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[8]
 }
 
 func (x JobStage_State) Number() protoreflect.EnumNumber {
@@ -448,7 +602,7 @@ func (x JobStage_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use JobStage_State.Descriptor instead.
 func (JobStage_State) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{8, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{9, 0}
 }
 
 // What paused the job.
@@ -493,11 +647,11 @@ func (x Pause_Cause) String() string {
 }
 
 func (Pause_Cause) Descriptor() protoreflect.EnumDescriptor {
-	return file_fleet_jobs_v1_jobs_proto_enumTypes[7].Descriptor()
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[9].Descriptor()
 }
 
 func (Pause_Cause) Type() protoreflect.EnumType {
-	return &file_fleet_jobs_v1_jobs_proto_enumTypes[7]
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[9]
 }
 
 func (x Pause_Cause) Number() protoreflect.EnumNumber {
@@ -506,7 +660,7 @@ func (x Pause_Cause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Pause_Cause.Descriptor instead.
 func (Pause_Cause) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{12, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{13, 0}
 }
 
 // The status of an execution. All but QUEUED, HELD and IN_PROGRESS are terminal.
@@ -568,11 +722,11 @@ func (x JobExecution_Status) String() string {
 }
 
 func (JobExecution_Status) Descriptor() protoreflect.EnumDescriptor {
-	return file_fleet_jobs_v1_jobs_proto_enumTypes[8].Descriptor()
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[10].Descriptor()
 }
 
 func (JobExecution_Status) Type() protoreflect.EnumType {
-	return &file_fleet_jobs_v1_jobs_proto_enumTypes[8]
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[10]
 }
 
 func (x JobExecution_Status) Number() protoreflect.EnumNumber {
@@ -581,7 +735,7 @@ func (x JobExecution_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use JobExecution_Status.Descriptor instead.
 func (JobExecution_Status) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{14, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{15, 0}
 }
 
 // What ended an execution.
@@ -637,11 +791,11 @@ func (x JobExecution_EndCause) String() string {
 }
 
 func (JobExecution_EndCause) Descriptor() protoreflect.EnumDescriptor {
-	return file_fleet_jobs_v1_jobs_proto_enumTypes[9].Descriptor()
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[11].Descriptor()
 }
 
 func (JobExecution_EndCause) Type() protoreflect.EnumType {
-	return &file_fleet_jobs_v1_jobs_proto_enumTypes[9]
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[11]
 }
 
 func (x JobExecution_EndCause) Number() protoreflect.EnumNumber {
@@ -650,7 +804,7 @@ func (x JobExecution_EndCause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use JobExecution_EndCause.Descriptor instead.
 func (JobExecution_EndCause) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{14, 1}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{15, 1}
 }
 
 // What keeps the device from starting. StartExecution fails with the reason in parentheses.
@@ -730,11 +884,11 @@ func (x StartBlocker_Kind) String() string {
 }
 
 func (StartBlocker_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_fleet_jobs_v1_jobs_proto_enumTypes[10].Descriptor()
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[12].Descriptor()
 }
 
 func (StartBlocker_Kind) Type() protoreflect.EnumType {
-	return &file_fleet_jobs_v1_jobs_proto_enumTypes[10]
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[12]
 }
 
 func (x StartBlocker_Kind) Number() protoreflect.EnumNumber {
@@ -743,7 +897,7 @@ func (x StartBlocker_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use StartBlocker_Kind.Descriptor instead.
 func (StartBlocker_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{36, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{37, 0}
 }
 
 // A request to carry out a document on a set of devices.
@@ -848,6 +1002,13 @@ type Job struct {
 	NextOpenings []*timestamppb.Timestamp `protobuf:"bytes,43,rep,name=next_openings,json=nextOpenings,proto3" json:"next_openings,omitempty"`
 	// Attempts that end add executions.finished events.
 	ExecutionEvents bool `protobuf:"varint,44,opt,name=execution_events,json=executionEvents,proto3" json:"execution_events,omitempty"`
+	// What the job waits for, apart from reports of its devices; what it waits for first comes first. Empty if the
+	// job is finished. ListJobs leaves it unset.
+	WaitsFor []*JobWait `protobuf:"bytes,45,rep,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"`
+	// The calls that the state of the job allows, in the order of Action. It does not depend on the caller:
+	// GetCaller returns the methods that the caller may call, and Gate.allow_self_approval decides whether the
+	// creator may approve. ListJobs leaves it unset.
+	PossibleActions []Job_Action `protobuf:"varint,46,rep,packed,name=possible_actions,json=possibleActions,proto3,enum=fleet.jobs.v1.Job_Action" json:"possible_actions,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1202,6 +1363,20 @@ func (x *Job) GetExecutionEvents() bool {
 	return false
 }
 
+func (x *Job) GetWaitsFor() []*JobWait {
+	if x != nil {
+		return x.WaitsFor
+	}
+	return nil
+}
+
+func (x *Job) GetPossibleActions() []Job_Action {
+	if x != nil {
+		return x.PossibleActions
+	}
+	return nil
+}
+
 type isJob_Target interface {
 	isJob_Target()
 }
@@ -1248,6 +1423,98 @@ func (*Job_TargetDeviceCount) isJob_Target() {}
 
 func (*Job_TargetFailedIn) isJob_Target() {}
 
+// Something that a job waits for.
+type JobWait struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the job waits for.
+	Kind JobWait_Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=fleet.jobs.v1.JobWait_Kind" json:"kind,omitempty"`
+	// A sentence for people, without the time of `until`.
+	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	// The open stage, if its gate waits. The first is 0.
+	Stage *int32 `protobuf:"varint,3,opt,name=stage,proto3,oneof" json:"stage,omitempty"`
+	// Of DEVICES: how many devices fulfill the gate.
+	HaveCount int32 `protobuf:"varint,4,opt,name=have_count,json=haveCount,proto3" json:"have_count,omitempty"`
+	// Of DEVICES: how many must.
+	NeedCount int32 `protobuf:"varint,5,opt,name=need_count,json=needCount,proto3" json:"need_count,omitempty"`
+	// The time at which this wait ends if nothing else changes. Unset: unknown. The times of gates are also unset
+	// while the job is PAUSED, because they stand still.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JobWait) Reset() {
+	*x = JobWait{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JobWait) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JobWait) ProtoMessage() {}
+
+func (x *JobWait) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JobWait.ProtoReflect.Descriptor instead.
+func (*JobWait) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *JobWait) GetKind() JobWait_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return JobWait_KIND_UNSPECIFIED
+}
+
+func (x *JobWait) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *JobWait) GetStage() int32 {
+	if x != nil && x.Stage != nil {
+		return *x.Stage
+	}
+	return 0
+}
+
+func (x *JobWait) GetHaveCount() int32 {
+	if x != nil {
+		return x.HaveCount
+	}
+	return 0
+}
+
+func (x *JobWait) GetNeedCount() int32 {
+	if x != nil {
+		return x.NeedCount
+	}
+	return 0
+}
+
+func (x *JobWait) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
 // A time of the week in which devices can start. It opens when the local clock first shows start_time
 // or later, and stays open for `duration` in elapsed time. If the clock skips start_time in spring, the
 // window opens right after the skipped hour. If the clock shows start_time twice in autumn, the window
@@ -1266,7 +1533,7 @@ type StartWindow struct {
 
 func (x *StartWindow) Reset() {
 	*x = StartWindow{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[1]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1278,7 +1545,7 @@ func (x *StartWindow) String() string {
 func (*StartWindow) ProtoMessage() {}
 
 func (x *StartWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[1]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1291,7 +1558,7 @@ func (x *StartWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartWindow.ProtoReflect.Descriptor instead.
 func (*StartWindow) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{1}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *StartWindow) GetDays() []StartWindow_Day {
@@ -1339,7 +1606,7 @@ type RetryPolicy struct {
 
 func (x *RetryPolicy) Reset() {
 	*x = RetryPolicy{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1618,7 @@ func (x *RetryPolicy) String() string {
 func (*RetryPolicy) ProtoMessage() {}
 
 func (x *RetryPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1631,7 @@ func (x *RetryPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryPolicy.ProtoReflect.Descriptor instead.
 func (*RetryPolicy) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{2}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *RetryPolicy) GetRules() []*RetryRule {
@@ -1399,7 +1666,7 @@ type RetryRule struct {
 
 func (x *RetryRule) Reset() {
 	*x = RetryRule{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1411,7 +1678,7 @@ func (x *RetryRule) String() string {
 func (*RetryRule) ProtoMessage() {}
 
 func (x *RetryRule) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1424,7 +1691,7 @@ func (x *RetryRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRule.ProtoReflect.Descriptor instead.
 func (*RetryRule) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{3}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RetryRule) GetStatuses() []JobExecution_Status {
@@ -1494,7 +1761,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1506,7 +1773,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1519,7 +1786,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{4}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Rollout) GetStages() []*Stage {
@@ -1572,7 +1839,7 @@ type Stage struct {
 
 func (x *Stage) Reset() {
 	*x = Stage{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1584,7 +1851,7 @@ func (x *Stage) String() string {
 func (*Stage) ProtoMessage() {}
 
 func (x *Stage) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1597,7 +1864,7 @@ func (x *Stage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stage.ProtoReflect.Descriptor instead.
 func (*Stage) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{5}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Stage) GetDisplayName() string {
@@ -1752,7 +2019,7 @@ type Gate struct {
 
 func (x *Gate) Reset() {
 	*x = Gate{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1764,7 +2031,7 @@ func (x *Gate) String() string {
 func (*Gate) ProtoMessage() {}
 
 func (x *Gate) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1777,7 +2044,7 @@ func (x *Gate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gate.ProtoReflect.Descriptor instead.
 func (*Gate) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{6}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Gate) GetMinSucceededPercent() int32 {
@@ -1852,7 +2119,7 @@ type FailureCriterion struct {
 
 func (x *FailureCriterion) Reset() {
 	*x = FailureCriterion{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1864,7 +2131,7 @@ func (x *FailureCriterion) String() string {
 func (*FailureCriterion) ProtoMessage() {}
 
 func (x *FailureCriterion) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1877,7 +2144,7 @@ func (x *FailureCriterion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureCriterion.ProtoReflect.Descriptor instead.
 func (*FailureCriterion) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{7}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *FailureCriterion) GetStatuses() []JobExecution_Status {
@@ -1995,7 +2262,7 @@ type JobStage struct {
 
 func (x *JobStage) Reset() {
 	*x = JobStage{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2007,7 +2274,7 @@ func (x *JobStage) String() string {
 func (*JobStage) ProtoMessage() {}
 
 func (x *JobStage) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2020,7 +2287,7 @@ func (x *JobStage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobStage.ProtoReflect.Descriptor instead.
 func (*JobStage) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{8}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *JobStage) GetDisplayName() string {
@@ -2108,7 +2375,7 @@ type StageApproval struct {
 
 func (x *StageApproval) Reset() {
 	*x = StageApproval{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2120,7 +2387,7 @@ func (x *StageApproval) String() string {
 func (*StageApproval) ProtoMessage() {}
 
 func (x *StageApproval) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2133,7 +2400,7 @@ func (x *StageApproval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageApproval.ProtoReflect.Descriptor instead.
 func (*StageApproval) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{9}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StageApproval) GetApprovedAt() *timestamppb.Timestamp {
@@ -2179,7 +2446,7 @@ type CriterionState struct {
 
 func (x *CriterionState) Reset() {
 	*x = CriterionState{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2191,7 +2458,7 @@ func (x *CriterionState) String() string {
 func (*CriterionState) ProtoMessage() {}
 
 func (x *CriterionState) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2204,7 +2471,7 @@ func (x *CriterionState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CriterionState.ProtoReflect.Descriptor instead.
 func (*CriterionState) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{10}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CriterionState) GetCriterion() int32 {
@@ -2261,7 +2528,7 @@ type Trip struct {
 
 func (x *Trip) Reset() {
 	*x = Trip{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2273,7 +2540,7 @@ func (x *Trip) String() string {
 func (*Trip) ProtoMessage() {}
 
 func (x *Trip) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2286,7 +2553,7 @@ func (x *Trip) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trip.ProtoReflect.Descriptor instead.
 func (*Trip) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{11}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Trip) GetTrippedAt() *timestamppb.Timestamp {
@@ -2342,7 +2609,7 @@ type Pause struct {
 
 func (x *Pause) Reset() {
 	*x = Pause{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2354,7 +2621,7 @@ func (x *Pause) String() string {
 func (*Pause) ProtoMessage() {}
 
 func (x *Pause) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2367,7 +2634,7 @@ func (x *Pause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pause.ProtoReflect.Descriptor instead.
 func (*Pause) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{12}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Pause) GetPausedAt() *timestamppb.Timestamp {
@@ -2422,7 +2689,7 @@ type ExecutionCounts struct {
 
 func (x *ExecutionCounts) Reset() {
 	*x = ExecutionCounts{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2434,7 +2701,7 @@ func (x *ExecutionCounts) String() string {
 func (*ExecutionCounts) ProtoMessage() {}
 
 func (x *ExecutionCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2447,7 +2714,7 @@ func (x *ExecutionCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutionCounts.ProtoReflect.Descriptor instead.
 func (*ExecutionCounts) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{13}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExecutionCounts) GetQueued() int32 {
@@ -2548,7 +2815,7 @@ type JobExecution struct {
 
 func (x *JobExecution) Reset() {
 	*x = JobExecution{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2560,7 +2827,7 @@ func (x *JobExecution) String() string {
 func (*JobExecution) ProtoMessage() {}
 
 func (x *JobExecution) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2573,7 +2840,7 @@ func (x *JobExecution) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobExecution.ProtoReflect.Descriptor instead.
 func (*JobExecution) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{14}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *JobExecution) GetDeviceId() string {
@@ -2774,7 +3041,7 @@ type CreateJobRequest struct {
 
 func (x *CreateJobRequest) Reset() {
 	*x = CreateJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2786,7 +3053,7 @@ func (x *CreateJobRequest) String() string {
 func (*CreateJobRequest) ProtoMessage() {}
 
 func (x *CreateJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2799,7 +3066,7 @@ func (x *CreateJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJobRequest.ProtoReflect.Descriptor instead.
 func (*CreateJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{15}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CreateJobRequest) GetJobId() string {
@@ -3052,7 +3319,7 @@ type DeviceIds struct {
 
 func (x *DeviceIds) Reset() {
 	*x = DeviceIds{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3064,7 +3331,7 @@ func (x *DeviceIds) String() string {
 func (*DeviceIds) ProtoMessage() {}
 
 func (x *DeviceIds) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3077,7 +3344,7 @@ func (x *DeviceIds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceIds.ProtoReflect.Descriptor instead.
 func (*DeviceIds) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{16}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DeviceIds) GetDeviceIds() []string {
@@ -3105,7 +3372,7 @@ type FailedIn struct {
 
 func (x *FailedIn) Reset() {
 	*x = FailedIn{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3117,7 +3384,7 @@ func (x *FailedIn) String() string {
 func (*FailedIn) ProtoMessage() {}
 
 func (x *FailedIn) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3130,7 +3397,7 @@ func (x *FailedIn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailedIn.ProtoReflect.Descriptor instead.
 func (*FailedIn) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{17}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FailedIn) GetJobId() string {
@@ -3188,7 +3455,7 @@ type TargetPreview struct {
 
 func (x *TargetPreview) Reset() {
 	*x = TargetPreview{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3200,7 +3467,7 @@ func (x *TargetPreview) String() string {
 func (*TargetPreview) ProtoMessage() {}
 
 func (x *TargetPreview) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3213,7 +3480,7 @@ func (x *TargetPreview) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetPreview.ProtoReflect.Descriptor instead.
 func (*TargetPreview) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{18}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TargetPreview) GetDeviceCount() int32 {
@@ -3278,7 +3545,7 @@ type CreateJobResponse struct {
 
 func (x *CreateJobResponse) Reset() {
 	*x = CreateJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3290,7 +3557,7 @@ func (x *CreateJobResponse) String() string {
 func (*CreateJobResponse) ProtoMessage() {}
 
 func (x *CreateJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3303,7 +3570,7 @@ func (x *CreateJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJobResponse.ProtoReflect.Descriptor instead.
 func (*CreateJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{19}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateJobResponse) GetJobId() string {
@@ -3371,7 +3638,7 @@ type Forecast struct {
 
 func (x *Forecast) Reset() {
 	*x = Forecast{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3383,7 +3650,7 @@ func (x *Forecast) String() string {
 func (*Forecast) ProtoMessage() {}
 
 func (x *Forecast) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3396,7 +3663,7 @@ func (x *Forecast) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forecast.ProtoReflect.Descriptor instead.
 func (*Forecast) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{20}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Forecast) GetLastStartAt() *timestamppb.Timestamp {
@@ -3443,7 +3710,7 @@ type StageForecast struct {
 
 func (x *StageForecast) Reset() {
 	*x = StageForecast{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3455,7 +3722,7 @@ func (x *StageForecast) String() string {
 func (*StageForecast) ProtoMessage() {}
 
 func (x *StageForecast) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3468,7 +3735,7 @@ func (x *StageForecast) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageForecast.ProtoReflect.Descriptor instead.
 func (*StageForecast) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{21}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StageForecast) GetStage() int32 {
@@ -3569,7 +3836,7 @@ type ListJobsRequest struct {
 
 func (x *ListJobsRequest) Reset() {
 	*x = ListJobsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3581,7 +3848,7 @@ func (x *ListJobsRequest) String() string {
 func (*ListJobsRequest) ProtoMessage() {}
 
 func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3594,7 +3861,7 @@ func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{22}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListJobsRequest) GetStatus() Job_Status {
@@ -3756,7 +4023,7 @@ type ListJobsResponse struct {
 
 func (x *ListJobsResponse) Reset() {
 	*x = ListJobsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3768,7 +4035,7 @@ func (x *ListJobsResponse) String() string {
 func (*ListJobsResponse) ProtoMessage() {}
 
 func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3781,7 +4048,7 @@ func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{23}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListJobsResponse) GetJobs() []*Job {
@@ -3810,7 +4077,7 @@ type GetJobRequest struct {
 
 func (x *GetJobRequest) Reset() {
 	*x = GetJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3822,7 +4089,7 @@ func (x *GetJobRequest) String() string {
 func (*GetJobRequest) ProtoMessage() {}
 
 func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3835,7 +4102,7 @@ func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobRequest.ProtoReflect.Descriptor instead.
 func (*GetJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{24}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetJobRequest) GetJobId() string {
@@ -3862,7 +4129,7 @@ type GetJobResponse struct {
 
 func (x *GetJobResponse) Reset() {
 	*x = GetJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3874,7 +4141,7 @@ func (x *GetJobResponse) String() string {
 func (*GetJobResponse) ProtoMessage() {}
 
 func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3887,7 +4154,7 @@ func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobResponse.ProtoReflect.Descriptor instead.
 func (*GetJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{25}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetJobResponse) GetJob() *Job {
@@ -3933,7 +4200,7 @@ type ListJobExecutionsRequest struct {
 
 func (x *ListJobExecutionsRequest) Reset() {
 	*x = ListJobExecutionsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3945,7 +4212,7 @@ func (x *ListJobExecutionsRequest) String() string {
 func (*ListJobExecutionsRequest) ProtoMessage() {}
 
 func (x *ListJobExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3958,7 +4225,7 @@ func (x *ListJobExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{26}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListJobExecutionsRequest) GetJobId() string {
@@ -4037,7 +4304,7 @@ type ListJobExecutionsResponse struct {
 
 func (x *ListJobExecutionsResponse) Reset() {
 	*x = ListJobExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4049,7 +4316,7 @@ func (x *ListJobExecutionsResponse) String() string {
 func (*ListJobExecutionsResponse) ProtoMessage() {}
 
 func (x *ListJobExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4062,7 +4329,7 @@ func (x *ListJobExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{27}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListJobExecutionsResponse) GetExecutions() []*JobExecution {
@@ -4097,7 +4364,7 @@ type CancelJobRequest struct {
 
 func (x *CancelJobRequest) Reset() {
 	*x = CancelJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4109,7 +4376,7 @@ func (x *CancelJobRequest) String() string {
 func (*CancelJobRequest) ProtoMessage() {}
 
 func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4122,7 +4389,7 @@ func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobRequest.ProtoReflect.Descriptor instead.
 func (*CancelJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{28}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CancelJobRequest) GetJobId() string {
@@ -4165,7 +4432,7 @@ type CancelJobResponse struct {
 
 func (x *CancelJobResponse) Reset() {
 	*x = CancelJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4177,7 +4444,7 @@ func (x *CancelJobResponse) String() string {
 func (*CancelJobResponse) ProtoMessage() {}
 
 func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4190,7 +4457,7 @@ func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobResponse.ProtoReflect.Descriptor instead.
 func (*CancelJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{29}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CancelJobResponse) GetJobId() string {
@@ -4224,7 +4491,7 @@ type CancelExecutionRequest struct {
 
 func (x *CancelExecutionRequest) Reset() {
 	*x = CancelExecutionRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4236,7 +4503,7 @@ func (x *CancelExecutionRequest) String() string {
 func (*CancelExecutionRequest) ProtoMessage() {}
 
 func (x *CancelExecutionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4249,7 +4516,7 @@ func (x *CancelExecutionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelExecutionRequest.ProtoReflect.Descriptor instead.
 func (*CancelExecutionRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{30}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CancelExecutionRequest) GetJobId() string {
@@ -4290,7 +4557,7 @@ type CancelExecutionResponse struct {
 
 func (x *CancelExecutionResponse) Reset() {
 	*x = CancelExecutionResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4302,7 +4569,7 @@ func (x *CancelExecutionResponse) String() string {
 func (*CancelExecutionResponse) ProtoMessage() {}
 
 func (x *CancelExecutionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4315,7 +4582,7 @@ func (x *CancelExecutionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelExecutionResponse.ProtoReflect.Descriptor instead.
 func (*CancelExecutionResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{31}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CancelExecutionResponse) GetExecution() *JobExecution {
@@ -4349,7 +4616,7 @@ type RetryExecutionsRequest struct {
 
 func (x *RetryExecutionsRequest) Reset() {
 	*x = RetryExecutionsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4361,7 +4628,7 @@ func (x *RetryExecutionsRequest) String() string {
 func (*RetryExecutionsRequest) ProtoMessage() {}
 
 func (x *RetryExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4374,7 +4641,7 @@ func (x *RetryExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*RetryExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{32}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RetryExecutionsRequest) GetJobId() string {
@@ -4438,7 +4705,7 @@ type RetryExecutionsResponse struct {
 
 func (x *RetryExecutionsResponse) Reset() {
 	*x = RetryExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4450,7 +4717,7 @@ func (x *RetryExecutionsResponse) String() string {
 func (*RetryExecutionsResponse) ProtoMessage() {}
 
 func (x *RetryExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4463,7 +4730,7 @@ func (x *RetryExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*RetryExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{33}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RetryExecutionsResponse) GetRetriedCount() int32 {
@@ -4492,7 +4759,7 @@ type ExplainExecutionRequest struct {
 
 func (x *ExplainExecutionRequest) Reset() {
 	*x = ExplainExecutionRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4504,7 +4771,7 @@ func (x *ExplainExecutionRequest) String() string {
 func (*ExplainExecutionRequest) ProtoMessage() {}
 
 func (x *ExplainExecutionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4517,7 +4784,7 @@ func (x *ExplainExecutionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainExecutionRequest.ProtoReflect.Descriptor instead.
 func (*ExplainExecutionRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{34}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ExplainExecutionRequest) GetJobId() string {
@@ -4553,7 +4820,7 @@ type ExplainExecutionResponse struct {
 
 func (x *ExplainExecutionResponse) Reset() {
 	*x = ExplainExecutionResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4565,7 +4832,7 @@ func (x *ExplainExecutionResponse) String() string {
 func (*ExplainExecutionResponse) ProtoMessage() {}
 
 func (x *ExplainExecutionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4578,7 +4845,7 @@ func (x *ExplainExecutionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainExecutionResponse.ProtoReflect.Descriptor instead.
 func (*ExplainExecutionResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{35}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ExplainExecutionResponse) GetExecution() *JobExecution {
@@ -4633,7 +4900,7 @@ type StartBlocker struct {
 
 func (x *StartBlocker) Reset() {
 	*x = StartBlocker{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4645,7 +4912,7 @@ func (x *StartBlocker) String() string {
 func (*StartBlocker) ProtoMessage() {}
 
 func (x *StartBlocker) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4658,7 +4925,7 @@ func (x *StartBlocker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartBlocker.ProtoReflect.Descriptor instead.
 func (*StartBlocker) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{36}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *StartBlocker) GetKind() StartBlocker_Kind {
@@ -4780,7 +5047,7 @@ type StageGate struct {
 
 func (x *StageGate) Reset() {
 	*x = StageGate{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4792,7 +5059,7 @@ func (x *StageGate) String() string {
 func (*StageGate) ProtoMessage() {}
 
 func (x *StageGate) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4805,7 +5072,7 @@ func (x *StageGate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageGate.ProtoReflect.Descriptor instead.
 func (*StageGate) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{37}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StageGate) GetOpenStage() int32 {
@@ -4870,7 +5137,7 @@ type JobSlots struct {
 
 func (x *JobSlots) Reset() {
 	*x = JobSlots{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4882,7 +5149,7 @@ func (x *JobSlots) String() string {
 func (*JobSlots) ProtoMessage() {}
 
 func (x *JobSlots) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4895,7 +5162,7 @@ func (x *JobSlots) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobSlots.ProtoReflect.Descriptor instead.
 func (*JobSlots) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{38}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *JobSlots) GetInProgress() int32 {
@@ -4930,7 +5197,7 @@ type ListExecutionAttemptsRequest struct {
 
 func (x *ListExecutionAttemptsRequest) Reset() {
 	*x = ListExecutionAttemptsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4942,7 +5209,7 @@ func (x *ListExecutionAttemptsRequest) String() string {
 func (*ListExecutionAttemptsRequest) ProtoMessage() {}
 
 func (x *ListExecutionAttemptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4955,7 +5222,7 @@ func (x *ListExecutionAttemptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutionAttemptsRequest.ProtoReflect.Descriptor instead.
 func (*ListExecutionAttemptsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{39}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListExecutionAttemptsRequest) GetJobId() string {
@@ -4999,7 +5266,7 @@ type ListExecutionAttemptsResponse struct {
 
 func (x *ListExecutionAttemptsResponse) Reset() {
 	*x = ListExecutionAttemptsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5011,7 +5278,7 @@ func (x *ListExecutionAttemptsResponse) String() string {
 func (*ListExecutionAttemptsResponse) ProtoMessage() {}
 
 func (x *ListExecutionAttemptsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5024,7 +5291,7 @@ func (x *ListExecutionAttemptsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutionAttemptsResponse.ProtoReflect.Descriptor instead.
 func (*ListExecutionAttemptsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{40}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListExecutionAttemptsResponse) GetAttempts() []*JobExecution {
@@ -5053,7 +5320,7 @@ type DeleteJobRequest struct {
 
 func (x *DeleteJobRequest) Reset() {
 	*x = DeleteJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5065,7 +5332,7 @@ func (x *DeleteJobRequest) String() string {
 func (*DeleteJobRequest) ProtoMessage() {}
 
 func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5078,7 +5345,7 @@ func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobRequest.ProtoReflect.Descriptor instead.
 func (*DeleteJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{41}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DeleteJobRequest) GetJobId() string {
@@ -5103,7 +5370,7 @@ type DeleteJobResponse struct {
 
 func (x *DeleteJobResponse) Reset() {
 	*x = DeleteJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5115,7 +5382,7 @@ func (x *DeleteJobResponse) String() string {
 func (*DeleteJobResponse) ProtoMessage() {}
 
 func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5128,7 +5395,7 @@ func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobResponse.ProtoReflect.Descriptor instead.
 func (*DeleteJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{42}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{43}
 }
 
 type PauseJobRequest struct {
@@ -5145,7 +5412,7 @@ type PauseJobRequest struct {
 
 func (x *PauseJobRequest) Reset() {
 	*x = PauseJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5157,7 +5424,7 @@ func (x *PauseJobRequest) String() string {
 func (*PauseJobRequest) ProtoMessage() {}
 
 func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5170,7 +5437,7 @@ func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobRequest.ProtoReflect.Descriptor instead.
 func (*PauseJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{43}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *PauseJobRequest) GetJobId() string {
@@ -5204,7 +5471,7 @@ type PauseJobResponse struct {
 
 func (x *PauseJobResponse) Reset() {
 	*x = PauseJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5216,7 +5483,7 @@ func (x *PauseJobResponse) String() string {
 func (*PauseJobResponse) ProtoMessage() {}
 
 func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5229,7 +5496,7 @@ func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobResponse.ProtoReflect.Descriptor instead.
 func (*PauseJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{44}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *PauseJobResponse) GetJob() *Job {
@@ -5251,7 +5518,7 @@ type ResumeJobRequest struct {
 
 func (x *ResumeJobRequest) Reset() {
 	*x = ResumeJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5263,7 +5530,7 @@ func (x *ResumeJobRequest) String() string {
 func (*ResumeJobRequest) ProtoMessage() {}
 
 func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5276,7 +5543,7 @@ func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobRequest.ProtoReflect.Descriptor instead.
 func (*ResumeJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{45}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ResumeJobRequest) GetJobId() string {
@@ -5303,7 +5570,7 @@ type ResumeJobResponse struct {
 
 func (x *ResumeJobResponse) Reset() {
 	*x = ResumeJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5315,7 +5582,7 @@ func (x *ResumeJobResponse) String() string {
 func (*ResumeJobResponse) ProtoMessage() {}
 
 func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5328,7 +5595,7 @@ func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobResponse.ProtoReflect.Descriptor instead.
 func (*ResumeJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{46}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ResumeJobResponse) GetJob() *Job {
@@ -5353,7 +5620,7 @@ type AdvanceJobRequest struct {
 
 func (x *AdvanceJobRequest) Reset() {
 	*x = AdvanceJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5365,7 +5632,7 @@ func (x *AdvanceJobRequest) String() string {
 func (*AdvanceJobRequest) ProtoMessage() {}
 
 func (x *AdvanceJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5378,7 +5645,7 @@ func (x *AdvanceJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceJobRequest.ProtoReflect.Descriptor instead.
 func (*AdvanceJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{47}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *AdvanceJobRequest) GetJobId() string {
@@ -5412,7 +5679,7 @@ type AdvanceJobResponse struct {
 
 func (x *AdvanceJobResponse) Reset() {
 	*x = AdvanceJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5424,7 +5691,7 @@ func (x *AdvanceJobResponse) String() string {
 func (*AdvanceJobResponse) ProtoMessage() {}
 
 func (x *AdvanceJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5437,7 +5704,7 @@ func (x *AdvanceJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceJobResponse.ProtoReflect.Descriptor instead.
 func (*AdvanceJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{48}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *AdvanceJobResponse) GetJob() *Job {
@@ -5463,7 +5730,7 @@ type ApproveStageRequest struct {
 
 func (x *ApproveStageRequest) Reset() {
 	*x = ApproveStageRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5475,7 +5742,7 @@ func (x *ApproveStageRequest) String() string {
 func (*ApproveStageRequest) ProtoMessage() {}
 
 func (x *ApproveStageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5488,7 +5755,7 @@ func (x *ApproveStageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveStageRequest.ProtoReflect.Descriptor instead.
 func (*ApproveStageRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{49}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ApproveStageRequest) GetJobId() string {
@@ -5529,7 +5796,7 @@ type ApproveStageResponse struct {
 
 func (x *ApproveStageResponse) Reset() {
 	*x = ApproveStageResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[50]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5541,7 +5808,7 @@ func (x *ApproveStageResponse) String() string {
 func (*ApproveStageResponse) ProtoMessage() {}
 
 func (x *ApproveStageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[50]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5554,7 +5821,7 @@ func (x *ApproveStageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveStageResponse.ProtoReflect.Descriptor instead.
 func (*ApproveStageResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{50}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ApproveStageResponse) GetJob() *Job {
@@ -5632,7 +5899,7 @@ type UpdateJobRequest struct {
 
 func (x *UpdateJobRequest) Reset() {
 	*x = UpdateJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[51]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5644,7 +5911,7 @@ func (x *UpdateJobRequest) String() string {
 func (*UpdateJobRequest) ProtoMessage() {}
 
 func (x *UpdateJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[51]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5657,7 +5924,7 @@ func (x *UpdateJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJobRequest.ProtoReflect.Descriptor instead.
 func (*UpdateJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{51}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *UpdateJobRequest) GetJobId() string {
@@ -5761,7 +6028,7 @@ type UpdateJobResponse struct {
 
 func (x *UpdateJobResponse) Reset() {
 	*x = UpdateJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5773,7 +6040,7 @@ func (x *UpdateJobResponse) String() string {
 func (*UpdateJobResponse) ProtoMessage() {}
 
 func (x *UpdateJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5786,7 +6053,7 @@ func (x *UpdateJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJobResponse.ProtoReflect.Descriptor instead.
 func (*UpdateJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{52}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *UpdateJobResponse) GetJob() *Job {
@@ -5811,7 +6078,7 @@ type GetFailureSummaryRequest struct {
 
 func (x *GetFailureSummaryRequest) Reset() {
 	*x = GetFailureSummaryRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[53]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5823,7 +6090,7 @@ func (x *GetFailureSummaryRequest) String() string {
 func (*GetFailureSummaryRequest) ProtoMessage() {}
 
 func (x *GetFailureSummaryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[53]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5836,7 +6103,7 @@ func (x *GetFailureSummaryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailureSummaryRequest.ProtoReflect.Descriptor instead.
 func (*GetFailureSummaryRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{53}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *GetFailureSummaryRequest) GetJobId() string {
@@ -5873,7 +6140,7 @@ type GetFailureSummaryResponse struct {
 
 func (x *GetFailureSummaryResponse) Reset() {
 	*x = GetFailureSummaryResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[54]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5885,7 +6152,7 @@ func (x *GetFailureSummaryResponse) String() string {
 func (*GetFailureSummaryResponse) ProtoMessage() {}
 
 func (x *GetFailureSummaryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[54]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5898,7 +6165,7 @@ func (x *GetFailureSummaryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailureSummaryResponse.ProtoReflect.Descriptor instead.
 func (*GetFailureSummaryResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{54}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GetFailureSummaryResponse) GetFailures() []*FailureCount {
@@ -5933,7 +6200,7 @@ type FailureCount struct {
 
 func (x *FailureCount) Reset() {
 	*x = FailureCount{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[55]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5945,7 +6212,7 @@ func (x *FailureCount) String() string {
 func (*FailureCount) ProtoMessage() {}
 
 func (x *FailureCount) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[55]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5958,7 +6225,7 @@ func (x *FailureCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureCount.ProtoReflect.Descriptor instead.
 func (*FailureCount) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{55}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *FailureCount) GetStatus() JobExecution_Status {
@@ -5999,7 +6266,7 @@ type GetJobTimelineRequest struct {
 
 func (x *GetJobTimelineRequest) Reset() {
 	*x = GetJobTimelineRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6011,7 +6278,7 @@ func (x *GetJobTimelineRequest) String() string {
 func (*GetJobTimelineRequest) ProtoMessage() {}
 
 func (x *GetJobTimelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6024,7 +6291,7 @@ func (x *GetJobTimelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobTimelineRequest.ProtoReflect.Descriptor instead.
 func (*GetJobTimelineRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{56}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *GetJobTimelineRequest) GetJobId() string {
@@ -6051,7 +6318,7 @@ type GetJobTimelineResponse struct {
 
 func (x *GetJobTimelineResponse) Reset() {
 	*x = GetJobTimelineResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6063,7 +6330,7 @@ func (x *GetJobTimelineResponse) String() string {
 func (*GetJobTimelineResponse) ProtoMessage() {}
 
 func (x *GetJobTimelineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6076,7 +6343,7 @@ func (x *GetJobTimelineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobTimelineResponse.ProtoReflect.Descriptor instead.
 func (*GetJobTimelineResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{57}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *GetJobTimelineResponse) GetComputedAt() *timestamppb.Timestamp {
@@ -6127,7 +6394,7 @@ type TimelineBucket struct {
 
 func (x *TimelineBucket) Reset() {
 	*x = TimelineBucket{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6139,7 +6406,7 @@ func (x *TimelineBucket) String() string {
 func (*TimelineBucket) ProtoMessage() {}
 
 func (x *TimelineBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6152,7 +6419,7 @@ func (x *TimelineBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineBucket.ProtoReflect.Descriptor instead.
 func (*TimelineBucket) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{58}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *TimelineBucket) GetTime() *timestamppb.Timestamp {
@@ -6214,7 +6481,7 @@ type TimelineMark struct {
 
 func (x *TimelineMark) Reset() {
 	*x = TimelineMark{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6226,7 +6493,7 @@ func (x *TimelineMark) String() string {
 func (*TimelineMark) ProtoMessage() {}
 
 func (x *TimelineMark) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6239,7 +6506,7 @@ func (x *TimelineMark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineMark.ProtoReflect.Descriptor instead.
 func (*TimelineMark) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{59}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *TimelineMark) GetTime() *timestamppb.Timestamp {
@@ -6301,7 +6568,7 @@ type WatchJobRequest struct {
 
 func (x *WatchJobRequest) Reset() {
 	*x = WatchJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[60]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6313,7 +6580,7 @@ func (x *WatchJobRequest) String() string {
 func (*WatchJobRequest) ProtoMessage() {}
 
 func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[60]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6326,7 +6593,7 @@ func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobRequest.ProtoReflect.Descriptor instead.
 func (*WatchJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{60}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *WatchJobRequest) GetJobId() string {
@@ -6346,7 +6613,7 @@ type WatchJobResponse struct {
 
 func (x *WatchJobResponse) Reset() {
 	*x = WatchJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[61]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6358,7 +6625,7 @@ func (x *WatchJobResponse) String() string {
 func (*WatchJobResponse) ProtoMessage() {}
 
 func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[61]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6371,7 +6638,7 @@ func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobResponse.ProtoReflect.Descriptor instead.
 func (*WatchJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{61}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *WatchJobResponse) GetJob() *Job {
@@ -6389,7 +6656,7 @@ type GetCallerRequest struct {
 
 func (x *GetCallerRequest) Reset() {
 	*x = GetCallerRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[62]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6401,7 +6668,7 @@ func (x *GetCallerRequest) String() string {
 func (*GetCallerRequest) ProtoMessage() {}
 
 func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[62]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6414,7 +6681,7 @@ func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerRequest.ProtoReflect.Descriptor instead.
 func (*GetCallerRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{62}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{63}
 }
 
 type GetCallerResponse struct {
@@ -6439,7 +6706,7 @@ type GetCallerResponse struct {
 
 func (x *GetCallerResponse) Reset() {
 	*x = GetCallerResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[63]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6451,7 +6718,7 @@ func (x *GetCallerResponse) String() string {
 func (*GetCallerResponse) ProtoMessage() {}
 
 func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[63]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6464,7 +6731,7 @@ func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerResponse.ProtoReflect.Descriptor instead.
 func (*GetCallerResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{63}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *GetCallerResponse) GetTenantId() string {
@@ -6513,7 +6780,7 @@ var File_fleet_jobs_v1_jobs_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
-	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x13\n" +
+	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x15\n" +
 	"\x03Job\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12#\n" +
@@ -6565,7 +6832,9 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x19is_retry_budget_exhausted\x18) \x01(\bR\x16isRetryBudgetExhausted\x12)\n" +
 	"\x0eis_window_open\x18* \x01(\bH\x04R\fisWindowOpen\x88\x01\x01\x12?\n" +
 	"\rnext_openings\x18+ \x03(\v2\x1a.google.protobuf.TimestampR\fnextOpenings\x12)\n" +
-	"\x10execution_events\x18, \x01(\bR\x0fexecutionEvents\x1a9\n" +
+	"\x10execution_events\x18, \x01(\bR\x0fexecutionEvents\x123\n" +
+	"\twaits_for\x18- \x03(\v2\x16.fleet.jobs.v1.JobWaitR\bwaitsFor\x12D\n" +
+	"\x10possible_actions\x18. \x03(\x0e2\x19.fleet.jobs.v1.Job.ActionR\x0fpossibleActions\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"i\n" +
@@ -6582,12 +6851,46 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x03LOW\x10\x01\x12\n" +
 	"\n" +
 	"\x06NORMAL\x10\x02\x12\b\n" +
-	"\x04HIGH\x10\x03B\b\n" +
+	"\x04HIGH\x10\x03\"\x80\x01\n" +
+	"\x06Action\x12\x16\n" +
+	"\x12ACTION_UNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05PAUSE\x10\x01\x12\n" +
+	"\n" +
+	"\x06RESUME\x10\x02\x12\v\n" +
+	"\aADVANCE\x10\x03\x12\v\n" +
+	"\aAPPROVE\x10\x04\x12\n" +
+	"\n" +
+	"\x06CANCEL\x10\x06\x12\t\n" +
+	"\x05RETRY\x10\a\x12\n" +
+	"\n" +
+	"\x06UPDATE\x10\b\x12\n" +
+	"\n" +
+	"\x06DELETE\x10\tB\b\n" +
 	"\x06targetB\r\n" +
 	"\v_created_byB\x10\n" +
 	"\x0e_cancel_reasonB\x1e\n" +
 	"\x1c_in_progress_timeout_minutesB\x11\n" +
-	"\x0f_is_window_open\"\xc4\x02\n" +
+	"\x0f_is_window_open\"\xee\x02\n" +
+	"\aJobWait\x12/\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1b.fleet.jobs.v1.JobWait.KindR\x04kind\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12\x19\n" +
+	"\x05stage\x18\x03 \x01(\x05H\x00R\x05stage\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"have_count\x18\x04 \x01(\x05R\thaveCount\x12\x1d\n" +
+	"\n" +
+	"need_count\x18\x05 \x01(\x05R\tneedCount\x120\n" +
+	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x82\x01\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06RESUME\x10\x01\x12\t\n" +
+	"\x05START\x10\x02\x12\x10\n" +
+	"\fSTART_WINDOW\x10\x03\x12\v\n" +
+	"\aDEVICES\x10\x04\x12\x11\n" +
+	"\rADVANCE_AFTER\x10\x05\x12\r\n" +
+	"\tBAKE_TIME\x10\x06\x12\f\n" +
+	"\bAPPROVAL\x10\aB\b\n" +
+	"\x06_stage\"\xc4\x02\n" +
 	"\vStartWindow\x12E\n" +
 	"\x04days\x18\x01 \x03(\x0e2\x1e.fleet.jobs.v1.StartWindow.DayB\x11\xbaH\x0e\x92\x01\v\x10\a\"\a\x82\x01\x04\x10\x01 \x00R\x04days\x12)\n" +
 	"\n" +
@@ -7174,258 +7477,265 @@ func file_fleet_jobs_v1_jobs_proto_rawDescGZIP() []byte {
 	return file_fleet_jobs_v1_jobs_proto_rawDescData
 }
 
-var file_fleet_jobs_v1_jobs_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
-var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
+var file_fleet_jobs_v1_jobs_proto_enumTypes = make([]protoimpl.EnumInfo, 13)
+var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(Job_Status)(0),                       // 0: fleet.jobs.v1.Job.Status
 	(Job_Priority)(0),                     // 1: fleet.jobs.v1.Job.Priority
-	(StartWindow_Day)(0),                  // 2: fleet.jobs.v1.StartWindow.Day
-	(FailureCriterion_Basis)(0),           // 3: fleet.jobs.v1.FailureCriterion.Basis
-	(FailureCriterion_Scope)(0),           // 4: fleet.jobs.v1.FailureCriterion.Scope
-	(FailureCriterion_Action)(0),          // 5: fleet.jobs.v1.FailureCriterion.Action
-	(JobStage_State)(0),                   // 6: fleet.jobs.v1.JobStage.State
-	(Pause_Cause)(0),                      // 7: fleet.jobs.v1.Pause.Cause
-	(JobExecution_Status)(0),              // 8: fleet.jobs.v1.JobExecution.Status
-	(JobExecution_EndCause)(0),            // 9: fleet.jobs.v1.JobExecution.EndCause
-	(StartBlocker_Kind)(0),                // 10: fleet.jobs.v1.StartBlocker.Kind
-	(*Job)(nil),                           // 11: fleet.jobs.v1.Job
-	(*StartWindow)(nil),                   // 12: fleet.jobs.v1.StartWindow
-	(*RetryPolicy)(nil),                   // 13: fleet.jobs.v1.RetryPolicy
-	(*RetryRule)(nil),                     // 14: fleet.jobs.v1.RetryRule
-	(*Rollout)(nil),                       // 15: fleet.jobs.v1.Rollout
-	(*Stage)(nil),                         // 16: fleet.jobs.v1.Stage
-	(*Gate)(nil),                          // 17: fleet.jobs.v1.Gate
-	(*FailureCriterion)(nil),              // 18: fleet.jobs.v1.FailureCriterion
-	(*JobStage)(nil),                      // 19: fleet.jobs.v1.JobStage
-	(*StageApproval)(nil),                 // 20: fleet.jobs.v1.StageApproval
-	(*CriterionState)(nil),                // 21: fleet.jobs.v1.CriterionState
-	(*Trip)(nil),                          // 22: fleet.jobs.v1.Trip
-	(*Pause)(nil),                         // 23: fleet.jobs.v1.Pause
-	(*ExecutionCounts)(nil),               // 24: fleet.jobs.v1.ExecutionCounts
-	(*JobExecution)(nil),                  // 25: fleet.jobs.v1.JobExecution
-	(*CreateJobRequest)(nil),              // 26: fleet.jobs.v1.CreateJobRequest
-	(*DeviceIds)(nil),                     // 27: fleet.jobs.v1.DeviceIds
-	(*FailedIn)(nil),                      // 28: fleet.jobs.v1.FailedIn
-	(*TargetPreview)(nil),                 // 29: fleet.jobs.v1.TargetPreview
-	(*CreateJobResponse)(nil),             // 30: fleet.jobs.v1.CreateJobResponse
-	(*Forecast)(nil),                      // 31: fleet.jobs.v1.Forecast
-	(*StageForecast)(nil),                 // 32: fleet.jobs.v1.StageForecast
-	(*ListJobsRequest)(nil),               // 33: fleet.jobs.v1.ListJobsRequest
-	(*ListJobsResponse)(nil),              // 34: fleet.jobs.v1.ListJobsResponse
-	(*GetJobRequest)(nil),                 // 35: fleet.jobs.v1.GetJobRequest
-	(*GetJobResponse)(nil),                // 36: fleet.jobs.v1.GetJobResponse
-	(*ListJobExecutionsRequest)(nil),      // 37: fleet.jobs.v1.ListJobExecutionsRequest
-	(*ListJobExecutionsResponse)(nil),     // 38: fleet.jobs.v1.ListJobExecutionsResponse
-	(*CancelJobRequest)(nil),              // 39: fleet.jobs.v1.CancelJobRequest
-	(*CancelJobResponse)(nil),             // 40: fleet.jobs.v1.CancelJobResponse
-	(*CancelExecutionRequest)(nil),        // 41: fleet.jobs.v1.CancelExecutionRequest
-	(*CancelExecutionResponse)(nil),       // 42: fleet.jobs.v1.CancelExecutionResponse
-	(*RetryExecutionsRequest)(nil),        // 43: fleet.jobs.v1.RetryExecutionsRequest
-	(*RetryExecutionsResponse)(nil),       // 44: fleet.jobs.v1.RetryExecutionsResponse
-	(*ExplainExecutionRequest)(nil),       // 45: fleet.jobs.v1.ExplainExecutionRequest
-	(*ExplainExecutionResponse)(nil),      // 46: fleet.jobs.v1.ExplainExecutionResponse
-	(*StartBlocker)(nil),                  // 47: fleet.jobs.v1.StartBlocker
-	(*StageGate)(nil),                     // 48: fleet.jobs.v1.StageGate
-	(*JobSlots)(nil),                      // 49: fleet.jobs.v1.JobSlots
-	(*ListExecutionAttemptsRequest)(nil),  // 50: fleet.jobs.v1.ListExecutionAttemptsRequest
-	(*ListExecutionAttemptsResponse)(nil), // 51: fleet.jobs.v1.ListExecutionAttemptsResponse
-	(*DeleteJobRequest)(nil),              // 52: fleet.jobs.v1.DeleteJobRequest
-	(*DeleteJobResponse)(nil),             // 53: fleet.jobs.v1.DeleteJobResponse
-	(*PauseJobRequest)(nil),               // 54: fleet.jobs.v1.PauseJobRequest
-	(*PauseJobResponse)(nil),              // 55: fleet.jobs.v1.PauseJobResponse
-	(*ResumeJobRequest)(nil),              // 56: fleet.jobs.v1.ResumeJobRequest
-	(*ResumeJobResponse)(nil),             // 57: fleet.jobs.v1.ResumeJobResponse
-	(*AdvanceJobRequest)(nil),             // 58: fleet.jobs.v1.AdvanceJobRequest
-	(*AdvanceJobResponse)(nil),            // 59: fleet.jobs.v1.AdvanceJobResponse
-	(*ApproveStageRequest)(nil),           // 60: fleet.jobs.v1.ApproveStageRequest
-	(*ApproveStageResponse)(nil),          // 61: fleet.jobs.v1.ApproveStageResponse
-	(*UpdateJobRequest)(nil),              // 62: fleet.jobs.v1.UpdateJobRequest
-	(*UpdateJobResponse)(nil),             // 63: fleet.jobs.v1.UpdateJobResponse
-	(*GetFailureSummaryRequest)(nil),      // 64: fleet.jobs.v1.GetFailureSummaryRequest
-	(*GetFailureSummaryResponse)(nil),     // 65: fleet.jobs.v1.GetFailureSummaryResponse
-	(*FailureCount)(nil),                  // 66: fleet.jobs.v1.FailureCount
-	(*GetJobTimelineRequest)(nil),         // 67: fleet.jobs.v1.GetJobTimelineRequest
-	(*GetJobTimelineResponse)(nil),        // 68: fleet.jobs.v1.GetJobTimelineResponse
-	(*TimelineBucket)(nil),                // 69: fleet.jobs.v1.TimelineBucket
-	(*TimelineMark)(nil),                  // 70: fleet.jobs.v1.TimelineMark
-	(*WatchJobRequest)(nil),               // 71: fleet.jobs.v1.WatchJobRequest
-	(*WatchJobResponse)(nil),              // 72: fleet.jobs.v1.WatchJobResponse
-	(*GetCallerRequest)(nil),              // 73: fleet.jobs.v1.GetCallerRequest
-	(*GetCallerResponse)(nil),             // 74: fleet.jobs.v1.GetCallerResponse
-	nil,                                   // 75: fleet.jobs.v1.Job.LabelsEntry
-	nil,                                   // 76: fleet.jobs.v1.CreateJobRequest.LabelsEntry
-	nil,                                   // 77: fleet.jobs.v1.UpdateJobRequest.LabelsEntry
-	(*structpb.Struct)(nil),               // 78: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),         // 79: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 80: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil),         // 81: google.protobuf.FieldMask
+	(Job_Action)(0),                       // 2: fleet.jobs.v1.Job.Action
+	(JobWait_Kind)(0),                     // 3: fleet.jobs.v1.JobWait.Kind
+	(StartWindow_Day)(0),                  // 4: fleet.jobs.v1.StartWindow.Day
+	(FailureCriterion_Basis)(0),           // 5: fleet.jobs.v1.FailureCriterion.Basis
+	(FailureCriterion_Scope)(0),           // 6: fleet.jobs.v1.FailureCriterion.Scope
+	(FailureCriterion_Action)(0),          // 7: fleet.jobs.v1.FailureCriterion.Action
+	(JobStage_State)(0),                   // 8: fleet.jobs.v1.JobStage.State
+	(Pause_Cause)(0),                      // 9: fleet.jobs.v1.Pause.Cause
+	(JobExecution_Status)(0),              // 10: fleet.jobs.v1.JobExecution.Status
+	(JobExecution_EndCause)(0),            // 11: fleet.jobs.v1.JobExecution.EndCause
+	(StartBlocker_Kind)(0),                // 12: fleet.jobs.v1.StartBlocker.Kind
+	(*Job)(nil),                           // 13: fleet.jobs.v1.Job
+	(*JobWait)(nil),                       // 14: fleet.jobs.v1.JobWait
+	(*StartWindow)(nil),                   // 15: fleet.jobs.v1.StartWindow
+	(*RetryPolicy)(nil),                   // 16: fleet.jobs.v1.RetryPolicy
+	(*RetryRule)(nil),                     // 17: fleet.jobs.v1.RetryRule
+	(*Rollout)(nil),                       // 18: fleet.jobs.v1.Rollout
+	(*Stage)(nil),                         // 19: fleet.jobs.v1.Stage
+	(*Gate)(nil),                          // 20: fleet.jobs.v1.Gate
+	(*FailureCriterion)(nil),              // 21: fleet.jobs.v1.FailureCriterion
+	(*JobStage)(nil),                      // 22: fleet.jobs.v1.JobStage
+	(*StageApproval)(nil),                 // 23: fleet.jobs.v1.StageApproval
+	(*CriterionState)(nil),                // 24: fleet.jobs.v1.CriterionState
+	(*Trip)(nil),                          // 25: fleet.jobs.v1.Trip
+	(*Pause)(nil),                         // 26: fleet.jobs.v1.Pause
+	(*ExecutionCounts)(nil),               // 27: fleet.jobs.v1.ExecutionCounts
+	(*JobExecution)(nil),                  // 28: fleet.jobs.v1.JobExecution
+	(*CreateJobRequest)(nil),              // 29: fleet.jobs.v1.CreateJobRequest
+	(*DeviceIds)(nil),                     // 30: fleet.jobs.v1.DeviceIds
+	(*FailedIn)(nil),                      // 31: fleet.jobs.v1.FailedIn
+	(*TargetPreview)(nil),                 // 32: fleet.jobs.v1.TargetPreview
+	(*CreateJobResponse)(nil),             // 33: fleet.jobs.v1.CreateJobResponse
+	(*Forecast)(nil),                      // 34: fleet.jobs.v1.Forecast
+	(*StageForecast)(nil),                 // 35: fleet.jobs.v1.StageForecast
+	(*ListJobsRequest)(nil),               // 36: fleet.jobs.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),              // 37: fleet.jobs.v1.ListJobsResponse
+	(*GetJobRequest)(nil),                 // 38: fleet.jobs.v1.GetJobRequest
+	(*GetJobResponse)(nil),                // 39: fleet.jobs.v1.GetJobResponse
+	(*ListJobExecutionsRequest)(nil),      // 40: fleet.jobs.v1.ListJobExecutionsRequest
+	(*ListJobExecutionsResponse)(nil),     // 41: fleet.jobs.v1.ListJobExecutionsResponse
+	(*CancelJobRequest)(nil),              // 42: fleet.jobs.v1.CancelJobRequest
+	(*CancelJobResponse)(nil),             // 43: fleet.jobs.v1.CancelJobResponse
+	(*CancelExecutionRequest)(nil),        // 44: fleet.jobs.v1.CancelExecutionRequest
+	(*CancelExecutionResponse)(nil),       // 45: fleet.jobs.v1.CancelExecutionResponse
+	(*RetryExecutionsRequest)(nil),        // 46: fleet.jobs.v1.RetryExecutionsRequest
+	(*RetryExecutionsResponse)(nil),       // 47: fleet.jobs.v1.RetryExecutionsResponse
+	(*ExplainExecutionRequest)(nil),       // 48: fleet.jobs.v1.ExplainExecutionRequest
+	(*ExplainExecutionResponse)(nil),      // 49: fleet.jobs.v1.ExplainExecutionResponse
+	(*StartBlocker)(nil),                  // 50: fleet.jobs.v1.StartBlocker
+	(*StageGate)(nil),                     // 51: fleet.jobs.v1.StageGate
+	(*JobSlots)(nil),                      // 52: fleet.jobs.v1.JobSlots
+	(*ListExecutionAttemptsRequest)(nil),  // 53: fleet.jobs.v1.ListExecutionAttemptsRequest
+	(*ListExecutionAttemptsResponse)(nil), // 54: fleet.jobs.v1.ListExecutionAttemptsResponse
+	(*DeleteJobRequest)(nil),              // 55: fleet.jobs.v1.DeleteJobRequest
+	(*DeleteJobResponse)(nil),             // 56: fleet.jobs.v1.DeleteJobResponse
+	(*PauseJobRequest)(nil),               // 57: fleet.jobs.v1.PauseJobRequest
+	(*PauseJobResponse)(nil),              // 58: fleet.jobs.v1.PauseJobResponse
+	(*ResumeJobRequest)(nil),              // 59: fleet.jobs.v1.ResumeJobRequest
+	(*ResumeJobResponse)(nil),             // 60: fleet.jobs.v1.ResumeJobResponse
+	(*AdvanceJobRequest)(nil),             // 61: fleet.jobs.v1.AdvanceJobRequest
+	(*AdvanceJobResponse)(nil),            // 62: fleet.jobs.v1.AdvanceJobResponse
+	(*ApproveStageRequest)(nil),           // 63: fleet.jobs.v1.ApproveStageRequest
+	(*ApproveStageResponse)(nil),          // 64: fleet.jobs.v1.ApproveStageResponse
+	(*UpdateJobRequest)(nil),              // 65: fleet.jobs.v1.UpdateJobRequest
+	(*UpdateJobResponse)(nil),             // 66: fleet.jobs.v1.UpdateJobResponse
+	(*GetFailureSummaryRequest)(nil),      // 67: fleet.jobs.v1.GetFailureSummaryRequest
+	(*GetFailureSummaryResponse)(nil),     // 68: fleet.jobs.v1.GetFailureSummaryResponse
+	(*FailureCount)(nil),                  // 69: fleet.jobs.v1.FailureCount
+	(*GetJobTimelineRequest)(nil),         // 70: fleet.jobs.v1.GetJobTimelineRequest
+	(*GetJobTimelineResponse)(nil),        // 71: fleet.jobs.v1.GetJobTimelineResponse
+	(*TimelineBucket)(nil),                // 72: fleet.jobs.v1.TimelineBucket
+	(*TimelineMark)(nil),                  // 73: fleet.jobs.v1.TimelineMark
+	(*WatchJobRequest)(nil),               // 74: fleet.jobs.v1.WatchJobRequest
+	(*WatchJobResponse)(nil),              // 75: fleet.jobs.v1.WatchJobResponse
+	(*GetCallerRequest)(nil),              // 76: fleet.jobs.v1.GetCallerRequest
+	(*GetCallerResponse)(nil),             // 77: fleet.jobs.v1.GetCallerResponse
+	nil,                                   // 78: fleet.jobs.v1.Job.LabelsEntry
+	nil,                                   // 79: fleet.jobs.v1.CreateJobRequest.LabelsEntry
+	nil,                                   // 80: fleet.jobs.v1.UpdateJobRequest.LabelsEntry
+	(*structpb.Struct)(nil),               // 81: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),         // 82: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 83: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),         // 84: google.protobuf.FieldMask
 }
 var file_fleet_jobs_v1_jobs_proto_depIdxs = []int32{
-	78,  // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
-	28,  // 1: fleet.jobs.v1.Job.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
+	81,  // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
+	31,  // 1: fleet.jobs.v1.Job.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
 	0,   // 2: fleet.jobs.v1.Job.status:type_name -> fleet.jobs.v1.Job.Status
-	79,  // 3: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
-	79,  // 4: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	79,  // 5: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
-	24,  // 6: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
-	25,  // 7: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
-	79,  // 8: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
-	23,  // 9: fleet.jobs.v1.Job.pause:type_name -> fleet.jobs.v1.Pause
-	15,  // 10: fleet.jobs.v1.Job.rollout:type_name -> fleet.jobs.v1.Rollout
-	18,  // 11: fleet.jobs.v1.Job.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	19,  // 12: fleet.jobs.v1.Job.stages:type_name -> fleet.jobs.v1.JobStage
-	22,  // 13: fleet.jobs.v1.Job.trip:type_name -> fleet.jobs.v1.Trip
-	75,  // 14: fleet.jobs.v1.Job.labels:type_name -> fleet.jobs.v1.Job.LabelsEntry
-	21,  // 15: fleet.jobs.v1.Job.criterion_states:type_name -> fleet.jobs.v1.CriterionState
-	79,  // 16: fleet.jobs.v1.Job.start_at:type_name -> google.protobuf.Timestamp
-	12,  // 17: fleet.jobs.v1.Job.start_windows:type_name -> fleet.jobs.v1.StartWindow
-	13,  // 18: fleet.jobs.v1.Job.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
+	82,  // 3: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
+	82,  // 4: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	82,  // 5: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
+	27,  // 6: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
+	28,  // 7: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
+	82,  // 8: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
+	26,  // 9: fleet.jobs.v1.Job.pause:type_name -> fleet.jobs.v1.Pause
+	18,  // 10: fleet.jobs.v1.Job.rollout:type_name -> fleet.jobs.v1.Rollout
+	21,  // 11: fleet.jobs.v1.Job.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	22,  // 12: fleet.jobs.v1.Job.stages:type_name -> fleet.jobs.v1.JobStage
+	25,  // 13: fleet.jobs.v1.Job.trip:type_name -> fleet.jobs.v1.Trip
+	78,  // 14: fleet.jobs.v1.Job.labels:type_name -> fleet.jobs.v1.Job.LabelsEntry
+	24,  // 15: fleet.jobs.v1.Job.criterion_states:type_name -> fleet.jobs.v1.CriterionState
+	82,  // 16: fleet.jobs.v1.Job.start_at:type_name -> google.protobuf.Timestamp
+	15,  // 17: fleet.jobs.v1.Job.start_windows:type_name -> fleet.jobs.v1.StartWindow
+	16,  // 18: fleet.jobs.v1.Job.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
 	1,   // 19: fleet.jobs.v1.Job.priority:type_name -> fleet.jobs.v1.Job.Priority
-	79,  // 20: fleet.jobs.v1.Job.next_openings:type_name -> google.protobuf.Timestamp
-	2,   // 21: fleet.jobs.v1.StartWindow.days:type_name -> fleet.jobs.v1.StartWindow.Day
-	80,  // 22: fleet.jobs.v1.StartWindow.duration:type_name -> google.protobuf.Duration
-	14,  // 23: fleet.jobs.v1.RetryPolicy.rules:type_name -> fleet.jobs.v1.RetryRule
-	8,   // 24: fleet.jobs.v1.RetryRule.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	80,  // 25: fleet.jobs.v1.RetryRule.initial_backoff:type_name -> google.protobuf.Duration
-	80,  // 26: fleet.jobs.v1.RetryRule.max_backoff:type_name -> google.protobuf.Duration
-	16,  // 27: fleet.jobs.v1.Rollout.stages:type_name -> fleet.jobs.v1.Stage
-	17,  // 28: fleet.jobs.v1.Stage.gate:type_name -> fleet.jobs.v1.Gate
-	80,  // 29: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
-	80,  // 30: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
-	8,   // 31: fleet.jobs.v1.FailureCriterion.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	3,   // 32: fleet.jobs.v1.FailureCriterion.basis:type_name -> fleet.jobs.v1.FailureCriterion.Basis
-	4,   // 33: fleet.jobs.v1.FailureCriterion.scope:type_name -> fleet.jobs.v1.FailureCriterion.Scope
-	5,   // 34: fleet.jobs.v1.FailureCriterion.action:type_name -> fleet.jobs.v1.FailureCriterion.Action
-	6,   // 35: fleet.jobs.v1.JobStage.state:type_name -> fleet.jobs.v1.JobStage.State
-	24,  // 36: fleet.jobs.v1.JobStage.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
-	79,  // 37: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
-	79,  // 38: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
-	20,  // 39: fleet.jobs.v1.JobStage.approval:type_name -> fleet.jobs.v1.StageApproval
-	79,  // 40: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
-	79,  // 41: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
-	18,  // 42: fleet.jobs.v1.Trip.criterion:type_name -> fleet.jobs.v1.FailureCriterion
-	79,  // 43: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
-	7,   // 44: fleet.jobs.v1.Pause.cause:type_name -> fleet.jobs.v1.Pause.Cause
-	8,   // 45: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	78,  // 46: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
-	79,  // 47: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
-	79,  // 48: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
-	79,  // 49: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
-	79,  // 50: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
-	9,   // 51: fleet.jobs.v1.JobExecution.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
-	79,  // 52: fleet.jobs.v1.JobExecution.not_before:type_name -> google.protobuf.Timestamp
-	78,  // 53: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
-	27,  // 54: fleet.jobs.v1.CreateJobRequest.target_device_ids:type_name -> fleet.jobs.v1.DeviceIds
-	28,  // 55: fleet.jobs.v1.CreateJobRequest.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
-	15,  // 56: fleet.jobs.v1.CreateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
-	18,  // 57: fleet.jobs.v1.CreateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	76,  // 58: fleet.jobs.v1.CreateJobRequest.labels:type_name -> fleet.jobs.v1.CreateJobRequest.LabelsEntry
-	79,  // 59: fleet.jobs.v1.CreateJobRequest.start_at:type_name -> google.protobuf.Timestamp
-	12,  // 60: fleet.jobs.v1.CreateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
-	13,  // 61: fleet.jobs.v1.CreateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
-	1,   // 62: fleet.jobs.v1.CreateJobRequest.priority:type_name -> fleet.jobs.v1.Job.Priority
-	8,   // 63: fleet.jobs.v1.FailedIn.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	0,   // 64: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	79,  // 65: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
-	29,  // 66: fleet.jobs.v1.CreateJobResponse.preview:type_name -> fleet.jobs.v1.TargetPreview
-	31,  // 67: fleet.jobs.v1.CreateJobResponse.forecast:type_name -> fleet.jobs.v1.Forecast
-	79,  // 68: fleet.jobs.v1.Forecast.last_start_at:type_name -> google.protobuf.Timestamp
-	32,  // 69: fleet.jobs.v1.Forecast.stages:type_name -> fleet.jobs.v1.StageForecast
-	80,  // 70: fleet.jobs.v1.StageForecast.duration:type_name -> google.protobuf.Duration
-	80,  // 71: fleet.jobs.v1.StageForecast.release_time:type_name -> google.protobuf.Duration
-	80,  // 72: fleet.jobs.v1.StageForecast.window_time:type_name -> google.protobuf.Duration
-	80,  // 73: fleet.jobs.v1.StageForecast.bake_time:type_name -> google.protobuf.Duration
-	0,   // 74: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
-	0,   // 75: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
-	79,  // 76: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
-	79,  // 77: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
-	11,  // 78: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
-	11,  // 79: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
-	8,   // 80: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	9,   // 81: fleet.jobs.v1.ListJobExecutionsRequest.end_causes:type_name -> fleet.jobs.v1.JobExecution.EndCause
-	25,  // 82: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
-	0,   // 83: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	25,  // 84: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
-	8,   // 85: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	79,  // 86: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
-	25,  // 87: fleet.jobs.v1.ExplainExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
-	47,  // 88: fleet.jobs.v1.ExplainExecutionResponse.blockers:type_name -> fleet.jobs.v1.StartBlocker
-	79,  // 89: fleet.jobs.v1.ExplainExecutionResponse.earliest_start_at:type_name -> google.protobuf.Timestamp
-	79,  // 90: fleet.jobs.v1.ExplainExecutionResponse.last_seen_at:type_name -> google.protobuf.Timestamp
-	10,  // 91: fleet.jobs.v1.StartBlocker.kind:type_name -> fleet.jobs.v1.StartBlocker.Kind
-	79,  // 92: fleet.jobs.v1.StartBlocker.until:type_name -> google.protobuf.Timestamp
-	23,  // 93: fleet.jobs.v1.StartBlocker.pause:type_name -> fleet.jobs.v1.Pause
-	48,  // 94: fleet.jobs.v1.StartBlocker.stage_gate:type_name -> fleet.jobs.v1.StageGate
-	49,  // 95: fleet.jobs.v1.StartBlocker.job_slots:type_name -> fleet.jobs.v1.JobSlots
-	79,  // 96: fleet.jobs.v1.StageGate.next_opens_at:type_name -> google.protobuf.Timestamp
-	25,  // 97: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
-	11,  // 98: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
-	11,  // 99: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
-	11,  // 100: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
-	11,  // 101: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
-	81,  // 102: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
-	15,  // 103: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
-	18,  // 104: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	79,  // 105: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
-	77,  // 106: fleet.jobs.v1.UpdateJobRequest.labels:type_name -> fleet.jobs.v1.UpdateJobRequest.LabelsEntry
-	79,  // 107: fleet.jobs.v1.UpdateJobRequest.start_at:type_name -> google.protobuf.Timestamp
-	12,  // 108: fleet.jobs.v1.UpdateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
-	13,  // 109: fleet.jobs.v1.UpdateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
-	11,  // 110: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
-	8,   // 111: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	66,  // 112: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
-	8,   // 113: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	79,  // 114: fleet.jobs.v1.GetJobTimelineResponse.computed_at:type_name -> google.protobuf.Timestamp
-	80,  // 115: fleet.jobs.v1.GetJobTimelineResponse.bucket_size:type_name -> google.protobuf.Duration
-	69,  // 116: fleet.jobs.v1.GetJobTimelineResponse.buckets:type_name -> fleet.jobs.v1.TimelineBucket
-	70,  // 117: fleet.jobs.v1.GetJobTimelineResponse.marks:type_name -> fleet.jobs.v1.TimelineMark
-	79,  // 118: fleet.jobs.v1.TimelineBucket.time:type_name -> google.protobuf.Timestamp
-	79,  // 119: fleet.jobs.v1.TimelineMark.time:type_name -> google.protobuf.Timestamp
-	11,  // 120: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
-	79,  // 121: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
-	26,  // 122: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
-	33,  // 123: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
-	35,  // 124: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
-	37,  // 125: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
-	39,  // 126: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
-	41,  // 127: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
-	43,  // 128: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
-	50,  // 129: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
-	45,  // 130: fleet.jobs.v1.JobService.ExplainExecution:input_type -> fleet.jobs.v1.ExplainExecutionRequest
-	52,  // 131: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
-	54,  // 132: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
-	56,  // 133: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
-	58,  // 134: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
-	60,  // 135: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
-	62,  // 136: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
-	64,  // 137: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
-	67,  // 138: fleet.jobs.v1.JobService.GetJobTimeline:input_type -> fleet.jobs.v1.GetJobTimelineRequest
-	71,  // 139: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
-	73,  // 140: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
-	30,  // 141: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
-	34,  // 142: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
-	36,  // 143: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
-	38,  // 144: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
-	40,  // 145: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
-	42,  // 146: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
-	44,  // 147: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
-	51,  // 148: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
-	46,  // 149: fleet.jobs.v1.JobService.ExplainExecution:output_type -> fleet.jobs.v1.ExplainExecutionResponse
-	53,  // 150: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
-	55,  // 151: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
-	57,  // 152: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
-	59,  // 153: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
-	61,  // 154: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
-	63,  // 155: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
-	65,  // 156: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
-	68,  // 157: fleet.jobs.v1.JobService.GetJobTimeline:output_type -> fleet.jobs.v1.GetJobTimelineResponse
-	72,  // 158: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
-	74,  // 159: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
-	141, // [141:160] is the sub-list for method output_type
-	122, // [122:141] is the sub-list for method input_type
-	122, // [122:122] is the sub-list for extension type_name
-	122, // [122:122] is the sub-list for extension extendee
-	0,   // [0:122] is the sub-list for field type_name
+	82,  // 20: fleet.jobs.v1.Job.next_openings:type_name -> google.protobuf.Timestamp
+	14,  // 21: fleet.jobs.v1.Job.waits_for:type_name -> fleet.jobs.v1.JobWait
+	2,   // 22: fleet.jobs.v1.Job.possible_actions:type_name -> fleet.jobs.v1.Job.Action
+	3,   // 23: fleet.jobs.v1.JobWait.kind:type_name -> fleet.jobs.v1.JobWait.Kind
+	82,  // 24: fleet.jobs.v1.JobWait.until:type_name -> google.protobuf.Timestamp
+	4,   // 25: fleet.jobs.v1.StartWindow.days:type_name -> fleet.jobs.v1.StartWindow.Day
+	83,  // 26: fleet.jobs.v1.StartWindow.duration:type_name -> google.protobuf.Duration
+	17,  // 27: fleet.jobs.v1.RetryPolicy.rules:type_name -> fleet.jobs.v1.RetryRule
+	10,  // 28: fleet.jobs.v1.RetryRule.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	83,  // 29: fleet.jobs.v1.RetryRule.initial_backoff:type_name -> google.protobuf.Duration
+	83,  // 30: fleet.jobs.v1.RetryRule.max_backoff:type_name -> google.protobuf.Duration
+	19,  // 31: fleet.jobs.v1.Rollout.stages:type_name -> fleet.jobs.v1.Stage
+	20,  // 32: fleet.jobs.v1.Stage.gate:type_name -> fleet.jobs.v1.Gate
+	83,  // 33: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
+	83,  // 34: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
+	10,  // 35: fleet.jobs.v1.FailureCriterion.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	5,   // 36: fleet.jobs.v1.FailureCriterion.basis:type_name -> fleet.jobs.v1.FailureCriterion.Basis
+	6,   // 37: fleet.jobs.v1.FailureCriterion.scope:type_name -> fleet.jobs.v1.FailureCriterion.Scope
+	7,   // 38: fleet.jobs.v1.FailureCriterion.action:type_name -> fleet.jobs.v1.FailureCriterion.Action
+	8,   // 39: fleet.jobs.v1.JobStage.state:type_name -> fleet.jobs.v1.JobStage.State
+	27,  // 40: fleet.jobs.v1.JobStage.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
+	82,  // 41: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
+	82,  // 42: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
+	23,  // 43: fleet.jobs.v1.JobStage.approval:type_name -> fleet.jobs.v1.StageApproval
+	82,  // 44: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
+	82,  // 45: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
+	21,  // 46: fleet.jobs.v1.Trip.criterion:type_name -> fleet.jobs.v1.FailureCriterion
+	82,  // 47: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
+	9,   // 48: fleet.jobs.v1.Pause.cause:type_name -> fleet.jobs.v1.Pause.Cause
+	10,  // 49: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	81,  // 50: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
+	82,  // 51: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
+	82,  // 52: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
+	82,  // 53: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
+	82,  // 54: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
+	11,  // 55: fleet.jobs.v1.JobExecution.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
+	82,  // 56: fleet.jobs.v1.JobExecution.not_before:type_name -> google.protobuf.Timestamp
+	81,  // 57: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
+	30,  // 58: fleet.jobs.v1.CreateJobRequest.target_device_ids:type_name -> fleet.jobs.v1.DeviceIds
+	31,  // 59: fleet.jobs.v1.CreateJobRequest.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
+	18,  // 60: fleet.jobs.v1.CreateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	21,  // 61: fleet.jobs.v1.CreateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	79,  // 62: fleet.jobs.v1.CreateJobRequest.labels:type_name -> fleet.jobs.v1.CreateJobRequest.LabelsEntry
+	82,  // 63: fleet.jobs.v1.CreateJobRequest.start_at:type_name -> google.protobuf.Timestamp
+	15,  // 64: fleet.jobs.v1.CreateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
+	16,  // 65: fleet.jobs.v1.CreateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
+	1,   // 66: fleet.jobs.v1.CreateJobRequest.priority:type_name -> fleet.jobs.v1.Job.Priority
+	10,  // 67: fleet.jobs.v1.FailedIn.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	0,   // 68: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
+	82,  // 69: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
+	32,  // 70: fleet.jobs.v1.CreateJobResponse.preview:type_name -> fleet.jobs.v1.TargetPreview
+	34,  // 71: fleet.jobs.v1.CreateJobResponse.forecast:type_name -> fleet.jobs.v1.Forecast
+	82,  // 72: fleet.jobs.v1.Forecast.last_start_at:type_name -> google.protobuf.Timestamp
+	35,  // 73: fleet.jobs.v1.Forecast.stages:type_name -> fleet.jobs.v1.StageForecast
+	83,  // 74: fleet.jobs.v1.StageForecast.duration:type_name -> google.protobuf.Duration
+	83,  // 75: fleet.jobs.v1.StageForecast.release_time:type_name -> google.protobuf.Duration
+	83,  // 76: fleet.jobs.v1.StageForecast.window_time:type_name -> google.protobuf.Duration
+	83,  // 77: fleet.jobs.v1.StageForecast.bake_time:type_name -> google.protobuf.Duration
+	0,   // 78: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
+	0,   // 79: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
+	82,  // 80: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
+	82,  // 81: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
+	13,  // 82: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
+	13,  // 83: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
+	10,  // 84: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	11,  // 85: fleet.jobs.v1.ListJobExecutionsRequest.end_causes:type_name -> fleet.jobs.v1.JobExecution.EndCause
+	28,  // 86: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
+	0,   // 87: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
+	28,  // 88: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
+	10,  // 89: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	82,  // 90: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	28,  // 91: fleet.jobs.v1.ExplainExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
+	50,  // 92: fleet.jobs.v1.ExplainExecutionResponse.blockers:type_name -> fleet.jobs.v1.StartBlocker
+	82,  // 93: fleet.jobs.v1.ExplainExecutionResponse.earliest_start_at:type_name -> google.protobuf.Timestamp
+	82,  // 94: fleet.jobs.v1.ExplainExecutionResponse.last_seen_at:type_name -> google.protobuf.Timestamp
+	12,  // 95: fleet.jobs.v1.StartBlocker.kind:type_name -> fleet.jobs.v1.StartBlocker.Kind
+	82,  // 96: fleet.jobs.v1.StartBlocker.until:type_name -> google.protobuf.Timestamp
+	26,  // 97: fleet.jobs.v1.StartBlocker.pause:type_name -> fleet.jobs.v1.Pause
+	51,  // 98: fleet.jobs.v1.StartBlocker.stage_gate:type_name -> fleet.jobs.v1.StageGate
+	52,  // 99: fleet.jobs.v1.StartBlocker.job_slots:type_name -> fleet.jobs.v1.JobSlots
+	82,  // 100: fleet.jobs.v1.StageGate.next_opens_at:type_name -> google.protobuf.Timestamp
+	28,  // 101: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
+	13,  // 102: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
+	13,  // 103: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
+	13,  // 104: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
+	13,  // 105: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
+	84,  // 106: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
+	18,  // 107: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	21,  // 108: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	82,  // 109: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
+	80,  // 110: fleet.jobs.v1.UpdateJobRequest.labels:type_name -> fleet.jobs.v1.UpdateJobRequest.LabelsEntry
+	82,  // 111: fleet.jobs.v1.UpdateJobRequest.start_at:type_name -> google.protobuf.Timestamp
+	15,  // 112: fleet.jobs.v1.UpdateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
+	16,  // 113: fleet.jobs.v1.UpdateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
+	13,  // 114: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
+	10,  // 115: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	69,  // 116: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
+	10,  // 117: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	82,  // 118: fleet.jobs.v1.GetJobTimelineResponse.computed_at:type_name -> google.protobuf.Timestamp
+	83,  // 119: fleet.jobs.v1.GetJobTimelineResponse.bucket_size:type_name -> google.protobuf.Duration
+	72,  // 120: fleet.jobs.v1.GetJobTimelineResponse.buckets:type_name -> fleet.jobs.v1.TimelineBucket
+	73,  // 121: fleet.jobs.v1.GetJobTimelineResponse.marks:type_name -> fleet.jobs.v1.TimelineMark
+	82,  // 122: fleet.jobs.v1.TimelineBucket.time:type_name -> google.protobuf.Timestamp
+	82,  // 123: fleet.jobs.v1.TimelineMark.time:type_name -> google.protobuf.Timestamp
+	13,  // 124: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
+	82,  // 125: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
+	29,  // 126: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
+	36,  // 127: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
+	38,  // 128: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
+	40,  // 129: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
+	42,  // 130: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
+	44,  // 131: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
+	46,  // 132: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
+	53,  // 133: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
+	48,  // 134: fleet.jobs.v1.JobService.ExplainExecution:input_type -> fleet.jobs.v1.ExplainExecutionRequest
+	55,  // 135: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
+	57,  // 136: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
+	59,  // 137: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
+	61,  // 138: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
+	63,  // 139: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
+	65,  // 140: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
+	67,  // 141: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
+	70,  // 142: fleet.jobs.v1.JobService.GetJobTimeline:input_type -> fleet.jobs.v1.GetJobTimelineRequest
+	74,  // 143: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
+	76,  // 144: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
+	33,  // 145: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
+	37,  // 146: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
+	39,  // 147: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
+	41,  // 148: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
+	43,  // 149: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
+	45,  // 150: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
+	47,  // 151: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
+	54,  // 152: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
+	49,  // 153: fleet.jobs.v1.JobService.ExplainExecution:output_type -> fleet.jobs.v1.ExplainExecutionResponse
+	56,  // 154: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
+	58,  // 155: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
+	60,  // 156: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
+	62,  // 157: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
+	64,  // 158: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
+	66,  // 159: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
+	68,  // 160: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
+	71,  // 161: fleet.jobs.v1.JobService.GetJobTimeline:output_type -> fleet.jobs.v1.GetJobTimelineResponse
+	75,  // 162: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
+	77,  // 163: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
+	145, // [145:164] is the sub-list for method output_type
+	126, // [126:145] is the sub-list for method input_type
+	126, // [126:126] is the sub-list for extension type_name
+	126, // [126:126] is the sub-list for extension extendee
+	0,   // [0:126] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_jobs_proto_init() }
@@ -7442,25 +7752,26 @@ func file_fleet_jobs_v1_jobs_proto_init() {
 		(*Job_TargetDeviceCount)(nil),
 		(*Job_TargetFailedIn)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[3].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[1].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[4].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[5].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[5].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[6].OneofWrappers = []any{
 		(*Stage_DeviceCount)(nil),
 		(*Stage_Percent)(nil),
 		(*Stage_Remainder)(nil),
 		(*Stage_GroupId)(nil),
 		(*Stage_Selector)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[6].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[7].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[7].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[8].OneofWrappers = []any{
 		(*FailureCriterion_Percent)(nil),
 		(*FailureCriterion_Count)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[10].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[11].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[12].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[14].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[15].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[13].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[15].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[16].OneofWrappers = []any{
 		(*CreateJobRequest_TargetDeviceId)(nil),
 		(*CreateJobRequest_TargetGroupId)(nil),
 		(*CreateJobRequest_TargetAll)(nil),
@@ -7468,33 +7779,33 @@ func file_fleet_jobs_v1_jobs_proto_init() {
 		(*CreateJobRequest_TargetDeviceIds)(nil),
 		(*CreateJobRequest_TargetFailedIn)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[22].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[23].OneofWrappers = []any{
 		(*ListJobsRequest_TargetDeviceId)(nil),
 		(*ListJobsRequest_TargetGroupId)(nil),
 		(*ListJobsRequest_TargetAll)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[24].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[26].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[32].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[36].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[25].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[27].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[33].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[37].OneofWrappers = []any{
 		(*StartBlocker_Pause)(nil),
 		(*StartBlocker_StageGate)(nil),
 		(*StartBlocker_JobSlots)(nil),
 		(*StartBlocker_OtherJobId)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[37].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[39].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[47].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[51].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[59].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[63].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[38].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[40].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[48].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[52].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[60].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[64].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_jobs_v1_jobs_proto_rawDesc), len(file_fleet_jobs_v1_jobs_proto_rawDesc)),
-			NumEnums:      11,
-			NumMessages:   67,
+			NumEnums:      13,
+			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
