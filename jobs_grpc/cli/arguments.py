@@ -36,7 +36,6 @@ def field_range(message: type[Message], field: str) -> tuple[int, int]:
 
 
 def range_text(message: type[Message], field: str) -> str:
-    """Return the range of a field for a help text."""
     return "{}–{}".format(*field_range(message, field))
 
 
@@ -213,13 +212,20 @@ def add_repeated(
     )
 
 
-def add_yes(parser: argparse.ArgumentParser, help_text: str) -> None:
-    """Add --yes, which skips a confirmation."""
+def add_constant(
+    parser: "argparse._ActionsContainer", option: str, dest: str, value: object, help_text: str
+) -> None:
+    """Add an option that sets `dest` to this value."""
+    parser.add_argument(option, dest=dest, action="store_const", const=value, help=help_text)
+
+
+def add_yes(
+    parser: argparse.ArgumentParser, help_text: str = "skip the confirmation that a terminal shows"
+) -> None:
     parser.add_argument("-y", "--yes", action="store_true", help=help_text)
 
 
 def add_labels(parser: "argparse._ActionsContainer", help_text: str) -> None:
-    """Add --label, which can be repeated."""
     add_repeated(parser, "--label KEY=VALUE", help_text, label, "labels")
 
 

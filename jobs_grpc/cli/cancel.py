@@ -4,18 +4,16 @@ import argparse
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-import grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.command import add_client_command
+from jobs_grpc.cli.changes import can_ask, confirm
+from jobs_grpc.cli.command import Subparsers, add_client_command
 from jobs_grpc.cli.connection import resolve_target
 from jobs_grpc.cli.errors import CliError, ExitCode, InvalidInput
 from jobs_grpc.cli.fields import ETAG, add_fields, forwarded
 from jobs_grpc.cli.formatting import format_device_count, format_status
 from jobs_grpc.cli.output import print_result
-from jobs_grpc.cli.parser import Subparsers
-from jobs_grpc.cli.questions import can_ask, confirm
 from jobs_grpc.client import JobsClient, JobsError, errors
 
 # Ask for confirmation if the jobs have more devices than this in total.
@@ -126,20 +124,15 @@ async def _confirm(args: argparse.Namespace, jobs: JobsClient, verb: str) -> Non
         raise InvalidInput("--etag can only be used with one job")
     if args.yes or not can_ask():
         return
-    devices = sum([await _count_devices(jobs, job_id) for job_id in args.job_ids])
+    devices = 0
+    for job_id in args.job_ids:
+        # The call that follows reports these errors.
+        with suppress(errors.JobNotFound, errors.InvalidField):
+            devices += (await jobs.get(job_id)).total_executions
     if devices > _MAX_DEVICES_WITHOUT_QUESTION:
         count = len(args.job_ids)
         what = args.job_ids[0] if count == 1 else f"{count} jobs"
         await confirm(f"{verb} {what} ({devices:,} devices)?", yes=False, verb=verb)
-
-
-async def _count_devices(jobs: JobsClient, job_id: str) -> int:
-    try:
-        return (await jobs.get(job_id)).total_executions
-    except JobsError as e:
-        if e.code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT):
-            return 0  # The call that follows reports the error.
-        raise  # That call may succeed.
 
 
 async def _for_each_job(args: argparse.Namespace, call: Callable[[str], Awaitable[None]]) -> None:
@@ -147,7 +140,7 @@ async def _for_each_job(args: argparse.Namespace, call: Callable[[str], Awaitabl
 
     Raises CliError, or an exception group of several.
     """
-    errors: list[CliError] = []
+    failed: list[CliError] = []
     for job_id in args.job_ids:
         try:
             await call(job_id)
@@ -155,10 +148,10 @@ async def _for_each_job(args: argparse.Namespace, call: Callable[[str], Awaitabl
             error = resolve_target(args).call_error(e)
             if len(args.job_ids) > 1 and job_id not in str(error):
                 error.args = (f"{job_id}: {error}",)
-            errors.append(error)
+            failed.append(error)
             if error.exit_code is ExitCode.UNAVAILABLE:
                 break
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise ExceptionGroup("several jobs failed", errors)
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        raise ExceptionGroup("several jobs failed", failed)

@@ -1,4 +1,4 @@
-"""Tells what a call has changed.
+"""Asks before a change, and tells what a call has changed.
 
 A call that is safe to repeat also succeeds if it changes nothing, with the same response. A call
 that is interrupted, or whose response is lost, may have changed something.
@@ -6,6 +6,7 @@ that is interrupted, or whose response is lost, may have changed something.
 
 import argparse
 import asyncio
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,8 +14,10 @@ import grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli.connection import resolve_target
+from jobs_grpc.cli.errors import CliError
 from jobs_grpc.cli.output import print_note
 from jobs_grpc.client import JobsClient, JobsError, errors
+from jobs_grpc.text import escape_unprintable
 
 LOST_RESPONSE = frozenset(
     {
@@ -64,3 +67,30 @@ def explaining_failures(
         error = resolve_target(args).call_error(e)
         error.args = (f"{error}; {text}",)
         raise error from None
+
+
+def can_ask() -> bool:
+    """Return whether a person can answer: scripts have no terminal."""
+    return all(stream and stream.isatty() for stream in (sys.stdin, sys.stderr))
+
+
+async def confirm(question: str, *, yes: bool, verb: str) -> None:
+    """Ask a person, unless --yes is given. Raises CliError after a "no".
+
+    Without a terminal, it does not ask, because scripts cannot answer.
+    """
+    if not yes and can_ask() and not await ask(question):
+        raise CliError(f"nothing was changed; to {verb} without this question, add --yes")
+
+
+async def ask(question: str) -> bool:
+    """Ask a question that has the answers yes and no. Ctrl-C ends the wait."""
+    print(f"{escape_unprintable(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(sys.stdin.fileno())
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

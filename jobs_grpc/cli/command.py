@@ -8,12 +8,14 @@ from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any, TypeAlias
 
+from google.protobuf.message import Message
+
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.connection import connect
 from jobs_grpc.cli.contexts import SETTINGS
-from jobs_grpc.cli.output import add_output_options
-from jobs_grpc.cli.parser import CONNECTION, Subparsers
-from jobs_grpc.client import JobsClient
+from jobs_grpc.cli.fields import Fields, add_fields
+from jobs_grpc.cli.output import TEXT_FORMATS, add_output_options
+from jobs_grpc.cli.parser import CONNECTION, Parser
 
 _CONNECTION_HELP = """\
 The options of commands that call a server. An option overrides its variable,
@@ -27,16 +29,32 @@ examples:
   jobs-grpc list --server jobs.example.com:443 --tls --token-file ~/.token
 """
 
+Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
 RunClient: TypeAlias = Callable[[argparse.Namespace, Any], Awaitable[None]]
 
 
-def add_client_command(
-    commands: Subparsers, usage: str, run: RunClient, *, client: Any = JobsClient, **options: Any
-) -> argparse.ArgumentParser:
-    """Add a command that calls a service. `options` are those of add_server_command.
+# The fields that an argument in the usage of a command sets, and its help.
+_ARGUMENTS: Fields = {
+    "JOB": ("job_id", "ID of the job"),
+    "DEVICE": ("device_id", "ID of the device"),
+    "WEBHOOK": ("webhook_id", "ID of the webhook"),
+}
 
-    `client` is the class of the second argument of `run`: JobsClient, FleetClient or EventsClient.
+
+def add_client_command(
+    commands: Subparsers,
+    usage: str,
+    run: RunClient,
+    request: type[Message] | None = None,
+    fields: Fields | None = None,
+    *,
+    formats: tuple[str, ...] = TEXT_FORMATS,
+) -> argparse.ArgumentParser:
+    """Add a command that calls a service. For the parameters, see add_local_command.
+
+    The second parameter of `run` is a client, of the class in its annotation.
     """
+    _, client, *_ = run.__annotations__.values()
 
     @wraps(run)
     def run_client(args: argparse.Namespace) -> None:
@@ -46,22 +64,24 @@ def add_client_command(
 
         asyncio.run(main())
 
-    return add_server_command(commands, usage, run_client, **options)
+    return add_server_command(commands, usage, run_client, request, fields, formats=formats)
 
 
 def add_server_command(
     commands: Subparsers,
     usage: str,
     run: Callable[[argparse.Namespace], None],
+    request: type[Message] | None = None,
+    fields: Fields | None = None,
     *,
-    formats: tuple[str, ...] = ("text", "json", "jsonl"),
+    formats: tuple[str, ...] = TEXT_FORMATS,
     own_timeout: tuple[float | None, str] | None = None,
 ) -> argparse.ArgumentParser:
     """Add a command that connects to the server itself, with their common options.
 
     `own_timeout`: the default and the help of --timeout, if it is not that of each call.
     """
-    parser = add_local_command(commands, usage, run)
+    parser = add_local_command(commands, usage, run, request, fields)
     add_output_options(parser, formats)
     group = parser.add_argument_group(
         CONNECTION, "--server, --tenant, --token-file, --tls …: see `jobs-grpc help connection`"
@@ -75,30 +95,38 @@ def add_server_command(
 
 
 def add_local_command(
-    commands: Subparsers, usage: str, run: Callable[[argparse.Namespace], None], **options: Any
+    commands: Subparsers,
+    usage: str,
+    run: Callable[[argparse.Namespace], None],
+    request: type[Message] | None = None,
+    fields: Fields | None = None,
+    **options: Any,
 ) -> argparse.ArgumentParser:
     """Add a command without the options of the connection. `options` are those of the parser.
 
-    `usage` is its name and its arguments. The paragraphs of the docstring of `run` are its summary,
-    optionally its description, and its examples. Under `python -OO`, there are no docstrings.
+    `usage` is its name and its arguments. With a `request`, the arguments JOB, DEVICE and WEBHOOK
+    and the `fields` set its fields. The paragraphs of the docstring of `run` are the summary,
+    optionally more explanation, and the examples. Under `python -OO`, there are no docstrings.
     """
     name, _, positional = usage.partition(" ")
     summary, *others = inspect.cleandoc(run.__doc__ or "").split("\n\n")
     parser = commands.add_parser(
         name,
         help=summary[:1].lower() + summary[1:].removesuffix("."),
-        description="\n".join(others[:-1]) or summary,
+        description="\n".join([summary, *others[:-1]]),
         usage=" ".join(filter(None, ("%(prog)s", positional, "[options]"))),
         # An indented line continues an example.
         examples=re.split(r"\n(?! )", others[-1]) if others else (),
         **options,
     )
     parser.set_defaults(run=run)
+    if request:
+        named = {word: field for word, field in _ARGUMENTS.items() if word in positional.split()}
+        add_fields(parser, request, {**named, **(fields or {})})
     return parser
 
 
 def connection_help() -> str:
-    """Explain the options of the connection."""
     parser = argparse.ArgumentParser(
         usage="jobs-grpc COMMAND [options]",
         description=_CONNECTION_HELP,

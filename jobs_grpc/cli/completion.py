@@ -7,10 +7,10 @@ from typing import Any, TypeAlias
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
+from jobs_grpc.cli.command import Subparsers
 from jobs_grpc.cli.connection import connect
 from jobs_grpc.cli.contexts import load_contexts
 from jobs_grpc.cli.errors import CliError
-from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import EventsClient, FleetClient, JobsClient, RetryPolicy
 
 

@@ -30,7 +30,7 @@ from jobs_grpc.client import (
     RetryPolicy,
     Tls,
 )
-from jobs_grpc.config import DEFAULT_ADDRESS, is_local, parsers
+from jobs_grpc.config import DEFAULT_ADDRESS, is_local
 
 Client = TypeVar("Client", JobsClient, FleetClient, EventsClient)
 
@@ -155,10 +155,8 @@ def resolve_target(args: argparse.Namespace) -> Target:
                 settings.pop(key, None)
         settings.update(values)
         sources.update(dict.fromkeys(values, source))
-    try:
-        parsers.server_address(str(settings["server"]))
-    except ValueError as e:
-        raise InvalidInput(f"JOBS_SERVER {e}") from None
+    if rule := broken_rule("server", str(settings["server"])):
+        raise InvalidInput(f"JOBS_SERVER {rule}")
     return Target(settings, sources)
 
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.command import add_local_command, add_target_options
+from jobs_grpc.cli.command import Subparsers, add_local_command, add_target_options
 from jobs_grpc.cli.connection import VARIABLES, read_token_file, resolve_target, target_options
 from jobs_grpc.cli.contexts import (
     FIELDS,
@@ -17,11 +17,9 @@ from jobs_grpc.cli.contexts import (
     save_contexts,
 )
 from jobs_grpc.cli.errors import InvalidInput
-from jobs_grpc.cli.output import add_output_options, print_json, print_note
-from jobs_grpc.cli.parser import Subparsers
+from jobs_grpc.cli.output import add_output_options, print_json, print_lines, print_note
 from jobs_grpc.cli.tables import Column, print_table
 from jobs_grpc.config import DEFAULT_ADDRESS
-from jobs_grpc.text import escape_unprintable
 
 _DESCRIPTION = """\
 A context names a server, a tenant, a user, a token and TLS files, so that commands need no
@@ -121,14 +119,14 @@ def _use(args: argparse.Namespace) -> None:
     values = find_context(contexts, args.name)
     contexts.current = args.name
     save_contexts(contexts)
-    print(f"using {args.name}: {_summary(values)}")
+    print_lines(f"using {args.name}: {_summary(values)}")
 
 
 def _summary(values: Values) -> str:
     text = f"server {values.get('server', DEFAULT_ADDRESS)}"
     if tenant := values.get("tenant"):
         text += f", tenant {tenant}"
-    return escape_unprintable(text)
+    return text
 
 
 def _show(args: argparse.Namespace) -> None:
@@ -164,8 +162,8 @@ def _source(name: str, source: str) -> str:
 def _set(args: argparse.Namespace) -> None:
     r"""Create or change a context.
 
-    Create a context, or change the given settings of one. The first context becomes the current
-    one; `context use` makes another one current.
+    Settings that are not given stay. The first context becomes the current one; `context use` makes
+    another one current.
 
     jobs-grpc context set local --server 127.0.0.1:50051 --tenant demo
     jobs-grpc context set prod --server jobs.example.com:443 --tls \
@@ -194,7 +192,7 @@ def _set(args: argparse.Namespace) -> None:
     if first:
         contexts.current = args.name
     path = save_contexts(contexts)
-    print(f"saved {args.name} in {path}: {_summary(values)}")
+    print_lines(f"saved {args.name} in {path}: {_summary(values)}")
     if contexts.current != args.name:
         print(f"to use it, run: jobs-grpc context use {args.name}")
 

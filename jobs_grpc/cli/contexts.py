@@ -27,7 +27,7 @@ def split_roles(text: str) -> list[str]:
 
 def _is_address(text: str) -> bool:
     try:
-        return bool(parsers.address(text))
+        return bool(parsers.server_address(text))
     except ValueError:
         return False
 
@@ -101,8 +101,6 @@ FIELDS = (*(setting.name for setting in SETTINGS), "token_env")
 
 @dataclass
 class Contexts:
-    """The content of the configuration file."""
-
     current: str = ""
     """The name of the context that commands use; empty: none."""
     by_name: dict[str, Values] = field(default_factory=dict)

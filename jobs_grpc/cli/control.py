@@ -4,15 +4,13 @@ import argparse
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli.arguments import range_text
 from jobs_grpc.cli.changes import is_unchanged, read_before
-from jobs_grpc.cli.command import add_client_command
+from jobs_grpc.cli.command import Subparsers, add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.fields import (
     ETAG,
     EXPIRY,
     FAILURE_CODES,
-    JOB,
     REJECTED_INCLUDES_CANCELED,
     Fields,
     add_fields,
@@ -20,7 +18,6 @@ from jobs_grpc.cli.fields import (
 )
 from jobs_grpc.cli.formatting import format_counts, format_expiry, format_number, format_pause
 from jobs_grpc.cli.output import print_result
-from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.stages import stage_lines
 from jobs_grpc.client import JobsClient
 from jobs_grpc.contract.field_rules import rules_of
@@ -35,13 +32,11 @@ _STAGE_TO_APPROVE = (
 )
 _COMMENT_LENGTH = rules_of(pb.ApproveStageRequest, "comment").string.max_len
 _APPROVE_FIELDS: Fields = {
-    **JOB,
     "[STAGE]": ("stage", _STAGE_TO_APPROVE),
     "--comment TEXT": ("comment", f"comment to store, at most {_COMMENT_LENGTH} characters"),
     **ETAG,
 }
 _RETRY_FIELDS: Fields = {
-    **JOB,
     "--status STATUS": (
         "statuses",
         "retry executions with these statuses; REJECTED includes those that are CANCELED",
@@ -53,28 +48,18 @@ _RETRY_FIELDS: Fields = {
 
 
 def add_command(commands: Subparsers) -> None:
-    parser = add_client_command(commands, "pause JOB", _pause)
-    add_fields(parser, pb.PauseJobRequest, {**JOB, "--reason TEXT": "reason", **ETAG})
-    parser = add_client_command(commands, "resume JOB", _resume)
-    add_fields(parser, pb.ResumeJobRequest, {**JOB, **ETAG})
-    parser = add_client_command(commands, "advance JOB", _advance)
-    add_fields(parser, pb.AdvanceJobRequest, {**JOB, "--stage N": _STAGE_TO_OPEN, **ETAG})
-    parser = add_client_command(commands, "approve JOB [STAGE]", _approve)
-    add_fields(parser, pb.ApproveStageRequest, _APPROVE_FIELDS)
-    parser = add_client_command(commands, "retry JOB --status STATUS [STATUS ...]", _retry)
-    add_fields(
-        parser, pb.RetryExecutionsRequest, _RETRY_FIELDS, canceled=REJECTED_INCLUDES_CANCELED
-    )
-    expiry = parser.add_mutually_exclusive_group()
-    hours = (
-        f"hours until the job expires, {range_text(pb.RetryExecutionsRequest, 'expires_in_hours')}"
-    )
-    hours += ", from now or from its later start (default: its expiry does not change)"
-    add_fields(
-        expiry,
-        pb.RetryExecutionsRequest,
-        {**EXPIRY, "--expires-in-hours N": ("expires_in_hours", hours)},
-    )
+    pause_fields = {"--reason TEXT": "reason", **ETAG}
+    add_client_command(commands, "pause JOB", _pause, pb.PauseJobRequest, pause_fields)
+    add_client_command(commands, "resume JOB", _resume, pb.ResumeJobRequest, ETAG)
+    advance_fields = {"--stage N": _STAGE_TO_OPEN, **ETAG}
+    add_client_command(commands, "advance JOB", _advance, pb.AdvanceJobRequest, advance_fields)
+    usage = "approve JOB [STAGE]"
+    add_client_command(commands, usage, _approve, pb.ApproveStageRequest, _APPROVE_FIELDS)
+    usage = "retry JOB --status STATUS [STATUS ...]"
+    parser = add_client_command(commands, usage, _retry, pb.RetryExecutionsRequest)
+    canceled = REJECTED_INCLUDES_CANCELED
+    add_fields(parser, pb.RetryExecutionsRequest, _RETRY_FIELDS, canceled=canceled)
+    add_fields(parser.add_mutually_exclusive_group(), pb.RetryExecutionsRequest, EXPIRY)
 
 
 async def _pause(args: argparse.Namespace, jobs: JobsClient) -> None:
@@ -167,7 +152,6 @@ async def _retry(args: argparse.Namespace, jobs: JobsClient) -> None:
 
 
 def _filters(args: argparse.Namespace) -> str:
-    """Describe the executions that the command retries."""
     text = f"is {' or '.join(dict.fromkeys(args.statuses))}"
     if args.failure_codes:
         text += " with one of the failure codes"

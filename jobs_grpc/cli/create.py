@@ -11,8 +11,8 @@ from google.protobuf.message import DecodeError, EncodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.changes import LOST_RESPONSE, explaining_failures, read_before
-from jobs_grpc.cli.command import add_client_command
+from jobs_grpc.cli.changes import LOST_RESPONSE, ask, can_ask, explaining_failures, read_before
+from jobs_grpc.cli.command import Subparsers, add_client_command
 from jobs_grpc.cli.errors import CliError, InvalidInput
 from jobs_grpc.cli.fields import EXPIRY, Fields, add_fields, forwarded
 from jobs_grpc.cli.files import read_text
@@ -24,8 +24,6 @@ from jobs_grpc.cli.formatting import (
     format_moment,
 )
 from jobs_grpc.cli.output import print_note, print_result
-from jobs_grpc.cli.parser import Subparsers
-from jobs_grpc.cli.questions import ask, can_ask
 from jobs_grpc.cli.rollout_options import (
     add_rollout_options,
     in_option_words,
@@ -69,12 +67,8 @@ _EXPIRES_IN_HOURS = (
 
 def add_command(commands: Subparsers) -> None:
     parser = add_client_command(commands, "create --type TYPE TARGET", _create)
-    parser.add_argument(
-        "--params",
-        default="{}",
-        metavar="JSON",
-        help="document parameters; @FILE reads them from a file (default: {})",
-    )
+    params_help = "document parameters; @FILE reads them from a file (default: {})"
+    parser.add_argument("--params", default="{}", metavar="JSON", help=params_help)
     add_fields(parser, pb.CreateJobRequest, _FIELDS)
     parser.set_defaults(job_id=None)
     expiry = {**EXPIRY, "--expires-in-hours N": _EXPIRES_IN_HOURS}
@@ -160,8 +154,7 @@ async def _preview(args: argparse.Namespace, jobs: JobsClient, request: dict[str
     if not (args.yes or can_ask()):
         raise InvalidInput("--preview needs a terminal to ask for confirmation; add --yes")
     planned = await jobs.create(**request | {"validate_only": True})
-    for line in _plan_lines(planned, request.get("rollout")):
-        print_note(line)
+    print_note(*_plan_lines(planned, request.get("rollout")))
     if not args.yes and not await ask("create the job?"):
         raise CliError("nothing was created; to create without this question, add --yes")
     return planned.preview.target_digest

@@ -10,9 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.command import add_local_command
+from jobs_grpc.cli.command import Subparsers, add_local_command
 from jobs_grpc.cli.errors import CliError, InvalidInput
-from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.serve import serve
 from jobs_grpc.config import DEFAULT_ADDRESS, Config
 from jobs_grpc.db.migrate import MigrationError
@@ -40,10 +39,9 @@ def add_command(commands: Subparsers) -> None:
 def _dev(args: argparse.Namespace) -> None:
     """Run an embedded PostgreSQL, a demo fleet and the server.
 
-    Start an embedded PostgreSQL, migrate it, add a demo fleet (tenant 'demo': 1,000 devices in
-    three groups, with labels) and serve until Ctrl-C. Data is kept in JOBS_DATA_DIR (default: a
-    folder in the user's home, or in /var/lib for root). The settings of `serve` apply, except
-    JOBS_DATABASE_URL and JOBS_OWNER_DATABASE_URL.
+    The tenant 'demo' has 1,000 devices in three groups, with labels. Serves until Ctrl-C. Data is
+    kept in JOBS_DATA_DIR (default: a folder in the user's home, or in /var/lib for root). The
+    settings of `serve` apply, except JOBS_DATABASE_URL and JOBS_OWNER_DATABASE_URL.
 
     jobs-grpc dev --simulate
     JOBS_DATA_DIR=/tmp/jobs JOBS_LISTEN=127.0.0.1:50052 jobs-grpc dev

@@ -10,12 +10,11 @@ from typing import TextIO
 
 from fleet.jobs.v1.jobs_pb2 import CancelExecutionRequest, Stage
 
-from jobs_grpc.cli.command import add_local_command
+from jobs_grpc.cli.command import Subparsers, add_local_command
 from jobs_grpc.cli.errors import InvalidInput
 from jobs_grpc.cli.files import standard_input
 from jobs_grpc.cli.output import print_note, progress_line
 from jobs_grpc.cli.owner_audit import add_tenant, audited, read_tenant
-from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.config import LimitsConfig, read_dsn
 from jobs_grpc.config.declaration import read_group
 from jobs_grpc.contract.field_rules import check
@@ -48,7 +47,7 @@ def add_command(commands: Subparsers) -> None:
 def _import_devices(args: argparse.Namespace) -> None:
     """Import devices from a CSV file.
 
-    Register devices in the database of JOBS_OWNER_DATABASE_URL. The file is CSV in UTF-8 with a
+    Uses the database of JOBS_OWNER_DATABASE_URL. The file is CSV in UTF-8 with a
     header: device_id, and optionally group_id, time_zone, and label:KEY for each label. A device
     can have several lines, one for each of its groups; the last line with a label or a time zone
     counts. Devices and memberships that exist stay. Labels and time zones replace those of the
@@ -95,8 +94,7 @@ def _import_devices(args: argparse.Namespace) -> None:
         f"lines read: {rows.line_count}, new devices: {imported.devices},"
         f" new group memberships: {imported.memberships}{changed if rows.has_labels else ''}"
     )
-    for warning in imported.warnings:
-        print_note(warning)
+    print_note(*imported.warnings)
 
 
 class _CsvRows:

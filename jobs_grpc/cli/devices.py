@@ -2,20 +2,26 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from fleet.jobs.v1 import fleet_pb2 as pb
 
 from jobs_grpc.cli import arguments, device_import
-from jobs_grpc.cli.changes import LOST_RESPONSE, explaining_failures
-from jobs_grpc.cli.command import add_client_command
+from jobs_grpc.cli.changes import LOST_RESPONSE, confirm, explaining_failures
+from jobs_grpc.cli.command import Subparsers, add_client_command
 from jobs_grpc.cli.errors import InvalidInput
 from jobs_grpc.cli.executions import DEVICE_EXECUTIONS
-from jobs_grpc.cli.fields import DEVICE, Fields, add_fields, forwarded
+from jobs_grpc.cli.fields import Fields, add_fields, forwarded
 from jobs_grpc.cli.formatting import format_device_count, format_field, format_labels, format_number
 from jobs_grpc.cli.listing import FORMATS, Listing
-from jobs_grpc.cli.output import field_lines, message_dict, print_note, print_result, progress_line
-from jobs_grpc.cli.parser import Subparsers
-from jobs_grpc.cli.questions import confirm
+from jobs_grpc.cli.output import (
+    field_lines,
+    message_dict,
+    print_lines,
+    print_note,
+    print_result,
+    progress_line,
+)
 from jobs_grpc.cli.tables import Column
 from jobs_grpc.client import FleetClient
 from jobs_grpc.contract.field_rules import rules_of
@@ -39,14 +45,17 @@ def add_command(commands: Subparsers) -> None:
     parser = commands.add_parser("devices", help="manage the devices of a tenant")
     subcommands = parser.add_commands()
     _add_list(subcommands)
-    _add_get(subcommands)
+    get = add_client_command(subcommands, "get DEVICE", _get, pb.GetDeviceRequest, formats=FORMATS)
+    DEVICE_EXECUTIONS.add_options(get)
     _add_label(subcommands)
     device_import.add_command(subcommands)
-    _add_delete(subcommands)
+    usage, ids = "delete DEVICE [DEVICE ...]", {"DEVICE": ("device_ids", "IDs of the devices")}
+    delete = add_client_command(subcommands, usage, _delete, pb.DeleteDevicesRequest, ids)
+    arguments.add_yes(delete)
 
 
 def _add_list(commands: Subparsers) -> None:
-    parser = add_client_command(commands, "list", _list, client=FleetClient, formats=FORMATS)
+    parser = add_client_command(commands, "list", _list, formats=FORMATS)
     where = (
         "devices that match, such as 'group in (north,south),model=x200,!quarantined'; != and notin"
         " also match devices without the label"
@@ -68,19 +77,12 @@ async def _list(args: argparse.Namespace, fleet: FleetClient) -> None:
     await _DEVICES.print_pages(args, fleet.devices(**forwarded(args), page_size=_PAGE_SIZE))
 
 
-def _add_get(commands: Subparsers) -> None:
-    parser = add_client_command(commands, "get DEVICE", _get, client=FleetClient, formats=FORMATS)
-    parser.epilog = (
-        "The queue has the first 100 executions that are IN_PROGRESS or QUEUED, in the order in "
-        "which the device gets them; `jobs-grpc device` lists all executions. The formats csv and "
-        "jsonl print the queue only."
-    )
-    add_fields(parser, pb.GetDeviceRequest, DEVICE)
-    DEVICE_EXECUTIONS.add_options(parser)
-
-
 async def _get(args: argparse.Namespace, fleet: FleetClient) -> None:
     """Show a device and its queue.
+
+    The queue has the first 100 executions that are IN_PROGRESS or QUEUED, in the order in which the
+    device gets them; `jobs-grpc device` lists all executions. The formats csv and jsonl print the
+    queue only.
 
     jobs-grpc devices get device-0003
     jobs-grpc devices get device-0003 --json
@@ -88,7 +90,7 @@ async def _get(args: argparse.Namespace, fleet: FleetClient) -> None:
     response = await fleet.get(args.device_id)
     is_table = args.output in ("table", "wide")
     if is_table:
-        print(*field_lines(_device_fields(response.device, args.utc), 9), "", sep="\n")
+        print_lines(*field_lines(_device_fields(response.device, args.utc), 9), "")
     if response.executions or not is_table:
         DEVICE_EXECUTIONS.print_items(args, response.executions, message_dict(response.device))
     else:
@@ -104,15 +106,7 @@ def _device_fields(device: pb.Device, utc: bool) -> Iterator[tuple[str, str]]:
 
 
 def _add_label(commands: Subparsers) -> None:
-    parser = add_client_command(
-        commands, "label DEVICE ... [KEY=VALUE ...] [KEY- ...]", _label, client=FleetClient
-    )
-    parser.epilog = (
-        "Put IDs before labels, and both before the options. Pass an ID that contains = or ends "
-        "with - with --device. "
-        f"Each call changes up to {_MAX_UPDATED:,} devices, all or none; more devices take several "
-        "calls."
-    )
+    parser = add_client_command(commands, "label DEVICE ... [KEY=VALUE ...] [KEY- ...]", _label)
     parser.add_argument(
         "devices_and_labels",
         type=arguments.text,
@@ -133,19 +127,23 @@ def _add_label(commands: Subparsers) -> None:
 async def _label(args: argparse.Namespace, fleet: FleetClient) -> None:
     """Change labels, time zones and groups of devices, or register devices.
 
+    Put IDs before labels, and both before the options. Pass an ID that contains = or ends with -
+    with --device. Each call changes up to 1,000 devices, all or none; more devices take several
+    calls.
+
     jobs-grpc devices label pump-1 pump-2 model=x200 ring=canary beta-
     jobs-grpc devices label pump-3 --allow-missing --set-group north
     """
     device_ids, labels, removed = _read_devices_and_labels(args.devices_and_labels)
     device_ids = [*dict.fromkeys(device_ids + args.device)]
-    fields = {
-        "labels": bool(labels),
-        "time_zone": args.time_zone is not None,
-        "group_ids": bool(args.set_groups) or args.clear_groups,
-    }
+    fields: dict[str, Any] = {"labels": labels} if labels else {}
+    if args.time_zone is not None:
+        fields["time_zone"] = args.time_zone
+    if args.set_groups or args.clear_groups:
+        fields["group_ids"] = args.set_groups
     if not device_ids:
         raise InvalidInput("no device is given; see `jobs-grpc devices label --help`")
-    if not (any(fields.values()) or removed or args.allow_missing):
+    if not (fields or removed or args.allow_missing):
         raise InvalidInput("nothing to change; see `jobs-grpc devices label --help`")
     total = pb.UpdateDevicesResponse()
     done = 0
@@ -156,26 +154,15 @@ async def _label(args: argparse.Namespace, fleet: FleetClient) -> None:
 
     with explaining_failures(args, explain):
         for done in range(0, len(device_ids), _MAX_UPDATED):
+            ids = device_ids[done : done + _MAX_UPDATED]
+            devices = [pb.Device(device_id=device_id, **fields) for device_id in ids]
             response = await fleet.update(
-                [
-                    pb.Device(
-                        device_id=device_id,
-                        labels=labels,
-                        time_zone=args.time_zone or "",
-                        group_ids=args.set_groups,
-                    )
-                    for device_id in device_ids[done : done + _MAX_UPDATED]
-                ],
-                [name for name, is_changed in fields.items() if is_changed],
-                remove_labels=removed,
-                allow_missing=args.allow_missing,
+                devices, fields, remove_labels=removed, allow_missing=args.allow_missing
             )
             total.registered_count += response.registered_count
             total.updated_count += response.updated_count
-    registered = format_device_count(total.registered_count)
-    lines = [f"registered {registered}"] if total.registered_count else []
-    if total.updated_count:
-        lines.append(f"updated {format_device_count(total.updated_count)}")
+    counts = {"registered": total.registered_count, "updated": total.updated_count}
+    lines = (f"{done} {format_device_count(count)}" for done, count in counts.items() if count)
     print_result(args, total, *lines)
 
 
@@ -201,25 +188,11 @@ def _read_devices_and_labels(words: Sequence[str]) -> tuple[list[str], dict[str,
     return device_ids, labels, [*dict.fromkeys(removed)]
 
 
-def _add_delete(commands: Subparsers) -> None:
-    parser = add_client_command(commands, "delete DEVICE [DEVICE ...]", _delete, client=FleetClient)
-    parser.epilog = (
-        "Their executions that are QUEUED or HELD become REJECTED; those that are IN_PROGRESS "
-        "continue. Devices that do not exist are accepted, so an interrupted command can be "
-        "repeated."
-    )
-    parser.add_argument(
-        "device_ids",
-        type=arguments.text,
-        nargs="+",
-        metavar="DEVICE",
-        help="IDs of the devices",
-    )
-    arguments.add_yes(parser, "skip the confirmation that a terminal shows")
-
-
 async def _delete(args: argparse.Namespace, fleet: FleetClient) -> None:
     """Delete devices, and end their QUEUED and HELD executions.
+
+    These executions become REJECTED; those that are IN_PROGRESS continue. Devices that do not exist
+    are accepted, so an interrupted command can be repeated.
 
     jobs-grpc devices delete pump-1 pump-2
     jobs-grpc devices delete pump-1 --yes

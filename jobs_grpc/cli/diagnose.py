@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from fleet.jobs.v1 import events_pb2 as events_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli.command import add_client_command
+from jobs_grpc.cli.command import Subparsers, add_client_command
 from jobs_grpc.cli.event_text import add_types, event_by, event_detail, event_name
-from jobs_grpc.cli.fields import DEVICE, FAILURE_CODES, JOB, add_fields, forwarded
+from jobs_grpc.cli.fields import FAILURE_CODES, add_fields, forwarded
 from jobs_grpc.cli.formatting import format_field, format_moment, format_status
 from jobs_grpc.cli.listing import FORMATS, Listing
 from jobs_grpc.cli.output import field_lines, print_note, print_result
-from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.tables import Column
 from jobs_grpc.client import EventsClient, JobsClient, execution_status_name, job_status_name
 from jobs_grpc.text import escape_unprintable
@@ -47,28 +46,19 @@ _EVENTS = Listing[events_pb.Event](
 
 
 def add_command(commands: Subparsers) -> None:
-    parser = add_client_command(commands, "explain JOB DEVICE", _explain)
-    add_fields(parser, pb.ExplainExecutionRequest, {**JOB, **DEVICE})
-    parser = add_client_command(commands, "failures JOB", _failures, formats=FORMATS)
-    parser.epilog = (
-        "DEVICES are a few examples; `export JOB --failure-code CODE` writes all of them."
-    )
-    add_fields(parser, pb.GetFailureSummaryRequest, JOB)
+    add_client_command(commands, "explain JOB DEVICE", _explain, pb.ExplainExecutionRequest)
+    request = pb.GetFailureSummaryRequest
+    parser = add_client_command(commands, "failures JOB", _failures, request, formats=FORMATS)
     add_fields(
         parser.add_argument_group("filters"),
-        pb.GetFailureSummaryRequest,
+        request,
         {"--status STATUS": "statuses", "--failure-code CODE": ("failure_codes", FAILURE_CODES)},
         canceled="a canceled execution is not a failure; `get JOB --status CANCELED` lists them",
     )
     _FAILURES.add_options(parser)
     parser = add_client_command(
-        commands, "history JOB", _history, client=EventsClient, formats=FORMATS
+        commands, "history JOB", _history, events_pb.ListJobEventsRequest, formats=FORMATS
     )
-    parser.epilog = (
-        "The newest events come last. The history begins with the creation of the job; if the "
-        "tenant has very many events, the oldest are purged."
-    )
-    add_fields(parser, events_pb.ListJobEventsRequest, JOB)
     add_types(parser.add_argument_group("filters"), "events of these types")
     _EVENTS.add_options(parser, limit=50)
 
@@ -115,6 +105,8 @@ def _gate_time(blocker: pb.StartBlocker, utc: bool) -> str:
 async def _failures(args: argparse.Namespace, jobs: JobsClient) -> None:
     """Count the failures of a job by code.
 
+    DEVICES are a few examples; `export JOB --failure-code CODE` writes all of them.
+
     jobs-grpc failures update-1
     jobs-grpc failures update-1 --status FAILED TIMED_OUT -o csv
     """
@@ -126,6 +118,9 @@ async def _failures(args: argparse.Namespace, jobs: JobsClient) -> None:
 
 async def _history(args: argparse.Namespace, events: EventsClient) -> None:
     """Show what has happened to a job, who did it and why.
+
+    The newest events come last. The history begins with the creation of the job; if the tenant has
+    very many events, the oldest are purged.
 
     jobs-grpc history update-1 --type paused resumed
     jobs-grpc history update-1 --limit 1000 --utc -o csv

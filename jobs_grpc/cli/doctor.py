@@ -9,15 +9,14 @@ from importlib.metadata import version
 from typing import Any
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.command import add_local_command
+from jobs_grpc.cli.command import Subparsers, add_local_command
 from jobs_grpc.cli.errors import CliError
-from jobs_grpc.cli.parser import Subparsers
+from jobs_grpc.cli.output import print_lines
 from jobs_grpc.cli.serve import add_setting_options, read_config
 from jobs_grpc.cli.tables import Column, print_table
 from jobs_grpc.dev.environment import settings_with_database
 from jobs_grpc.doctor import Finding, Status, examine
 from jobs_grpc.doctor.counts import MAX_EXECUTIONS
-from jobs_grpc.text import escape_unprintable
 
 _EPILOG = """\
 exit codes:
@@ -41,24 +40,22 @@ def add_command(commands: Subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_setting_options(parser)
-    helps = {"--json": "print the findings as JSON", "--strict": "exit with 1 also on warnings"}
-    arguments.add_options(parser, helps)
-    parser.add_argument(
-        "--max-executions",
-        type=arguments.row_limit,
-        default=MAX_EXECUTIONS,
-        metavar="N",
-        help="recount jobs with at most N executions in total: those that are not finished, then"
-        f" the newest (default: {MAX_EXECUTIONS:,})",
-    )
+    helps = {
+        "--json": "print the findings as JSON",
+        "--strict": "exit with 1 also on warnings",
+        "--max-executions N": "recount jobs with at most N executions in total: those that are not "
+        f"finished, then the newest (default: {MAX_EXECUTIONS:,})",
+    }
+    arguments.add_options(parser, helps, N=arguments.row_limit)
+    parser.set_defaults(max_executions=MAX_EXECUTIONS)
 
 
 def _doctor(args: argparse.Namespace) -> None:
     """Report what would keep a server from working.
 
-    Examine what `serve` needs, with the same settings: this host, certificates and
+    Examines what `serve` needs, with the same settings: this host, certificates and
     keys, the database, and how late background work is. Changes nothing; the server
-    may run or not. Without JOBS_DATABASE_URL, examine a running `jobs-grpc dev`.
+    may run or not. Without JOBS_DATABASE_URL, examines a running `jobs-grpc dev`.
 
     jobs-grpc doctor
     jobs-grpc doctor --strict --json
@@ -81,6 +78,4 @@ def _print_table(findings: Sequence[Finding]) -> None:
     print_table(_COLUMNS, ((f.check, f.status, f.detail) for f in findings))
     remedies = [f"{f.check}: {f.remedy}" for f in findings if f.remedy]
     if remedies:
-        print("\nTo fix:")
-    for remedy in remedies:
-        print(f"  {escape_unprintable(remedy)}")
+        print_lines("", "To fix:", *(f"  {remedy}" for remedy in remedies))

@@ -106,7 +106,6 @@ class CliError(Exception):
         self._details = dict(details or {})
 
     def as_dict(self) -> dict[str, object]:
-        """Return the error for programs."""
         return {"message": str(self), **self._details, "exit_code": int(self.exit_code)}
 
 

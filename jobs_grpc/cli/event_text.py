@@ -1,5 +1,6 @@
 """Describes events in words."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
@@ -68,10 +69,7 @@ def _stage(event: pb.Event) -> str:
 def _finished(event: pb.Event) -> str:
     attempts = event.attempts
     if len(attempts) > _MAX_NAMED:
-        by_status: dict[str, int] = {}
-        for attempt in attempts:
-            name = execution_status_name(attempt.status)
-            by_status[name] = by_status.get(name, 0) + 1
+        by_status = Counter(execution_status_name(attempt.status) for attempt in attempts)
         parts = [f"{count:,} {name}" for name, count in by_status.items()]
         if retried := sum(attempt.will_retry for attempt in attempts):
             parts.append(f"{retried:,} will be retried")

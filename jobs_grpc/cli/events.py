@@ -7,17 +7,15 @@ import sys
 from fleet.jobs.v1 import events_pb2 as pb
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.command import add_server_command
+from jobs_grpc.cli.command import Subparsers, add_server_command
 from jobs_grpc.cli.connection import connect, resolve_target
 from jobs_grpc.cli.errors import retry_note
 from jobs_grpc.cli.event_text import add_types, event_line
 from jobs_grpc.cli.fields import add_fields, forwarded
-from jobs_grpc.cli.output import print_json, print_message, print_note
-from jobs_grpc.cli.parser import Subparsers
+from jobs_grpc.cli.output import print_json, print_lines, print_message, print_note
 from jobs_grpc.client import EventReader, EventsClient, JobsError, RetryPolicy
 from jobs_grpc.client.errors import EventsPurged, PositionUnknown
 from jobs_grpc.contract.field_rules import rules_of
-from jobs_grpc.text import escape_unprintable
 
 _LIMIT = 1000
 _PAGE_SIZE = rules_of(pb.ListEventsRequest, "limit").int32.lte
@@ -25,11 +23,6 @@ _PAGE_SIZE = rules_of(pb.ListEventsRequest, "limit").int32.lte
 
 def add_command(commands: Subparsers) -> None:
     parser = add_server_command(commands, "events", _events, formats=("text", "jsonl"))
-    parser.epilog = (
-        "A position identifies an event; later events have larger positions. The server keeps"
-        " events for some days. To process each event once, store its position, and continue with"
-        " --after."
-    )
     after_help = (
         "begin after this position; 0: with the oldest event, which is the default without --follow"
     )
@@ -55,6 +48,9 @@ def add_command(commands: Subparsers) -> None:
 
 def _events(args: argparse.Namespace) -> None:
     """Print the events of all jobs, one per line, oldest first.
+
+    A position identifies an event; later events have larger positions. The server keeps events for
+    some days. To process each event once, store its position, and continue with --after.
 
     jobs-grpc events --since 24h --type paused canceled
     jobs-grpc events --follow --json --after 1795964737123456
@@ -122,7 +118,7 @@ def _print(args: argparse.Namespace, event: pb.Event) -> None:
     if args.output == "jsonl":
         print_message(event, "jsonl")
     else:
-        print(escape_unprintable(event_line(event)))
+        print_lines(event_line(event))
     if args.follow:
         sys.stdout.flush()
 

@@ -5,13 +5,12 @@ from typing import Any
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli.command import add_client_command
+from jobs_grpc.cli.command import Subparsers, add_client_command
 from jobs_grpc.cli.errors import InvalidInput
-from jobs_grpc.cli.fields import DEVICE, JOB, Fields, add_fields, forwarded
+from jobs_grpc.cli.fields import Fields, add_fields, forwarded
 from jobs_grpc.cli.formatting import CANCEL_CAUSES, format_status
 from jobs_grpc.cli.listing import FORMATS, Listing
 from jobs_grpc.cli.output import print_note
-from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.tables import Column
 from jobs_grpc.client import JobsClient, end_cause_name
 
@@ -104,10 +103,9 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
 
 
 def add_job_filters(parser: argparse.ArgumentParser) -> None:
-    """Add JOB, and the filters of its executions."""
+    """Add the filters of the executions of a job."""
     add_filters(parser)
     fields: Fields = {
-        **JOB,
         "--stage N": ("stage", "executions of this stage of the rollout; the first is 0"),
         "--device-prefix TEXT": "device_id_prefix",
     }
@@ -146,11 +144,17 @@ def note_canceled(args: argparse.Namespace) -> None:
 
 
 def add_command(commands: Subparsers) -> None:
-    parser = add_client_command(commands, "attempts JOB DEVICE", _attempts, formats=FORMATS)
-    add_fields(parser, pb.ListExecutionAttemptsRequest, {**JOB, **DEVICE})
+    parser = add_client_command(
+        commands,
+        "attempts JOB DEVICE",
+        _attempts,
+        pb.ListExecutionAttemptsRequest,
+        formats=FORMATS,
+    )
     _ATTEMPTS.add_options(parser, limit=100)
-    parser = add_client_command(commands, "device DEVICE", _device, formats=FORMATS)
-    add_fields(parser, pb.ListJobExecutionsRequest, DEVICE)
+    parser = add_client_command(
+        commands, "device DEVICE", _device, pb.ListJobExecutionsRequest, formats=FORMATS
+    )
     add_filters(parser)
     DEVICE_EXECUTIONS.add_options(parser, limit=50)
 

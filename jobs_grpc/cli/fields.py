@@ -21,8 +21,6 @@ Fields: TypeAlias = Mapping[str, str | tuple[str, str]]
 help that follows the name of the field replaces that of the contract.
 """
 
-JOB: Fields = {"JOB": ("job_id", "ID of the job")}
-DEVICE: Fields = {"DEVICE": ("device_id", "ID of the device")}
 FAILURE_CODES = "only failures with one of these codes; '' selects those without a code"
 REJECTED_INCLUDES_CANCELED = (
     "this command can't tell CANCELED from REJECTED; --status REJECTED selects both"
@@ -70,7 +68,7 @@ def add_fields(
         if choices := kind.get("choices"):
             kind["help"] += f": {', '.join(choices)}"
         if not option.startswith("-"):
-            nargs = "?" if option.startswith("[") else None
+            nargs = "?" if option.startswith("[") else kind.get("nargs")
             only = {key: kind[key] for key in ("type", "help")}
             parser.add_argument(name, nargs=nargs, metavar=option.strip("[]"), **only)
             continue

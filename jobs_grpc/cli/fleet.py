@@ -5,11 +5,10 @@ from collections.abc import Iterator
 
 from fleet.jobs.v1 import fleet_pb2 as pb
 
-from jobs_grpc.cli.command import add_client_command
+from jobs_grpc.cli.command import Subparsers, add_client_command
 from jobs_grpc.cli.formatting import format_age, format_number, format_time
 from jobs_grpc.cli.listing import FORMATS, Listing
 from jobs_grpc.cli.output import field_lines, message_dict, print_note, print_result
-from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.tables import Column
 from jobs_grpc.client import FleetClient, execution_status_name
 
@@ -24,8 +23,8 @@ _LABELS = Listing[pb.LabelSummary](
 
 
 def add_command(commands: Subparsers) -> None:
-    add_client_command(commands, "fleet", _fleet, client=FleetClient)
-    parser = add_client_command(commands, "labels", _labels, client=FleetClient, formats=FORMATS)
+    add_client_command(commands, "fleet", _fleet)
+    parser = add_client_command(commands, "labels", _labels, formats=FORMATS)
     _LABELS.add_options(parser)
 
 

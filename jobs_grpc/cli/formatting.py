@@ -90,7 +90,6 @@ def format_number(count: int, noun: str) -> str:
 
 
 def format_device_count(count: int) -> str:
-    """Format a number of devices, such as "1 device"."""
     return format_number(count, "device")
 
 
@@ -128,7 +127,6 @@ def _format_failed_in(failed_in: pb.FailedIn) -> str:
 
 
 def format_creation(job: pb.Job, utc: bool = False) -> str:
-    """Format when and by whom a job was created."""
     creator = f" by {job.created_by}" if job.created_by else ""
     return f"{format_moment(job.created_at, utc)}{creator}"
 

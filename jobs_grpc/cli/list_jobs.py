@@ -6,30 +6,24 @@ from fleet.jobs.v1 import fleet_pb2 as fleet_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.command import add_client_command
+from jobs_grpc.cli.command import Subparsers, add_client_command
 from jobs_grpc.cli.fields import Fields, add_fields, forwarded
 from jobs_grpc.cli.formatting import format_target, is_active
 from jobs_grpc.cli.listing import FORMATS, Listing
-from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.tables import Column
 from jobs_grpc.client import FleetClient, JobsClient, job_priority_name, job_status_name
 
 
 def add_command(commands: Subparsers) -> None:
     parser = add_client_command(commands, "list", _list_jobs, formats=FORMATS)
-    parser.epilog = (
-        "OK counts the executions that are SUCCEEDED; NOT_OK those that are FAILED, TIMED_OUT or "
-        "REJECTED."
-    )
     filters = parser.add_argument_group("filters", "Only jobs that match all filters are listed.")
     add_fields(filters, pb.ListJobsRequest, _FILTERS, time=arguments.moment)
     add_fields(filters.add_mutually_exclusive_group(), pb.ListJobsRequest, _TARGETS)
     _JOBS.add_options(parser, limit=50)
-    parser = add_client_command(commands, "groups", _groups, client=FleetClient, formats=FORMATS)
-    parser.epilog = (
-        f"{_MAX_COUNT:,}+ is more than {_MAX_COUNT:,}; in CSV and JSON it is {_MAX_COUNT + 1}."
+    fields = {"--id-prefix TEXT": "group_id_prefix"}
+    parser = add_client_command(
+        commands, "groups", _groups, fleet_pb.ListGroupsRequest, fields, formats=FORMATS
     )
-    add_fields(parser, fleet_pb.ListGroupsRequest, {"--id-prefix TEXT": "group_id_prefix"})
     _GROUPS.add_options(parser, limit=50)
 
 
@@ -98,6 +92,8 @@ _FILTERS: Fields = {
 async def _list_jobs(args: argparse.Namespace, jobs: JobsClient) -> None:
     """List jobs, newest first.
 
+    OK counts executions that are SUCCEEDED; NOT_OK those that are FAILED, TIMED_OUT or REJECTED.
+
     jobs-grpc list --status PAUSED --where 'team=pumps,wave in (1,2)'
     jobs-grpc list -o csv --columns job_id,status,total_executions
     """
@@ -123,6 +119,8 @@ _GROUPS = Listing[fleet_pb.Group](
 
 async def _groups(args: argparse.Namespace, fleet: FleetClient) -> None:
     """List groups with the number of their devices, in the order of their IDs.
+
+    10,000+ is more than 10,000; in CSV and JSON it is 10001.
 
     jobs-grpc groups
     jobs-grpc groups --id-prefix site- -o csv

@@ -79,18 +79,16 @@ class Listing(Generic[M]):
         option.completer = lambda prefix, **_: [
             prefix.rpartition(",")[0] + "," * ("," in prefix) + name for name in names
         ]
-        parser.add_argument(
-            "--raw",
-            action="store_true",
-            help="in CSV, keep = + - @ at the start of a cell or after a separator unchanged;"
-            " without it they get a leading ', so that no spreadsheet runs them as formulas",
+        raw_help = (
+            "in CSV, keep = + - @ at the start of a cell or after a separator unchanged; without "
+            "it they get a leading ', so that no spreadsheet runs them as formulas"
         )
+        arguments.add_options(parser, {"--raw": raw_help})
         if not limit:
             return
         size = parser.add_mutually_exclusive_group()
         arguments.add_limit(size, limit, self.noun)
-        all_help = f"show all {self.noun}"
-        size.add_argument("--all", dest="limit", action="store_const", const=None, help=all_help)
+        arguments.add_constant(size, "--all", "limit", None, f"show all {self.noun}")
         page_help = (
             "continue with the next_page_token of an earlier call with the same filters, which "
             "the formats json and jsonl print"
@@ -108,7 +106,6 @@ class Listing(Generic[M]):
         return names
 
     def chosen_columns(self, args: argparse.Namespace) -> list[Column[M]]:
-        """Return the columns to show."""
         if args.columns:
             by_name = {column.name: column for column in self.columns}
             return [by_name[name] for name in args.columns]
@@ -217,7 +214,6 @@ class RowWriter(Generic[M]):
 
 
 def _text(value: object, utc: bool) -> str:
-    """Format a value for people."""
     match value:
         case None:
             return "-"

@@ -10,20 +10,17 @@ import asyncpg
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.command import add_local_command
+from jobs_grpc.cli.command import Subparsers, add_local_command
 from jobs_grpc.cli.errors import CliError, ExitCode
-from jobs_grpc.cli.fields import JOB, add_fields
 from jobs_grpc.cli.formatting import format_number
-from jobs_grpc.cli.output import print_json, progress_line
+from jobs_grpc.cli.output import print_json, print_lines, progress_line
 from jobs_grpc.cli.owner_audit import add_changes, add_tenant, audited, read_tenant
-from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.tables import Column, print_table
 from jobs_grpc.config import read_dsn
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.recount import describe, recount_job, row_name
 from jobs_grpc.dev.environment import settings_with_database
 from jobs_grpc.server.signals import run_until_stop_signal
-from jobs_grpc.text import escape_unprintable
 
 
 def add_command(commands: Subparsers) -> None:
@@ -43,8 +40,7 @@ def add_command(commands: Subparsers) -> None:
         "first run decides it: own if it creates both tables, otherwise platform. This option "
         "changes the decision",
     )
-    parser = add_local_command(commands, "recount JOB", _recount)
-    add_fields(parser, pb.GetJobRequest, JOB)
+    parser = add_local_command(commands, "recount JOB", _recount, pb.GetJobRequest)
     add_tenant(parser, "tenant of the job")
     helps = {
         "--repair": "set the counts that differ, while no other call changes the job. Writes a line"
@@ -57,9 +53,9 @@ def add_command(commands: Subparsers) -> None:
 def _migrate(args: argparse.Namespace) -> None:
     """Migrate the database and create the request role.
 
-    Migrate the database of JOBS_OWNER_DATABASE_URL to this version. Create the request role if it
-    is missing, with the user and password of JOBS_DATABASE_URL if that is set. Safe to run at any
-    time, repeatedly, and while servers run. Writes a line of the audit log to stderr, as JSON.
+    The database is that of JOBS_OWNER_DATABASE_URL. The role has the user and password of
+    JOBS_DATABASE_URL if that is set. Safe to run at any time, repeatedly, and while servers run.
+    Writes a line of the audit log to stderr, as JSON.
 
     JOBS_OWNER_DATABASE_URL=postgresql://jobs_owner@db/jobs jobs-grpc migrate
     jobs-grpc migrate --request-role jobs_request
@@ -88,8 +84,7 @@ def _migrate(args: argparse.Namespace) -> None:
                 )
         finally:  # changes before an error are committed
             add_changes(audit, changes)
-    for line in "\n".join(changes or ["the schema is current"]).split("\n"):
-        print(escape_unprintable(line))
+    print_lines(*"\n".join(changes or ["the schema is current"]).split("\n"))
 
 
 # Maximum number of unrepaired counts that the error message lists.
@@ -104,9 +99,9 @@ _COLUMNS: tuple[Column[Any], ...] = (
 def _recount(args: argparse.Namespace) -> None:
     """Compare the stored counts of a job with its executions.
 
-    Count the executions of a job in the database of JOBS_OWNER_DATABASE_URL, or of a running
-    `jobs-grpc dev`, and show the stored counts that differ. The exit code is 0 if there are none,
-    or if --repair has set all of them; otherwise 1.
+    Uses the database of JOBS_OWNER_DATABASE_URL, or of a running `jobs-grpc dev`, and shows the
+    counts that differ. The exit code is 0 if there are none, or if --repair has set all of them;
+    otherwise 1.
 
     jobs-grpc recount update-1 --tenant acme
     jobs-grpc recount update-1 --tenant acme --repair
@@ -130,7 +125,7 @@ def _recount(args: argparse.Namespace) -> None:
     elif differing:
         print_table(_COLUMNS, map(_cells, differing))
     else:
-        print(f"the counts of job {escape_unprintable(job_id)} are correct")
+        print_lines(f"the counts of job {job_id} are correct")
     if remaining:
         counts = f"{format_number(len(remaining), 'count')} of job {job_id}"
         if not args.repair:

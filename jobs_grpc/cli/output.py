@@ -20,6 +20,8 @@ T = TypeVar("T")
 # The numbers of a Struct are doubles, which are exact for integers up to this one.
 _MAX_EXACT_INTEGER = 2**53
 
+TEXT_FORMATS = ("text", "json", "jsonl")
+
 _FORMAT_HELP = {
     "text": "lines for people",
     "table": "a table for people, with the columns that fit the terminal",
@@ -69,14 +71,19 @@ def wants_json(argv: Sequence[str]) -> bool:
     )
 
 
-def print_note(text: str) -> None:
-    """Print a line that is not part of the output to stderr."""
+def print_lines(*lines: str) -> None:
+    """Print lines of the output, with escapes for what a terminal would interpret."""
+    print("\n".join(map(escape_unprintable, lines)))
+
+
+def print_note(*lines: str) -> None:
+    """Print lines that are not part of the output to stderr."""
     sys.stdout.flush()
-    print(escape_unprintable(text), file=sys.stderr)
+    for line in lines:
+        print(escape_unprintable(line), file=sys.stderr)
 
 
 def struct_json(message: Message) -> str:
-    """Return a Struct as one line of JSON."""
     return json.dumps(_restore_integers(json_format.MessageToDict(message)), ensure_ascii=False)
 
 
@@ -108,7 +115,7 @@ def print_message(message: Message, output: str) -> None:
 def print_result(args: argparse.Namespace, message: Message, *lines: str) -> None:
     """Print the response of a call as --output says: the lines for people, or JSON."""
     if args.output == "text":
-        print("\n".join(map(escape_unprintable, lines)))
+        print_lines(*lines)
     else:
         print_message(message, args.output)
 
@@ -116,7 +123,7 @@ def print_result(args: argparse.Namespace, message: Message, *lines: str) -> Non
 def field_lines(fields: Iterable[tuple[str, str]], width: int) -> Iterator[str]:
     """Yield a line for each name and value. The names have at most `width` characters."""
     for name, value in fields:
-        yield escape_unprintable(f"{name:<{width}} {value}")
+        yield f"{name:<{width}} {value}"
 
 
 def print_json(value: object, indent: int | None = 2, file: TextIO | None = None) -> None:

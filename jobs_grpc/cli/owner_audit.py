@@ -20,7 +20,6 @@ _MAX_CHANGES_BYTES = 1024
 
 
 def add_tenant(parser: argparse.ArgumentParser, help_text: str) -> None:
-    """Add --tenant."""
     parser.add_argument("--tenant", metavar="ID", help=f"{help_text} ($JOBS_TENANT)")
 
 

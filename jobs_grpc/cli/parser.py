@@ -6,11 +6,9 @@ import os
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
 from jobs_grpc.cli.errors import UsageError
-
-Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 # Groups of options that commands share. Help shows them after the options of the command, and of
 # the connection only the description.
@@ -32,7 +30,7 @@ class Parser(argparse.ArgumentParser):
         # A prefix that is unique today may become ambiguous.
         super().__init__(**kwargs | {"allow_abbrev": False})
 
-    def add_commands(self) -> Subparsers:
+    def add_commands(self) -> "argparse._SubParsersAction[Parser]":
         """Return the action that adds commands. Without a command, the parser shows its help."""
         self.set_defaults(run=lambda _: self.print_help())
         return self.add_subparsers(title="commands", metavar="COMMAND", prog=self.prog)

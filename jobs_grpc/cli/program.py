@@ -27,7 +27,6 @@ from jobs_grpc.cli import (
     doctor,
     events,
     executions,
-    export,
     fleet,
     get,
     list_jobs,
@@ -40,10 +39,10 @@ from jobs_grpc.cli import (
     webhooks,
     whoami,
 )
-from jobs_grpc.cli.command import connection_help
+from jobs_grpc.cli.command import Subparsers, connection_help
 from jobs_grpc.cli.errors import EXIT_CODES_HELP, CliError, UsageError, to_cli_error
 from jobs_grpc.cli.output import print_json, wants_json
-from jobs_grpc.cli.parser import Parser, Subparsers
+from jobs_grpc.cli.parser import Parser
 from jobs_grpc.text import escape_unprintable
 
 __all__ = ["main", "run"]
@@ -60,14 +59,13 @@ _GROUPS = {
 }
 
 _COMMANDS = (
-    *(dev, serve, maintain, fleet, devices, targets, create, list_jobs, get, export, executions),
+    *(dev, serve, maintain, fleet, devices, targets, create, list_jobs, get, executions),
     *(diagnose, control, update, cancel, watch, events),
     *(webhooks, context, completion, whoami, doctor, simulate),
 )
 
 
 def main() -> NoReturn:
-    """Run the console script."""
     if "_ARGCOMPLETE" in os.environ:
         completion.complete(_parser())
     for stream in (sys.stdout, sys.stderr):

@@ -185,7 +185,6 @@ def add_rollout_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_max_in_progress(parser: "argparse._ActionsContainer") -> None:
-    """Add --max-in-progress."""
     add_fields(parser, pb.Rollout, {"--max-in-progress N": ("max_in_progress", _LIMIT_HELP)})
 
 

@@ -133,9 +133,12 @@ def add_schedule_options(parser: argparse.ArgumentParser, *, updates: bool = Fal
         retry_argument,
         "retry_rules",
     )
+    parser.set_defaults(windows=None, retry_rules=None)
     if updates:
-        arguments.add_options(windows, {"--no-windows": "let devices start at any time"})
-        arguments.add_options(retries, {"--no-retries": "do not retry failures"})
+        help_text = "let devices start at any time"
+        arguments.add_constant(windows, "--no-windows", "windows", [], help_text)
+        help_text = "do not retry failures"
+        arguments.add_constant(retries, "--no-retries", "retry_rules", [], help_text)
     else:
         group.add_argument(
             "--priority",
@@ -154,24 +157,17 @@ def add_schedule(planned: Mapping[str, Any], args: argparse.Namespace) -> dict[s
 
     They are parameters of a client. Raises CliError if both set one.
     """
-    schedule = _read_schedule(args)
-    if twice := planned.keys() & schedule.keys():
-        problem = f"both --rollout and options set {', '.join(sorted(twice))}"
-        raise InvalidInput(problem)
-    return {**planned, **schedule}
-
-
-def _read_schedule(args: argparse.Namespace) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    if args.start_at is not None:
-        fields["start_at"] = args.start_at
-    if args.windows or getattr(args, "no_windows", False):
-        fields["start_windows"] = args.windows
-    if args.zone is not None:
-        fields["window_time_zone"] = args.zone
-    if args.retry_rules or getattr(args, "no_retries", False):
-        fields["retry_policy"] = pb.RetryPolicy(rules=args.retry_rules)
-    return fields
+    rules = args.retry_rules
+    options = {
+        "start_at": args.start_at,
+        "start_windows": args.windows,
+        "window_time_zone": args.zone,
+        "retry_policy": None if rules is None else pb.RetryPolicy(rules=rules),
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    if twice := planned.keys() & given.keys():
+        raise InvalidInput(f"both --rollout and options set {', '.join(sorted(twice))}")
+    return {**planned, **given}
 
 
 # How many of the next openings `get` shows.

@@ -9,8 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.command import add_local_command
-from jobs_grpc.cli.parser import Subparsers
+from jobs_grpc.cli.command import Subparsers, add_local_command
 from jobs_grpc.config import Config
 from jobs_grpc.config.reference import help_text
 from jobs_grpc.config.unknown import unknown_variables
@@ -95,9 +94,8 @@ def _stop_on_signal(stop: asyncio.Event) -> AbstractContextManager[None]:
 def _serve(args: argparse.Namespace) -> None:
     """Serve on the database of JOBS_DATABASE_URL.
 
-    Serve on the database of JOBS_DATABASE_URL until SIGTERM or Ctrl-C. Calls in
-    flight then have JOBS_SHUTDOWN_GRACE seconds to finish; a second signal cancels
-    them immediately.
+    SIGTERM or Ctrl-C stops the server. Calls in flight then have
+    JOBS_SHUTDOWN_GRACE seconds to finish; a second signal cancels them immediately.
 
     JOBS_DATABASE_URL=postgresql://jobs_request@db/jobs jobs-grpc serve
     jobs-grpc serve --workers 4

@@ -10,12 +10,11 @@ from datetime import timedelta
 from typing import Any
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.command import add_server_command
+from jobs_grpc.cli.command import Subparsers, add_server_command
 from jobs_grpc.cli.connection import Target, connect, resolve_target
 from jobs_grpc.cli.errors import CliError, ExitCode, InvalidInput, call_error_text, retry_note
 from jobs_grpc.cli.formatting import format_device_count, format_duration, utc_now
 from jobs_grpc.cli.output import print_note
-from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsError, RetryPolicy, errors
 from jobs_grpc.dev.simulator.behavior import Bug, DeviceBehavior
 from jobs_grpc.dev.simulator.fleet import Fleet, run_fleet
@@ -25,6 +24,36 @@ from jobs_grpc.dev.simulator.totals import Totals
 _MAX_STREAMS = 500
 
 _LINE_INTERVAL_SECONDS = 5.0
+
+
+_OPTIONS = {
+    "--device-format FORMAT": "Python format of a device ID, given its number (default: "
+    "device-{:04})",
+    "--latency MIN:MAX": "seconds that an execution takes, chosen at random (default: 1:5)",
+    "--failure-rate RATE": "share of executions that fail, 0–1 (default: 0.05)",
+    "--reject-rate RATE": "share of executions that the device rejects, 0–1 (default: 0)",
+    "--stall-rate RATE": "share of executions that the device starts and never reports on, 0–1 "
+    "(default: 0.01)",
+    "--offline-rate RATE": "share of devices that do not call the server in this run, 0–1 "
+    "(default: 0)",
+    "--bug RATE:CODE": "share of devices that always fail, with this failure code, such as "
+    "0.08:FLASH",
+    "--recovering RATE:CODE:ATTEMPTS": "share of devices that fail with this failure code in the "
+    "first ATTEMPTS attempts of each execution, such as 0.3:NETWORK:2",
+    "--bug-version VERSION": "only executions whose document has this `version` have the bug "
+    "(default: all)",
+    "--poll SECONDS": "poll interval of each device (default: fleets of up to "
+    f"{_MAX_STREAMS} devices use streams; larger fleets poll when the server asks for it)",
+    "--bridge": "send the reports of all devices over one stream",
+}
+_TYPES: dict[str, Any] = {
+    "FORMAT": arguments.device_format,
+    "MIN:MAX": arguments.latency,
+    "RATE": arguments.rate,
+    "RATE:CODE": arguments.bug,
+    "RATE:CODE:ATTEMPTS": arguments.recovering,
+    "SECONDS": arguments.seconds,
+}
 
 
 def add_command(commands: Subparsers) -> None:
@@ -39,46 +68,7 @@ def add_command(commands: Subparsers) -> None:
     parser.add_argument(
         "--first", type=int, default=1, metavar="N", help="number of the first device (default: 1)"
     )
-    parser.add_argument(
-        "--device-format",
-        type=arguments.device_format,
-        default="device-{:04}",
-        metavar="FORMAT",
-        help="Python format of a device ID, given its number (default: device-{:04})",
-    )
-    parser.add_argument(
-        "--latency",
-        type=arguments.latency,
-        default=(1.0, 5.0),
-        metavar="MIN:MAX",
-        help="seconds that an execution takes, chosen at random (default: 1:5)",
-    )
-    for name, default, outcome in (
-        ("failure", 0.05, "executions that fail"),
-        ("reject", 0.0, "executions that the device rejects"),
-        ("stall", 0.01, "executions that the device starts and never reports on"),
-        ("offline", 0.0, "devices that do not call the server in this run"),
-    ):
-        parser.add_argument(
-            f"--{name}-rate",
-            type=arguments.rate,
-            default=default,
-            metavar="RATE",
-            help=f"share of {outcome}, 0–1 (default: {default:g})",
-        )
-    helps = {
-        "--bug RATE:CODE": "share of devices that always fail, with this failure code, such as "
-        "0.08:FLASH",
-        "--recovering RATE:CODE:ATTEMPTS": "share of devices that fail with this failure code in "
-        "the first ATTEMPTS attempts of each execution, such as 0.3:NETWORK:2",
-        "--bug-version VERSION": "only executions whose document has this `version` have the bug "
-        "(default: all)",
-        "--poll SECONDS": "poll interval of each device (default: fleets of up to "
-        f"{_MAX_STREAMS} devices use streams; larger fleets poll when the server asks for it)",
-        "--bridge": "send the reports of all devices over one stream",
-    }
-    types: dict[str, Any] = {"RATE:CODE": arguments.bug, "RATE:CODE:ATTEMPTS": arguments.recovering}
-    arguments.add_options(parser, helps, SECONDS=arguments.seconds, **types)
+    arguments.add_options(parser, _OPTIONS, **_TYPES)
     parser.add_argument(
         "--for",
         type=arguments.seconds,
@@ -86,15 +76,17 @@ def add_command(commands: Subparsers) -> None:
         metavar="SECONDS",
         help="stop after this time (default: run until Ctrl-C)",
     )
+    parser.set_defaults(device_format="device-{:04}", latency=(1.0, 5.0))
+    parser.set_defaults(failure_rate=0.05, reject_rate=0.0, stall_rate=0.01, offline_rate=0.0)
 
 
 def _simulate(args: argparse.Namespace) -> None:
     """Run a fleet of simulated devices that carry out jobs.
 
-    Run simulated devices. Each one waits for executions, starts them, reports progress and reports
-    the result. The devices must exist; the default IDs are those of the demo fleet. Ctrl-C stops
-    the fleet; the next run continues the executions that are still IN_PROGRESS. Devices retry while
-    the server is unavailable.
+    Each one waits for executions, starts them, reports progress and reports the result. The devices
+    must exist; the default IDs are those of the demo fleet. Ctrl-C stops the fleet; the next run
+    continues the executions that are still IN_PROGRESS. Devices retry while the server is
+    unavailable.
 
     jobs-grpc simulate --tenant demo --devices 1000
     jobs-grpc simulate --tenant demo --devices 300 --bug 0.08:FLASH --for 60

@@ -7,7 +7,6 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli.formatting import format_counts, format_device_count, format_moment, is_active
 from jobs_grpc.cli.rollout_text import format_gate, format_wait, stage_settings
-from jobs_grpc.text import escape_unprintable
 
 # Character and color of each status: each has its own character, because a terminal may have no
 # colors. Finished executions come first, so that the bar fills from the left.
@@ -34,9 +33,8 @@ def stage_lines(job: pb.Job, utc: bool = False) -> Iterator[str]:
         drawn = bar(stage.execution_counts)
         if stage.retrying_count:
             counts += f" ({stage.retrying_count:,} retrying)"
-        line = f"{index:>2} {name:<{name_width}}  {state:<{state_width}}  {drawn}  {counts}"
-        for text in (line, *(f"   {note}" for note in _notes(job, index, utc))):
-            yield escape_unprintable(text)
+        yield f"{index:>2} {name:<{name_width}}  {state:<{state_width}}  {drawn}  {counts}"
+        yield from (f"   {note}" for note in _notes(job, index, utc))
 
 
 def planned_stage_lines(rollout: pb.Rollout | None, sizes: Sequence[int]) -> Iterator[str]:
@@ -44,11 +42,9 @@ def planned_stage_lines(rollout: pb.Rollout | None, sizes: Sequence[int]) -> Ite
     stages = rollout.stages if rollout and sizes else ()
     width = max((len(_planned_name(stage)) for stage in stages), default=0)
     for index, (stage, size) in enumerate(zip(stages, sizes, strict=True)):
-        yield escape_unprintable(
-            f"{index:>2} {_planned_name(stage):<{width}}  {format_device_count(size)}"
-        )
+        yield f"{index:>2} {_planned_name(stage):<{width}}  {format_device_count(size)}"
         if gate := format_gate(stage):
-            yield escape_unprintable(f"   {gate}")
+            yield f"   {gate}"
 
 
 def list_stages(job: pb.Job) -> list[tuple[int, str, str, pb.JobStage]]:

@@ -7,17 +7,15 @@ from typing import Any
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.command import add_client_command
+from jobs_grpc.cli.command import Subparsers, add_client_command
 from jobs_grpc.cli.errors import InvalidInput
 from jobs_grpc.cli.fields import FAILURE_CODES, REJECTED_INCLUDES_CANCELED, add_fields, forwarded
 from jobs_grpc.cli.files import read_text
 from jobs_grpc.cli.formatting import format_device_count
 from jobs_grpc.cli.output import print_result
-from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.rollout_options import add_rollout_options, read_rollout_options
 from jobs_grpc.cli.stages import planned_stage_lines
 from jobs_grpc.client import FleetClient
-from jobs_grpc.text import escape_unprintable
 
 # Of the devices in a line of a preview.
 _SHOWN_DEVICES = 5
@@ -37,7 +35,7 @@ _STATUSES = (
 
 
 def add_command(commands: Subparsers) -> None:
-    parser = add_client_command(commands, "preview TARGET", _preview, client=FleetClient)
+    parser = add_client_command(commands, "preview TARGET", _preview)
     add_target(parser)
     add_rollout_options(parser)
 
@@ -60,7 +58,6 @@ async def _preview(args: argparse.Namespace, fleet: FleetClient) -> None:
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
-    """Add the options for the target."""
     parser.set_defaults(target_error=parser.error)
     group = parser.add_argument_group(
         "target", "Exactly one is required. --failed-in can be combined with --where."
@@ -116,14 +113,14 @@ def preview_lines(preview: pb.TargetPreview, rollout: pb.Rollout | None) -> Iter
     shown = list(preview.device_ids[:_SHOWN_DEVICES])
     more = ", …" if preview.device_count > len(shown) else ""
     devices = f": {', '.join(shown)}{more}" if shown else ""
-    yield escape_unprintable(f"{format_device_count(preview.device_count)}{devices}")
+    yield f"{format_device_count(preview.device_count)}{devices}"
     yield from planned_stage_lines(rollout, preview.stage_sizes)
     if preview.overlapping_job_ids:
         count = len(preview.device_ids)
         devices = "them" if count == preview.device_count else f"the first {count} devices"
         jobs = ", ".join(preview.overlapping_job_ids)
-        yield escape_unprintable(f"other jobs with pending executions on {devices}: {jobs}")
-    yield from map(escape_unprintable, preview.hints)
+        yield f"other jobs with pending executions on {devices}: {jobs}"
+    yield from preview.hints
 
 
 def _read_devices(path: str) -> list[str]:

@@ -6,12 +6,11 @@ from datetime import UTC, datetime, timedelta
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.command import add_client_command
+from jobs_grpc.cli.command import Subparsers, add_client_command
 from jobs_grpc.cli.errors import InvalidInput
-from jobs_grpc.cli.fields import ETAG, JOB, Fields, add_fields, forwarded
+from jobs_grpc.cli.fields import ETAG, Fields, add_fields, forwarded
 from jobs_grpc.cli.formatting import format_expiry
 from jobs_grpc.cli.output import print_result
-from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.rollout_options import add_max_in_progress, read_rollout_file
 from jobs_grpc.cli.schedule import add_schedule, add_schedule_options
 from jobs_grpc.client import JobsClient
@@ -28,8 +27,7 @@ _FIELDS: Fields = {
 
 
 def add_command(commands: Subparsers) -> None:
-    parser = add_client_command(commands, "update JOB", _update)
-    add_fields(parser, pb.GetJobRequest, JOB)
+    parser = add_client_command(commands, "update JOB", _update, pb.GetJobRequest)
     rollout_help = (
         "read the rollout, the failure criteria, the windows and the retries from this YAML or "
         "JSON file"

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli.command import add_server_command
+from jobs_grpc.cli.command import Subparsers, add_server_command
 from jobs_grpc.cli.connection import connect, resolve_target
 from jobs_grpc.cli.errors import CliError, ExitCode, retry_note
-from jobs_grpc.cli.fields import JOB, add_fields
 from jobs_grpc.cli.formatting import counts_by_status, format_summary, format_time, utc_now
 from jobs_grpc.cli.output import print_message, print_note
-from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.rollout_text import describe_wait, next_steps
 from jobs_grpc.cli.watch_reads import last_events, stalled_devices
 from jobs_grpc.client import JobsError, RetryPolicy, job_status_name
@@ -35,10 +33,11 @@ exit codes:
 
 def add_command(commands: Subparsers) -> None:
     timeout = (None, "exit with code 5 if the job does not finish in time (default: no timeout)")
-    parser = add_server_command(commands, "watch JOB", _watch, own_timeout=timeout)
+    parser = add_server_command(
+        commands, "watch JOB", _watch, pb.WatchJobRequest, own_timeout=timeout
+    )
     parser.epilog = _EXIT_CODES_HELP
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    add_fields(parser, pb.WatchJobRequest, JOB)
 
 
 class LineView:
@@ -62,14 +61,12 @@ class LineView:
         wait = describe_wait(job, lambda time: f"at {format_time(time)}")
         explanation = [wait, *next_steps(job)] if wait else []
         if explanation != self._explanation:
-            for line in explanation:
-                print_note(line)
+            print_note(*explanation)
         self._explanation = explanation
 
     def show_stalled(self, lines: list[str]) -> None:
         if lines != self._stalled:
-            for line in lines:
-                print_note(line)
+            print_note(*lines)
         self._stalled = lines
 
     def show_retry(self, note: str) -> None:
@@ -83,9 +80,8 @@ class LineView:
 def _watch(args: argparse.Namespace) -> None:
     """Follow a job until it finishes.
 
-    Follow a job until it finishes. On a terminal, show a progress bar and the last
-    events; otherwise print a line for each change. Reconnects while the server is
-    unavailable.
+    On a terminal, show a progress bar and the last events; otherwise print a line
+    for each change. Reconnects while the server is unavailable.
 
     jobs-grpc watch update-1
     jobs-grpc watch update-1 --json --timeout 3600

@@ -5,19 +5,16 @@ import time
 from collections.abc import Iterator, Sequence
 
 from fleet.jobs.v1 import events_pb2 as pb
-from google.protobuf.message import Message
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.changes import LOST_RESPONSE, explaining_failures
-from jobs_grpc.cli.command import RunClient, add_client_command
+from jobs_grpc.cli.changes import LOST_RESPONSE, confirm, explaining_failures
+from jobs_grpc.cli.command import Subparsers, add_client_command
 from jobs_grpc.cli.errors import CliError, InvalidInput
 from jobs_grpc.cli.event_text import add_types
 from jobs_grpc.cli.fields import Fields, add_fields, forward, forwarded
 from jobs_grpc.cli.formatting import format_field, format_moment
 from jobs_grpc.cli.listing import FORMATS, Listing
 from jobs_grpc.cli.output import field_lines, print_note, print_result
-from jobs_grpc.cli.parser import Subparsers
-from jobs_grpc.cli.questions import confirm
 from jobs_grpc.cli.tables import Column
 from jobs_grpc.client import EventsClient
 
@@ -91,38 +88,23 @@ _WEBHOOKS = Listing[pb.Webhook](
     ),
 )
 
-_WEBHOOK = {"WEBHOOK": ("webhook_id", "ID of the webhook")}
 _URL = {"URL": ("url", "endpoint, https://…")}
 
 
 def add_command(commands: Subparsers) -> None:
     parser = commands.add_parser("webhooks", help="manage webhooks, which receive events")
     subcommands = parser.add_commands()
-    listing = add_client_command(subcommands, "list", _list, client=EventsClient, formats=FORMATS)
-    _WEBHOOKS.add_options(listing)
-    _add(subcommands, "get WEBHOOK", _get, pb.GetWebhookRequest)
-    _add_create(subcommands)
+    _WEBHOOKS.add_options(add_client_command(subcommands, "list", _list, formats=FORMATS))
+    add_client_command(subcommands, "get WEBHOOK", _get, pb.GetWebhookRequest)
+    fields: Fields = {**_URL, "--description TEXT": "description"}
+    create = add_client_command(subcommands, "create URL", _create, pb.CreateWebhookRequest, fields)
+    add_types(create, "send events of these types only")
     _add_update(subcommands)
-    delete = _add(subcommands, "delete WEBHOOK", _delete, pb.DeleteWebhookRequest)
-    arguments.add_yes(delete, "skip the confirmation that a terminal shows")
-    rotate = _add(
-        subcommands, "rotate-secret WEBHOOK", _rotate_secret, pb.RotateWebhookSecretRequest
-    )
-    rotate.epilog = "For a day, deliveries are signed with the old secret as well."
-    test = _add(subcommands, "test WEBHOOK", _test, pb.TestWebhookRequest)
-    test.epilog = (
-        "Exits with 1 if the delivery fails. A 2xx status verifies the URL, so that events are "
-        "sent. The position does not change."
-    )
-
-
-def _add(
-    commands: Subparsers, usage: str, run: RunClient, request: type[Message]
-) -> argparse.ArgumentParser:
-    """Add a command with the argument WEBHOOK."""
-    parser = add_client_command(commands, usage, run, client=EventsClient)
-    add_fields(parser, request, _WEBHOOK)
-    return parser
+    delete = add_client_command(subcommands, "delete WEBHOOK", _delete, pb.DeleteWebhookRequest)
+    arguments.add_yes(delete)
+    usage = "rotate-secret WEBHOOK"
+    add_client_command(subcommands, usage, _rotate_secret, pb.RotateWebhookSecretRequest)
+    add_client_command(subcommands, "test WEBHOOK", _test, pb.TestWebhookRequest)
 
 
 async def _list(args: argparse.Namespace, events: EventsClient) -> None:
@@ -186,19 +168,12 @@ def _error(error: pb.Webhook.DeliveryError.ValueType, status: int) -> str:
     return f"{text} (status {status})" if status and error in _ERRORS else text
 
 
-def _add_create(commands: Subparsers) -> None:
-    parser = add_client_command(commands, "create URL", _create, client=EventsClient)
-    parser.epilog = (
-        "The server sends each later event to the URL, once the URL has answered a signed event of "
-        "the type webhook.test with a 2xx status. The secret is printed once; "
-        "`webhooks rotate-secret` creates another one."
-    )
-    add_fields(parser, pb.CreateWebhookRequest, {**_URL, "--description TEXT": "description"})
-    add_types(parser, "send events of these types only")
-
-
 async def _create(args: argparse.Namespace, events: EventsClient) -> None:
     """Create a webhook: the server sends events to its URL.
+
+    The server sends each later event, once the URL has answered a signed event of the type
+    webhook.test with a 2xx status. The secret is printed once; `webhooks rotate-secret` creates
+    another one.
 
     jobs-grpc webhooks create https://hooks.example.com/jobs
     jobs-grpc webhooks create https://hooks.example.com/jobs --type paused
@@ -216,26 +191,15 @@ async def _create(args: argparse.Namespace, events: EventsClient) -> None:
 
 
 def _add_update(commands: Subparsers) -> None:
-    parser = _add(commands, "update WEBHOOK", _update, pb.UpdateWebhookRequest)
-    parser.epilog = "A webhook that is enabled again continues after its position."
+    parser = add_client_command(commands, "update WEBHOOK", _update, pb.UpdateWebhookRequest)
     fields: Fields = {"--url URL": _URL["URL"], "--description TEXT": "description"}
     add_fields(parser, pb.Webhook, fields)
     types = parser.add_mutually_exclusive_group()
     add_types(types, "send events of these types only")
-    types.add_argument(
-        "--all-types",
-        dest="types",
-        action="store_const",
-        const=[],
-        help="send events of all types",
-    )
+    arguments.add_constant(types, "--all-types", "types", [], "send events of all types")
     enabled = parser.add_mutually_exclusive_group()
-    enabled.add_argument(
-        "--enable", dest="enabled", action="store_const", const=True, help="send events"
-    )
-    enabled.add_argument(
-        "--disable", dest="enabled", action="store_const", const=False, help="send no events"
-    )
+    arguments.add_constant(enabled, "--enable", "enabled", True, "send events")
+    arguments.add_constant(enabled, "--disable", "enabled", False, "send no events")
     position = (
         "send the events after this position: an earlier position sends events again, a later one "
         "skips events"
@@ -248,6 +212,8 @@ def _add_update(commands: Subparsers) -> None:
 
 async def _update(args: argparse.Namespace, events: EventsClient) -> None:
     """Change a webhook, enable it again, or send events again.
+
+    A webhook that is enabled again continues after its position.
 
     jobs-grpc webhooks update wh_4f1c9a --enable --position 1795964737123456
     jobs-grpc webhooks update wh_4f1c9a --url https://hooks.example.com/v2
@@ -275,6 +241,8 @@ async def _delete(args: argparse.Namespace, events: EventsClient) -> None:
 async def _rotate_secret(args: argparse.Namespace, events: EventsClient) -> None:
     """Give a webhook a new secret, and print it.
 
+    For a day, deliveries are signed with the old secret as well.
+
     jobs-grpc webhooks rotate-secret wh_4f1c9a
     jobs-grpc webhooks rotate-secret wh_4f1c9a --json
     """
@@ -290,6 +258,9 @@ async def _rotate_secret(args: argparse.Namespace, events: EventsClient) -> None
 
 async def _test(args: argparse.Namespace, events: EventsClient) -> None:
     """Send a test event to a webhook, even if it is disabled.
+
+    Exits with 1 if the delivery fails. A 2xx status verifies the URL, so that events are sent. The
+    position does not change.
 
     jobs-grpc webhooks test wh_4f1c9a
     jobs-grpc webhooks test wh_4f1c9a --json

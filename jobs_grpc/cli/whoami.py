@@ -10,12 +10,11 @@ import grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from jobs_grpc.cli.command import add_client_command, add_server_command
+from jobs_grpc.cli.command import Subparsers, add_client_command, add_server_command
 from jobs_grpc.cli.connection import Target, resolve_target
 from jobs_grpc.cli.errors import CliError, ExitCode, call_error
 from jobs_grpc.cli.formatting import format_moment
 from jobs_grpc.cli.output import print_message
-from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsClient
 from jobs_grpc.client.errors import from_rpc_error
 from jobs_grpc.text import escape_unprintable

@@ -44,7 +44,6 @@ class Caller:
     token: TokenSource | None = field(default=None, repr=False)
 
     async def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return the metadata of the next call."""
         pairs = [
             ("x-tenant-id", self.tenant),
             ("x-user-id", self.user),

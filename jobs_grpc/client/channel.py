@@ -45,7 +45,6 @@ class Tls:
     """The name that the server's certificate must have; None: the host of the address."""
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Return these settings as gRPC expects them."""
         if (self.certificate is None) != (self.key is None):
             raise ValueError("certificate and key must be used together")
         return grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
@@ -99,7 +98,6 @@ class Connection:
         return grpc.aio.secure_channel(self.address, self.tls.credentials(), options=options)
 
     def stub(self, stub_type: Callable[[grpc.aio.Channel], Any]) -> Any:
-        """Return a stub on the next channel."""
         if not self._channels:
             raise RuntimeError("not connected; use `async with`")
         if stub_type not in self._stubs:

@@ -44,7 +44,6 @@ def create_error(
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> JobsError:
-    """Convert the error of a call."""
     fields: dict[str, Any] = {}
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
@@ -61,7 +60,6 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> JobsError:
 
 
 def from_report_error(error: device_pb.ReportError) -> JobsError:
-    """Convert the error of one report of a stream."""
     fields: dict[str, Any] = {}
     if error.reason in ErrorReason.values():
         fields["reason"] = ErrorReason.Name(error.reason)

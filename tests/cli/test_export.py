@@ -16,7 +16,7 @@ import grpc
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli import export
+from jobs_grpc.cli import get
 from jobs_grpc.client import JobsClient
 from tests.support.callers import Operator
 from tests.support.cli import Shell, run_on_terminal, spawn
@@ -32,7 +32,7 @@ _DEVICES = 30
 @pytest.fixture
 async def job(database: Database, operator: Operator, monkeypatch: pytest.MonkeyPatch) -> str:
     """A job of 30 devices, which are exported in pages of ten."""
-    monkeypatch.setattr(export, "_PAGE_SIZE", 10)
+    monkeypatch.setattr(get, "_PAGE_SIZE", 10)
     await database.add_devices(operator.tenant, _DEVICES)
     await operator.create(job_id="j", target_all=True)
     return "j"

@@ -7,7 +7,7 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from jobs_grpc.cli import questions
+from jobs_grpc.cli import changes
 from jobs_grpc.client import JobsClient, errors
 from tests.support.callers import Operator
 from tests.support.cli import Shell, interrupt_on_terminal
@@ -65,7 +65,7 @@ async def test_cancel_changes_nothing_when_it_cannot_count_the_devices(
 
     monkeypatch.setattr(JobsClient, "get", fail)
     terminal = SimpleNamespace(stdin=_Terminal(), stderr=_Terminal())
-    monkeypatch.setattr(questions, "sys", terminal)
+    monkeypatch.setattr(changes, "sys", terminal)
 
     canceled = await shell("cancel", *jobs)
 
