@@ -18,7 +18,7 @@ from jobs_grpc.cli.fields import (
 )
 from jobs_grpc.cli.formatting import format_counts, format_expiry, format_number, format_pause
 from jobs_grpc.cli.output import print_result
-from jobs_grpc.cli.stages import stage_lines
+from jobs_grpc.cli.stages import stage_lines, wait_lines
 from jobs_grpc.client import JobsClient
 from jobs_grpc.contract.field_rules import rules_of
 
@@ -101,7 +101,7 @@ async def _advance(args: argparse.Namespace, jobs: JobsClient) -> None:
     job = await jobs.advance(**forwarded(args))
     unchanged = f"stage {args.stage} of {job.job_id} was opened before, so nothing changed"
     done = unchanged if is_unchanged(job, before) else f"advanced {job.job_id}"
-    print_result(args, job, f"{done}:", *stage_lines(job, args.utc))
+    print_result(args, job, f"{done}:", *stage_lines(job, args.utc), *wait_lines(job, args.utc))
 
 
 async def _approve(args: argparse.Namespace, jobs: JobsClient) -> None:
@@ -118,7 +118,7 @@ async def _approve(args: argparse.Namespace, jobs: JobsClient) -> None:
     stage = f"stage {args.stage} of {job.job_id}"
     unchanged = f"{stage} was approved before, so nothing changed"
     done = unchanged if is_unchanged(job, before) else f"approved {stage}"
-    print_result(args, job, f"{done}:", *stage_lines(job, args.utc))
+    print_result(args, job, f"{done}:", *stage_lines(job, args.utc), *wait_lines(job, args.utc))
 
 
 def _waiting_stage(job: pb.Job) -> int:

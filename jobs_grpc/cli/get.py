@@ -39,7 +39,7 @@ from jobs_grpc.cli.output import (
 )
 from jobs_grpc.cli.rollout_text import format_criterion, format_criterion_state
 from jobs_grpc.cli.schedule import schedule_facts
-from jobs_grpc.cli.stages import stage_lines
+from jobs_grpc.cli.stages import stage_lines, wait_lines
 from jobs_grpc.client import JobsClient, job_status_name
 from jobs_grpc.server.signals import interrupt_on_stop_signals
 
@@ -120,6 +120,8 @@ def _job_fields(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
         yield "criterion", f"{format_criterion(criterion)}{state and f': {state}'}"
     if job.HasField("trip") and job.trip.tripped_at != job.pause.paused_at:
         yield "tripped", format_moment(job.trip.tripped_at, utc)
+    for wait in wait_lines(job, utc):
+        yield "waits for", wait
     yield "devices", f"{job.total_executions:,}: {format_counts(job.execution_counts, job.status)}"
 
 

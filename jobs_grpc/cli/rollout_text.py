@@ -1,12 +1,11 @@
 """Describes rollouts: criteria, gates, what a job waits for, and the commands that continue it."""
 
-from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Collection, Iterator
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobs_grpc.cli.formatting import format_number, format_pause, format_span
+from jobs_grpc.cli.formatting import format_number, format_span
 from jobs_grpc.client import execution_status_name
 
 # A criterion without statuses counts all of these.
@@ -77,59 +76,27 @@ def format_gate(stage: pb.Stage, state: pb.JobStage | None = None) -> str:
     return "; ".join(texts)
 
 
-def format_wait(job: pb.Job, index: int, format_due: Callable[[Timestamp], str]) -> str:
-    """Say what a stage waits for in addition to its devices; "" if nothing.
-
-    `format_due` formats the time at which the next stage opens.
-    """
-    stage, gate = job.stages[index], stage_settings(job, index).gate
-    approval = "" if gate.allow_self_approval else _by_another_user(job)
-    if stage.awaiting_approval:
-        return f"stage {index} waits for an approval{approval}"
-    is_baking = _is_baking(job, index)
-    bakes = f"stage {index} bakes for {format_span(gate.bake_time.seconds)}"
-    if stage.HasField("next_opens_at"):
-        opens = f"stage {index + 1} opens {format_due(stage.next_opens_at)}"
-        return f"{bakes}; {opens}" if is_baking else f"{opens} at the latest"
-    return f"{bakes}, then waits for an approval{approval}" if is_baking else ""
+def format_wait(wait: pb.JobWait, format_until: Callable[[Timestamp], str]) -> str:
+    """Return the message of a wait, and when it ends if that is known."""
+    return f"{wait.message} {format_until(wait.until)}" if wait.HasField("until") else wait.message
 
 
-def _by_another_user(job: pb.Job) -> str:
-    return f" by another user than {job.created_by}" if job.created_by else ""
+def first_wait(job: pb.Job) -> pb.JobWait | None:
+    """Return what the job waits for now, in addition to reports of its devices."""
+    for wait in job.waits_for:
+        if wait.kind == pb.JobWait.APPROVAL and wait != job.waits_for[0]:
+            return None
+        if wait.kind != pb.JobWait.DEVICES:
+            return wait
+    return None
 
 
-def _is_baking(job: pb.Job, index: int) -> bool:
-    """Return whether the devices of the open stage meet the gate, so that its bake_time runs."""
-    stage, gate = job.stages[index], stage_settings(job, index).gate
-    if (
-        job.status != pb.Job.IN_PROGRESS
-        or stage.state != pb.JobStage.OPEN
-        or not gate.bake_time.seconds
-        or not stage.total_executions
-    ):
-        return False
-    counts = stage.execution_counts
-    if gate.HasField("min_succeeded_percent"):
-        return counts.succeeded * 100 >= gate.min_succeeded_percent * stage.total_executions
-    return not counts.queued + counts.in_progress + counts.held
-
-
-Command: TypeAlias = tuple[str, str]
-"""The arguments of `jobs-grpc`, and what they do."""
-
-
-def describe_wait(job: pb.Job, format_due: Callable[[Timestamp], str]) -> str:
-    """Say why a job is stopped, or what it waits for in addition to its devices; "" if nothing."""
-    if job.status == pb.Job.CANCELED:
-        return f"Canceled: {job.cancel_reason}" if job.cancel_reason else "Canceled"
-    if job.status == pb.Job.PAUSED:
-        return f"Paused {format_pause(job, utc=True)}"
-    if job.status == pb.Job.SCHEDULED:
-        return f"Starts {format_due(job.start_at)}"
-    for index, stage in enumerate(job.stages):
-        if stage.state == pb.JobStage.OPEN and (wait := format_wait(job, index, format_due)):
-            return wait[0].upper() + wait[1:]
-    return ""
+def describe_wait(job: pb.Job, format_until: Callable[[Timestamp], str]) -> str:
+    """Say why a job was canceled, or what it waits for; "" if only for reports of its devices."""
+    if job.HasField("cancel_reason"):
+        return f"Canceled: {job.cancel_reason}"
+    wait = first_wait(job)
+    return format_wait(wait, format_until) if wait else ""
 
 
 def next_steps(job: pb.Job) -> list[str]:
@@ -139,32 +106,33 @@ def next_steps(job: pb.Job) -> list[str]:
     return [f"{command:<{width}}  {effect}" for command, effect in commands]
 
 
-def _commands(job: pb.Job) -> Iterator[Command]:
-    if job.status == pb.Job.PAUSED:
-        yield from _commands_of_pause(job)
+def _commands(job: pb.Job) -> Iterator[tuple[str, str]]:
+    """Yield the arguments of `jobs-grpc`, and what they do."""
+    wait, possible, job_id = first_wait(job), {*job.possible_actions}, job.job_id
+    if wait is None:
         return
-    if job.status == pb.Job.SCHEDULED:
-        yield f"update {job.job_id} --start-at now", "start now"
-        yield f"cancel {job.job_id}", "stop"
-        return
-    for index, stage in enumerate(job.stages):
-        if stage.awaiting_approval:
-            yield f"approve {job.job_id}", f"open stage {index + 1}"
+    if wait.kind == pb.JobWait.APPROVAL and pb.Job.APPROVE in possible:
+        yield f"approve {job_id}", f"open stage {wait.stage + 1}"
+    if wait.kind == pb.JobWait.START and pb.Job.UPDATE in possible:
+        yield f"update {job_id} --start-at now", "start now"
+        yield f"cancel {job_id}", "stop"
+    if wait.kind == pb.JobWait.RESUME:
+        yield from _commands_of_pause(job, possible)
 
 
-def _commands_of_pause(job: pb.Job) -> Iterator[Command]:
-    if job.pause.cause not in (pb.Pause.FAILURE_CRITERION, pb.Pause.GATE_NOT_MET):
-        yield f"resume {job.job_id}", "continue"
-        yield f"cancel {job.job_id}", "stop"
+def _commands_of_pause(job: pb.Job, possible: Collection[int]) -> Iterator[tuple[str, str]]:
+    job_id, cause = job.job_id, job.pause.cause
+    if cause in (pb.Pause.FAILURE_CRITERION, pb.Pause.GATE_NOT_MET):
+        yield f"failures {job_id}", "see why"
+    if pb.Job.RESUME in possible:
+        more = "; earlier failures no longer count" if cause == pb.Pause.FAILURE_CRITERION else ""
+        yield f"resume {job_id}", f"continue{more}"
+        yield f"cancel {job_id}", "stop"
         return
-    yield f"failures {job.job_id}", "see why"
-    if job.pause.cause == pb.Pause.FAILURE_CRITERION:
-        yield f"resume {job.job_id}", "continue; earlier failures no longer count"
-        yield f"cancel {job.job_id}", "stop"
-        return
-    counts = job.execution_counts
-    failed = [name for name in ("failed", "timed_out", "rejected") if getattr(counts, name)]
-    if failed:
-        yield f"retry {job.job_id} --status {' '.join(failed).upper()}", "try these again"
-    yield f"advance {job.job_id}", "or open the next stage anyway"
-    yield f"resume {job.job_id}", "then continue"
+    if pb.Job.RETRY in possible:
+        counts = job.execution_counts
+        failed = [name for name in ("failed", "timed_out", "rejected") if getattr(counts, name)]
+        yield f"retry {job_id} --status {' '.join(failed).upper()}", "try these again"
+    if pb.Job.ADVANCE in possible:
+        yield f"advance {job_id}", "or open the next stage anyway"
+    yield f"resume {job_id}", "then continue"

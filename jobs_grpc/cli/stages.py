@@ -37,6 +37,13 @@ def stage_lines(job: pb.Job, utc: bool = False) -> Iterator[str]:
         yield from (f"   {note}" for note in _notes(job, index, utc))
 
 
+def wait_lines(job: pb.Job, utc: bool) -> Iterator[str]:
+    """Yield what the gate of the open stage waits for."""
+    for wait in job.waits_for:
+        if wait.HasField("stage"):
+            yield format_wait(wait, lambda until: f"Until {format_moment(until, utc)}.")
+
+
 def planned_stage_lines(rollout: pb.Rollout | None, sizes: Sequence[int]) -> Iterator[str]:
     """Yield the number, name and size of each stage, and below them its gate, before creation."""
     stages = rollout.stages if rollout and sizes else ()
@@ -124,5 +131,3 @@ def _notes(job: pb.Job, index: int, utc: bool) -> Iterator[str]:
         comment = f": {approval.comment}" if approval.comment else ""
         moment = format_moment(approval.approved_at, utc)
         yield f"approved at {moment} by {approval.approved_by}{comment}"
-    if wait := format_wait(job, index, lambda time: f"at {format_moment(time, utc)}"):
-        yield wait
