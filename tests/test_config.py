@@ -256,8 +256,7 @@ def test_metadata_mode_needs_insecure_metadata_beyond_loopback(listen: str) -> N
 
 
 @pytest.mark.parametrize(
-    "listen",
-    ["127.0.0.1:0", "127.9.9.9:1", "localhost:1", "[::1]:65535", "unix:/run/jobs.sock"],
+    "listen", ["127.0.0.1:0", "127.9.9.9:1", "localhost:1", "[::1]:65535", "unix:/run/jobs.sock"]
 )
 def test_metadata_mode_may_listen_on_loopback(listen: str) -> None:
     environ = {"JOBS_DATABASE_URL": DSN, "JOBS_LISTEN": listen}
@@ -273,12 +272,7 @@ def test_read_dsn_fails_when_the_owner_database_url_is_not_set() -> None:
 
 TLS = {"JOBS_TLS_CERT": "c", "JOBS_TLS_KEY": "k"}
 MUTUAL_TLS = TLS | {"JOBS_TLS_CLIENT_CA": "ca", "JOBS_TRUSTED_PEERS": "spiffe://a/b"}
-JWT = {
-    "JOBS_AUTH": "jwt",
-    "JOBS_JWT_KEYS": "k",
-    "JOBS_JWT_ISSUER": "i",
-    "JOBS_JWT_AUDIENCE": "a",
-}
+JWT = {"JOBS_AUTH": "jwt", "JOBS_JWT_KEYS": "k", "JOBS_JWT_ISSUER": "i", "JOBS_JWT_AUDIENCE": "a"}
 
 
 @pytest.mark.parametrize(

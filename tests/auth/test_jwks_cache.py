@@ -14,7 +14,7 @@ from tests.support.database import Database
 from tests.support.failures import expect_error
 from tests.support.health import is_healthy
 from tests.support.identities import claims, jwks, new_key, replace_file, token
-from tests.support.metrics import METRICS_ON, scrape
+from tests.support.metrics import METRICS_ON, scrape, scrape_until
 from tests.support.server import DEFAULT_OPTIONS, running_server, starting_server
 from tests.support.waiting import wait_until, wait_until_true
 
@@ -177,13 +177,8 @@ async def test_age_of_the_keys_grows_while_refreshes_fail(
     async with running_server(database.request_dsn, options, **settings) as server:
         first = await scrape(server.app.metrics_address)
         endpoint.status = 500
-
-        async def refresh_failed() -> bool:
-            read = await scrape(server.app.metrics_address)
-            return read.value("jobs_jwks_refresh_failures_total") > 0
-
-        await wait_until(refresh_failed)
-        read = await scrape(server.app.metrics_address)
+        failures = "jobs_jwks_refresh_failures_total"
+        read = await scrape_until(server.app.metrics_address, lambda read: read.value(failures) > 0)
 
     assert first.value("jobs_jwks_keys") == read.value("jobs_jwks_keys") == 1
     assert "jobs_jwks_refresh_failures" in first.families

@@ -81,10 +81,7 @@ def invalid_tokens(tenant: str) -> dict[str, tuple[str, str]]:
         "HS256 with the public key": (hs256_token(KEY, valid), NOT_ACCEPTED),
         "algorithm that is not pinned": (token(ELLIPTIC_KEY, valid, "ES256"), NOT_ACCEPTED),
         "unknown kid": (token(KEY, valid, kid="k2"), "is signed with an unknown key"),
-        "another key without a kid": (
-            token(KEY_WITHOUT_KID, valid),
-            "has an invalid signature",
-        ),
+        "another key without a kid": (token(KEY_WITHOUT_KID, valid), "has an invalid signature"),
         "another key with the known kid": (token(OTHER_KEY, valid), "has an invalid signature"),
         "critical header": (token(KEY, valid, crit=["exp"]), "is malformed"),
         "known critical header": (token(KEY, valid, crit=["typ"], typ="JWT"), "is malformed"),

@@ -17,7 +17,7 @@ from jobs_grpc.client.errors import from_rpc_error
 from tests.harness.consumers import Reader, Receiver, watch
 from tests.harness.ledger import Ledger
 from tests.harness.system import TENANTS, System
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until_true
 
 _READ_WITHIN = 60.0  # seconds, from the end of the traffic
 # The lease of a server that was killed, and the deliveries since then.
@@ -58,12 +58,11 @@ class EventReaders:
 
     async def check(self, stored: Mapping[str, Sequence[int]]) -> None:
         """Wait until all events are read. Check that each reader got each event once, in order."""
-
-        async def is_read() -> bool:
-            return all(r.resume_after >= stored[r.tenant][-1] for r in self._readers)
-
         with suppress(AssertionError):
-            await wait_until(is_read, _READ_WITHIN)
+            await wait_until_true(
+                lambda: all(r.resume_after >= stored[r.tenant][-1] for r in self._readers),
+                _READ_WITHIN,
+            )
         for reader in self._readers:
             self._ledger.done[f"{reader.name}: resumed"] += reader.opened
             found, expected = reader.positions, stored[reader.tenant]
@@ -161,12 +160,11 @@ async def check_webhooks(
     storing that. Only an event that was being sent while its server was frozen past its lease is
     late.
     """
-
-    async def is_delivered() -> bool:
-        return all(w.last == stored[w.tenant][-1] for w in receiver.webhooks.values())
-
     with suppress(AssertionError):
-        await wait_until(is_delivered, _DELIVERED_WITHIN)
+        await wait_until_true(
+            lambda: all(w.last == stored[w.tenant][-1] for w in receiver.webhooks.values()),
+            _DELIVERED_WITHIN,
+        )
     for path, webhook in receiver.webhooks.items():
         expected = [p for p in stored[webhook.tenant] if p > webhook.since]
         ledger.done["webhooks: delivered"] += len(webhook.positions)

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.callers import Operator
 from tests.support.cli import Shell
-from tests.support.database import Database
 from tests.support.server import Server
+from tests.support.world import World
 
 
 @pytest.fixture
@@ -29,14 +28,12 @@ def _mode(file: Path) -> int:
     return file.stat().st_mode & 0o777
 
 
-async def test_command_uses_the_context_in_use(
-    shell: Shell, server: Server, operator: Operator, database: Database
-) -> None:
-    await database.add_devices(operator.tenant, 1)
-    await operator.create(job_id="j", target_all=True)
-    address = server.address
+async def test_command_uses_the_context_in_use(world: World, shell: Shell) -> None:
+    await world.add_devices(1)
+    await world.create()
+    address = world.server.address
 
-    saved = await shell("context", "set", "a", "--server", address, "--tenant", operator.tenant)
+    saved = await shell("context", "set", "a", "--server", address, "--tenant", world.tenant)
     await shell("context", "set", "b", "--server", address, "--tenant", "other")
     in_a = await shell("list", "-o", "csv", "--columns", "job")
     used = await shell("context", "use", "b")

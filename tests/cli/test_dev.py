@@ -30,7 +30,7 @@ from tests.support.cli import Shell, spawn
 from tests.support.endpoints import Endpoint, running_endpoint
 from tests.support.postgres import new_data_dir
 from tests.support.server import open_channel, reserved_address
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import TIMEOUT, wait_until, wait_until_true
 from tests.support.webhooks import WebhookCaller, is_signed
 
 pytestmark = pytest.mark.slow
@@ -319,11 +319,7 @@ async def test_dev_fails_with_one_line_when_extra_is_not_installed(
 async def test_dev_stops_postgresql_when_signaled_during_start(data_dir: Path, number: int) -> None:
     process = await _spawn_dev(data_dir)
     pid_file = data_dir / "pgdata" / "postmaster.pid"
-
-    async def postgresql_starts() -> bool:
-        return pid_file.exists()
-
-    await wait_until(postgresql_starts)
+    await wait_until_true(pid_file.exists)
     process.send_signal(number)
 
     code, out, errors = await _wait_for_output(process)

@@ -17,7 +17,7 @@ from jobs_grpc.db import citus
 from tests.support.cli import Result, Shell, run_on_terminal, spawn
 from tests.support.database import Database
 from tests.support.postgres import Postgres, connect
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import TIMEOUT
 
 
 @pytest.fixture
@@ -191,17 +191,10 @@ async def test_import_is_rolled_back_when_signaled(
     assert process.stdin
     lines = "".join(f"d{number}\n" for number in range(12_000))
     process.stdin.write(f"device_id\n{lines}".encode())
-
-    async def import_waits_for_input() -> bool:
-        sessions = (
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-            " AND state LIKE 'idle in transaction%' AND query LIKE 'COPY %'"
-            # Ignore the session of the previous import, which may still be closing.
-            " AND backend_start > $1"
-        )
-        return bool(await database.owner.fetchval(sessions, before))
-
-    await wait_until(import_waits_for_input)
+    # It waits for input. The session of the previous import may still be closing.
+    await database.wait_for_session(
+        "state LIKE 'idle in transaction%' AND query LIKE 'COPY %' AND backend_start > $1", before
+    )
     process.send_signal(signal_number)
 
     _, errors = await asyncio.wait_for(process.communicate(), TIMEOUT)

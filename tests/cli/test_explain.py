@@ -6,6 +6,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from tests.support.callers import Operator
 from tests.support.cli import Shell
 from tests.support.database import Database
+from tests.support.world import World
 
 
 @pytest.fixture(autouse=True)
@@ -35,16 +36,12 @@ async def test_explain_prints_times(shell: Shell, database: Database, operator: 
     ]
 
 
-async def test_explain_prints_the_time_at_which_the_stage_opens(
-    shell: Shell, database: Database, operator: Operator
-) -> None:
+async def test_explain_prints_the_time_at_which_the_stage_opens(world: World, shell: Shell) -> None:
     gate = pb.Gate(min_succeeded_percent=100)
     stages = [pb.Stage(device_count=1, gate=gate), pb.Stage(remainder=True)]
-    await operator.create(job_id="j", target_all=True, rollout=pb.Rollout(stages=stages))
-    await database.owner.execute(
-        "UPDATE jobs.jobs SET stage_due_at = '2035-01-01Z' WHERE tenant_id = $1", operator.tenant
-    )
-    _, device = await database.order_of_release(["pump", "valve"], "j")
+    await world.create(rollout=pb.Rollout(stages=stages))
+    await world.execute("UPDATE jobs.jobs SET stage_due_at = '2035-01-01Z' WHERE tenant_id = $1")
+    _, device = await world.database.order_of_release(["pump", "valve"], "j")
 
     out = (await shell("explain", "j", device, "--utc")).out
 

@@ -5,10 +5,9 @@ import re
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from tests.support.callers import Operator
 from tests.support.cli import Shell
 from tests.support.database import Database
-from tests.support.server import Server
+from tests.support.world import World
 
 pytestmark = pytest.mark.usefixtures("shell")
 
@@ -29,11 +28,9 @@ async def test_get_reads_several_pages_when_limit_exceeds_one_page(
     assert got.err == "the first 5,050 executions; --all shows the rest\n"
 
 
-async def test_get_shows_what_the_failure_criteria_have_counted(
-    shell: Shell, database: Database, server: Server, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 10)
-    await operator.create(
+async def test_get_shows_what_the_failure_criteria_have_counted(world: World, shell: Shell) -> None:
+    await world.add_devices(10)
+    await world.operator.create(
         job_id="j",
         document_type="x",
         target_all=True,
@@ -46,11 +43,11 @@ async def test_get_shows_what_the_failure_criteria_have_counted(
             ),
         ],
     )
-    await operator.advance("j")
-    devices = [e.device_id for e in (await operator.get("j")).executions if e.stage == 1]
-    await server.device(operator.tenant, devices[0]).update("j", "SUCCEEDED")
+    await world.operator.advance("j")
+    devices = [e.device_id for e in (await world.operator.get("j")).executions if e.stage == 1]
+    await world.device(devices[0]).update("j", "SUCCEEDED")
     for device in devices[1:3]:
-        await server.device(operator.tenant, device).update("j", "FAILED")
+        await world.device(device).update("j", "FAILED")
 
     got = await shell("get", "j")
 

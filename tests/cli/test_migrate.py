@@ -17,7 +17,7 @@ from jobs_grpc.db import migrate as runner
 from tests.support.cli import Shell, run_on_terminal, spawn
 from tests.support.database import Database
 from tests.support.postgres import Postgres, connect
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import TIMEOUT
 
 
 @pytest.fixture
@@ -119,16 +119,8 @@ async def _other_session_migrates(database: Database) -> AsyncIterator[None]:
 
 
 async def _wait_until_migrate_waits(database: Database) -> None:
-    async def waits() -> bool:
-        return bool(
-            await database.owner.fetchval(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-                # Idle: the statement has returned that another session has the lock.
-                " AND query LIKE '%pg_try_advisory_lock%' AND state = 'idle'"
-            )
-        )
-
-    await wait_until(waits)
+    # Idle: the statement has returned that another session has the lock.
+    await database.wait_for_session("query LIKE '%pg_try_advisory_lock%' AND state = 'idle'")
 
 
 @pytest.mark.slow

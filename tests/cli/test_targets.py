@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.cli import Shell, spawn
 from tests.support.database import Database
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import TIMEOUT, wait_until_true
 
 CREATE = ("create", "--type", "x", "--job-id", "j")
 
@@ -60,11 +60,8 @@ async def test_ctrl_c_ends_create_while_it_reads_the_devices(tmp_path: Path) -> 
     # Returns when the command has opened the other end.
     with await asyncio.to_thread(pipe.open, "wb", 0) as writer:
         writer.write(b"d")
-
-        async def has_read() -> bool:
-            return fcntl.ioctl(writer, termios.FIONREAD, bytes(4)) == bytes(4)
-
-        await wait_until(has_read)
+        # It has read that.
+        await wait_until_true(lambda: fcntl.ioctl(writer, termios.FIONREAD, bytes(4)) == bytes(4))
         process.send_signal(signal.SIGINT)
         output = await asyncio.wait_for(process.communicate(), TIMEOUT)
 

@@ -14,6 +14,7 @@ from tests.support.cli import Shell, run_on_terminal, spawn
 from tests.support.database import Database
 from tests.support.server import Server, reserved_address, running_server
 from tests.support.waiting import TIMEOUT
+from tests.support.world import World
 
 pytestmark = pytest.mark.usefixtures("shell")
 
@@ -135,20 +136,14 @@ async def test_watch_without_colors_tells_success_and_rejection_apart(
 
 
 async def test_watch_names_the_first_devices_that_do_not_report(
-    shell: Shell,
-    server: Server,
-    database: Database,
-    tenant: str,
-    job: str,
-    monkeypatch: pytest.MonkeyPatch,
+    world: World, shell: Shell, job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobs_grpc.cli.watch_reads._QUIET", 0.2)
     for number in range(1, 6):
-        await server.device(tenant, f"d{number:05}").start(job)
-    await database.owner.execute(
+        await world.device(f"d{number:05}").start(job)
+    await world.execute(
         "UPDATE jobs.job_executions SET last_updated_at = last_updated_at - interval '1 minute'"
-        " WHERE tenant_id = $1 AND status = 'IN_PROGRESS'",
-        tenant,
+        " WHERE tenant_id = $1 AND status = 'IN_PROGRESS'"
     )
 
     lines = await watch_until_timeout(shell, "watch", job, count=3)

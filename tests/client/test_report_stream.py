@@ -11,7 +11,7 @@ from jobs_grpc.client import DeviceClient, JobsClient, RetryPolicy, errors
 from tests.client.relay import Relay, running_relay
 from tests.support.database import Database, job_lock_held
 from tests.support.server import Server, reserved_address, running_server
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import TIMEOUT, read_until
 
 
 def update(
@@ -48,11 +48,7 @@ async def bridge(relay: Relay, tenant: str, quick: RetryPolicy) -> AsyncIterator
 
 async def wait_for_succeeded(jobs: JobsClient, count: int) -> None:
     """Return when the job has that many SUCCEEDED executions."""
-
-    async def reached() -> bool:
-        return (await jobs.get("j")).succeeded_count == count
-
-    await wait_until(reached)
+    await read_until(lambda: jobs.get("j"), lambda job: job.succeeded_count == count)
 
 
 @pytest.mark.slow
@@ -101,11 +97,7 @@ async def test_reports_on_one_execution_are_applied_in_order_after_a_broken_conn
             for n in range(3)
         ]
         answers.append(await reports.send(update(percent=100), device_id="d00001"))
-
-        async def started() -> bool:
-            return (await jobs.get("j")).execution_counts.in_progress == 2
-
-        await wait_until(started)
+        await read_until(lambda: jobs.get("j"), lambda job: job.execution_counts.in_progress == 2)
         relay.cut()
         executions = await asyncio.gather(*answers)
 

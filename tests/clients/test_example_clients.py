@@ -13,11 +13,11 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 
 from tests.clients.conftest import ROOT, Run, installed
 from tests.gateway.support import require_go
-from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
 from tests.support.jobs import wait_for_counts
 from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT
+from tests.support.world import World
 
 pytestmark = pytest.mark.slow
 
@@ -114,22 +114,20 @@ async def test_go_device_ends_with_an_error_that_a_retry_does_not_solve(
 NODE = EXAMPLES / "node"
 
 
-async def test_node_operator_creates_a_job_and_follows_it(
-    server: Server, database: Database, operator: Operator, run: Run
-) -> None:
-    await database.add_devices(operator.tenant, ["pump", "valve"], group="north")
+async def test_node_operator_creates_a_job_and_follows_it(world: World, run: Run) -> None:
+    await world.add_devices(["pump", "valve"], group="north")
     await run(installed("buf"), "generate", cwd=NODE)
-    url = f"http://{server.address}"
-    async with running("node", "run_job.mjs", url, operator.tenant, "north", cwd=NODE) as process:
+    url = f"http://{world.server.address}"
+    async with running("node", "run_job.mjs", url, world.tenant, "north", cwd=NODE) as process:
         match = re.fullmatch(r"created (\S+) for 2 devices", await next_line(process))
         assert match
         assert await next_line(process) == "IN_PROGRESS 0/2"
         for name in ("pump", "valve"):
-            await server.device(operator.tenant, name).update(match[1], "SUCCEEDED")
+            await world.device(name).update(match[1], "SUCCEEDED")
         lines = await rest_of(process)
 
     assert lines[-1] == "COMPLETED 2/2"
-    assert (await operator.get(match[1])).created_by == "example"
+    assert (await world.operator.get(match[1])).created_by == "example"
 
 
 async def test_node_operator_watches_again_after_the_server_has_refused_the_stream(

@@ -20,7 +20,7 @@ from jobs_grpc.client import EventsClient, JobsClient
 from tests.clients.conftest import ROOT
 from tests.support.database import Database
 from tests.support.server import reserved_address, running_server
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import TIMEOUT, read_until, wait_until
 from tests.support.webhooks import loopback_settings, write_keys
 
 pytestmark = pytest.mark.slow
@@ -227,10 +227,8 @@ async def test_receiver_handles_deliveries_of_the_server(
                 await jobs.create("reboot", target_all=True, job_id="a")
                 await jobs.pause("a")
                 (*_, last) = [event.position async for event in events.list_events()]
-
-                async def is_delivered() -> bool:
-                    return (await events.get_webhook(webhook_id)).position == last
-
-                await wait_until(is_delivered)
+                await read_until(
+                    lambda: events.get_webhook(webhook_id), lambda hook: hook.position == last
+                )
                 assert await receiver.stop() == ["job.created a", "job.paused a"]
             assert stored.read_text() == str(last)

@@ -11,9 +11,8 @@ from fleet.jobs.v1.jobs_pb2 import JobExecution
 from playwright.async_api import Locator
 
 from tests.console.browser import Console
-from tests.support.callers import Operator
-from tests.support.database import Database
 from tests.support.server import Server
+from tests.support.world import World
 
 JOB = "-1:odd"
 DEVICE = "-it's $(here)"
@@ -48,16 +47,11 @@ async def _run(command: str, environment: Mapping[str, str]) -> str:
 
 
 async def test_commands_work_for_ids_that_begin_with_a_dash(
-    console: Console,
-    server: Server,
-    database: Database,
-    operator: Operator,
-    tenant: str,
-    environment: Mapping[str, str],
+    world: World, console: Console, environment: Mapping[str, str]
 ) -> None:
-    await database.add_devices(tenant, [DEVICE])
-    await operator.create(job_id=JOB, target_all=True)
-    device = server.device(tenant, DEVICE)
+    await world.add_devices([DEVICE])
+    await world.create(JOB)
+    device = world.device(DEVICE)
     await device.start(JOB)
     await device.update(JOB, JobExecution.FAILED, failure_code=CODE)
     page = console.page
@@ -71,19 +65,15 @@ async def test_commands_work_for_ids_that_begin_with_a_dash(
     cli, curl = await _commands(page.get_by_role("dialog"))
     assert "-- -1:odd" in cli
     await _run(cli, environment)
-    assert (await operator.executions(JOB)).executions[0].execution_number == 2
+    assert (await world.operator.executions(JOB)).executions[0].execution_number == 2
     assert curl.startswith("curl ")
 
 
 async def test_command_of_a_new_job_creates_it_with_its_stages(
-    console: Console,
-    database: Database,
-    operator: Operator,
-    tenant: str,
-    environment: Mapping[str, str],
+    world: World, console: Console, environment: Mapping[str, str]
 ) -> None:
-    await database.add_devices(tenant, [DEVICE, "pump-1"])
-    await operator.create(
+    await world.add_devices([DEVICE, "pump-1"])
+    await world.operator.create(
         job_id="first",
         document_type="custom",
         document_params={"text": 'it\'s 5 % \\ "done"'},
@@ -95,10 +85,10 @@ async def test_command_of_a_new_job_creates_it_with_its_stages(
     await page.get_by_role("button", name="Create job for 2 devices").wait_for()
     for command in await _commands(page.locator(".create")):
         await _run(command, environment)
-    jobs = (await operator.list()).jobs
+    jobs = (await world.operator.list()).jobs
     assert len(jobs) == 3
-    first = await operator.get("first")
+    first = await world.operator.get("first")
     for job in jobs:
-        copy = await operator.get(job.job_id)
+        copy = await world.operator.get(job.job_id)
         assert copy.rollout == first.rollout
         assert copy.document_params == first.document_params

@@ -146,9 +146,7 @@ async def test_sign_in_returns_to_the_url_and_keeps_tokens_in_memory(
     await expect(page.get_by_role("link", name="pump-1")).to_have_count(0)
 
 
-async def test_stream_is_opened_again_when_only_its_token_has_ended(
-    console: Console,
-) -> None:
+async def test_stream_is_opened_again_when_only_its_token_has_ended(console: Console) -> None:
     ended = {"code": "UNAUTHENTICATED", "detail": "it has expired", "reason": "", "request_id": ""}
     page = console.page
     opened: list[str] = []
@@ -161,8 +159,7 @@ async def test_stream_is_opened_again_when_only_its_token_has_ended(
             return
         await renewed.wait()
         await route.fulfill(
-            content_type="text/event-stream",
-            body=f"event: failure\ndata: {json.dumps(ended)}\n\n",
+            content_type="text/event-stream", body=f"event: failure\ndata: {json.dumps(ended)}\n\n"
         )
 
     def note_renewal(request: Request) -> None:
@@ -255,10 +252,7 @@ async def forge_id_token(route: Route) -> None:
     ids=["nonce", "ID token"],
 )
 async def test_sign_in_fails_when_the_id_token_is_of_another_sign_in_or_issuer(
-    console: Console,
-    url: str,
-    forge: Callable[[Route], Awaitable[None]],
-    text: str,
+    console: Console, url: str, forge: Callable[[Route], Awaitable[None]], text: str
 ) -> None:
     await console.page.route(re.compile(url), forge)
     await console.open("/devices")
@@ -296,9 +290,7 @@ async def test_session_ends_when_the_id_token_of_a_renewal_is_of_another_issuer(
     ids=["another", "none"],
 )
 async def test_code_is_not_sent_when_the_redirect_is_not_of_the_provider(
-    console: Console,
-    issuers: list[str],
-    text: str,
+    console: Console, issuers: list[str], text: str
 ) -> None:
     sent: list[str] = []
     console.page.on("request", lambda r: sent.append(r.url) if _is_token(r.url) else None)

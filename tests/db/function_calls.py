@@ -333,11 +333,7 @@ def _preview(selector: str = "", *device_ids: str) -> Call:
 
 
 def _update_job(job_id: str, *fields: str, **values: Any) -> Call:
-    unchanged = {
-        "in_progress_timeout_minutes": None,
-        "rollout": "{}",
-        "failure_criteria": "[]",
-    }
+    unchanged = {"in_progress_timeout_minutes": None, "rollout": "{}", "failure_criteria": "[]"}
     return _store("update_job", job_id=job_id, etag="", fields=[*fields], **unchanged | values)
 
 
@@ -440,8 +436,7 @@ _EVENT_CASES = {
     ),
     "changed_event_heads": Case(4, _sql("changed_event_heads($1, '{1}')")),
     "changed_event_heads_of_tenants": Case(
-        8,
-        lambda c, p: store_on(c).changed_event_heads(["other1", p.tenant], positions=[1, 1]),
+        8, lambda c, p: store_on(c).changed_event_heads(["other1", p.tenant], positions=[1, 1])
     ),
     "sequence_queued_events": _of_owner(60, "sequence_queued_events($1)", _queue_events),
     "purge_events: old": _of_owner(80, "purge_events($1, 7, 1000000, 10)"),

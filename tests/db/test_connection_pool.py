@@ -15,11 +15,12 @@ from jobs_grpc.db.connection_pool import ConnectionPool, PooledConnection
 from jobs_grpc.errors import DatabaseUnavailable, Overloaded
 from tests.support.clock import Clock
 from tests.support.database import Database
-from tests.support.waiting import run_ready_tasks, wait_until_equal, wait_until_true
+from tests.support.waiting import read_until, run_ready_tasks, wait_until_true
 from tests.support.waiting_calls import WaitingCalls
 
 LONG = 60.0
 PID = "SELECT pg_backend_pid()"
+OF_REQUESTS = "usename <> current_user"
 
 OpenPool = Callable[..., Awaitable[ConnectionPool]]
 
@@ -119,7 +120,7 @@ async def test_connection_is_closed_when_it_has_been_idle_for_long(
     clock.now = 399
     async with acquired(pool, "a"):
         await pool.close_unused()
-    assert await sessions(database) == 3
+    assert len(await database.sessions(OF_REQUESTS)) == 3
 
     clock.now = 401
     await pool.close_unused()
@@ -152,7 +153,7 @@ async def test_connection_is_used_again_when_its_canceled_statement_has_ended(
     pooled = await pool.acquire("a")
     pid = await pooled.connection.fetchval(PID)
     statement = asyncio.create_task(pooled.connection.execute("SELECT pg_sleep(60)"))
-    await wait_until_sleeping(database)
+    await database.wait_for_session("wait_event = 'PgSleep'")
 
     statement.cancel()
     await asyncio.wait({statement})
@@ -195,7 +196,7 @@ async def test_close_ends_the_session_of_a_statement_that_was_just_canceled(
     pool = await open_pool(1)
     pooled = await pool.acquire("a")
     statement = asyncio.create_task(pooled.connection.execute("SELECT pg_sleep(60)"))
-    await wait_until_sleeping(database)
+    await database.wait_for_session("wait_event = 'PgSleep'")
 
     statement.cancel()
     await asyncio.wait({statement})
@@ -213,7 +214,7 @@ async def test_close_returns_when_the_last_statement_has_finished(
     pool = await open_pool(1)
     pooled = await pool.acquire("a")
     statement = asyncio.create_task(pooled.connection.fetchval("SELECT 1 FROM pg_sleep(0.3)"))
-    await wait_until_sleeping(database)
+    await database.wait_for_session("wait_event = 'PgSleep'")
     statement.add_done_callback(lambda _: pool.release("a", pooled))
 
     # Less than the time after which close() terminates the connections.
@@ -243,24 +244,6 @@ async def test_close_returns_when_the_last_call_is_canceled_as_its_turn_comes(
     assert waiting.cancelled()
 
 
-async def sessions(database: Database) -> int:
-    """Count the sessions of the request role."""
-    count: int = await database.owner.fetchval(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND usename <> current_user"
-    )
-    return count
-
-
 async def wait_for_sessions(database: Database, count: int) -> None:
     """Return when the request role has this number of sessions."""
-    await wait_until_equal(lambda: sessions(database), count)
-
-
-async def wait_until_sleeping(database: Database) -> None:
-    """Return when a session runs pg_sleep."""
-    sleeping = (
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event = 'PgSleep'"
-    )
-    await wait_until_equal(lambda: database.owner.fetchval(sleeping), 1)
+    await read_until(lambda: database.sessions(OF_REQUESTS), lambda found: len(found) == count)

@@ -6,10 +6,9 @@ from contextlib import asynccontextmanager
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import Failure, expect_error
-from tests.support.server import Server
+from tests.support.world import World
 
 pytestmark = pytest.mark.single_node("needs a trigger")
 
@@ -45,21 +44,19 @@ def check_unavailable(failure: Failure) -> None:
 
 
 async def test_writes_are_unavailable_and_reads_succeed_when_the_disk_is_full(
-    database: Database, server: Server, operator: Operator, caplog: pytest.LogCaptureFixture
+    world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await database.add_devices(operator.tenant, ["pump"])
-    device = server.device(operator.tenant, "pump")
-    await operator.create(job_id="a", target_all=True)
+    await world.add_devices(["pump"])
+    device = world.device("pump")
+    await world.create("a")
     await device.start("a")
 
-    async with full_disk(database):
-        failed_create = await expect_error(
-            "DATABASE_UNAVAILABLE", operator.create(job_id="b", target_all=True)
-        )
+    async with full_disk(world.database):
+        failed_create = await expect_error("DATABASE_UNAVAILABLE", world.create("b"))
         failed_report = await expect_error(
             "DATABASE_UNAVAILABLE", device.update("a", pb.JobExecution.SUCCEEDED)
         )
-        assert [job.job_id for job in (await operator.list()).jobs] == ["a"]
+        assert [job.job_id for job in (await world.operator.list()).jobs] == ["a"]
         assert (await device.get("a")).status == pb.JobExecution.IN_PROGRESS
 
     check_unavailable(failed_create)
@@ -69,7 +66,7 @@ async def test_writes_are_unavailable_and_reads_succeed_when_the_disk_is_full(
     assert "No space left on device" in warning.getMessage()
     assert not [r for r in caplog.records if r.levelname == "ERROR" or r.exc_info]
     # Nothing of the failed calls was stored, so the same calls succeed now.
-    await operator.create(job_id="b", target_all=True)
+    await world.create("b")
     await device.update("a", pb.JobExecution.SUCCEEDED)
-    counts = {job.job_id: job.execution_counts for job in (await operator.list()).jobs}
+    counts = {job.job_id: job.execution_counts for job in (await world.operator.list()).jobs}
     assert (counts["a"].succeeded, counts["b"].queued) == (1, 1)

@@ -9,11 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.callers import Operator
 from tests.support.database import Database, request_session
 from tests.support.scale import examples
-from tests.support.server import Server
-from tests.support.staged_jobs import create_staged_job
+from tests.support.world import World
 
 # The statuses in which executions are stored, and those of executions that are not released.
 STATUSES = ("QUEUED", "IN_PROGRESS", "SUCCEEDED", "FAILED", "TIMED_OUT", "REJECTED")
@@ -158,18 +156,18 @@ READS = {
 @pytest.mark.parametrize("function", READS)
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_started_execution_is_not_held_when_the_transaction_is_older_than_its_release(
-    database: Database, server: Server, operator: Operator, function: str
+    world: World, function: str
 ) -> None:
     """A transaction starts before the snapshot of its query: by the wait for a lock, at least."""
-    tenant = operator.tenant
-    await database.add_devices(tenant, 3)
+    tenant = world.tenant
+    await world.database.add_devices(tenant, 3)
     stage = {"remainder": True, "releases_per_minute": 60}
-    job = await create_staged_job(database, server, operator, stage)
+    job = await world.create_staged(stage)
     released = "UPDATE jobs.jobs SET release_since = now() - interval '%s' WHERE tenant_id = $1"
-    await database.owner.execute(released % "-1 hour", tenant)
-    async with request_session(database) as (session, _), session.transaction():
+    await world.database.owner.execute(released % "-1 hour", tenant)
+    async with request_session(world.database) as (session, _), session.transaction():
         await session.execute("SELECT now()")  # the start of the transaction
-        await database.owner.execute(released % "1 second", tenant)
+        await world.database.owner.execute(released % "1 second", tenant)
         assert await job.device(0).start_next()
 
         row = await session.fetchrow(READS[function], tenant)

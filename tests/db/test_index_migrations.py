@@ -6,7 +6,7 @@ at the end.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.schema import Migration, SchemaError
 from tests.support.database import Database
 from tests.support.server import running_server
-from tests.support.waiting import wait_until, wait_until_true
+from tests.support.waiting import wait_until_true
 
 MARKER = "-- outside a transaction"
 BUILD = f"""{MARKER}
@@ -85,12 +85,7 @@ async def _recorded(database: Database) -> bool:
     return bool(await database.owner.fetchval(count))
 
 
-async def _building_sessions(database: Database) -> Sequence[int]:
-    rows = await database.owner.fetch(
-        "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
-        " AND state = 'active' AND query LIKE '%INDEX CONCURRENTLY%' AND pid <> pg_backend_pid()"
-    )
-    return [row["pid"] for row in rows]
+_BUILDS = "state = 'active' AND query LIKE '%INDEX CONCURRENTLY%'"
 
 
 @pytest.mark.parametrize("blocker", BLOCKERS.values(), ids=BLOCKERS)
@@ -98,7 +93,7 @@ async def test_interrupted_build_is_repeated(migrations: Migrations, blocker: st
     migrations.add(BUILD)
     async with _open_transaction(migrations, blocker):
         first = await migrations.blocked_run()
-        [pid] = await _building_sessions(migrations)
+        [pid] = await migrations.sessions(_BUILDS)
         await migrations.owner.execute(f"SELECT pg_terminate_backend({pid})")
         with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
             await first
@@ -120,7 +115,7 @@ async def test_cancel_of_migrate_ends_the_build_in_the_server(migrations: Migrat
         with pytest.raises(asyncio.CancelledError):
             await first
 
-        assert not await _building_sessions(migrations)
+        assert not await migrations.sessions(_BUILDS)
 
     assert await migrations.run() == APPLIED
     assert await _is_valid(migrations)
@@ -162,16 +157,7 @@ async def test_second_runner_waits_for_the_build_of_the_first(migrations: Migrat
     async with _open_transaction(migrations, BLOCKERS["writer"]):
         first = await migrations.blocked_run()
         second = asyncio.ensure_future(migrations.run())
-
-        async def second_waits() -> bool:
-            return bool(
-                await migrations.owner.fetchval(
-                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-                    " AND query LIKE '%advisory_lock($1)'"
-                )
-            )
-
-        await wait_until(second_waits)
+        await migrations.wait_for_session("query LIKE '%advisory_lock($1)'")
 
     assert await first == APPLIED
     assert await second == []
@@ -228,7 +214,7 @@ async def test_calls_do_not_wait_for_the_migration(
             await operator.cancel(job_id)
             await operator.delete(job_id)
 
-            assert len(await _building_sessions(migrations)) == 1
+            assert len(await migrations.sessions(_BUILDS)) == 1
             assert not migrating.done()
         await migrating
 
@@ -243,10 +229,7 @@ async def test_progress_names_the_phase_and_what_the_build_waits_for(
     async with _open_transaction(migrations, BLOCKERS["writer"]):
         migrating = asyncio.ensure_future(migrations.run(lines.append))
         await wait_until_true(lambda: any("waiting for process" in line for line in lines))
-        blocker = await migrations.owner.fetchval(
-            "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
-            " AND state = 'idle in transaction'"
-        )
+        [blocker] = await migrations.sessions("state = 'idle in transaction'")
 
     await migrating
     assert (

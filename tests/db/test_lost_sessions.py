@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from jobs_grpc.db.migrate import RequestRole
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_error
@@ -13,22 +12,12 @@ from tests.support.server import wait_until_list_succeeds
 MESSAGE = "The database is unavailable; retry later"
 
 
-async def _terminate_sessions(database: Database) -> int:
-    """Terminate every session of the request role and return their number."""
-    terminated: int = await database.owner.fetchval(
-        "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE usename = $1"
-        " AND datname = current_database()",
-        RequestRole.from_dsn(database.request_dsn).name,
-    )
-    return terminated
-
-
 async def test_idle_sessions_are_replaced_when_terminated(
     database: Database, operator: Operator
 ) -> None:
     await operator.list()
 
-    assert await _terminate_sessions(database) > 0
+    assert await database.terminate_request_sessions() > 0
 
     await wait_until_list_succeeds(operator)
 
@@ -43,7 +32,7 @@ async def test_calls_succeed_on_retry_while_sessions_are_terminated(
 
     callers = [asyncio.create_task(call_repeatedly()) for _ in range(5)]
     while not all(caller.done() for caller in callers):
-        await _terminate_sessions(database)
+        await database.terminate_request_sessions()
         await asyncio.sleep(0.05)
     await asyncio.gather(*callers)
     await wait_until_list_succeeds(operator)
@@ -57,7 +46,7 @@ async def test_call_is_unavailable_and_rolled_back_when_its_session_is_terminate
     async with job_lock_held(database, operator.tenant, "a"):
         call = await database.blocked(operator.cancel("a"))
 
-        await _terminate_sessions(database)
+        await database.terminate_request_sessions()
 
         failure = await expect_error("DATABASE_UNAVAILABLE", call)
         assert failure.message == MESSAGE

@@ -12,12 +12,7 @@ import pytest
 
 from jobs_grpc.db import schema
 from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
-from jobs_grpc.db.readiness import (
-    NotIsolated,
-    NotReady,
-    check_ready,
-    missing_table_privileges,
-)
+from jobs_grpc.db.readiness import NotIsolated, NotReady, check_ready, missing_table_privileges
 from jobs_grpc.db.tenant_tables import TENANT_TABLES
 from tests.support.database import Database
 from tests.support.health import wait_until_healthy
@@ -298,9 +293,7 @@ _ACLS = """
 
 
 @pytest.mark.slow
-async def test_migrate_restores_privileges_on_views_columns_and_functions(
-    empty: Target,
-) -> None:
+async def test_migrate_restores_privileges_on_views_columns_and_functions(empty: Target) -> None:
     await empty.migrate()
     async with empty.postgres.unused_role(empty.name) as second:
         await migrate(empty.owner_dsn, second)
@@ -419,9 +412,7 @@ async def test_migrate_does_not_enable_row_level_security_on_tables_of_the_platf
 
 
 @pytest.mark.single_node("on Citus, the owner of the device tables distributes them first")
-async def test_migrate_succeeds_when_another_role_owns_the_device_tables(
-    empty: Target,
-) -> None:
+async def test_migrate_succeeds_when_another_role_owns_the_device_tables(empty: Target) -> None:
     """Only that role can grant SELECT to the request role; the server waits for it."""
     async with (
         empty.postgres.unused_role(empty.name) as platform,
@@ -476,8 +467,7 @@ async def writable_tables(empty: Target) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "tables",
-    [PLATFORM_TABLES, PLATFORM_TABLES.partition("CREATE TABLE device_group_members")[0]],
+    "tables", [PLATFORM_TABLES, PLATFORM_TABLES.partition("CREATE TABLE device_group_members")[0]]
 )
 async def test_device_tables_are_the_platforms_when_one_exists(empty: Target, tables: str) -> None:
     await empty.owner.execute(tables)
@@ -500,9 +490,7 @@ async def test_device_tables_are_decided_again_when_the_first_migration_did_not_
     assert (await empty.migrate())[0] == PLATFORM
 
 
-async def test_option_makes_device_tables_own_and_the_platforms_again(
-    empty: Target,
-) -> None:
+async def test_option_makes_device_tables_own_and_the_platforms_again(empty: Target) -> None:
     await empty.owner.execute(PLATFORM_TABLES)
     await empty.migrate()
     index = "SELECT to_regclass('public.device_group_members_by_device') IS NOT NULL"
@@ -676,9 +664,7 @@ async def test_migrate_keeps_an_existing_role_unchanged(empty: Target) -> None:
 
 
 @pytest.mark.single_node("on Citus, the owner needs CREATE on the database of each node")
-async def test_migrate_succeeds_when_an_administrator_created_the_schema(
-    empty: Target,
-) -> None:
+async def test_migrate_succeeds_when_an_administrator_created_the_schema(empty: Target) -> None:
     """The owner may not create schemas, nor tables in public."""
     async with empty.postgres.unused_role(empty.name) as owner:
         await empty.owner.execute(

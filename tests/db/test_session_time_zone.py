@@ -14,8 +14,7 @@ import pytest
 from jobs_grpc.db.store import Store
 from tests.support.callers import Operator
 from tests.support.database import Database, request_session
-from tests.support.server import Server
-from tests.support.staged_jobs import create_staged_job
+from tests.support.world import World
 
 # A day before the clocks of Berlin change, at 1:00 UTC.
 BEFORE_CHANGES = [datetime(2037, 3, 28, tzinfo=UTC), datetime(2037, 10, 24, tzinfo=UTC)]
@@ -38,19 +37,17 @@ async def berlin(database: Database) -> AsyncIterator[Store]:
 
 
 async def test_pause_stops_the_release_and_the_gate_when_the_clocks_change(
-    database: Database, server: Server, operator: Operator, now: datetime, berlin: Store
+    world: World, now: datetime, berlin: Store
 ) -> None:
-    await database.add_devices(operator.tenant, 100)
+    await world.add_devices(100)
     first = {"device_count": 90, "releases_per_minute": 1}
-    job = await create_staged_job(
-        database, server, operator, first, {"remainder": True}, expires_in_hours=100
-    )
+    job = await world.create_staged(first, {"remainder": True}, expires_in_hours=100)
     active_since = (await job.stage_row(0))["active_since"]
-    await database.pass_time(150)
-    paused_at = (await operator.pause("j")).pause.paused_at.ToDatetime(UTC)
-    await database.pass_time(60 * 3600)
+    await world.pass_time(150)
+    paused_at = (await world.operator.pause("j")).pause.paused_at.ToDatetime(UTC)
+    await world.pass_time(60 * 3600)
 
-    await berlin.resume_job(operator.tenant, job_id="j", etag="")
+    await berlin.resume_job(world.tenant, job_id="j", etag="")
 
     assert (await job.get()).stages[0].released_count == 2
     resumed_at = (await job.row())["updated_at"]

@@ -8,7 +8,7 @@ import pytest
 from tests.support.callers import Operator
 from tests.support.database import Database, cancel_job_runs
 from tests.support.failures import expect_error
-from tests.support.server import Server
+from tests.support.world import World
 
 SHARD_MOVED = {
     "session without tenant": ("42704", 'unrecognized configuration parameter "app.tenant_id"'),
@@ -71,24 +71,20 @@ async def test_call_that_writes_a_row_of_another_tenant_is_internal(
 
 @pytest.mark.citus
 @pytest.mark.slow
-async def test_waiting_calls_succeed_when_their_shard_moves(
-    database: Database, server: Server, operator: Operator
-) -> None:
+async def test_waiting_calls_succeed_when_their_shard_moves(world: World) -> None:
     """Their statements go to the new node, at first in a session without a tenant."""
-    await database.add_devices(operator.tenant, ["pump"])
-    await operator.create(job_id="first", target_all=True)
-    mover = await asyncpg.connect(database.owner_dsn)
+    await world.add_devices(["pump"])
+    await world.create("first")
+    mover = await asyncpg.connect(world.database.owner_dsn)
 
     async with mover.transaction():
-        await mover.execute(MOVE, operator.tenant)
-        create = asyncio.create_task(operator.create(job_id="second", target_all=True))
-        report = asyncio.create_task(
-            server.device(operator.tenant, "pump").update("first", "SUCCEEDED")
-        )
-        await database.wait_for_blocked_sessions(2)
+        await mover.execute(MOVE, world.tenant)
+        create = asyncio.create_task(world.create("second"))
+        report = asyncio.create_task(world.device("pump").update("first", "SUCCEEDED"))
+        await world.database.wait_for_blocked_sessions(2)
 
     await create
     await report
-    assert (await operator.get("first")).succeeded_count == 1
-    assert (await operator.get("second")).total_executions == 1
+    assert (await world.operator.get("first")).succeeded_count == 1
+    assert (await world.operator.get("second")).total_executions == 1
     await mover.close()

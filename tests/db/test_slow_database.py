@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.support.callers import Operator
-from tests.support.database import Database, job_lock_held
+from tests.support.database import Database
 from tests.support.failures import expect_error
 from tests.support.proxy import running_proxy
 from tests.support.server import running_server, wait_until_list_succeeds
+from tests.support.world import World
 
 # The pool timeout is shorter than the query timeout, as by default.
 SHORT_TIMEOUTS = {
@@ -48,13 +48,11 @@ async def test_server_becomes_ready_when_connecting_is_slow(
 
 
 @pytest.mark.single_node("Citus does not send a session's settings to other nodes")
-async def test_call_is_unavailable_when_a_lock_timeout_of_the_dsn_passes(
-    database: Database, operator: Operator
-) -> None:
+async def test_call_is_unavailable_when_a_lock_timeout_of_the_dsn_passes(world: World) -> None:
     """Administrators set a lock_timeout, so that no statement waits forever."""
-    await database.add_devices(operator.tenant, ["pump"])
-    await operator.create(job_id="j", target_all=True)
-    separator = "&" if "?" in database.request_dsn else "?"
-    dsn = f"{database.request_dsn}{separator}lock_timeout=50"
-    async with running_server(dsn) as server, job_lock_held(database, operator.tenant, "j"):
-        await expect_error("DATABASE_UNAVAILABLE", server.operator(operator.tenant).cancel("j"))
+    await world.add_devices(["pump"])
+    await world.create()
+    separator = "&" if "?" in world.database.request_dsn else "?"
+    dsn = f"{world.database.request_dsn}{separator}lock_timeout=50"
+    async with running_server(dsn) as server, world.lock_held():
+        await expect_error("DATABASE_UNAVAILABLE", server.operator(world.tenant).cancel("j"))

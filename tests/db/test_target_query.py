@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from tests.support import citus_forms as forms
-from tests.support.callers import Operator
 from tests.support.citus_forms import Catalog
 from tests.support.database import Database
+from tests.support.world import World
 
 TERMS = {
     "label": [{"key": "k", "op": "in", "values": ["a", "'%s"]}, {"key": "l", "op": "not_exists"}],
@@ -83,20 +83,18 @@ async def test_query_of_a_selector_returns_its_order_without_another_sort(
 
 
 @pytest.mark.slow
-async def test_large_groups_are_targeted_as_small_ones(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 10_002, group="large")
-    await database.add_devices(operator.tenant, ["d00001", "d00002"], group="canary")
-    await database.add_labels(operator.tenant, {"d00002": {"a": "b"}, "d00003": {"a": "b"}})
+async def test_large_groups_are_targeted_as_small_ones(world: World) -> None:
+    await world.add_devices(10_002, group="large")
+    await world.add_devices(["d00001", "d00002"], group="canary")
+    await world.database.add_labels(world.tenant, {"d00002": {"a": "b"}, "d00003": {"a": "b"}})
     stages = [{"selector": "a=b"}, {"group_id": "canary"}, {"remainder": True}]
 
     for target in ({"target_group_id": "large"}, {"target_selector": "group in (large,x)"}):
         job_id = next(iter(target))
-        response = await operator.create(job_id=job_id, **target, rollout={"stages": stages})
+        response = await world.operator.create(job_id=job_id, **target, rollout={"stages": stages})
 
         assert response.execution_count == 10_002
-        job = await operator.get(job_id)
+        job = await world.operator.get(job_id)
         assert [stage.total_executions for stage in job.stages] == [2, 1, 9_999]
-    response = await operator.create(target_selector="group=large,!a,group!=canary")
+    response = await world.operator.create(target_selector="group=large,!a,group!=canary")
     assert response.execution_count == 9_999

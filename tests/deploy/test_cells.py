@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from tests.support.health import is_healthy
 from tests.support.identities import Authority, channel_credentials, claims, jwks, token
 from tests.support.postgres import Postgres, pg_program
 from tests.support.server import Server, open_channel, running_server, running_tls_server
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import TIMEOUT, read_until, wait_until, wait_until_true
 from tools.check_deploy import TOOLS
 
 __all__ = ["gateway_binary"]
@@ -66,14 +67,11 @@ class Envoy:
         config = yaml.safe_load(file.read_text())
         tenants = config["resources"][0]["virtual_hosts"][0]["matcher"]["matcher_tree"]
         tenants["exact_match_map"]["map"][tenant] = tenants["exact_match_map"]["map"][like]
-        before = await self.stat("http.jobs.rds.tenants.update_success")
+        updates = partial(self.stat, "http.jobs.rds.tenants.update_success")
+        before = await updates()
         (self.folder / "new.yaml").write_text(yaml.safe_dump(config))
         (self.folder / "new.yaml").replace(file)
-
-        async def applied() -> bool:
-            return await self.stat("http.jobs.rds.tenants.update_success") > before
-
-        await wait_until(applied)
+        await read_until(updates, lambda count: count > before)
 
     async def stat(self, name: str) -> int:
         """Return a counter or gauge of Envoy."""
@@ -144,11 +142,7 @@ async def running_envoy(
         await wait_until(started)
         url = f"http://{admin_file.read_text()}"
         async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT) as admin:
-
-            async def ready() -> bool:
-                return (await admin.get("/ready")).status_code == 200
-
-            await wait_until(ready)
+            await read_until(lambda: admin.get("/ready"), lambda r: r.status_code == 200)
             listeners = (await admin.get("/listeners", params={"format": "json"})).json()
             bound = listeners["listener_statuses"][0]["local_address"]["socket_address"]
             address = f"{bound['address']}:{bound['port_value']}"
@@ -283,11 +277,11 @@ async def test_access_log_names_tenant_cell_and_status(envoy: Envoy) -> None:
         await envoy.caller(("x-tenant-id", "acme"), ("x-request-id", request_id)).get("missing")
     assert failure.request_id == request_id
 
-    async def logged() -> bool:
-        return any(line["request_id"] == request_id for line in envoy.access_log())
+    def logged() -> list[dict[str, Any]]:
+        return [line for line in envoy.access_log() if line["request_id"] == request_id]
 
-    await wait_until(logged)
-    (line,) = [line for line in envoy.access_log() if line["request_id"] == request_id]
+    await wait_until_true(lambda: bool(logged()))
+    (line,) = logged()
     assert line["path"] == "/fleet.jobs.v1.JobService/GetJob"
     assert (line["tenant"], line["cell"], line["code"]) == ("acme", "cell-2", "NotFound")
 

@@ -2,17 +2,13 @@
 
 from jobs_grpc.client import JobsClient
 from jobs_grpc.dev.demo_jobs import create_demo_jobs
-from tests.support.callers import Operator
-from tests.support.database import Database
-from tests.support.server import Server
+from tests.support.world import World
 
 
-async def test_demo_jobs_are_not_created_when_the_tenant_has_a_job(
-    server: Server, database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 1)
-    await operator.create(job_id="mine", target_all=True)
-    async with JobsClient(server.address, tenant=operator.tenant) as jobs:
+async def test_demo_jobs_are_not_created_when_the_tenant_has_a_job(world: World) -> None:
+    await world.add_devices(1)
+    await world.create("mine")
+    async with JobsClient(world.server.address, tenant=world.tenant) as jobs:
         await create_demo_jobs(jobs)
 
         assert [job.job_id async for job in jobs.list()] == ["mine"]

@@ -20,11 +20,7 @@ pytestmark = pytest.mark.slow
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
-JWT = {
-    "JOBS_AUTH": "jwt",
-    "JOBS_JWT_ISSUER": "https://login.example",
-    "JOBS_JWT_AUDIENCE": "jobs",
-}
+JWT = {"JOBS_AUTH": "jwt", "JOBS_JWT_ISSUER": "https://login.example", "JOBS_JWT_AUDIENCE": "jobs"}
 
 # The status and the remedy of a check whose extra is not installed.
 EXTRAS = {

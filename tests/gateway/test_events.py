@@ -24,9 +24,7 @@ CALLER = jobs_pb2.GetCallerResponse(tenant_id="demo")
 
 
 @pytest.fixture(scope="module")
-async def scripted_rest(
-    gateway_binary: Path,
-) -> AsyncIterator[tuple[ScriptedServer, RestClient]]:
+async def scripted_rest(gateway_binary: Path) -> AsyncIterator[tuple[ScriptedServer, RestClient]]:
     """A scripted server, and a client of a gateway in front of it."""
     async with (
         running_scripted_server(GetCaller=CALLER) as server,

@@ -3,7 +3,7 @@
 import httpx
 
 from tests.gateway.support import Gateway, RestClient
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import TIMEOUT, read_until
 
 JOBS = "/customer/jobs"
 
@@ -31,14 +31,9 @@ async def test_metrics_are_served_on_their_own_listener(gateway: Gateway, rest: 
     await rest.send("BREW", "/coffee")
 
     async with httpx.AsyncClient(base_url=gateway.metrics_url, timeout=TIMEOUT) as http:
-        text = ""
-
-        async def idle() -> bool:
-            nonlocal text
-            text = (await http.get("/metrics")).text
-            return "jobs_gateway_requests_in_flight 0" in text
-
-        await wait_until(idle)  # the gauge falls shortly after the client has the response
+        # The gauge falls shortly after the client has the response.
+        idle = "jobs_gateway_requests_in_flight 0"
+        text = (await read_until(lambda: http.get("/metrics"), lambda r: idle in r.text)).text
         assert (await http.get(JOBS)).status_code == 404
 
     for labels in (

@@ -28,7 +28,7 @@ from tests.harness.ledger import Ledger
 from tests.support.database import Database
 from tests.support.health import wait_until_healthy
 from tests.support.server import open_channel, reserved_address
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import TIMEOUT, wait_until, wait_until_true
 
 TENANTS = ("alpha", "beta")
 DEVICES_PER_TENANT = 60
@@ -211,11 +211,7 @@ class System:
         """Stop PostgreSQL without a checkpoint, as a power failure does."""
         pid = self.postgres_pid
         os.kill(pid, signal.SIGQUIT)
-
-        async def stopped() -> bool:
-            return not is_running(pid)
-
-        await wait_until(stopped)
+        await wait_until_true(lambda: not is_running(pid))
 
     async def wait_until_all_answer(self, seconds: float = 60) -> None:
         """Wait until the servers and the gateway respond; after `seconds`, it is a violation."""

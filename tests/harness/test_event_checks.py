@@ -113,10 +113,7 @@ def _with(index: int, **fields: Any) -> Callable[[Log], Log]:
         (_with(5, status="PAUSED"), "the last event differs from the job"),
         (_with(1, counts=[0, 0, 0, 0, 0, 0, 0]), "an event has wrong counts"),
         (lambda log: [log[0], log[2], log[1], *log[3:]], "an event is not possible here"),
-        (
-            lambda log: [*log[:1], log[5], *log[1:5]],
-            "events are not in the order of their changes",
-        ),
+        (lambda log: [*log[:1], log[5], *log[1:5]], "events are not in the order of their changes"),
     ],
 )
 def test_wrong_log_has_a_violation(change: Callable[[Log], Log], kind: str) -> None:

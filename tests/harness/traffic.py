@@ -29,7 +29,7 @@ from tests.harness.requests import (
     random_job,
 )
 from tests.harness.system import GROUPS, TENANTS, System, device_names
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import TIMEOUT, wait_until_true
 
 _MAX_OPEN_JOBS = 12  # of each tenant
 _SHORT_DEADLINE_SHARE = 0.05  # The share of calls that have a very short deadline.
@@ -98,14 +98,12 @@ class Traffic:
         Raises AssertionError if a strict ledger has a problem, or if a method is not answered.
         """
         expected = {(server, method) for server in range(2) for method in METHODS}
-
-        async def is_answered() -> bool:
-            return expected <= self._ledger.answers or bool(self._ledger.problems)
-
         for _ in range(times):
             self._ledger.answers.clear()
             with suppress(AssertionError):
-                await wait_until(is_answered)
+                await wait_until_true(
+                    lambda: expected <= self._ledger.answers or bool(self._ledger.problems)
+                )
             assert not self._ledger.problems, dict(self._ledger.examples)
             missing = expected - self._ledger.answers
             assert not missing, f"the servers do not answer {sorted(missing)}"

@@ -7,8 +7,7 @@ from jobs_grpc.maintenance.event_tasks import SequenceEvents
 from jobs_grpc.maintenance.sweeper import Sweeper
 from jobs_grpc.maintenance.task import MaintenanceTask
 from tests.support.database import Database
-from tests.support.metrics import METRICS_ON, scrape
-from tests.support.waiting import wait_until
+from tests.support.metrics import METRICS_ON, scrape_until
 from tests.support.world import World
 
 MINUTE, DAY = 60, 86400
@@ -103,13 +102,10 @@ async def test_server_that_sweeps_serves_metrics_of_each_task(world: World) -> N
         "JOBS_RETENTION_DAYS": "30",
     } | METRICS_ON
     async with world.on_another_server(**variables) as sweeping:
-
-        async def has_run() -> bool:
-            read = await scrape(sweeping.server.app.metrics_address)
-            return read.value("jobs_maintenance_runs_total", task="jobs_to_purge") > 0
-
-        await wait_until(has_run)
-        read = await scrape(sweeping.server.app.metrics_address)
+        read = await scrape_until(
+            sweeping.server.app.metrics_address,
+            lambda read: read.value("jobs_maintenance_runs_total", task="jobs_to_purge") > 0,
+        )
 
     tasks = read.labels("jobs_maintenance_overdue_seconds", "task")
     assert tasks == {*JOB_TASKS, "queued_events"}

@@ -6,9 +6,8 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.maintenance.sweeper import StoppedRollouts, Sweeper
-from tests.support.metrics import METRICS_ON, scrape
+from tests.support.metrics import METRICS_ON, scrape_until
 from tests.support.retry_policies import rule
-from tests.support.waiting import wait_until
 from tests.support.world import World
 
 NOTHING = (0, 0, 0, 0, 0)
@@ -97,13 +96,10 @@ async def test_server_that_sweeps_serves_the_counts(world: World) -> None:
     await trip(world, "PAUSE")
     owner = {"JOBS_OWNER_DATABASE_URL": world.database.owner_dsn}
     async with world.on_another_server(**owner, **METRICS_ON) as sweeping:
-
-        async def is_counted() -> bool:
-            read = await scrape(sweeping.server.app.metrics_address)
-            return "jobs_rollouts_paused" in read.families
-
-        await wait_until(is_counted)
-        read = await scrape(sweeping.server.app.metrics_address)
+        read = await scrape_until(
+            sweeping.server.app.metrics_address,
+            lambda read: "jobs_rollouts_paused" in read.families,
+        )
 
     assert read.value("jobs_rollouts_paused", cause="FAILURE_CRITERION") == 1
     assert read.value("jobs_rollouts_paused", cause="GATE_NOT_MET") == 0

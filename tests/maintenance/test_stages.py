@@ -6,7 +6,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.staged_jobs import StagedJob
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until_equal
 from tests.support.world import World
 
 
@@ -35,11 +35,7 @@ async def test_stage_opens_in_a_running_server_when_it_is_due(world: World) -> N
     gate = pb.Gate(advance_after=Duration(seconds=1))
     async with world.with_background_work() as sweeping:
         job = await sweeping.create_staged({"device_count": 2, "gate": gate}, {"remainder": True})
-
-        async def is_open() -> bool:
-            return await job.open_stage() == 1
-
-        await wait_until(is_open)
+        await wait_until_equal(job.open_stage, 1)
     first, second = await job.stage_row(0), await job.stage_row(1)
     assert (second["opened_at"] - first["opened_at"]).total_seconds() >= 1
 

@@ -16,17 +16,14 @@ from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.database import Database
 from tests.support.postgres import Postgres, connect, new_data_dir
 from tests.support.server import starting_server
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import TIMEOUT, wait_until, wait_until_equal
 from tests.support.world import World
 
 # Each search of a sweep with its arguments, and the indexes that it uses.
 SEARCHES: dict[str, tuple[list[object], set[str]]] = {
     "timed_out_executions": ([1000, [], []], {"job_executions_by_times_out_at"}),
     "stages_due": ([100, [], []], {"jobs_by_stage_due_at"}),
-    "stopped_rollouts": (
-        [10_000],
-        {"jobs_waiting_by_pause_cause", "jobs_tripped_by_canceled_at"},
-    ),
+    "stopped_rollouts": ([10_000], {"jobs_waiting_by_pause_cause", "jobs_tripped_by_canceled_at"}),
     "jobs_to_finalize": ([100, [], []], {"jobs_to_finalize"}),
     "jobs_past_retention": ([100, [], [], 30], {"jobs_finished_by_updated_at"}),
     "jobs_to_purge": ([100, [], []], {"jobs_by_deleted_at"}),
@@ -338,11 +335,7 @@ async def test_stop_during_a_sweep_leaves_no_session(world: World) -> None:
     async with world.lock_held():
         async with starting_server(world.database.request_dsn, JOBS_OWNER_DATABASE_URL=dsn):
             await world.database.wait_for_blocked_sessions(1)
-
-        async def sessions_ended() -> bool:
-            return bool(await world.database.owner.fetchval(sessions) == 0)
-
-        await wait_until(sessions_ended)
+        await wait_until_equal(lambda: world.database.owner.fetchval(sessions), 0)
     assert (await _stored(world)) == {"j": "QUEUED"}
 
 

@@ -14,7 +14,7 @@ from jobs_grpc.db.owner_pool import StatementTimedOut
 from jobs_grpc.maintenance.sweeper import Sweeper
 from jobs_grpc.maintenance.task import JobKey, MaintenanceTask
 from tests.support.database import Database, moved_back, rows_locked
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import TIMEOUT, read_until, wait_until
 from tests.support.world import World
 
 # A trigger that fails when the job "b" times out. A test sets the failure: a SQLSTATE, or "slow".
@@ -228,16 +228,13 @@ async def test_late_sweep_is_followed_at_once(
     await world.create("late", in_progress_timeout_minutes=1)
     await world.device("pump").start("late")
 
-    async def late_timed_out() -> bool:
-        return "late" in await timed_out(world)
-
     async with Sweeper(world.database.owner_dsn, interval=hour, lock_wait=4 * TIMEOUT) as sweeper:
         async with world.lock_held("a"):
             sweeping = await world.blocked(sweeper.run())
             await world.make_overdue("late")
             now += hour
         try:
-            await wait_until(late_timed_out)
+            await read_until(lambda: timed_out(world), lambda jobs: "late" in jobs)
         finally:
             sweeping.cancel()
             await asyncio.wait({sweeping})

@@ -10,7 +10,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Device
 from tests.support.failures import expect_error
-from tests.support.waiting import wait_until
+from tests.support.waiting import read_until
 from tests.support.world import World, uncommitted_report
 
 
@@ -162,12 +162,8 @@ async def test_server_times_out_executions(world: World, device: Device) -> None
             " SET times_out_at = (SELECT clock_timestamp() + interval '1 second')"
             " WHERE tenant_id = $1 AND device_id = 'valve' RETURNING times_out_at"
         )
-
-        async def timed_out() -> bool:
-            return (await valve.get("j")).status == pb.JobExecution.TIMED_OUT
-
-        await wait_until(timed_out)
-        execution = await valve.get("j")
+        timed_out = pb.JobExecution.TIMED_OUT
+        execution = await read_until(lambda: valve.get("j"), lambda e: e.status == timed_out)
 
     assert execution.last_updated_at.ToDatetime(UTC) >= times_out_at
     assert await world.operator.counts() == {"timed_out": 2}

@@ -52,9 +52,7 @@ def _expire(job: Job) -> Job:
     if was_active:
         is_complete = not job.count("IN_PROGRESS")
         job = replace(
-            job,
-            awaiting_approval=False,
-            status="COMPLETED" if is_complete else job.status,
+            job, awaiting_approval=False, status="COMPLETED" if is_complete else job.status
         )
         job = add_event(job, "job.expired")
         if is_complete:

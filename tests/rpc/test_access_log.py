@@ -20,6 +20,7 @@ from tests.support.postgres import Postgres
 from tests.support.report_streams import Stream, reporting
 from tests.support.server import DEFAULT_OPTIONS, Server, running_server
 from tests.support.waiting import wait_until_true
+from tests.support.world import World
 
 SECRET = "hunter2"
 
@@ -166,19 +167,16 @@ async def test_unexpected_error_is_logged_with_its_traceback(
     assert "unexpected" in cause
 
 
-async def test_documents_are_not_logged(
-    database: Database, operator: Operator, broken_server: Server
-) -> None:
-    await database.add_devices(operator.tenant, 1)
+async def test_documents_are_not_logged(world: World, broken_server: Server) -> None:
+    await world.add_devices(1)
     with configured_logging("text", "DEBUG") as written:
-        await operator.create(job_id="a", target_all=True, document_params={"pw": SECRET})
-        await expect_error(
-            "JOB_ALREADY_EXISTS",
-            operator.create(job_id="a", target_all=True, document_params={SECRET: 1}),
-        )
+        await world.create("a", document_params={"pw": SECRET})
+        await expect_error("JOB_ALREADY_EXISTS", world.create("a", document_params={SECRET: 1}))
         await expect_error(
             "INVALID_FIELD",
-            operator.create(target_all=True, document_params={"pw": SECRET, "n": float("nan")}),
+            world.operator.create(
+                target_all=True, document_params={"pw": SECRET, "n": float("nan")}
+            ),
         )
         await expect_error(
             "INTERNAL",

@@ -28,6 +28,7 @@ from tests.support.database import Database, rows_locked
 from tests.support.failures import expect_error, expect_failure
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
+from tests.support.world import World
 
 METHOD = "/fleet.jobs.v1.FleetService/DeleteDevices"
 OTHER_METHOD = "/fleet.jobs.v1.FleetService/UpdateDevices"
@@ -133,16 +134,12 @@ async def test_job_id_of_a_refusal_is_short_as_written(
 
 @pytest.mark.parametrize("log_format", [logs.JsonFormatter(), logs.TextFormatter()])
 async def test_ids_of_accepted_calls_take_at_most_4_kb_as_written(
-    server: Server,
-    database: Database,
-    tenant: str,
-    caplog: pytest.LogCaptureFixture,
-    log_format: logging.Formatter,
+    world: World, caplog: pytest.LogCaptureFixture, log_format: logging.Formatter
 ) -> None:
     caplog.set_level(logging.INFO, "jobs_grpc.audit")
     device_ids = [f"{number:03}" + '"\u00e9\U0001f600' * 20 for number in range(300)]
     devices = [Device(device_id=device_id, labels={"k": "v"}) for device_id in device_ids]
-    fleet = server.fleet(tenant)
+    fleet = world.fleet
     await fleet.update(*devices, mask=["labels"], allow_missing=True)
 
     [record] = [r for r in caplog.records if r.name == "jobs_grpc.audit"]

@@ -16,9 +16,9 @@ from bench.process import free_address
 from tests.support.database import Database
 from tests.support.http2 import message
 from tests.support.http2_windows import Connection, connections, streams
-from tests.support.metrics import scrape
+from tests.support.metrics import scrape_until
 from tests.support.server_process import ServerProcess, running_server_process
-from tests.support.waiting import wait_until, wait_until_true
+from tests.support.waiting import wait_until_true
 
 GET_JOB = "/fleet.jobs.v1.JobService/GetJob"
 REPORT_EXECUTIONS = "/fleet.jobs.v1.DeviceJobService/ReportExecutions"
@@ -150,22 +150,14 @@ async def test_changes_of_watched_jobs_hold_a_bounded_part_of_the_memory(
             attacker.open(stream, WATCH_JOB, {"x-tenant-id": tenant})
             request = message(pb.WatchJobRequest(job_id=f"j{number}"))
             await attacker.send(stream, request, end=True)
-
-        async def all_have_the_first_state() -> bool:
-            return (await scrape(metrics)).calls("msg_sent_total", "WatchJob") == 2000
-
-        await wait_until(all_have_the_first_state)
+        await scrape_until(metrics, lambda read: read.calls("msg_sent_total", "WatchJob") == 2000)
         await database.owner.execute(
             "UPDATE jobs.jobs SET document_params = $2 WHERE tenant_id = $1",
             tenant,
             json.dumps({"a": "x" * 100_000}),
         )
-
-        async def other_states_wait_for_bytes() -> bool:
-            """Some streams hold all bytes of the tenant; one statement reads for the others."""
-            return (await scrape(metrics)).value("jobs_buffered_bytes_waiting") == 1
-
-        await wait_until(other_states_wait_for_bytes)
+        # Some streams hold all bytes of the tenant; one statement reads for the others.
+        await scrape_until(metrics, lambda read: read.value("jobs_buffered_bytes_waiting") == 1)
 
         process.check_memory()
 

@@ -32,7 +32,7 @@ from tests.support.http2 import (
 )
 from tests.support.server import DEFAULT_OPTIONS, Server, open_channel, running_server
 from tests.support.server_process import serving
-from tests.support.waiting import TIMEOUT, wait_until, wait_until_true
+from tests.support.waiting import TIMEOUT, wait_until_equal, wait_until_true
 
 SERVICE = "/fleet.jobs.v1"
 WATCH_JOB = f"{SERVICE}.JobService/WatchJob"
@@ -144,11 +144,7 @@ async def test_report_stream_stops_reading_when_client_does_not_read_responses(
         )
         for _ in range(1000):
             slow.writer.write(frame(DATA, stream=1, payload=message(report)))
-
-        async def in_flight_limit_reached() -> bool:
-            return await version() == 1 + 256
-
-        await wait_until(in_flight_limit_reached)
+        await wait_until_equal(version, 1 + 256)
         assert (await operator_with_job.get("j")).execution_counts == pb.ExecutionCounts(
             in_progress=1
         )

@@ -21,10 +21,10 @@ from tests.support.callers import Operator, read_to_end
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_error, expect_failure
 from tests.support.health import is_healthy
-from tests.support.metrics import METRICS_ON, Scrape, scrape, scrape_until_idle
+from tests.support.metrics import METRICS_ON, Scrape, scrape, scrape_until, scrape_until_idle
 from tests.support.proxy import running_proxy
 from tests.support.server import DEFAULT_OPTIONS, Server, running_server
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import TIMEOUT
 
 OPTIONS = replace(DEFAULT_OPTIONS, metrics_max_age=0.0)
 
@@ -41,15 +41,9 @@ async def server(database: Database) -> AsyncIterator[Server]:
 
 async def _wait_for(server: Server, name: str, value: float, **labels: str) -> Scrape:
     """Scrape until the metric has the value."""
-    latest = await scrape(server.app.metrics_address)
-
-    async def reached() -> bool:
-        nonlocal latest
-        latest = await scrape(server.app.metrics_address)
-        return latest.value(name, **labels) == value
-
-    await wait_until(reached)
-    return latest
+    return await scrape_until(
+        server.app.metrics_address, lambda read: read.value(name, **labels) == value
+    )
 
 
 async def test_unary_calls_are_counted_by_method_and_code(
@@ -315,12 +309,8 @@ async def test_server_metrics_include_process_build_and_event_loop(server: Serve
     assert read.value("process_open_fds") > 1
     assert read.value("jobs_build_info") == 1
     assert await is_healthy(server.channel)
-
-    async def timer_ran() -> bool:
-        latest = await scrape(server.app.metrics_address)
-        return latest.value("jobs_event_loop_lag_seconds_count") > 0
-
-    await wait_until(timer_ran)
+    lags = "jobs_event_loop_lag_seconds_count"
+    await scrape_until(server.app.metrics_address, lambda read: read.value(lags) > 0)
 
 
 async def test_server_without_the_setting_counts_nothing(database: Database) -> None:

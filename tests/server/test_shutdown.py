@@ -16,7 +16,6 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2
 
-from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.rpc.call_tracker import CallTracker
 from jobs_grpc.server import shutdown
 from tests.support.callers import Operator
@@ -26,7 +25,7 @@ from tests.support.health import watch_health
 from tests.support.http2 import connection
 from tests.support.server import DEFAULT_OPTIONS, open_channel, reserved_address, running_server
 from tests.support.server_process import connected_operator, serving
-from tests.support.waiting import TIMEOUT, wait_until, wait_until_true
+from tests.support.waiting import TIMEOUT, wait_until, wait_until_equal, wait_until_true
 
 WATCH_HEALTH = "/grpc.health.v1.Health/Watch"
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -121,7 +120,7 @@ async def test_shutdown_closes_sessions_and_does_not_wait_for_a_health_watch(
         service.stop()
         await service.wait_until_stopped()
 
-        await wait_until(lambda: _has_no_session(database))
+        await _wait_until_sessions_are_closed(database)
 
 
 @pytest.mark.slow
@@ -150,7 +149,7 @@ async def test_call_is_canceled_and_rolled_back_when_it_exceeds_the_grace(
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await asyncio.wait_for(call, TIMEOUT)
         assert raised.value.code() in {StatusCode.UNAVAILABLE, StatusCode.CANCELLED}
-        await wait_until(lambda: _has_no_session(database))
+        await _wait_until_sessions_are_closed(database)
     status = "SELECT status::text FROM jobs.jobs WHERE tenant_id = $1"
     assert await database.owner.fetchval(status, tenant) == "IN_PROGRESS"
 
@@ -181,11 +180,8 @@ async def test_grace_includes_the_time_to_accept_streams(
     assert deadline <= accepting_since + float(SHORT_GRACE["JOBS_SHUTDOWN_GRACE"])
 
 
-async def _has_no_session(database: Database) -> bool:
-    sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1"
-    role = RequestRole.from_dsn(database.request_dsn).name
-    count: int = await database.owner.fetchval(sessions, role)
-    return count == 0
+async def _wait_until_sessions_are_closed(database: Database) -> None:
+    await wait_until_equal(lambda: database.sessions("usename <> current_user"), [])
 
 
 async def _wait_until_rejected(address: str, tenant: str) -> None:

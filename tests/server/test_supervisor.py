@@ -18,7 +18,7 @@ from jobs_grpc.config import Config, ConfigError
 from jobs_grpc.server import supervisor
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
-from tests.support.metrics import scrape
+from tests.support.metrics import scrape_until
 from tests.support.server import reserved_address, running_server
 from tests.support.server_process import Serve, connected_operator, serving
 from tests.support.waiting import TIMEOUT, wait_until, wait_until_true
@@ -130,10 +130,6 @@ async def test_stop_drains_all_workers(database: Database, tenant: str) -> None:
             )
         )
         operators = await stack.enter_async_context(_operators(address, tenant, 24))
-
-        async def all_calls_have_arrived() -> bool:
-            return (await scrape(metrics)).calls("started_total", "CancelJob") == len(operators)
-
         await operators[0].create(job_id="a", target_all=True)
         await operators[0].create(job_id="b", target_all=True)
         async with job_lock_held(database, tenant, "a"), job_lock_held(database, tenant, "b"):
@@ -143,7 +139,7 @@ async def test_stop_drains_all_workers(database: Database, tenant: str) -> None:
             ]
             await database.wait_for_blocked_sessions(2)
             # A call that arrives while the server stops could be canceled.
-            await wait_until(all_calls_have_arrived)
+            await scrape_until(metrics, lambda read: read.calls("started_total", "CancelJob") == 24)
             service.process.terminate()
             await wait_until(lambda: _refuses_connections(address))
         results = await asyncio.gather(*calls, return_exceptions=True)

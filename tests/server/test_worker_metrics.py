@@ -2,13 +2,13 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
 from tests.support.database import Database
-from tests.support.metrics import Scrape, scrape
+from tests.support.metrics import scrape, scrape_until
 from tests.support.server_process import connected_operator, serving
 from tests.support.waiting import wait_until
 
@@ -36,33 +36,20 @@ async def _call(address: str, tenant: str, count: int) -> None:
             await (await stack.enter_async_context(connected_operator(address, tenant))).list()
 
 
-async def _scrape_when(address: str, condition: Callable[[Scrape], bool]) -> Scrape:
-    latest: Scrape | None = None
-
-    async def holds() -> bool:
-        nonlocal latest
-        latest = await scrape(address)
-        return condition(latest)
-
-    await wait_until(holds)
-    assert latest
-    return latest
-
-
 async def test_one_scrape_has_the_calls_of_all_workers_until_one_hangs_or_is_replaced(
     database: Database, tenant: str
 ) -> None:
     """`rate` and `increase` of each series are right; a sum over the workers would not be."""
     async with _workers(database) as (address, metrics, pids):
         await _call(address, tenant, CALLS)
-        read = await _scrape_when(
+        read = await scrape_until(
             metrics, lambda read: read.calls("handled_total", "ListJobs") == CALLS
         )
         os.kill(pids[1], signal.SIGSTOP)
         # The page of the last second may still be sent.
-        hanging = await _scrape_when(metrics, lambda read: read.value("jobs_worker_up") == 1)
+        hanging = await scrape_until(metrics, lambda read: read.value("jobs_worker_up") == 1)
         os.kill(pids[1], signal.SIGCONT)
-        reads = [await _scrape_when(metrics, lambda read: read.value("jobs_worker_up") == 2)]
+        reads = [await scrape_until(metrics, lambda read: read.value("jobs_worker_up") == 2)]
         os.kill(pids[1], signal.SIGKILL)
 
         async def worker_is_replaced() -> bool:

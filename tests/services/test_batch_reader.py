@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation
 from jobs_grpc.services.batch_reader import BatchReader, Encode
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until_true
 
 MIB = 1024 * 1024
 
@@ -48,11 +48,7 @@ async def test_few_statements_run_at_the_same_time_however_many_tenants_read() -
         asyncio.create_task(reader.read(f"t{n}", "query", Reservation(memory, f"t{n}")))
         for n in range(100)
     ]
-
-    async def some_are_read() -> bool:
-        return len(source.tenants) > 3
-
-    await wait_until(some_are_read)
+    await wait_until_true(lambda: len(source.tenants) > 3)
     await asyncio.sleep(0.01)  # longer than requests are gathered
     assert len(source.tenants) == 4
     assert memory.held <= 4 * 8 * MIB
@@ -74,11 +70,7 @@ async def test_tenant_whose_clients_hold_its_bytes_does_not_delay_others() -> No
         reservation.set_size(16 * MIB)
         own = Reservation(memory, f"slow{n}")
         waiting.append(asyncio.create_task(reader.read(f"slow{n}", "query", own)))
-
-    async def all_wait() -> bool:
-        return memory.waiting == 5
-
-    await wait_until(all_wait)
+    await wait_until_true(lambda: memory.waiting == 5)
     assert await reader.read("other", "query", Reservation(memory, "other")) == Text(b"query")
     assert not any(task.done() for task in waiting)
 

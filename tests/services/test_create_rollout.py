@@ -152,8 +152,7 @@ async def test_allow_empty_is_returned_and_belongs_to_the_request(world: World) 
         await world.operator.update("j", "rollout.stages", rollout=allowing)
     ).rollout == allowing
     await expect_error(
-        "JOB_ALREADY_EXISTS",
-        world.create(rollout=rollout({"group_id": "north"}, REMAINDER)),
+        "JOB_ALREADY_EXISTS", world.create(rollout=rollout({"group_id": "north"}, REMAINDER))
     )
 
 
@@ -165,8 +164,7 @@ async def test_stages_without_room_for_all_devices_are_rejected(world: World) ->
     for validate_only in (False, True):
         for stages in (counts, groups):
             failure = await expect_error(
-                "INVALID_FIELD",
-                world.create(rollout=stages, validate_only=validate_only),
+                "INVALID_FIELD", world.create(rollout=stages, validate_only=validate_only)
             )
             assert {*failure.violations} == {"rollout.stages"}
             assert "9 of 10" in failure.message

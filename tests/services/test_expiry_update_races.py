@@ -11,7 +11,7 @@ from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held, uncommitted
 from tests.support.failures import expect_error
 from tests.support.server import Server
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until_true
 from tests.support.world import World
 
 pytestmark = pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
@@ -124,11 +124,7 @@ async def test_start_is_rejected_when_an_earlier_expiry_passes_while_it_waits(wo
     async with uncommitted(world.database, sooner, world.tenant):
         starting = await world.blocked(world.device("d1").start("j"))
         expires_at = datetime.now(UTC) + timedelta(seconds=1)
-
-        async def has_passed() -> bool:
-            return datetime.now(UTC) > expires_at
-
-        await wait_until(has_passed)
+        await wait_until_true(lambda: datetime.now(UTC) > expires_at)
 
     await expect_error("EXECUTION_FINISHED", starting)
     assert await world.operator.counts() == {"timed_out": 2}

@@ -80,7 +80,7 @@ async def test_failure_code_is_empty_when_device_names_none_or_times_out(world: 
     for execution in (await world.operator.get("j")).executions[:3]:
         assert (execution.HasField("failure_code"), execution.failure_code) == (True, "")
     assert counts(await world.operator.failures("j")) == [
-        *(("FAILED", "", 1), ("TIMED_OUT", "", 1), ("REJECTED", "", 1)),
+        *(("FAILED", "", 1), ("TIMED_OUT", "", 1), ("REJECTED", "", 1))
     ]
 
 

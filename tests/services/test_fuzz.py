@@ -33,7 +33,7 @@ from tests.support.http2 import (
 from tests.support.rpcs import FIELD_MASK, STRUCT, Rpc, list_rpcs, sample_requests
 from tests.support.scale import examples
 from tests.support.server import Server
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until_true
 from tests.support.webhooks import URL, RecordingSender, WebhookCaller, running_webhook_server
 
 DURATION = "google.protobuf.Duration"
@@ -272,11 +272,9 @@ def open_files() -> int:
 
 async def check_released(server: Server, limits: tuple[int, int]) -> None:
     """Wait until files and tasks are within the limits, and check that the server responds."""
-
-    async def is_released() -> bool:
-        return open_files() <= limits[0] and len(asyncio.all_tasks()) <= limits[1]
-
-    await wait_until(is_released)
+    await wait_until_true(
+        lambda: open_files() <= limits[0] and len(asyncio.all_tasks()) <= limits[1]
+    )
     with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await server.operator("any").get("missing")
 

@@ -29,10 +29,7 @@ async def test_timeout_is_a_field_of_the_job(world: World) -> None:
     assert (await world.operator.get("j")).in_progress_timeout_minutes == 30
     assert not (await world.operator.get("none")).HasField("in_progress_timeout_minutes")
     for minutes in (31, None):
-        await expect_error(
-            "JOB_ALREADY_EXISTS",
-            world.create(in_progress_timeout_minutes=minutes),
-        )
+        await expect_error("JOB_ALREADY_EXISTS", world.create(in_progress_timeout_minutes=minutes))
 
 
 @pytest.mark.parametrize("minutes", [1, 10080])

@@ -14,10 +14,7 @@ from tests.support.callers import Operator, all_executions
 from tests.support.database import Database
 from tests.support.world import World
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.wrong_counts("failures are stored, but not counted"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.wrong_counts("failures are stored, but not counted")]
 
 EXECUTIONS = 300
 MAX_DETAILS_BYTES = 8 * 1024 * 1024

@@ -16,7 +16,7 @@ from tests.support.failures import expect_error
 from tests.support.metrics import METRICS_ON, scrape
 from tests.support.report_streams import message, report, reporting, respond
 from tests.support.server import running_server
-from tests.support.waiting import wait_until
+from tests.support.waiting import read_until, wait_until, wait_until_true
 from tests.support.world import World
 
 OFTEN = {"JOBS_LAST_SEEN_INTERVAL": "0.05"}
@@ -37,11 +37,7 @@ async def seen(database: Database, tenant: str) -> dict[str, datetime]:
 async def wait_until_seen(database: Database, tenant: str, devices: Iterable[str]) -> None:
     """Return when exactly these devices of a tenant have been seen."""
     expected = set(devices)
-
-    async def are_seen() -> bool:
-        return set(await seen(database, tenant)) == expected
-
-    await wait_until(are_seen)
+    await read_until(lambda: seen(database, tenant), lambda times: set(times) == expected)
 
 
 async def update(
@@ -114,9 +110,6 @@ async def test_last_seen_survives_an_outage_and_is_logged_once(
     await database.add_devices(tenant, ["d1", "d2"])
     name = await database.owner.fetchval("SELECT current_database()")
 
-    async def is_logged() -> bool:
-        return any("unavailable" in record.message for record in caplog.records)
-
     async with running_server(database.request_dsn, **OFTEN) as server:
         await server.device(tenant, "d1").pending()
         await wait_until_seen(database, tenant, ["d1"])
@@ -129,7 +122,7 @@ async def test_last_seen_survives_an_outage_and_is_logged_once(
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
             await expect_error("DATABASE_UNAVAILABLE", server.device(tenant, "d2").pending())
-            await wait_until(is_logged)
+            await wait_until_true(lambda: "unavailable" in caplog.text)
             assert set(await seen(database, tenant)) == {"d1"}
         finally:
             await database.owner.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT -1')

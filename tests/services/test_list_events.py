@@ -37,7 +37,7 @@ async def test_events_of_calls_are_listed_in_order(world: World) -> None:
     page = await world.events.list()
 
     assert [(event.job_id, event.type) for event in page.events] == [
-        *(("a", "job.created"), ("b", "job.created"), ("a", "job.paused"), ("a", "job.resumed")),
+        *(("a", "job.created"), ("b", "job.created"), ("a", "job.paused"), ("a", "job.resumed"))
     ]
     paused = page.events[2]
     assert (paused.status, paused.user) == (jobs_pb2.Job.PAUSED, "olivia")

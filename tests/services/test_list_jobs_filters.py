@@ -102,10 +102,7 @@ async def test_executions_of_a_device_are_listed_newest_first(world: World, jobs
 async def test_executions_of_an_unknown_device_are_not_found(
     world: World, jobs: Operator, status: str
 ) -> None:
-    for operator, device_id in (
-        (jobs, "unknown"),
-        (world.server.operator("other-tenant"), "a"),
-    ):
+    for operator, device_id in ((jobs, "unknown"), (world.server.operator("other-tenant"), "a")):
         failure = await expect_error(
             "DEVICE_NOT_FOUND", operator.executions("", device_id=device_id, status=status)
         )

@@ -39,10 +39,7 @@ async def server(
     async with (
         postgres.database(template) as other,
         running_webhook_server(
-            database,
-            webhook_keys,
-            RecordingSender(),
-            JOBS_OWNER_DATABASE_URL=postgres.dsn(other),
+            database, webhook_keys, RecordingSender(), JOBS_OWNER_DATABASE_URL=postgres.dsn(other)
         ) as server,
     ):
         yield server
@@ -60,10 +57,7 @@ async def clock(database: Database) -> Clock:
 async def service(
     database: Database, server: Server, clock: Clock, sender: RecordingSender | None = None
 ) -> AsyncIterator[Service]:
-    async with (
-        Sweeper(database.owner_dsn) as sweeper,
-        request_session(database) as (_, store),
-    ):
+    async with Sweeper(database.owner_dsn) as sweeper, request_session(database) as (_, store):
         yield Service(database, server, sweeper, store, clock, sender or RecordingSender())
 
 

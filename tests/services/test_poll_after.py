@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.callers import Device
 from tests.support.server import DEFAULT_OPTIONS, running_server
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until_equal
 from tests.support.windows import set_time, set_windows
 from tests.support.world import World
 
@@ -85,10 +85,7 @@ async def test_poll_after_is_longer_from_half_of_the_maximum_of_calls_on(
         fan = server.device(world.tenant, "fan")
 
         async def wait_for(delay: float) -> None:
-            async def asks_for_it() -> bool:
-                return await seconds_until_next_poll(fan) == delay
-
-            await wait_until(asks_for_it)
+            await wait_until_equal(lambda: seconds_until_next_poll(fan), delay)
 
         await wait_for(10)
         async with world.lock_held():

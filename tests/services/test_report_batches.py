@@ -22,10 +22,10 @@ from jobs_grpc.limits.fair_slots import FairSlots
 from jobs_grpc.limits.memory_limit import MemoryLimit
 from jobs_grpc.services.report_stream import ReportStream
 from tests.support.failures import expect_error
-from tests.support.metrics import METRICS_ON, scrape
+from tests.support.metrics import METRICS_ON, scrape_until
 from tests.support.report_streams import message, report, reporting, respond, single
 from tests.support.server import running_server
-from tests.support.waiting import wait_until, wait_until_true
+from tests.support.waiting import wait_until_true
 from tests.support.world import World
 
 
@@ -130,10 +130,6 @@ async def test_message_that_waits_is_dropped_at_the_stop(world: World, devices: 
     answered = 0
     async with running_server(world.database.request_dsn, **small, **METRICS_ON) as stopping_server:
 
-        async def message_waits() -> bool:
-            metrics = await scrape(stopping_server.app.metrics_address)
-            return metrics.value("jobs_buffered_bytes_waiting") == 1
-
         async def read() -> None:
             nonlocal answered
             async for response in stream:
@@ -145,7 +141,10 @@ async def test_message_that_waits_is_dropped_at_the_stop(world: World, devices: 
                 # The row of a single report counts as six documents of 32 KiB.
                 for device in devices[:10]:
                     await stream.write(single(report(device, "SUCCEEDED")))
-                await wait_until(message_waits)
+                await scrape_until(
+                    stopping_server.app.metrics_address,
+                    lambda read: read.value("jobs_buffered_bytes_waiting") == 1,
+                )
                 stopping_server.app.stopping.set()
             await expect_error("SERVER_STOPPING", read())
 

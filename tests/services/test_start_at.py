@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tests.support.callers import all_pending
 from tests.support.failures import expect_error, invalid_fields
 from tests.support.staged_jobs import rollout
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import TIMEOUT, wait_until_equal
 from tests.support.world import World
 
 HOUR = 3600
@@ -37,11 +37,7 @@ async def update_start(world: World, seconds: float) -> pb.Job:
 
 async def wait_for_start(world: World) -> None:
     """Wait until the job "j" has started by the clock of the database."""
-
-    async def has_started() -> bool:
-        return await world.operator.status() == "IN_PROGRESS"
-
-    await wait_until(has_started)
+    await wait_until_equal(world.operator.status, "IN_PROGRESS")
 
 
 def seconds_between(start: Timestamp, end: Timestamp) -> float:

@@ -159,10 +159,7 @@ async def test_full_group_is_followed_by_another(monkeypatch: pytest.MonkeyPatch
     source = Source()
     hub = source.hub(0.02)
     async with started(hub, "a", tenant="t1") as (first,):
-        async with (
-            started(hub, "b", tenant="t2"),
-            started(hub, "c", tenant="t3") as (third,),
-        ):
+        async with started(hub, "b", tenant="t2"), started(hub, "c", tenant="t3") as (third,):
             source.fetches.clear()
             source.change("c", tenant="t3")
             await third.changed()

@@ -18,7 +18,7 @@ from tests.support.callers import Device, Operator
 from tests.support.database import Database, shared_store
 from tests.support.failures import expect_error
 from tests.support.server import Server
-from tests.support.waiting import wait_until, wait_until_true
+from tests.support.waiting import wait_until_true
 from tests.support.watch_hubs import polling_server
 from tests.support.world import World
 
@@ -140,18 +140,15 @@ async def test_watch_is_logged_as_canceled_when_the_client_cancels(
     await anext(jobs)
     await jobs.aclose()
 
-    lines: list[str] = []
-
-    async def is_logged() -> bool:
+    def lines() -> list[str]:
         # Only records of this tenant, because watches of other tests may be logged late.
         records = [
             r for r in caplog.records if vars(r).get("fields", {}).get("tenant") == operator.tenant
         ]
-        lines[:] = [r.getMessage() for r in records if "WatchJob" in r.getMessage()]
-        return bool(lines)
+        return [r.getMessage() for r in records if "WatchJob" in r.getMessage()]
 
-    await wait_until(is_logged)
-    assert lines == ["WatchJob CANCELLED"]
+    await wait_until_true(lambda: bool(lines()))
+    assert lines() == ["WatchJob CANCELLED"]
     assert "canceled because the server is stopping" not in caplog.text
 
 

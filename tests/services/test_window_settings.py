@@ -245,12 +245,11 @@ async def test_start_that_waits_for_the_lock_until_its_window_closes_fails(world
     device = world.device("berlin")
     closing = NOW + timedelta(hours=1)
 
-    async def is_closed() -> bool:
-        return bool(await world.database.owner.fetchval("SELECT jobs.clock_time() >= $1", closing))
+    is_closed = "SELECT jobs.clock_time() >= $1"
 
     async with world.lock_held():
         await set_time(world.database, closing - timedelta(seconds=1))
         start = await world.blocked(_start(device, "start"))
-        await wait_until(is_closed)
+        await wait_until(lambda: world.database.owner.fetchval(is_closed, closing))
 
     assert not await start

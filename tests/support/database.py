@@ -14,7 +14,7 @@ from jobs_grpc.db.connection_pool import prepare_connection
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.store import ExecutionUpdate, Row, Store
 from tests.support.postgres import Postgres, connect
-from tests.support.waiting import wait_until
+from tests.support.waiting import read_until, wait_until_equal
 
 _BLOCKED_SESSIONS = (
     "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -135,13 +135,27 @@ class Database:
         """Terminate the sessions that wait for a lock, on all nodes of a cluster."""
         await self._sum_of_nodes(f"SELECT count(pg_terminate_backend(pid)) {_BLOCKED_SESSIONS}")
 
-    async def terminate_request_sessions(self) -> None:
-        """Terminate the sessions of the request role."""
-        await self.owner.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = $1"
+    async def terminate_request_sessions(self) -> int:
+        """Terminate the sessions of the request role; return their number."""
+        terminated: int = await self.owner.fetchval(
+            "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE usename = $1"
             " AND datname = current_database()",
             RequestRole.from_dsn(self.request_dsn).name,
         )
+        return terminated
+
+    async def sessions(self, condition: str, *args: object) -> list[int]:
+        """Return the processes of the other sessions of this database that meet the condition."""
+        rows = await self.owner.fetch(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+            f" AND pid <> pg_backend_pid() AND {condition}",
+            *args,
+        )
+        return [row["pid"] for row in rows]
+
+    async def wait_for_session(self, condition: str, *args: object) -> int:
+        """Return the process of a session when it meets the condition."""
+        return (await read_until(lambda: self.sessions(condition, *args), bool))[0]
 
     async def wait_for_idle_sessions(self) -> None:
         """Return when no session of the request role runs a statement, on all nodes of a cluster.
@@ -152,11 +166,7 @@ class Database:
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
             f" AND usename = '{RequestRole.from_dsn(self.request_dsn).name}' AND state <> 'idle'"
         )
-
-        async def all_idle() -> bool:
-            return await self._sum_of_nodes(sql) == 0
-
-        await wait_until(all_idle)
+        await wait_until_equal(lambda: self._sum_of_nodes(sql), 0)
 
     async def _sum_of_nodes(self, sql: str) -> int:
         # In a transaction, PostgreSQL would otherwise show the sessions as of the first query.
@@ -172,11 +182,7 @@ class Database:
 
     async def wait_for_blocked_sessions(self, count: int) -> None:
         """Return when exactly `count` sessions of this database wait for a lock."""
-
-        async def all_blocked() -> bool:
-            return await self.blocked_sessions() == count
-
-        await wait_until(all_blocked)
+        await wait_until_equal(self.blocked_sessions, count)
 
     async def blocked(self, call: Awaitable[Any], count: int = 1) -> asyncio.Task[Any]:
         """Start a call, and return it when exactly `count` sessions wait for a lock."""

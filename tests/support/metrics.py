@@ -1,13 +1,13 @@
 """Reads Prometheus metrics."""
 
-import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import httpx
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.waiting import TIMEOUT
+from tests.support.waiting import TIMEOUT, read_until
 
 METRICS_ON = {"JOBS_METRICS_LISTEN": "127.0.0.1:0"}
 """The setting that turns metrics on, on a free port."""
@@ -54,11 +54,12 @@ async def scrape(address: str | None) -> Scrape:
     return parse(response.text)
 
 
+async def scrape_until(address: str | None, condition: Callable[[Scrape], bool]) -> Scrape:
+    """Read the metrics until the condition holds."""
+    return await read_until(lambda: scrape(address), condition)
+
+
 async def scrape_until_idle(address: str | None) -> Scrape:
     """Read the metrics when all calls have ended, which is shortly after clients know it."""
-    async with asyncio.timeout(TIMEOUT):
-        while True:
-            read = await scrape(address)
-            if read.value("grpc_server_started_total") == read.value("grpc_server_handled_total"):
-                return read
-            await asyncio.sleep(0.01)
+    started, handled = "grpc_server_started_total", "grpc_server_handled_total"
+    return await scrape_until(address, lambda read: read.value(started) == read.value(handled))

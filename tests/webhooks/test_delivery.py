@@ -33,7 +33,7 @@ from tests.support.endpoints import (
     serving,
 )
 from tests.support.identities import Authority
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until_true
 
 HEADERS = {"webhook-id": "evt_1"}
 
@@ -233,14 +233,11 @@ async def test_socket_is_closed_when_the_body_is_not_read(monkeypatch: pytest.Mo
         writer.write(OK)
         await asyncio.Event().wait()
 
-    async def is_closed() -> bool:
-        return created[0].fileno() == -1
-
     monkeypatch.setattr(delivery, "SocketFactory", RecordingFactory)
     async with serving(serve) as port, opened(port, allow_http=True) as sender:
         result = await sender.send("acme", f"http://127.0.0.1:{port}/", HEADERS, b"x" * 1_000_000)
         assert (result.status, result.error) == (204, None)
-        await wait_until(is_closed)
+        await wait_until_true(lambda: created[0].fileno() == -1)
 
 
 async def test_body_of_response_is_not_read() -> None:
@@ -469,11 +466,9 @@ async def test_hanging_lookups_of_a_tenant_do_not_block_another_tenant(
     assert len(hanging) == 2
     assert other.status == 204
     release.set()
-
-    async def all_ended() -> bool:
-        return not any(thread.name == "webhook-resolver" for thread in threading.enumerate())
-
-    await wait_until(all_ended)
+    await wait_until_true(
+        lambda: all(thread.name != "webhook-resolver" for thread in threading.enumerate())
+    )
 
 
 async def test_delivery_fails_when_no_lookup_thread_can_start(

@@ -26,7 +26,7 @@ from tests.support.endpoints import OK, Endpoint, Request, hang, response, runni
 from tests.support.event_rows import queue_event
 from tests.support.postgres import Postgres
 from tests.support.scale import SCALE
-from tests.support.waiting import wait_until, wait_until_true
+from tests.support.waiting import read_until, wait_until_true
 from tests.support.webhooks import add_events, is_signed
 from tests.webhooks.support import KEYS, add_webhook, running_dispatcher, webhook_row
 
@@ -89,20 +89,13 @@ class Hooks:
 
     async def wait_until_idle(self, webhook_id: str) -> None:
         """Wait until a webhook has nothing to send."""
-
-        async def idle() -> bool:
-            return (await self.row(webhook_id))["due_at"] is None
-
-        await wait_until(idle)
+        await read_until(lambda: self.row(webhook_id), lambda row: row["due_at"] is None)
 
     async def wait_for_failures(self, webhook_id: str, count: int) -> asyncpg.Record:
         """Wait until the last deliveries of a webhook have failed that often; return its row."""
-
-        async def failed() -> bool:
-            return bool((await self.row(webhook_id))["failure_count"] == count)
-
-        await wait_until(failed)
-        return await self.row(webhook_id)
+        return await read_until(
+            lambda: self.row(webhook_id), lambda row: row["failure_count"] == count
+        )
 
 
 @pytest.fixture
@@ -256,11 +249,7 @@ async def test_webhook_of_unknown_key_waits(hooks: Hooks, caplog: pytest.LogCapt
     webhook_id = await hooks.add(key_id="lost")
     async with hooks.dispatched():
         await hooks.events()
-
-        async def released() -> bool:
-            return await hooks.seconds_until_due(webhook_id) > 200
-
-        await wait_until(released)
+        await read_until(lambda: hooks.seconds_until_due(webhook_id), lambda left: left > 200)
     assert hooks.endpoint.requests == []
     assert "lacks the key lost" in caplog.text
 
@@ -278,11 +267,7 @@ async def test_webhook_waits_and_is_logged_once_when_its_claim_has_an_internal_e
     webhook_id = await hooks.add("/secret-path")
     async with hooks.dispatched(keys=_BrokenKeys({"k1": b"k" * 32})) as dispatcher:
         await hooks.events()
-
-        async def waits() -> bool:
-            return 50 < await hooks.seconds_until_due(webhook_id) <= 60
-
-        await wait_until(waits)
+        await read_until(lambda: hooks.seconds_until_due(webhook_id), lambda left: 50 < left <= 60)
     assert dispatcher.log.results["INTERNAL_ERROR"] == 1
     (record,) = warnings(caplog)
     assert record.message == "the claim of a webhook failed; retrying: RuntimeError: a test"

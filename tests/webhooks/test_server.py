@@ -13,9 +13,8 @@ from standardwebhooks.webhooks import Webhook
 from tests.support.database import Database
 from tests.support.endpoints import OK, Endpoint, Request
 from tests.support.event_rows import queue_event
-from tests.support.metrics import METRICS_ON, scrape
+from tests.support.metrics import METRICS_ON, scrape, scrape_until
 from tests.support.server import DEFAULT_OPTIONS, Server, running_server
-from tests.support.waiting import wait_until
 from tests.support.webhooks import WebhookCaller, add_events, set_verified
 from tests.webhooks.support import add_webhook, webhook_row
 
@@ -72,12 +71,10 @@ async def test_server_delivers_signed_events_to_a_new_webhook(deliveries: Delive
         for request in requests:
             event = verifier.verify(request.body, request.headers)
             assert event["data"]["reason"] == "maintenance"
-
-        async def counted() -> bool:
-            found = await scrape(server.app.metrics_address)
-            return found.value("jobs_webhook_deliveries_total", result="SUCCESS") == 3
-
-        await wait_until(counted)
+        await scrape_until(
+            server.app.metrics_address,
+            lambda read: read.value("jobs_webhook_deliveries_total", result="SUCCESS") == 3,
+        )
         webhook = await caller.get(created.webhook.webhook_id)
         assert (webhook.position, webhook.last_http_status) == (positions[-1], 204)
 

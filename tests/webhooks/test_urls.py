@@ -61,7 +61,7 @@ REJECTED = {
     ],
     "must have an allowed port: 443": ["https://hooks.example:80/"],
     "must not contain a user name or password": [
-        *("https://u@hooks.example/", "https://u:p@hooks.example/", "https://@hooks.example/"),
+        *("https://u@hooks.example/", "https://u:p@hooks.example/", "https://@hooks.example/")
     ],
     "must not contain a fragment": ["https://hooks.example/#", "https://hooks.example/#a"],
 }
