@@ -24,9 +24,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.callers import Operator
-from tests.support.database import Database
+from tests.support.database import Database, new_database
 from tests.support.logging_setup import restored_logging
-from tests.support.postgres import Postgres, citus_nodes, connect, running_postgres
+from tests.support.postgres import Postgres, citus_nodes, running_postgres
 from tests.support.server import DEFAULT_OPTIONS, Server, running_server
 from tests.support.server_process import ServerProcess, running_server_process
 from tests.support.webhooks import write_keys
@@ -96,12 +96,8 @@ async def cluster() -> AsyncIterator[tuple[Postgres, str]]:
 @pytest.fixture(scope="module")
 async def database(cluster: tuple[Postgres, str]) -> AsyncIterator[Database]:
     """Create a migrated database for the module."""
-    running, template = cluster
-    async with running.database(template) as name:
-        owner_dsn = running.dsn(name)
-        owner = await connect(owner_dsn)
-        yield Database(owner_dsn, running.dsn(name, running.role), owner)
-        await owner.close()
+    async with new_database(*cluster) as database:
+        yield database
 
 
 @pytest.fixture(scope="module")

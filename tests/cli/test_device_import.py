@@ -15,8 +15,8 @@ import pytest
 
 from jobs_grpc.db import citus
 from tests.support.cli import Result, Shell, run_on_terminal, spawn
-from tests.support.database import Database
-from tests.support.postgres import Postgres, connect
+from tests.support.database import Database, new_database
+from tests.support.postgres import Postgres
 from tests.support.waiting import TIMEOUT
 
 
@@ -233,22 +233,22 @@ async def test_import_audits_its_changes_when_it_is_interrupted_after_the_commit
 async def test_import_works_when_row_level_security_applies_to_owner(
     cluster: tuple[Postgres, str], shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    running, template = cluster
     (tmp_path / "fleet.csv").write_text("device_id,group_id\na,north\na,south\n")
-    async with running.database(template) as name, running.unused_role(name) as platform:
-        await running.execute(f"CREATE ROLE {platform.name} LOGIN PASSWORD '{platform.password}'")
-        owner = await connect(running.dsn(name))
+    async with new_database(*cluster, new_role=True) as database:
+        owner, platform = database.owner, database.role
+        await cluster[0].execute(
+            f"CREATE ROLE {platform.name} LOGIN PASSWORD '{platform.password}'"
+        )
         for table in ("device_state", "device_group_members"):
             await owner.execute(
                 f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY;"
                 f"ALTER TABLE {table} OWNER TO {platform.name}"
             )
-        monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", running.dsn(name, platform))
+        monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", database.request_dsn)
 
         result = await shell("devices", "import", str(tmp_path / "fleet.csv"), "--tenant", "t")
 
         loaded = await owner.fetch("SELECT tenant_id, device_id FROM device_state")
-        await owner.close()
     assert result == Result(0, "lines read: 2, new devices: 1, new group memberships: 2\n", "")
     assert [tuple(row) for row in loaded] == [("t", "a")]
 
@@ -261,18 +261,16 @@ async def platform_tables(
 
     The login may write to the device tables, but does not own them.
     """
-    running, template = cluster
     (tmp_path / "fleet.csv").write_text("device_id,group_id\na,north\n")
-    async with running.database(template) as name, running.unused_role(name) as login:
-        owner = await connect(running.dsn(name))
-        await owner.execute(
+    async with new_database(*cluster, new_role=True) as database:
+        login, name = database.role, await database.owner.fetchval("SELECT current_database()")
+        await database.owner.execute(
             f"CREATE ROLE {login.name} LOGIN BYPASSRLS PASSWORD '{login.password}';"
             f"GRANT TEMPORARY ON DATABASE {name} TO {login.name};"
             f"GRANT SELECT, INSERT ON device_state, device_group_members TO {login.name}"
         )
-        monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", running.dsn(name, login))
-        yield owner, login.name
-        await owner.close()
+        monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", database.request_dsn)
+        yield database.owner, login.name
 
 
 async def _analyzed_tables(owner: asyncpg.Connection) -> list[str]:

@@ -15,8 +15,8 @@ import pytest
 import jobs_grpc
 from jobs_grpc.db import migrate as runner
 from tests.support.cli import Shell, run_on_terminal, spawn
-from tests.support.database import Database
-from tests.support.postgres import Postgres, connect
+from tests.support.database import Database, new_database
+from tests.support.postgres import Postgres
 from tests.support.waiting import TIMEOUT
 
 
@@ -26,14 +26,24 @@ def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
     return Shell(capsys)
 
 
+@pytest.fixture
+async def empty(
+    cluster: tuple[Postgres, str], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Database]:
+    """An empty database, which the environment names. It has no extension."""
+    async with new_database(cluster[0], "template1") as database:
+        monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", database.owner_dsn)
+        monkeypatch.setenv("JOBS_DATABASE_URL", database.request_dsn)
+        yield database
+
+
 @pytest.mark.slow
 async def test_migrate_prints_its_changes(
     cluster: tuple[Postgres, str], shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    running, _ = cluster
-    async with running.database() as name:
-        monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", running.dsn(name))
-        monkeypatch.setenv("JOBS_DATABASE_URL", running.dsn(name, running.role))
+    async with new_database(cluster[0]) as empty:
+        monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", empty.owner_dsn)
+        monkeypatch.setenv("JOBS_DATABASE_URL", empty.request_dsn)
 
         first = await shell("migrate")
         [audited] = shell.audit_log
@@ -48,24 +58,16 @@ async def test_migrate_prints_its_changes(
     assert audited["message"] == "audit migrate"
     assert (audited["logger"], audited["code"]) == ("jobs_grpc.audit", "OK")
     assert audited["subject"] == getpass.getuser()
-    assert audited["database"].endswith(f"/{name}")
+    assert audited["database"].rpartition("/")[2] == empty.owner_dsn.rpartition("/")[2]
     assert audited["change_count"] == first.out.count("\n")
     assert "applied migration 0001 schema" in audited["changes"]
     assert (audited_again["code"], audited_again["change_count"]) == ("OK", 0)
 
 
-async def test_migrate_audits_the_changes_before_an_error(
-    cluster: tuple[Postgres, str], shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    running, _ = cluster
-    async with running.database("template1") as name:
-        monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", running.dsn(name))
-        monkeypatch.setenv("JOBS_DATABASE_URL", running.dsn(name, running.role))
-        owner = await connect(running.dsn(name))
-        await owner.execute("CREATE SCHEMA jobs; CREATE TABLE jobs.device_counts ()")
-        await owner.close()
+async def test_migrate_audits_the_changes_before_an_error(empty: Database, shell: Shell) -> None:
+    await empty.owner.execute("CREATE SCHEMA jobs; CREATE TABLE jobs.device_counts ()")
 
-        result = await shell("migrate")
+    result = await shell("migrate")
 
     assert result.code == 1
     [audited] = shell.audit_log
@@ -73,15 +75,9 @@ async def test_migrate_audits_the_changes_before_an_error(
     assert audited["changes"] == ["the device tables are the service's own"]
 
 
-async def test_migrate_fails_without_citus_when_it_is_required(
-    cluster: tuple[Postgres, str], shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    running, _ = cluster
-    async with running.database("template1") as name:
-        monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", running.dsn(name))
-        monkeypatch.setenv("JOBS_DATABASE_URL", running.dsn(name, running.role))
-
-        result = await shell("migrate", "--require-citus")
+@pytest.mark.usefixtures("empty")
+async def test_migrate_fails_without_citus_when_it_is_required(shell: Shell) -> None:
+    result = await shell("migrate", "--require-citus")
 
     assert (result.code, result.out) == (1, "")
     [audited] = shell.audit_log
@@ -92,15 +88,13 @@ async def test_migrate_fails_without_citus_when_it_is_required(
 
 @pytest.mark.slow
 async def test_migrate_fails_when_request_url_has_no_user(
-    cluster: tuple[Postgres, str], shell: Shell, monkeypatch: pytest.MonkeyPatch
+    database: Database, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    running, template = cluster
-    async with running.database(template) as name:
-        monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", running.dsn(name))
-        monkeypatch.setenv("JOBS_DATABASE_URL", "postgresql:///jobs?host=/run/postgresql")
+    monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", database.owner_dsn)
+    monkeypatch.setenv("JOBS_DATABASE_URL", "postgresql:///jobs?host=/run/postgresql")
 
-        without_user = await shell("migrate")
-        with_role = await shell("migrate", "--request-role", running.role.name)
+    without_user = await shell("migrate")
+    with_role = await shell("migrate", "--request-role", database.role.name)
 
     assert without_user.code == 2
     assert without_user.err.startswith("jobs-grpc: JOBS_DATABASE_URL names no user")
@@ -167,10 +161,7 @@ async def test_migrate_ends_its_index_build_in_the_server_when_signaled(
         "-- outside a transaction\n"
         "CREATE INDEX CONCURRENTLY IF NOT EXISTS test_index ON jobs.job_executions (rank);"
     )
-    running, template = cluster
-    async with running.database(template) as name:
-        owner = await connect(running.dsn(name))
-        database = Database(running.dsn(name), running.dsn(name, running.role), owner)
+    async with new_database(*cluster) as database:
         variables = {
             "PYTHONSAFEPATH": "1",
             "PYTHONPATH": f"{tmp_path}:{code.parent}/generated",
@@ -191,7 +182,6 @@ async def test_migrate_ends_its_index_build_in_the_server_when_signaled(
         await writer.close()
         repeated = await spawn("migrate", stdin=None, **variables)
         output, _ = await asyncio.wait_for(repeated.communicate(), TIMEOUT)
-        await owner.close()
 
     assert repeated.returncode == 0
     assert output.startswith(b"applied migration 9001 test\n")

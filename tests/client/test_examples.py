@@ -1,12 +1,13 @@
 """The examples, and the Python snippets of the pages."""
 
 import asyncio
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+from asyncio.subprocess import PIPE, STDOUT
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import grpc
@@ -16,6 +17,7 @@ from fleet.jobs.v1 import device_jobs_pb2 as pb
 from jobs_grpc.client import JobsClient
 from jobs_grpc.client.retry import MAX_ATTEMPTS
 from tests.support.database import Database
+from tests.support.processes import output_of, running_process, skip_without
 from tests.support.scripted_server import Refusal, running_scripted_server
 from tests.support.server import Server, reserved_address
 from tests.support.waiting import TIMEOUT
@@ -52,15 +54,9 @@ def snippets(page: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-async def start(*arguments: str) -> asyncio.subprocess.Process:
-    """Start Python, with its output in one pipe."""
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        *arguments,
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
+def running(*arguments: str) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
+    """Run Python during the block, with its output in one pipe."""
+    return running_process(sys.executable, *arguments, cwd=ROOT, stdout=PIPE, stderr=STDOUT)
 
 
 @pytest.mark.slow
@@ -68,17 +64,13 @@ async def test_run_job_and_device_agent_complete_a_job(
     server: Server, database: Database, tenant: str
 ) -> None:
     await database.add_devices(tenant, ["pump"], group="north")
-    agent = await start("examples/device_agent.py", server.address, tenant, "pump")
-    try:
-        async with asyncio.timeout(TIMEOUT):
-            operator = await start("examples/run_job.py", server.address, tenant, "north")
-            output, _ = await operator.communicate()
-    finally:
-        agent.kill()
-        await agent.communicate()
+    async with (
+        running("examples/device_agent.py", server.address, tenant, "pump"),
+        asyncio.timeout(TIMEOUT),
+    ):
+        command = (sys.executable, "examples/run_job.py", server.address, tenant, "north")
+        lines = (await output_of(*command, cwd=ROOT)).splitlines()
 
-    assert operator.returncode == 0, output.decode()
-    lines = output.decode().splitlines()
     assert re.fullmatch(r"created \S+ for 1 devices", lines[0])
     assert lines[-1] == "COMPLETED 1/1"
 
@@ -87,16 +79,14 @@ async def test_run_job_and_device_agent_complete_a_job(
 async def test_device_agent_says_that_it_waits_and_that_the_server_is_away(
     server: Server, tenant: str
 ) -> None:
+    agent = ("examples/device_agent.py",)
     with reserved_address() as address:
-        waiting = await start("examples/device_agent.py", server.address, tenant, "nope")
-        retrying = await start("examples/device_agent.py", address, tenant, "nope")
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                lines = [await _read_lines(agent, 2) for agent in (waiting, retrying)]
-        finally:
-            for agent in (waiting, retrying):
-                agent.kill()
-                await agent.communicate()
+        async with (
+            running(*agent, server.address, tenant, "nope") as waiting,
+            running(*agent, address, tenant, "nope") as retrying,
+            asyncio.timeout(TIMEOUT),
+        ):
+            lines = [await _read_lines(process, 2) for process in (waiting, retrying)]
 
     assert lines[0] == [
         f"connecting to {server.address}",
@@ -119,28 +109,19 @@ async def test_device_agent_survives_an_outage_and_an_execution_that_is_gone() -
         ],
         UpdateExecution=gone,
     ) as server:
-        agent = await start("examples/device_agent.py", server.address, "t", "pump")
-        output, _ = await asyncio.wait_for(agent.communicate(), TIMEOUT)
+        # It ends with the stream of the scripted server.
+        command = (sys.executable, "examples/device_agent.py", server.address, "t", "pump")
+        output = await asyncio.wait_for(output_of(*command, cwd=ROOT), TIMEOUT)
 
-    # It ends with the stream of the scripted server.
-    assert agent.returncode == 0, output.decode()
-    assert output.decode().splitlines()[-2:] == ["j: reboot", "j was ended by the server"]
+    assert output.splitlines()[-2:] == ["j: reboot", "j was ended by the server"]
 
 
 @pytest.mark.slow
 async def test_watch_job_continues_after_a_proxy_has_not_reached_the_gateway() -> None:
     if not (node := shutil.which("node")):
-        assert not os.environ.get("CI"), "node is not installed"
-        pytest.skip("node is not installed")
-    process = await asyncio.create_subprocess_exec(
-        *(node, "--input-type=module", "--eval", WATCH_JOB_BEHIND_PROXY),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await asyncio.wait_for(process.communicate(), TIMEOUT)
-
-    assert output.decode() == "COMPLETED\n"
+        skip_without("node")
+    arguments = ("--input-type=module", "--eval", WATCH_JOB_BEHIND_PROXY)
+    assert await output_of(node, *arguments, cwd=ROOT) == "COMPLETED\n"
 
 
 async def _read_lines(process: asyncio.subprocess.Process, count: int) -> list[str]:
@@ -153,9 +134,9 @@ async def test_run_job_ends_without_traceback_when_interrupted(
     server: Server, database: Database, tenant: str
 ) -> None:
     await database.add_devices(tenant, ["pump"], group="north")
-    operator = await start("-u", "-c", INTERRUPTIBLE_RUN_JOB, server.address, tenant, "north")
-    assert operator.stdout is not None
-    async with asyncio.timeout(TIMEOUT):
+    arguments = ("-u", "-c", INTERRUPTIBLE_RUN_JOB, server.address, tenant, "north")
+    async with running(*arguments) as operator, asyncio.timeout(TIMEOUT):
+        assert operator.stdout
         created = await operator.stdout.readline()
         operator.send_signal(signal.SIGINT)
         output, _ = await operator.communicate()
@@ -172,11 +153,9 @@ async def test_readme_snippet_creates_a_job(
     (snippet,) = snippets("README.md")
     code = snippet.replace("127.0.0.1:50051", server.address).replace('"demo"', f'"{tenant}"')
 
-    process = await start("-c", code)
-    output, _ = await process.communicate()
+    output = await output_of(sys.executable, "-c", code, cwd=ROOT)
 
-    assert process.returncode == 0, output.decode()
-    assert [f"{job.job_id} 1" async for job in jobs.list()] == output.decode().split("\n")[:-1]
+    assert [f"{job.job_id} 1" async for job in jobs.list()] == output.split("\n")[:-1]
 
 
 @pytest.mark.slow

@@ -1,13 +1,15 @@
 """Fixtures: the clients that `make test-clients` installs, and the contract as the wheel has it."""
 
-import asyncio
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+
+from tests.support.processes import output_of
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
@@ -26,26 +28,8 @@ def installed(name: str) -> Path:
 
 @pytest.fixture
 def run() -> Run:
-    """Runs a command, which must succeed, and returns what it prints.
-
-    It does not block the event loop, which also serves the gRPC server.
-    """
-
-    async def run_command(
-        *command: str | Path, cwd: Path = FOLDER, stdin: str = "", expect: int = 0
-    ) -> str:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            cwd=cwd,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        output, _ = await process.communicate(stdin.encode())
-        assert process.returncode == expect, output.decode()
-        return output.decode()
-
-    return run_command
+    """Runs a command, which must succeed, and returns what it prints."""
+    return partial(output_of, cwd=FOLDER)
 
 
 @pytest.fixture(scope="session")

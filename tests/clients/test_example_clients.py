@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.clients.conftest import ROOT, Run, installed
 from tests.gateway.support import require_go
 from tests.support.database import Database, job_lock_held
 from tests.support.jobs import wait_for_counts
+from tests.support.processes import running_process
 from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT
 from tests.support.world import World
@@ -36,16 +38,9 @@ async def running(
     *command: str | Path, cwd: Path = EXAMPLES
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a command with its output in one pipe; at the end, kill it."""
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=cwd, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    try:
-        async with asyncio.timeout(TIMEOUT):
-            yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+    running = running_process(*command, cwd=cwd, stdout=PIPE, stderr=STDOUT)
+    async with running as process, asyncio.timeout(TIMEOUT):
+        yield process
 
 
 async def next_line(process: asyncio.subprocess.Process) -> str:

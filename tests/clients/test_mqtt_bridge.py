@@ -5,9 +5,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.clients.conftest import ROOT
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.jobs import wait_for_counts
+from tests.support.processes import running_process, skip_without
 from tests.support.server import Server, reserved_address, running_server
 from tests.support.waiting import TIMEOUT, wait_until
 
@@ -34,8 +36,7 @@ async def running_broker(folder: Path, address: str) -> AsyncIterator[Path]:
     """Run mosquitto with examples/mosquitto.conf and its state in `folder`; yields its log."""
     program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
-        assert not os.environ.get("CI"), "install mosquitto"
-        pytest.skip("mosquitto is not installed")
+        skip_without("mosquitto")
     host, port = address.split(":")
     config = (ROOT / "examples" / "mosquitto.conf").read_text()
     config = config.replace("listener 1883 127.0.0.1", f"listener {port} {host}")
@@ -43,43 +44,28 @@ async def running_broker(folder: Path, address: str) -> AsyncIterator[Path]:
     # As root, mosquitto would change to another user, who can't write to the folder.
     (folder / "mosquitto.conf").write_text(f"{config}\nuser root\nlog_type all\n")
     log_file = folder / "log"
+
+    async def listening() -> bool:
+        try:
+            _, writer = await asyncio.open_connection(host, int(port))
+        except ConnectionRefusedError:
+            return False
+        writer.close()
+        return True
+
+    command = (program, "-c", folder / "mosquitto.conf")
     with log_file.open("a") as log:
-        process = await asyncio.create_subprocess_exec(
-            program, "-c", str(folder / "mosquitto.conf"), stderr=log
-        )
-    try:
-
-        async def listening() -> bool:
-            try:
-                _, writer = await asyncio.open_connection(host, int(port))
-            except ConnectionRefusedError:
-                return False
-            writer.close()
-            return True
-
-        await wait_until(listening)
-        yield log_file
-    finally:
-        process.terminate()
-        await process.wait()
+        async with running_process(*command, stop=signal.SIGTERM, stderr=log):
+            await wait_until(listening)
+            yield log_file
 
 
-@asynccontextmanager
-async def running_bridge(
+def running_bridge(
     server: str, tenant: str, broker: str
-) -> AsyncIterator[asyncio.subprocess.Process]:
+) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
     """Run the bridge; kill it at the end of the block."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "examples/mqtt_bridge.py", server, tenant, broker),
-        cwd=ROOT,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+    command = (sys.executable, "examples/mqtt_bridge.py", server, tenant, broker)
+    return running_process(*command, cwd=ROOT, stderr=asyncio.subprocess.PIPE)
 
 
 def publish(broker: str, payloads: dict[str, Any]) -> None:

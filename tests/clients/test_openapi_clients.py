@@ -4,7 +4,6 @@ The options are the generator's defaults. Java uses the HTTP client of the JDK.
 """
 
 import asyncio
-import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,9 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.clients.conftest import FOLDER, Run, installed
-from tests.gateway.support import GATEWAY, Gateway, build_gateway, require_go, running_gateway
+from tests.gateway.conftest import gateway_binary
+from tests.gateway.support import GATEWAY, Gateway, require_go, running_gateway
 from tests.support.database import Database
+from tests.support.processes import skip_without
 from tests.support.server import Server
+
+__all__ = ["gateway_binary"]
 
 pytestmark = pytest.mark.slow
 
@@ -97,25 +100,12 @@ public class Main {
 """
 
 
-def require_java() -> None:
-    """Skip the test without Java and Maven, or fail it in CI."""
-    if JARS.is_dir() and shutil.which("javac"):
-        return
-    if os.environ.get("CI"):
-        pytest.fail("Java is not installed, but CI must test generated clients")
-    pytest.skip("Java or Maven is not installed")
-
-
-@pytest.fixture(scope="module")
-def gateway_binary() -> Path:
-    return build_gateway()
-
-
 @pytest.fixture
 async def gateway(
     gateway_binary: Path, server: Server, database: Database, tenant: str
 ) -> AsyncIterator[Gateway]:
-    require_java()
+    if not (JARS.is_dir() and shutil.which("javac")):
+        skip_without("Java and Maven")
     await database.add_devices(tenant, 2)
     async with running_gateway(gateway_binary, server.address) as gateway:
         yield gateway

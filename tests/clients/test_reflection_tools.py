@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 
 from jobs_grpc.contract.methods import SERVICES
 from tests.clients.conftest import Run, installed
+from tests.support.processes import running_process
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
 
@@ -86,20 +88,14 @@ async def test_evans_lists_describes_and_calls(server: Server, tenant: str, run:
 @pytest.fixture
 async def grpcui(server: Server) -> AsyncIterator[str]:
     """The URL of a grpcui for the server."""
-    process = await asyncio.create_subprocess_exec(
-        *(installed("grpcui"), "-plaintext", "-bind", "127.0.0.1", "-port", "0", server.address),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
+    command = (installed("grpcui"), "-plaintext", "-bind", "127.0.0.1", "-port", "0")
+    async with running_process(*command, server.address, stdout=PIPE) as process:
         assert process.stdout
         async with asyncio.timeout(TIMEOUT):
             line = (await process.stdout.readline()).decode()
         found = re.search(r"http://\S+", line)
         assert found, line
         yield found[0]
-    finally:
-        process.kill()
-        await process.communicate()
 
 
 async def test_grpcui_shows_all_methods_and_calls_one(grpcui: str, tenant: str) -> None:

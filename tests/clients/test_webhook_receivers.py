@@ -19,6 +19,7 @@ import pytest
 from jobs_grpc.client import EventsClient, JobsClient
 from tests.clients.conftest import ROOT
 from tests.support.database import Database
+from tests.support.processes import running_process
 from tests.support.server import reserved_address, running_server
 from tests.support.waiting import TIMEOUT, read_until, wait_until
 from tests.support.webhooks import loopback_settings, write_keys
@@ -99,11 +100,13 @@ async def running(
 ) -> AsyncIterator[Receiver]:
     async with AsyncExitStack() as stack:
         address = address or stack.enter_context(reserved_address())
-        process = await asyncio.create_subprocess_exec(
-            *(*command, address.rpartition(":")[2], stored),
-            env=os.environ | {"WEBHOOK_SECRET": secret},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
+        process = await stack.enter_async_context(
+            running_process(
+                *(*command, address.rpartition(":")[2], stored),
+                env=os.environ | {"WEBHOOK_SECRET": secret},
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
         )
         http = await stack.enter_async_context(
             httpx.AsyncClient(base_url=f"http://{address}", timeout=TIMEOUT)
@@ -115,13 +118,8 @@ async def running(
             except httpx.ConnectError:
                 return False
 
-        try:
-            await wait_until(is_listening)
-            yield Receiver(http, process)
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
+        await wait_until(is_listening)
+        yield Receiver(http, process)
 
 
 @pytest.mark.parametrize("secret", [None, "", "whsec_abc"])

@@ -6,12 +6,13 @@ import asyncpg
 import pytest
 
 from jobs_grpc.db import citus, schema
-from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
+from jobs_grpc.db.migrate import MigrationError, migrate
 from jobs_grpc.db.pg_errors import is_shard_moved
 from jobs_grpc.db.readiness import isolation_problems
 from jobs_grpc.db.tenant_tables import TENANT_TABLES
-from tests.support.database import Database
-from tests.support.postgres import Postgres, connect, execute_on_node
+from tests.db.platform_tables import PLATFORM_POLICIES, PLATFORM_TABLES
+from tests.support.database import Database, new_database
+from tests.support.postgres import PASSWORD, Postgres, connect, execute_on_node
 from tests.support.server import running_server
 
 pytestmark = [pytest.mark.citus, pytest.mark.slow]
@@ -27,24 +28,19 @@ async def postgres(cluster: tuple[Postgres, str]) -> Postgres:
 @pytest.fixture
 async def empty(postgres: Postgres) -> AsyncIterator[Database]:
     """A database with the extension, and a request role that does not exist yet."""
-    async with postgres.database() as name, postgres.unused_role(name) as role:
-        owner = await connect(postgres.dsn(name))
-        yield Database(postgres.dsn(name), postgres.dsn(name, role), owner)
-        await owner.close()
+    async with new_database(postgres, new_role=True) as database:
+        yield database
 
 
 @pytest.fixture
 async def plain(postgres: Postgres) -> AsyncIterator[Database]:
     """A database without the extension, and a request role that does not exist yet."""
-    async with postgres.database("template1") as name, postgres.unused_role(name) as role:
-        owner = await connect(postgres.dsn(name))
-        yield Database(postgres.dsn(name), postgres.dsn(name, role), owner)
-        await owner.close()
+    async with new_database(postgres, "template1", new_role=True) as database:
+        yield database
 
 
 async def _migrate(database: Database, *, require_citus: bool = False) -> list[str]:
-    role = RequestRole.from_dsn(database.request_dsn)
-    return await migrate(database.owner_dsn, role, require_citus=require_citus)
+    return await migrate(database.owner_dsn, database.role, require_citus=require_citus)
 
 
 async def _kinds(database: Database) -> dict[str, str]:
@@ -188,19 +184,10 @@ async def test_tables_of_the_platform_with_another_collation_become_reference_ta
     empty: Database,
 ) -> None:
     await empty.owner.execute(
-        """
-        CREATE TABLE device_state (
-            tenant_id text, device_id text, model text, PRIMARY KEY (tenant_id, device_id));
-        CREATE TABLE device_group_members (
-            tenant_id text, group_id text, device_id text,
-            PRIMARY KEY (tenant_id, group_id, device_id));
-        ALTER TABLE device_state ENABLE ROW LEVEL SECURITY;
-        ALTER TABLE device_group_members ENABLE ROW LEVEL SECURITY;
-        CREATE POLICY platform ON device_state
-            USING (tenant_id = current_setting('app.tenant_id'));
-        CREATE POLICY platform ON device_group_members
-            USING (tenant_id = current_setting('app.tenant_id'));
-        INSERT INTO device_state VALUES ('acme', 'pump', 'P-9');
+        f"""
+        {PLATFORM_TABLES}
+        {PLATFORM_POLICIES}
+        INSERT INTO device_state VALUES ('acme', 'pump');
         INSERT INTO device_group_members VALUES ('acme', 'pumps', 'pump');
         """
     )
@@ -223,13 +210,15 @@ async def test_migrate_names_the_call_when_another_role_owns_a_device_table(
     name = await empty.owner.fetchval("SELECT current_database()")
     async with postgres.unused_role(name) as platform, postgres.unused_role(name) as owner:
         await empty.owner.execute(f"CREATE ROLE {platform.name}")
-        await empty.owner.execute(f"CREATE ROLE {owner.name} LOGIN PASSWORD 'secret' CREATEROLE")
+        await empty.owner.execute(
+            f"CREATE ROLE {owner.name} LOGIN PASSWORD '{PASSWORD}' CREATEROLE"
+        )
         for dsn in postgres.dsns(name):
             await execute_on_node(dsn, f"GRANT CREATE ON DATABASE {name} TO {owner.name}")
         await empty.owner.execute(f"GRANT CREATE ON SCHEMA public TO {owner.name}")
         await empty.owner.execute("CREATE TABLE device_state (tenant_id text, device_id text)")
         await empty.owner.execute(f"ALTER TABLE device_state OWNER TO {platform.name}")
-        role = RequestRole.from_dsn(empty.request_dsn)
+        role = empty.role
         with pytest.raises(MigrationError) as raised:
             await migrate(postgres.dsn(name, owner), role)
 
@@ -243,8 +232,8 @@ async def test_migrate_names_the_call_when_another_role_owns_a_device_table(
 
 async def test_request_role_exists_on_all_nodes(empty: Database) -> None:
     """Also if it was created before the extension."""
-    role = RequestRole.from_dsn(empty.request_dsn)
-    await execute_on_node(empty.owner_dsn, f"CREATE ROLE {role.name} LOGIN PASSWORD 'secret'")
+    role = empty.role
+    await execute_on_node(empty.owner_dsn, f"CREATE ROLE {role.name} LOGIN PASSWORD '{PASSWORD}'")
 
     await _migrate(empty)
 
@@ -257,7 +246,7 @@ async def test_migrate_prints_the_nodes_on_which_it_grants_privileges(
 ) -> None:
     """On a new node, the request role has no privileges on views."""
     await _migrate(empty)
-    role = RequestRole.from_dsn(empty.request_dsn).name
+    role = empty.role.name
     worker_dsn = postgres.dsns(await empty.owner.fetchval("SELECT current_database()"))[1]
     await execute_on_node(worker_dsn, f"REVOKE SELECT ON jobs.job_details FROM {role}")
 
@@ -296,7 +285,7 @@ async def test_migrate_fails_on_a_worker(postgres: Postgres, empty: Database) ->
     with pytest.raises(
         MigrationError, match=r"^this is a worker of Citus: JOBS_OWNER_DATABASE_URL"
     ):
-        await migrate(postgres.dsns(name)[1], RequestRole.from_dsn(empty.request_dsn))
+        await migrate(postgres.dsns(name)[1], empty.role)
 
 
 @pytest.mark.parametrize(
@@ -333,7 +322,7 @@ async def test_check_finds_what_does_not_isolate_tenants_on_a_worker(
     postgres: Postgres, empty: Database
 ) -> None:
     await _migrate(empty)
-    role = RequestRole.from_dsn(empty.request_dsn).name
+    role = empty.role.name
     worker_dsn = postgres.dsns(await empty.owner.fetchval("SELECT current_database()"))[1]
     worker = await asyncpg.connect(worker_dsn)
     shard = await worker.fetchval(
@@ -368,7 +357,7 @@ async def test_check_finds_a_restrictive_policy_that_does_not_isolate_tenants(
 ) -> None:
     """On the nodes it is permissive. They get it again from the coordinator if a shard moves."""
     await _migrate(empty)
-    role = RequestRole.from_dsn(empty.request_dsn).name
+    role = empty.role.name
     await empty.owner.execute("CREATE POLICY open ON jobs.jobs AS RESTRICTIVE USING (true)")
     request = await asyncpg.connect(empty.request_dsn)
 

@@ -10,8 +10,8 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from jobs_grpc.db import schema
 from jobs_grpc.db.conversion import LAST_COMMIT, ConversionError, convert
 from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
-from tests.support.database import Database
-from tests.support.postgres import Postgres, connect
+from tests.support.database import Database, new_database
+from tests.support.postgres import Postgres
 from tests.support.schema_dump import dump_schema
 from tests.support.server import running_server
 from tests.upgrade.earlier_version import NoHistoryError, extract
@@ -70,14 +70,12 @@ async def earlier(
 ) -> AsyncIterator[Database]:
     """A database that the earlier version has migrated."""
     (postgres, _), (original, role) = cluster, template
-    async with postgres.database(original) as name:
-        owner = await connect(postgres.dsn(name))
-        yield Database(postgres.dsn(name), postgres.dsn(name, role), owner)
-        await owner.close()
+    async with new_database(postgres, original, role) as database:
+        yield database
 
 
 async def _migrate(database: Database) -> list[str]:
-    return await migrate(database.owner_dsn, RequestRole.from_dsn(database.request_dsn))
+    return await migrate(database.owner_dsn, database.role)
 
 
 async def test_converted_database_equals_a_new_one(earlier: Database, fresh: Database) -> None:
@@ -181,7 +179,7 @@ async def test_an_owner_that_is_no_superuser_sees_the_sessions_of_servers(
 ) -> None:
     server = await asyncpg.connect(earlier.request_dsn)
     await earlier.owner.execute("SET ROLE pg_read_all_data")
-    role = RequestRole.from_dsn(earlier.request_dsn)
+    role = earlier.role
 
     with pytest.raises(ConversionError, match="sessions of"):
         await convert(earlier.owner, role.name)

@@ -7,25 +7,15 @@ import pytest
 
 from jobs_grpc.db.migrate import migrate
 from jobs_grpc.services.selectors import parse
-from tests.support.database import store_on
-from tests.support.postgres import Postgres, connect
+from tests.db.platform_tables import PLATFORM_POLICIES, PLATFORM_TABLES
+from tests.support.database import new_database, store_on
+from tests.support.postgres import Postgres
 
 pytestmark = [pytest.mark.slow, pytest.mark.single_node("Citus does not distribute such tables")]
 
 # In this collation, the order is a A ä b B. The second schema has the indexes that calls need.
-_TABLES = """
-    CREATE TABLE public.device_state (
-        tenant_id text COLLATE "und-x-icu", device_id text COLLATE "und-x-icu",
-        PRIMARY KEY (tenant_id, device_id));
-    CREATE TABLE public.device_group_members (
-        tenant_id text COLLATE "und-x-icu", group_id text COLLATE "und-x-icu",
-        device_id text COLLATE "und-x-icu", PRIMARY KEY (tenant_id, group_id, device_id));
-    ALTER TABLE public.device_state ENABLE ROW LEVEL SECURITY;
-    ALTER TABLE public.device_group_members ENABLE ROW LEVEL SECURITY;
-    CREATE POLICY tenant ON public.device_state
-        USING (tenant_id = current_setting('app.tenant_id', true));
-    CREATE POLICY tenant ON public.device_group_members
-        USING (tenant_id = current_setting('app.tenant_id', true));
+_TABLES = PLATFORM_TABLES.replace(" text,", ' text COLLATE "und-x-icu",') + PLATFORM_POLICIES
+_ROWS = """
     INSERT INTO public.device_state
         SELECT 't', unnest('{a, A, ä, b, B, a-1, _}'::text[]);
     INSERT INTO public.device_group_members
@@ -49,17 +39,14 @@ async def platform(
     cluster: tuple[Postgres, str], request: pytest.FixtureRequest
 ) -> AsyncIterator[asyncpg.Connection]:
     """A session of the request role in a database of a platform."""
-    postgres, _ = cluster
-    async with postgres.database() as name, postgres.unused_role(name) as role:
-        owner = await connect(postgres.dsn(name))
+    async with new_database(cluster[0], new_role=True) as database:
+        owner = database.owner
         if not await owner.fetchval("SELECT true FROM pg_collation WHERE collname = 'und-x-icu'"):
-            await owner.close()
             pytest.skip("PostgreSQL was built without ICU")
-        await owner.execute(_TABLES + request.param)
-        await migrate(postgres.dsn(name), role)
+        await owner.execute(_TABLES + _ROWS + request.param)
+        await migrate(database.owner_dsn, database.role)
         await owner.execute(_LABELS)
-        await owner.close()
-        session = await asyncpg.connect(postgres.dsn(name, role))
+        session = await asyncpg.connect(database.request_dsn)
         yield session
         await session.close()
 

@@ -17,7 +17,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from jobs_grpc.db import migrate as runner
 from jobs_grpc.db import migration_progress
 from jobs_grpc.db.index_migrations import index_statements
-from jobs_grpc.db.migrate import RequestRole, migrate
+from jobs_grpc.db.migrate import migrate
 from jobs_grpc.db.schema import Migration, SchemaError
 from tests.support.database import Database
 from tests.support.server import running_server
@@ -48,7 +48,7 @@ class Migrations(Database):
 
     async def run(self, report: Callable[[str], None] | None = None) -> list[str]:
         """Migrate; return what was done."""
-        return await migrate(self.owner_dsn, RequestRole.from_dsn(self.request_dsn), report)
+        return await migrate(self.owner_dsn, self.role, report)
 
     async def blocked_run(self) -> asyncio.Task[list[str]]:
         """Start to migrate, and return when it waits for a transaction."""

@@ -9,7 +9,6 @@ import pytest
 
 from jobs_grpc.db import schema
 from jobs_grpc.db.interrupted_statements import fetch_with_repeats
-from jobs_grpc.db.migrate import RequestRole
 from tests.support.database import Database, cancel_job_runs
 from tests.support.server import Server, running_server
 
@@ -26,7 +25,7 @@ async def server(fresh: Database) -> AsyncIterator[Server]:
     """A server of the test's own database, which has a job "j" for one device."""
     # A call notices a deadlock after this time. Before, the migration must have begun to wait for
     # the call, also on a busy machine.
-    role = RequestRole.from_dsn(fresh.request_dsn).name
+    role = fresh.role.name
     await fresh.owner.execute(f"ALTER ROLE {role} SET deadlock_timeout = '3s'")
     async with running_server(fresh.request_dsn) as server:
         await fresh.add_devices("t", ["pump"])

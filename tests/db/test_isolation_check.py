@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.db.readiness import NotIsolated
 from tests.support.database import Database
 from tests.support.failures import expect_error
@@ -14,10 +13,6 @@ from tests.support.server import running_server, starting_server
 from tests.support.waiting import TIMEOUT, wait_until
 
 pytestmark = pytest.mark.slow
-
-
-def _user(dsn: str) -> str:
-    return RequestRole.from_dsn(dsn).name
 
 
 async def _failed_start(database: Database) -> str:
@@ -82,7 +77,7 @@ _NO_RLS = "DISABLE ROW LEVEL SECURITY"
 async def test_start_fails_until_the_sql_of_the_error_has_run(
     fresh: Database, other_role: str, change: str, problems: list[str]
 ) -> None:
-    role = _user(fresh.request_dsn)
+    role = fresh.role.name
     await fresh.owner.execute(change.format(role=role, other=other_role))
 
     error = await _failed_start(fresh)
@@ -96,7 +91,7 @@ async def test_start_fails_when_role_is_an_indirect_member(
     fresh: Database, other_role: str
 ) -> None:
     """The check also follows roles that are members of other roles."""
-    role = _user(fresh.request_dsn)
+    role = fresh.role.name
     between = f"{role}_between"
     await fresh.owner.execute(
         f"ALTER ROLE {other_role} BYPASSRLS; CREATE ROLE {between};"
@@ -114,7 +109,7 @@ async def test_start_fails_when_role_is_an_indirect_member(
 
 async def test_start_fails_when_role_owns_a_table(fresh: Database) -> None:
     """The SQL in the error creates another login; the next migration grants it access."""
-    role = _user(fresh.request_dsn)
+    role = fresh.role.name
     await fresh.owner.execute(f"ALTER TABLE jobs.job_progress OWNER TO {role}")
 
     error = await _failed_start(fresh)
@@ -158,7 +153,7 @@ async def test_server_stops_serving_when_isolation_is_lost(fresh: Database, chan
 
 async def test_start_fails_when_a_superuser_switches_to_the_request_role(fresh: Database) -> None:
     """Such a connection can switch back to the superuser."""
-    role = _user(fresh.request_dsn)
+    role = fresh.role.name
     separator = "&" if "?" in fresh.owner_dsn else "?"
     switched = replace(fresh, request_dsn=f"{fresh.owner_dsn}{separator}role={role}")
 

@@ -3,7 +3,6 @@
 import asyncpg
 import pytest
 
-from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.db.readiness import NotIsolated, check_ready
 from jobs_grpc.db.tenant_tables import TENANT_TABLES
 from tests.support.database import Database
@@ -71,7 +70,7 @@ async def _fix(database: Database, error: str) -> None:
 
 async def _create_policy(database: Database, other_role: str, table: str, policy: str) -> str:
     """Create a policy named "open" and return the name of the request role."""
-    role = RequestRole.from_dsn(database.request_dsn).name
+    role = database.role.name
     if "{group}" in policy:
         await database.owner.execute(f"GRANT {other_role} TO {role}")
     policy = policy.format(role=role, group=other_role, other=other_role)

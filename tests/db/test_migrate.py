@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,8 @@ from jobs_grpc.db import schema
 from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
 from jobs_grpc.db.readiness import NotIsolated, NotReady, check_ready, missing_table_privileges
 from jobs_grpc.db.tenant_tables import TENANT_TABLES
-from tests.support.database import Database
+from tests.db.platform_tables import PLATFORM_POLICIES, PLATFORM_TABLES
+from tests.support.database import Database, new_database
 from tests.support.health import wait_until_healthy
 from tests.support.postgres import Postgres, connect
 from tests.support.server import running_server, starting_server
@@ -29,13 +30,14 @@ AFTER_CODE = [f"applied migration {m.label}" for m in schema.migrations() if m.a
 
 
 @dataclass(frozen=True)
-class Target:
-    """A database, and a request role."""
+class Target(Database):
+    """A database, and a request role that does not exist yet."""
 
     postgres: Postgres
-    name: str
-    role: RequestRole
-    owner: asyncpg.Connection
+
+    @property
+    def name(self) -> str:
+        return self.owner_dsn.rpartition("/")[2].partition("?")[0]
 
     @property
     def distributed(self) -> list[str]:
@@ -46,22 +48,19 @@ class Target:
         """Migrate; return what was done."""
         return await migrate(self.owner_dsn, self.role, **options)
 
-    @property
-    def owner_dsn(self) -> str:
-        return self.postgres.dsn(self.name)
+    def new_role(self) -> AbstractAsyncContextManager[RequestRole]:
+        """A role that does not exist yet."""
+        return self.postgres.unused_role(self.name)
 
-    @property
-    def request_dsn(self) -> str:
-        return self.postgres.dsn(self.name, self.role)
+    async def create_logins(self, *roles: RequestRole) -> None:
+        for role in roles:
+            await self.owner.execute(f"CREATE ROLE {role.name} LOGIN PASSWORD '{role.password}'")
 
 
 @asynccontextmanager
 async def new_target(postgres: Postgres, template: str | None = None) -> AsyncIterator[Target]:
-    """A new database, and a request role that does not exist yet."""
-    async with postgres.database(template) as name, postgres.unused_role(name) as role:
-        owner = await connect(postgres.dsn(name))
-        yield Target(postgres, name, role, owner)
-        await owner.close()
+    async with new_database(postgres, template, new_role=True) as database:
+        yield Target(**vars(database), postgres=postgres)
 
 
 @pytest.fixture
@@ -116,7 +115,7 @@ async def test_one_of_two_concurrent_migrations_applies_everything(empty: Target
 
 
 async def test_migrate_creates_a_second_request_role(migrated: Target) -> None:
-    async with migrated.postgres.unused_role(migrated.name) as second:
+    async with migrated.new_role() as second:
         await migrate(migrated.owner_dsn, second)
 
         await list_jobs(migrated.postgres.dsn(migrated.name, second))
@@ -154,7 +153,7 @@ async def test_migrate_gives_way_to_a_call_with_which_it_deadlocks(migrated: Tar
         await call.execute("SELECT FROM jobs.jobs_with_release")
         migrating = asyncio.create_task(migrated.migrate(report=reports.append))
         # It has locked the other views.
-        await Database(migrated.owner_dsn, "", migrated.owner).wait_for_blocked_sessions(1)
+        await migrated.wait_for_blocked_sessions(1)
         await call.execute("SELECT FROM jobs.job_page")
         await migrated.owner.execute("SELECT FROM jobs.job_page")  # Other calls go on.
     await call.close()
@@ -164,7 +163,7 @@ async def test_migrate_gives_way_to_a_call_with_which_it_deadlocks(migrated: Tar
 
 
 async def test_migrate_replaces_views_beside_one_of_another_role(migrated: Target) -> None:
-    async with migrated.postgres.unused_role(migrated.name) as other:
+    async with migrated.new_role() as other:
         await migrated.owner.execute(
             f"CREATE ROLE {other.name}; CREATE VIEW jobs.report AS SELECT FROM jobs.job_states;"
             f"ALTER VIEW jobs.report OWNER TO {other.name};"
@@ -273,7 +272,7 @@ async def test_migrate_keeps_functions_that_fit(empty: Target) -> None:
 async def test_migrate_keeps_the_privileges_of_other_roles_on_a_view_that_it_creates_again(
     migrated: Target,
 ) -> None:
-    async with migrated.postgres.unused_role(migrated.name) as second:
+    async with migrated.new_role() as second:
         await migrate(migrated.owner_dsn, second)
         await migrated.owner.execute(
             "ALTER VIEW jobs.job_states RENAME COLUMN job_id TO other;DELETE FROM jobs.schema_code"
@@ -295,7 +294,7 @@ _ACLS = """
 @pytest.mark.slow
 async def test_migrate_restores_privileges_on_views_columns_and_functions(empty: Target) -> None:
     await empty.migrate()
-    async with empty.postgres.unused_role(empty.name) as second:
+    async with empty.new_role() as second:
         await migrate(empty.owner_dsn, second)
         await empty.owner.execute(
             f"GRANT SELECT ON jobs.job_states TO {second.name} WITH GRANT OPTION;"
@@ -360,19 +359,11 @@ async def test_migrate_fails_when_a_domain_depends_on_the_rows_of_a_view_that_mu
 
 async def test_migrate_keeps_tables_rows_and_policies_of_the_platform(empty: Target) -> None:
     await empty.owner.execute(
-        """
-        CREATE TABLE device_state (
-            tenant_id text, device_id text, model text, seen_at timestamptz,
-            PRIMARY KEY (tenant_id, device_id));
-        CREATE TABLE device_group_members (
-            tenant_id text, group_id text, device_id text, added_by text,
-            PRIMARY KEY (tenant_id, group_id, device_id));
-        ALTER TABLE device_state ENABLE ROW LEVEL SECURITY;
-        ALTER TABLE device_group_members ENABLE ROW LEVEL SECURITY;
-        CREATE POLICY platform ON device_state
-            USING (tenant_id = current_setting('app.tenant_id'));
-        CREATE POLICY platform ON device_group_members
-            USING (tenant_id = current_setting('app.tenant_id'));
+        f"""
+        {PLATFORM_TABLES}
+        {PLATFORM_POLICIES}
+        ALTER TABLE device_state ADD model text, ADD seen_at timestamptz;
+        ALTER TABLE device_group_members ADD added_by text;
         INSERT INTO device_state VALUES ('acme', 'pump', 'P-9', '2026-01-01T00:00Z');
         INSERT INTO device_group_members VALUES ('acme', 'pumps', 'pump', 'olivia');
         """
@@ -414,14 +405,10 @@ async def test_migrate_does_not_enable_row_level_security_on_tables_of_the_platf
 @pytest.mark.single_node("on Citus, the owner of the device tables distributes them first")
 async def test_migrate_succeeds_when_another_role_owns_the_device_tables(empty: Target) -> None:
     """Only that role can grant SELECT to the request role; the server waits for it."""
-    async with (
-        empty.postgres.unused_role(empty.name) as platform,
-        empty.postgres.unused_role(empty.name) as owner,
-    ):
+    async with empty.new_role() as platform, empty.new_role() as owner:
+        await empty.create_logins(empty.role, owner)
         await empty.owner.execute(
-            f"CREATE ROLE {platform.name}; CREATE ROLE {empty.role.name} LOGIN PASSWORD 'secret';"
-            f"CREATE ROLE {owner.name} LOGIN PASSWORD 'secret';"
-            f"GRANT CREATE ON DATABASE {empty.name} TO {owner.name}"
+            f"CREATE ROLE {platform.name};GRANT CREATE ON DATABASE {empty.name} TO {owner.name}"
         )
         for table in ("device_state", "device_group_members"):
             await empty.owner.execute(
@@ -441,15 +428,6 @@ async def test_migrate_succeeds_when_another_role_owns_the_device_tables(empty: 
             )
             await wait_until_healthy(server.channel)
             assert not (await server.operator("any").list()).jobs
-
-
-PLATFORM_TABLES = """
-    CREATE TABLE device_state (
-        tenant_id text, device_id text, PRIMARY KEY (tenant_id, device_id));
-    CREATE TABLE device_group_members (
-        tenant_id text, group_id text, device_id text,
-        PRIMARY KEY (tenant_id, group_id, device_id));
-"""
 
 
 async def writable_tables(empty: Target) -> list[str]:
@@ -633,11 +611,9 @@ async def test_request_role_has_only_the_privileges_that_it_needs(migrated: Targ
 @pytest.mark.slow
 @pytest.mark.single_node("on Citus, the owner needs CREATE on the database of each node")
 async def test_error_has_the_sql_when_owner_may_not_create_roles(empty: Target) -> None:
-    async with empty.postgres.unused_role(empty.name) as owner:
-        await empty.owner.execute(
-            f"CREATE ROLE {owner.name} LOGIN PASSWORD '{owner.password}';"
-            f"ALTER DATABASE {empty.name} OWNER TO {owner.name}"
-        )
+    async with empty.new_role() as owner:
+        await empty.create_logins(owner)
+        await empty.owner.execute(f"ALTER DATABASE {empty.name} OWNER TO {owner.name}")
         owner_dsn = empty.postgres.dsn(empty.name, owner)
 
         with pytest.raises(MigrationError) as raised:
@@ -666,10 +642,9 @@ async def test_migrate_keeps_an_existing_role_unchanged(empty: Target) -> None:
 @pytest.mark.single_node("on Citus, the owner needs CREATE on the database of each node")
 async def test_migrate_succeeds_when_an_administrator_created_the_schema(empty: Target) -> None:
     """The owner may not create schemas, nor tables in public."""
-    async with empty.postgres.unused_role(empty.name) as owner:
+    async with empty.new_role() as owner:
+        await empty.create_logins(empty.role, owner)
         await empty.owner.execute(
-            f"CREATE ROLE {empty.role.name} LOGIN PASSWORD 'secret';"
-            f"CREATE ROLE {owner.name} LOGIN PASSWORD 'secret';"
             f"CREATE SCHEMA jobs AUTHORIZATION {owner.name};"
             "CREATE TABLE device_state (tenant_id text, device_id text);"
             "CREATE TABLE device_group_members (tenant_id text, group_id text, device_id text)"

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,9 +12,9 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.json_format import MessageToDict
 
 from jobs_grpc.config import Config
-from jobs_grpc.db.migrate import RequestRole, migrate
+from jobs_grpc.db.migrate import migrate
 from jobs_grpc.doctor import examine
-from tests.support.database import Database
+from tests.support.database import Database, new_database
 from tests.support.failures import expect_error
 from tests.support.postgres import Postgres, connect
 from tests.support.server import Server, running_server
@@ -58,7 +57,6 @@ class Platform:
     """A database with the tables of the platform and the schema of this service."""
 
     database: Database
-    role: RequestRole
 
     async def run(self, name: str) -> None:
         """Run deploy/platform/`name`, as `psql --single-transaction` does."""
@@ -99,20 +97,11 @@ async def template(cluster: tuple[Postgres, str]) -> AsyncIterator[str]:
         yield name
 
 
-@asynccontextmanager
-async def new_platform(postgres: Postgres, template: str) -> AsyncIterator[Platform]:
-    async with postgres.database(template) as name:
-        owner = await connect(postgres.dsn(name))
-        database = Database(postgres.dsn(name), postgres.dsn(name, postgres.role), owner)
-        yield Platform(database, postgres.role)
-        await owner.close()
-
-
 @pytest.fixture
 async def platform(cluster: tuple[Postgres, str], template: str) -> AsyncIterator[Platform]:
     """A platform that the test may change."""
-    async with new_platform(cluster[0], template) as platform:
-        yield platform
+    async with new_database(cluster[0], template) as database:
+        yield Platform(database)
 
 
 @pytest.fixture(scope="module")
@@ -120,14 +109,15 @@ async def unchanged_platform(
     cluster: tuple[Postgres, str], template: str
 ) -> AsyncIterator[Platform]:
     """A platform that no test changes."""
-    async with new_platform(cluster[0], template) as platform:
-        yield platform
+    async with new_database(cluster[0], template) as database:
+        yield Platform(database)
 
 
 @pytest.fixture(scope="module")
 async def copied_platform(cluster: tuple[Postgres, str], template: str) -> AsyncIterator[Platform]:
     """A platform after the copy, which no test changes."""
-    async with new_platform(cluster[0], template) as platform:
+    async with new_database(cluster[0], template) as database:
+        platform = Platform(database)
         await platform.run("copy_jobs.sql")
         yield platform
 
@@ -378,11 +368,10 @@ async def test_copy_fails_and_names_rows_that_do_not_fit(
 async def test_copy_fails_when_the_login_sees_one_tenant_only(
     cluster: tuple[Postgres, str], platform: Platform
 ) -> None:
-    owner = platform.database.owner
+    owner, role = platform.database.owner, platform.database.role.name
     await owner.execute(
-        f"GRANT SELECT, UPDATE ON public.jobs, public.job_executions TO {platform.role.name};"
-        f"GRANT TEMPORARY ON DATABASE {await owner.fetchval('SELECT current_database()')}"
-        f" TO {platform.role.name}"
+        f"GRANT SELECT, UPDATE ON public.jobs, public.job_executions TO {role};"
+        f"GRANT TEMPORARY ON DATABASE {await owner.fetchval('SELECT current_database()')} TO {role}"
     )
     request = await asyncpg.connect(platform.database.request_dsn)
     try:

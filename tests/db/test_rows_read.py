@@ -13,7 +13,8 @@ import pytest
 import jobs_grpc.db
 from tests.db.function_calls import CASES, Case, function_of
 from tests.support import shapes
-from tests.support.postgres import Postgres, connect
+from tests.support.database import Database, new_database
+from tests.support.postgres import Postgres
 from tests.support.rows_read import rows_read
 from tests.support.scale import SCALE
 from tests.support.shapes import SHAPES, Shape
@@ -68,17 +69,14 @@ async def _states(owner: asyncpg.Connection, shape: Shape) -> AsyncIterator[str]
 async def test_rows_read_do_not_depend_on_the_data_or_the_statistics(
     cluster: tuple[Postgres, str], shape: Shape
 ) -> None:
-    postgres, template = cluster
     problems: list[str] = []
-    async with postgres.database(template) as name:
-        owner = await connect(postgres.dsn(name))
-        async for state in _states(owner, shape):
-            for mode, cases in (await _cases_by_mode(owner)).items():
+    async with new_database(*cluster) as database:
+        async for state in _states(database.owner, shape):
+            for mode, cases in (await _cases_by_mode(database.owner)).items():
                 problems += [
                     f"{state}, {mode}: {problem}"
-                    for problem in await _problems(postgres, name, shape, mode, cases)
+                    for problem in await _problems(database, shape, mode, cases)
                 ]
-        await owner.close()
 
     assert not problems, "\n".join(problems)
 
@@ -95,13 +93,13 @@ async def _cases_by_mode(owner: asyncpg.Connection) -> dict[str, dict[str, Case]
 
 
 async def _problems(
-    postgres: Postgres, database: str, shape: Shape, mode: str, cases: dict[str, Case]
+    database: Database, shape: Shape, mode: str, cases: dict[str, Case]
 ) -> list[str]:
     """Make the calls in new sessions; return a line for each one that reads too many rows."""
     # A plan that reads everything can take minutes.
     settings = {"plan_cache_mode": mode, "statement_timeout": "5s"}
-    owner = await asyncpg.connect(postgres.dsn(database), server_settings=settings)
-    request = await asyncpg.connect(postgres.dsn(database, postgres.role), server_settings=settings)
+    owner = await asyncpg.connect(database.owner_dsn, server_settings=settings)
+    request = await asyncpg.connect(database.request_dsn, server_settings=settings)
     problems = []
     for probe in shape.probes:
         for name, case in cases.items():

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import grpc
 import httpx
 import pytest
@@ -23,23 +21,21 @@ from grpc import StatusCode
 from grpc.aio import EOF
 
 from tests.auth.support import JWT_SETTINGS, KEY
-from tests.gateway.conftest import gateway_binary
 from tests.gateway.support import RestClient, running_gateway
 from tests.support.callers import Operator, read_to_end
-from tests.support.database import Database
+from tests.support.database import Database, new_database
 from tests.support.failures import expect_failure
 from tests.support.health import is_healthy
-from tests.support.identities import Authority, channel_credentials, claims, jwks, token
+from tests.support.identities import Authority, channel_credentials, claims, jwks, mutual_tls, token
 from tests.support.postgres import Postgres, pg_program
+from tests.support.processes import running_process
 from tests.support.server import Server, open_channel, running_server, running_tls_server
-from tests.support.waiting import TIMEOUT, read_until, wait_until, wait_until_true
+from tests.support.waiting import TIMEOUT, read_until, wait_until_true
 from tools.check_deploy import TOOLS
-
-__all__ = ["gateway_binary"]
 
 CELLS = Path(__file__).parents[2] / "deploy" / "cells"
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tools")]
 
 Change = Callable[[Any], None]
 
@@ -95,10 +91,6 @@ async def running_envoy(
 
     `change` changes the connection manager. With an authority, all connections use TLS.
     """
-    program = TOOLS / "bin" / "envoy"
-    if not program.exists():
-        assert not os.environ.get("CI"), "run make check-deploy first"
-        pytest.skip("make check-deploy has not installed Envoy")
     for file in CELLS.glob("*.yaml"):
         text = file.read_text().replace("/etc/envoy", str(folder))
         (folder / file.name).write_text(text)
@@ -123,35 +115,30 @@ async def running_envoy(
             cluster["transport_socket"] = tls["servers"]
     (folder / "cells.yaml").write_text(yaml.safe_dump(clusters))
 
-    with (folder / "log").open("w") as log, (folder / "errors").open("w") as errors:
-        process = await asyncio.create_subprocess_exec(
-            program,
-            *("--config-path", folder / "envoy.yaml", "--admin-address-path", folder / "admin"),
-            *("--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"),
-            *("--file-flush-interval-msec", "10"),
-            stdout=log,
-            stderr=errors,
-        )
-    try:
-        admin_file = folder / "admin"
+    command = (
+        TOOLS / "bin" / "envoy",
+        *("--config-path", folder / "envoy.yaml", "--admin-address-path", folder / "admin"),
+        *("--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"),
+        *("--file-flush-interval-msec", "10"),
+    )
+    admin_file, errors_file = folder / "admin", folder / "errors"
+    with (folder / "log").open("w") as log, errors_file.open("w") as errors:
+        async with running_process(*command, stdout=log, stderr=errors) as process:
 
-        async def started() -> bool:
-            assert process.returncode is None, (folder / "errors").read_text()
-            return admin_file.exists() and ":" in admin_file.read_text()
+            def started() -> bool:
+                assert process.returncode is None, errors_file.read_text()
+                return admin_file.exists() and ":" in admin_file.read_text()
 
-        await wait_until(started)
-        url = f"http://{admin_file.read_text()}"
-        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT) as admin:
-            await read_until(lambda: admin.get("/ready"), lambda r: r.status_code == 200)
-            listeners = (await admin.get("/listeners", params={"format": "json"})).json()
-            bound = listeners["listener_statuses"][0]["local_address"]["socket_address"]
-            address = f"{bound['address']}:{bound['port_value']}"
-            credentials = channel_credentials(authority) if authority else None
-            async with open_channel(address, credentials) as channel:
-                yield Envoy(folder, admin, channel, address)
-    finally:
-        process.kill()
-        await process.wait()
+            await wait_until_true(started)
+            url = f"http://{admin_file.read_text()}"
+            async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT) as admin:
+                await read_until(lambda: admin.get("/ready"), lambda r: r.status_code == 200)
+                listeners = (await admin.get("/listeners", params={"format": "json"})).json()
+                bound = listeners["listener_statuses"][0]["local_address"]["socket_address"]
+                address = f"{bound['address']}:{bound['port_value']}"
+                credentials = channel_credentials(authority) if authority else None
+                async with open_channel(address, credentials) as channel:
+                    yield Envoy(folder, admin, channel, address)
 
 
 @asynccontextmanager
@@ -159,14 +146,10 @@ async def running_cells(
     cluster: tuple[Postgres, str], **variables: str
 ) -> AsyncIterator[dict[str, tuple[Database, Server]]]:
     """Run two cells: a server and a database each."""
-    postgres, template = cluster
     async with AsyncExitStack() as stack:
         cells = {}
         for cell in ("cell-1", "cell-2"):
-            name = await stack.enter_async_context(postgres.database(template))
-            owner = await asyncpg.connect(postgres.dsn(name))
-            stack.push_async_callback(owner.close)
-            database = Database(postgres.dsn(name), postgres.dsn(name, postgres.role), owner)
+            database = await stack.enter_async_context(new_database(*cluster))
             await database.add_devices("acme", ["pump"])
             await database.add_devices("initech", ["pump"])
             server = running_server(database.request_dsn, **variables)
@@ -390,17 +373,10 @@ async def test_tls_to_envoy_and_client_certificate_to_the_servers(
     cells: dict[str, tuple[Database, Server]], tmp_path: Path
 ) -> None:
     authority = Authority()
-    (tmp_path / "ca.crt").write_bytes(authority.certificate)
     authority.server().write(tmp_path, "envoy")
     client = authority.client("envoy", dns="envoy.internal")
     client.write(tmp_path, "client")
-    certificate, key = authority.server().write(tmp_path, "server")
-    settings = {
-        "JOBS_TLS_CERT": certificate,
-        "JOBS_TLS_KEY": key,
-        "JOBS_TLS_CLIENT_CA": str(tmp_path / "ca.crt"),
-        "JOBS_TRUSTED_PEERS": "envoy.internal",
-    }
+    settings = mutual_tls(authority, tmp_path) | {"JOBS_TRUSTED_PEERS": "envoy.internal"}
     database = cells["cell-2"][0]
     trusted = channel_credentials(authority, client)
     async with running_tls_server(database.request_dsn, trusted, **settings) as server:

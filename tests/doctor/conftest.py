@@ -8,12 +8,9 @@ import asyncpg
 import pytest
 
 from jobs_grpc.config import Config
-from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.doctor import Finding, examine
 from tests.support.database import Database, fresh_database
-from tests.support.postgres import Postgres
-
-PASSWORD = "pa55-w0rd"
+from tests.support.postgres import PASSWORD, Postgres
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Doctor:
     @property
     def role(self) -> str:
         """The name of the request role."""
-        return RequestRole.from_dsn(self.database.request_dsn).name
+        return self.database.role.name
 
     def config(self, **settings: str) -> Config:
         """The settings of a server on the database."""
@@ -69,12 +66,12 @@ class Doctor:
 @pytest.fixture(scope="module")
 async def doctor(cluster: tuple[Postgres, str]) -> AsyncIterator[Doctor]:
     """The doctor of a database that the tests of a module share, and leave as it is."""
-    async with fresh_database(cluster, PASSWORD) as database:
+    async with fresh_database(cluster) as database:
         yield Doctor(database)
 
 
 @pytest.fixture
 async def fresh(cluster: tuple[Postgres, str]) -> AsyncIterator[Doctor]:
     """The doctor of a new database with a new request role."""
-    async with fresh_database(cluster, PASSWORD) as database:
+    async with fresh_database(cluster) as database:
         yield Doctor(database)

@@ -12,11 +12,12 @@ import pytest
 
 from jobs_grpc.db import schema
 from jobs_grpc.db.conversion import FIRST_CHECKSUM
-from jobs_grpc.db.migrate import RequestRole, migrate
+from jobs_grpc.db.migrate import migrate
 from jobs_grpc.db.schema import Migration
 from jobs_grpc.doctor import connection, database
-from tests.doctor.conftest import PASSWORD, Doctor
-from tests.support.postgres import Postgres
+from tests.doctor.conftest import Doctor
+from tests.support.database import new_database
+from tests.support.postgres import PASSWORD, Postgres
 from tests.support.proxy import running_proxy
 
 pytestmark = pytest.mark.slow
@@ -25,8 +26,8 @@ NEEDS_DATABASE = "clock cluster schema isolation privileges device-tables connec
 
 
 async def _migrate(doctor: Doctor, manager: Literal["platform"] | None = None) -> None:
-    role = RequestRole.from_dsn(doctor.database.request_dsn)
-    await migrate(doctor.database.owner_dsn, role, device_tables_manager=manager)
+    database = doctor.database
+    await migrate(database.owner_dsn, database.role, device_tables_manager=manager)
 
 
 async def test_doctor_reports_versions_when_all_is_well(doctor: Doctor) -> None:
@@ -119,10 +120,10 @@ async def test_doctor_reports_database_without_schema(
     cluster: tuple[Postgres, str], doctor: Doctor
 ) -> None:
     postgres, _ = cluster
-    async with postgres.database() as name:
+    async with new_database(postgres) as empty:
         settings = {
-            "JOBS_DATABASE_URL": postgres.dsn(name, postgres.role),
-            "JOBS_OWNER_DATABASE_URL": postgres.dsn(name),
+            "JOBS_DATABASE_URL": empty.request_dsn,
+            "JOBS_OWNER_DATABASE_URL": empty.owner_dsn,
         }
         absent = "the database has no tables of jobs-grpc"
         await doctor.expect("schema", "ERROR", absent, "*jobs-grpc migrate*", **settings)
@@ -130,7 +131,7 @@ async def test_doctor_reports_database_without_schema(
         await doctor.expect("isolation privileges", "SKIPPED", skipped, **settings)
         await doctor.expect("maintenance", "SKIPPED", "needs the schema", **settings)
 
-        await migrate(postgres.dsn(name), postgres.role)
+        await migrate(empty.owner_dsn, empty.role)
         await doctor.expect("schema isolation privileges maintenance", "OK", **settings)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs_grpc.db.migrate import RequestRole, migrate
+from jobs_grpc.db.migrate import migrate
 from jobs_grpc.doctor import dot_segments
 from tests.doctor.conftest import Doctor
 from tests.support.postgres import Postgres
@@ -26,8 +26,7 @@ async def test_doctor_names_devices_that_the_table_of_a_platform_shows_one_tenan
     fresh: Doctor, cluster: tuple[Postgres, str]
 ) -> None:
     database = fresh.database
-    role = RequestRole.from_dsn(database.request_dsn)
-    await migrate(database.owner_dsn, role, device_tables_manager="platform")
+    await migrate(database.owner_dsn, database.role, device_tables_manager="platform")
     await database.add_devices("acme", ["."])
     await database.add_devices("globex", ["d1", *(f"../{n}" for n in range(9))])
     async with running_server(database.request_dsn) as server:

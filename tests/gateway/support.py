@@ -5,7 +5,9 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
+from tests.support.processes import running_process, skip_without
 from tests.support.waiting import TIMEOUT
 
 ROOT = Path(__file__).parents[2]
@@ -23,11 +25,7 @@ GATEWAY = ROOT / "gateway"
 
 def require_go() -> str:
     """Return the path of the go command. Without Go, skip the test, or fail it in CI."""
-    if go := shutil.which("go"):
-        return go
-    if os.environ.get("CI"):
-        pytest.fail("Go is not installed, but CI must test the gateway")
-    pytest.skip("Go is not installed")
+    return shutil.which("go") or skip_without("Go")
 
 
 def build_gateway() -> Path:
@@ -99,19 +97,13 @@ async def running_gateway(
     """Run the gateway on a free port. Settings are named without the prefix; `variables` with."""
     settings = {"UPSTREAM": upstream, "LISTEN": "127.0.0.1:0"} | settings
     environment = gateway_environment(**settings) | dict(variables or {})
-    process = await asyncio.create_subprocess_exec(
-        binary, env=environment, stderr=asyncio.subprocess.PIPE
-    )
-    gateway = Gateway(process)
-    reader = asyncio.create_task(gateway.read_log())
-    try:
+    running = running_process(binary, stop=signal.SIGTERM, env=environment, stderr=PIPE)
+    async with running as process:
+        gateway = Gateway(process)
+        reader = asyncio.create_task(gateway.read_log())
         await gateway.wait_for_log("listening")
         yield gateway
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
-        await reader
+    await reader
 
 
 @dataclass(frozen=True)

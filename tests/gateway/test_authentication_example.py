@@ -1,9 +1,7 @@
 """The worked example of docs/authentication.md runs."""
 
-import asyncio
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 from jobs_grpc.config import Config
 from tests.gateway.support import ROOT, running_gateway
 from tests.support.database import Database
+from tests.support.processes import output_of
 from tests.support.server import running_tls_server
 
 
@@ -76,13 +75,5 @@ async def _run_shell(commands: str, folder: Path, exit_code: int = 0, **variable
     The first command that fails ends the script, and its exit code must be `exit_code`.
     """
     environ = {name: os.environ[name] for name in os.environ if not name.startswith("JOBS_")}
-    process = await asyncio.create_subprocess_exec(
-        *("bash", "-euc", commands),
-        cwd=folder,
-        env=environ | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    output = (await process.communicate())[0].decode()
-    assert process.returncode == exit_code, f"{commands}\n{output}"
-    return output
+    variables = environ | variables
+    return await output_of("bash", "-euc", commands, expect=exit_code, cwd=folder, env=variables)

@@ -1,8 +1,8 @@
 """IDs behind an nginx that decodes and resolves paths: it has proxy_pass with a URI."""
 
-import asyncio
 import os
 import shutil
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +13,7 @@ import pytest
 
 from tests.gateway.support import Gateway, RestClient
 from tests.support.database import Database
+from tests.support.processes import running_process, skip_without
 from tests.support.waiting import TIMEOUT, wait_until
 
 JOBS = "/customer/jobs"
@@ -37,49 +38,40 @@ http {{
 """
 
 
-def require_nginx() -> str:
-    """Return the path of nginx, which Debian installs outside the PATH of most accounts."""
-    path = os.environ.get("PATH", "") + ":/usr/sbin"
-    if program := shutil.which("nginx", path=path):
-        return program
-    assert not os.environ.get("CI"), "install nginx-light"
-    pytest.skip("nginx is not installed")
-
-
 @pytest.fixture
 async def behind_nginx(gateway: Gateway, tenant: str) -> AsyncIterator[RestClient]:
     """A client in the test's tenant that reaches the gateway through nginx."""
-    program = require_nginx()
+    # Debian installs it outside the PATH of most accounts.
+    program = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
+    if program is None:
+        skip_without("nginx-light")
     # A Unix socket, whose path must be short: a free port could be taken before nginx binds it.
     with TemporaryDirectory() as name:
         folder = Path(name)
         config, log = folder / "nginx.conf", folder / "log"
         config.write_text(CONFIG.format(folder=folder, gateway=gateway.url))
+        command = (program, "-p", folder, "-c", config, "-e", "stderr")
         with log.open("wb") as stderr:
-            process = await asyncio.create_subprocess_exec(
-                *(program, "-p", folder, "-c", config, "-e", "stderr"), stderr=stderr
-            )
+            async with (
+                running_process(*command, stop=signal.SIGTERM, stderr=stderr) as process,
+                httpx.AsyncClient(
+                    transport=httpx.AsyncHTTPTransport(uds=str(folder / "nginx")),
+                    base_url="http://nginx",
+                    timeout=TIMEOUT,
+                    follow_redirects=True,
+                ) as http,
+            ):
 
-        async def serves() -> bool:
-            assert process.returncode is None, log.read_text()
-            try:
-                return (await http.get("/healthz")).status_code == 200
-            except httpx.ConnectError:
-                return False
+                async def serves() -> bool:
+                    assert process.returncode is None, log.read_text()
+                    try:
+                        return (await http.get("/healthz")).status_code == 200
+                    except httpx.ConnectError:
+                        return False
 
-        try:
-            async with httpx.AsyncClient(
-                transport=httpx.AsyncHTTPTransport(uds=str(folder / "nginx")),
-                base_url="http://nginx",
-                timeout=TIMEOUT,
-                follow_redirects=True,
-            ) as http:
                 await wait_until(serves)
                 yield RestClient(http, tenant)
-        finally:
-            process.terminate()
-            await asyncio.wait_for(process.wait(), TIMEOUT)
-            print(log.read_text())
+        print(log.read_text())
 
 
 @pytest.mark.parametrize("device", ["%2e%2e", "%2e", "d1/%2e%2e", "d1%2F..", "..%2F"])

@@ -1,8 +1,6 @@
 """Schemathesis tests the gateway against its OpenAPI document."""
 
-import asyncio
 import json
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -15,23 +13,10 @@ from tests.auth.support import JWT_SETTINGS, KEY
 from tests.gateway.support import GATEWAY, Gateway, running_gateway
 from tests.support.database import Database
 from tests.support.identities import claims, jwks, token
+from tests.support.processes import output_of
 from tests.support.scale import scaled
 from tests.support.server import running_server
 from tests.support.waiting import TIMEOUT
-
-
-async def run(*command: str | Path, cwd: Path = GATEWAY) -> str:
-    """Run a command, expect success, and return its output.
-
-    It does not block the event loop, which also serves the gRPC server.
-    """
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    output, _ = await process.communicate()
-    assert process.returncode == 0, output.decode()
-    return output.decode()
-
 
 # A request can be valid by its schema and still fail with 400: the state of a job does not allow
 # the call (FAILED_PRECONDITION), a page token is made up, or two fields exclude each other.
@@ -99,7 +84,7 @@ async def test_responses_match_the_openapi_document(
     hooks = json.dumps(str(Path(__file__).with_name("schemathesis_hooks.py")))
     (tmp_path / "schemathesis.toml").write_text(f"hooks = {hooks}\n{SCHEMATHESIS_CONFIG}")
 
-    output = await run(
+    output = await output_of(
         Path(sys.executable).with_name("schemathesis"),
         "--config-file", tmp_path / "schemathesis.toml",
         "run", GATEWAY / "gen" / "openapi.json",

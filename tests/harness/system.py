@@ -27,6 +27,7 @@ from tests.harness.disk import Disk, MountNotPermitted
 from tests.harness.ledger import Ledger
 from tests.support.database import Database
 from tests.support.health import wait_until_healthy
+from tests.support.processes import output_of
 from tests.support.server import open_channel, reserved_address
 from tests.support.waiting import TIMEOUT, wait_until, wait_until_true
 
@@ -124,15 +125,8 @@ class Code:
     async def migrate(self, owner_dsn: str, request_dsn: str) -> str:
         """Run `migrate` of this version. Return what it printed."""
         dsns = {"JOBS_OWNER_DATABASE_URL": owner_dsn, "JOBS_DATABASE_URL": request_dsn}
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "jobs_grpc.cli", "migrate"),
-            env=os.environ | self.environ() | dsns,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        output, _ = await process.communicate()
-        assert process.returncode == 0, output.decode()
-        return output.decode()
+        command = (sys.executable, "-P", "-m", "jobs_grpc.cli", "migrate")
+        return await output_of(*command, env=os.environ | self.environ() | dsns)
 
 
 THIS_VERSION = Code(Path(__file__).parents[2])

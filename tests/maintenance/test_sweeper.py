@@ -13,8 +13,8 @@ import pytest
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.dev import embedded_postgres
 from jobs_grpc.maintenance.sweeper import Sweeper
-from tests.support.database import Database
-from tests.support.postgres import Postgres, connect, new_data_dir
+from tests.support.database import Database, new_database
+from tests.support.postgres import Postgres, new_data_dir
 from tests.support.server import starting_server
 from tests.support.waiting import TIMEOUT, wait_until, wait_until_equal
 from tests.support.world import World
@@ -93,13 +93,10 @@ async def long_lock_timeout(database: Database) -> AsyncIterator[None]:
 @pytest.fixture(scope="module")
 async def idle(cluster: tuple[Postgres, str]) -> AsyncIterator[asyncpg.Connection]:
     """A session in a separate database with jobs that need no maintenance, analyzed."""
-    postgres, template = cluster
-    async with postgres.database(template) as name:
-        owner = await connect(postgres.dsn(name))
-        await owner.execute(NOTHING_DUE, "tenant-")
-        await owner.execute("ANALYZE jobs.jobs, jobs.job_executions")
-        yield owner
-        await owner.close()
+    async with new_database(*cluster) as database:
+        await database.owner.execute(NOTHING_DUE, "tenant-")
+        await database.owner.execute("ANALYZE jobs.jobs, jobs.job_executions")
+        yield database.owner
 
 
 async def _entries_read(session: asyncpg.Connection) -> dict[str, tuple[int, int]]:

@@ -19,10 +19,10 @@ from grpc import StatusCode
 from jobs_grpc.errors import BY_REASON
 from tests.auth.support import KEY, jwt_settings
 from tests.support.callers import Device, Operator
-from tests.support.database import Database
+from tests.support.database import Database, new_database
 from tests.support.failures import expect_error, expect_failure
 from tests.support.identities import Authority, channel_credentials, claims, mutual_tls, token
-from tests.support.postgres import Postgres, connect
+from tests.support.postgres import Postgres
 from tests.support.server import (
     Server,
     running_server,
@@ -61,12 +61,9 @@ async def world(
 @asynccontextmanager
 async def server_without_get_job(cluster: tuple[Postgres, str]) -> AsyncIterator[Operator]:
     """An operator of a server whose database lacks the function get_job."""
-    postgres, template = cluster
-    async with postgres.database(template) as name:
-        owner = await connect(postgres.dsn(name))
-        await owner.execute("DROP FUNCTION jobs.get_job")
-        await owner.close()
-        async with running_server(postgres.dsn(name, postgres.role)) as server:
+    async with new_database(*cluster) as database:
+        await database.owner.execute("DROP FUNCTION jobs.get_job")
+        async with running_server(database.request_dsn) as server:
             yield server.operator("secret-tenant")
 
 
@@ -138,10 +135,9 @@ async def query_timeout(world: World) -> None:
 
 
 async def schema_not_current(world: World) -> None:
-    postgres, _ = world.cluster
     async with (
-        postgres.database() as name,
-        starting_server(postgres.dsn(name, postgres.role)) as server,
+        new_database(world.cluster[0]) as empty,
+        starting_server(empty.request_dsn) as server,
     ):
         operator = server.operator(world.tenant)
 

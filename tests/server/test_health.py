@@ -13,10 +13,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.dev import embedded_postgres
-from tests.support.database import Database, job_lock_held
+from tests.support.database import Database, job_lock_held, new_database
 from tests.support.failures import expect_error, expect_failure
 from tests.support.health import is_healthy, wait_until_healthy, watch_health
-from tests.support.postgres import Postgres, connect, new_data_dir
+from tests.support.postgres import Postgres, new_data_dir
 from tests.support.server import Server, running_server, starting_server
 from tests.support.waiting import wait_until, wait_until_equal, wait_until_true
 
@@ -64,25 +64,21 @@ async def _wait_until_unhealthy(server: Server) -> None:
 async def test_health_is_not_serving_until_schema_is_current(
     cluster: tuple[Postgres, str], tenant: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    postgres, _ = cluster
-    async with postgres.database() as name:
-        owner = await connect(postgres.dsn(name))
-        try:
-            async with starting_server(postgres.dsn(name, postgres.role)) as server:
-                await wait_until_true(lambda: "the schema is not the one" in caplog.text)
-                assert not await is_healthy(server.channel)
-                failure = await expect_error("SCHEMA_NOT_CURRENT", server.operator(tenant).list())
-                assert failure.message == (
-                    "The database schema is not current;"
-                    " an administrator must run `jobs-grpc migrate`"
-                )
+    async with (
+        new_database(cluster[0]) as empty,
+        starting_server(empty.request_dsn) as server,
+    ):
+        await wait_until_true(lambda: "the schema is not the one" in caplog.text)
+        assert not await is_healthy(server.channel)
+        failure = await expect_error("SCHEMA_NOT_CURRENT", server.operator(tenant).list())
+        assert failure.message == (
+            "The database schema is not current; an administrator must run `jobs-grpc migrate`"
+        )
 
-                await migrate(postgres.dsn(name), postgres.role)
+        await migrate(empty.owner_dsn, empty.role)
 
-                await wait_until_healthy(server.channel)
-                assert not (await server.operator(tenant).list()).jobs
-        finally:
-            await owner.close()
+        await wait_until_healthy(server.channel)
+        assert not (await server.operator(tenant).list()).jobs
 
 
 @pytest.mark.slow
@@ -105,21 +101,18 @@ async def test_health_follows_the_database_when_it_stops_and_starts(
 async def test_health_is_not_serving_when_sql_functions_change(
     cluster: tuple[Postgres, str], tenant: str
 ) -> None:
-    postgres, template = cluster
     async with (
-        postgres.database(template) as name,
-        running_server(postgres.dsn(name, postgres.role)) as server,
+        new_database(*cluster) as database,
+        running_server(database.request_dsn) as server,
     ):
-        owner = await connect(postgres.dsn(name))
-        await owner.execute("UPDATE jobs.schema_code SET checksum = 'other'")
+        await database.owner.execute("UPDATE jobs.schema_code SET checksum = 'other'")
 
         await _wait_until_unhealthy(server)
 
         # Calls whose functions are still there go on.
         operator = server.operator(tenant)
         await operator.list()
-        await owner.execute("DROP FUNCTION jobs.list_jobs")
-        await owner.close()
+        await database.owner.execute("DROP FUNCTION jobs.list_jobs")
         await expect_error("SCHEMA_NOT_CURRENT", operator.list())
 
 
@@ -128,20 +121,17 @@ async def test_health_is_not_serving_when_sql_functions_change(
 async def test_health_is_not_serving_when_request_role_lacks_a_privilege(
     cluster: tuple[Postgres, str], caplog: pytest.LogCaptureFixture, privilege: str
 ) -> None:
-    postgres, template = cluster
-    async with postgres.database(template) as name:
-        owner = await connect(postgres.dsn(name))
-        await owner.execute(f"REVOKE {privilege} FROM {postgres.role.name}")
-        async with starting_server(postgres.dsn(name, postgres.role)) as server:
-            await _wait_until_probed(owner)
+    async with new_database(*cluster) as database:
+        await database.owner.execute(f"REVOKE {privilege} FROM {database.role.name}")
+        async with starting_server(database.request_dsn) as server:
+            await _wait_until_probed(database.owner)
             assert not await is_healthy(server.channel)
 
             await wait_until_true(lambda: "GRANT" in caplog.text)
             (line, *_) = [line for line in caplog.text.splitlines() if "GRANT" in line]
-            await owner.execute(line[line.index("GRANT") :])
+            await database.owner.execute(line[line.index("GRANT") :])
 
             await wait_until_healthy(server.channel)
-        await owner.close()
 
 
 @pytest.mark.parametrize("service", ["", SERVICE])

@@ -1,8 +1,7 @@
 """A real Prometheus scrapes the server and evaluates the alerts."""
 
-import asyncio
-import os
 import shutil
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from tests.support.database import Database
 from tests.support.metrics import METRICS_ON
+from tests.support.processes import running_process, skip_without
 from tests.support.proxy import running_proxy
 from tests.support.server import reserved_address, running_server
 from tests.support.waiting import TIMEOUT, wait_until, wait_until_equal
@@ -27,8 +27,7 @@ async def running_prometheus(folder: Path, target: str) -> AsyncIterator[httpx.A
     """Run Prometheus, which scrapes the target five times a second; yields a client of it."""
     program = shutil.which("prometheus")
     if program is None:
-        assert not os.environ.get("CI"), "install prometheus"
-        pytest.skip("prometheus is not installed")
+        skip_without("prometheus")
     # Alerts that fire as soon as their expression is true.
     rules = [line for line in ALERTS.read_text().splitlines() if "  for: " not in line]
     (folder / "alerts.yml").write_text("\n".join(rules))
@@ -38,21 +37,18 @@ async def running_prometheus(folder: Path, target: str) -> AsyncIterator[httpx.A
         "scrape_configs:\n"
         f"  - {{job_name: jobs-grpc, static_configs: [{{targets: ['{target}']}}]}}\n"
     )
-    with reserved_address() as address:
-        with (folder / "log").open("w") as log:
-            process = await asyncio.create_subprocess_exec(
-                program,
-                f"--config.file={folder / 'prometheus.yml'}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address={address}",
-                stderr=log,
-            )
-        try:
-            async with httpx.AsyncClient(base_url=f"http://{address}", timeout=TIMEOUT) as http:
-                yield http
-        finally:
-            process.terminate()
-            await process.wait()
+    with reserved_address() as address, (folder / "log").open("w") as log:
+        command = (
+            program,
+            f"--config.file={folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address={address}",
+        )
+        async with (
+            running_process(*command, stop=signal.SIGTERM, stderr=log),
+            httpx.AsyncClient(base_url=f"http://{address}", timeout=TIMEOUT) as http,
+        ):
+            yield http
 
 
 async def query(http: httpx.AsyncClient, expression: str) -> dict[str, float]:

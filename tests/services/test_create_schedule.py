@@ -41,7 +41,6 @@ async def fleet(database: Database, operator: Operator) -> Operator:
     return operator
 
 
-IN_91_DAYS = _in(days=91)
 INVALID: list[tuple[str, dict[str, Any]]] = [
     *(
         (f"start_windows[{len(windows) - 1}].{field}", {"start_windows": windows})
@@ -84,7 +83,6 @@ INVALID: list[tuple[str, dict[str, Any]]] = [
     ("retry_policy.rules", {"retry_policy": _policy(*[{}] * 11)}),
     ("retry_policy", {"retry_policy": _policy({"failure_codes": [f"{n:064}" for n in range(64)]})}),
     ("priority", {"priority": 4}),
-    ("start_at", {"start_at": IN_91_DAYS}),
     ("start_at", {"start_at": Timestamp(seconds=2**40)}),
 ]
 
@@ -97,7 +95,7 @@ async def test_create_and_update_reject_an_invalid_schedule(fleet: Operator) -> 
         failure = await expect_error("INVALID_FIELD", fleet.create(target_all=True, **fields))
         assert {*failure.violations} == {field}
         assert field in failure.message or "is unknown" in failure.message
-        if field != "priority" and fields.get("start_at") != IN_91_DAYS:  # these do not change
+        if field != "priority":  # It can't change.
             assert await invalid_fields(fleet.update("j", *fields, **fields)) == [field]
 
     assert await fleet.get("j") == before
@@ -254,24 +252,6 @@ async def test_create_is_rejected_when_job_id_exists_with_another_schedule(fleet
         await fleet.create(job_id=job_id, target_all=True, **first)
         repeated = fleet.create(job_id=job_id, target_all=True, **other)
         await expect_error("JOB_ALREADY_EXISTS", repeated)
-
-
-async def test_repeated_create_returns_the_first_response_when_the_start_has_passed(
-    database: Database, fleet: Operator
-) -> None:
-    first = await fleet.create(job_id="j", target_all=True, start_at=START)
-    await database.pass_time(2 * 86_400)
-
-    assert await fleet.create(job_id="j", target_all=True, start_at=START) == first
-
-
-async def test_create_starts_the_job_now_when_its_start_has_passed(fleet: Operator) -> None:
-    start_at = Timestamp(seconds=-62_135_596_800)  # the first time of a Timestamp
-
-    await fleet.create(job_id="j", target_all=True, start_at=start_at)
-
-    job = await fleet.get("j")
-    assert (job.start_at, job.status) == (job.created_at, pb.Job.IN_PROGRESS)
 
 
 def test_largest_schedule_is_within_its_maximum_size() -> None:

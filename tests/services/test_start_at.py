@@ -78,7 +78,9 @@ async def test_device_starts_from_the_start_time_on(world: World) -> None:
 
 
 async def test_start_time_that_has_passed_means_now(world: World) -> None:
-    created = await create(world, -HOUR)
+    first_time = Timestamp(seconds=-62_135_596_800)
+
+    created = await world.create(start_at=first_time)
 
     job = await world.operator.get("j")
     assert created.status == job.status == pb.Job.IN_PROGRESS

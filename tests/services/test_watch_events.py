@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import asyncpg
 import pytest
 from fleet.jobs.v1 import events_pb2 as pb
 
@@ -20,7 +19,7 @@ from jobs_grpc.services.event_start import Start
 from jobs_grpc.services.event_stream import EventStreams
 from jobs_grpc.services.recent_events import RecentEvents
 from tests.support.callers import Events
-from tests.support.database import Database, request_session, shared_store
+from tests.support.database import Database, shared_store
 from tests.support.event_rows import queue_event, store_events
 from tests.support.failures import expect_error
 from tests.support.server import Server, running_server
@@ -172,27 +171,6 @@ async def test_own_event_is_sent_before_the_poll(log: Log) -> None:
         operator = server.operator(log.tenant)
         for change in (operator.pause, operator.resume):
             await change("j")
-            assert await job_ids(responses, 1) == ["j"]
-
-
-async def test_open_change_of_another_job_delays_no_events(log: Log) -> None:
-    async with opened(log.events) as responses, AsyncExitStack() as stack:
-        changing = await asyncpg.connect(log.database.owner_dsn)
-        stack.push_async_callback(changing.close)
-        async with changing.transaction():
-            await queue_event(changing, log.tenant, "open")
-            await log.queue("other")
-            assert await job_ids(responses, 1) == ["other"]
-        assert await job_ids(responses, 1) == ["open"]
-
-
-@pytest.mark.single_node("needs a second database")
-async def test_idle_transaction_delays_no_events(log: Log) -> None:
-    """Not even one with a transaction id and a snapshot that is older than the events."""
-    async with request_session(log.database) as (connection, _), connection.transaction():
-        await connection.execute("SELECT pg_current_xact_id()")
-        async with opened(log.events) as responses:
-            await log.queue()
             assert await job_ids(responses, 1) == ["j"]
 
 

@@ -3,8 +3,8 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import asyncpg
@@ -28,6 +28,11 @@ class Database:
     owner_dsn: str
     request_dsn: str
     owner: asyncpg.Connection
+
+    @property
+    def role(self) -> RequestRole:
+        """The request role."""
+        return RequestRole.from_dsn(self.request_dsn)
 
     async def add_devices(self, tenant: str, devices: int | Iterable[str], group: str = "") -> None:
         """Add devices by name, or that many named d00001, d00002 …, optionally to a group."""
@@ -140,7 +145,7 @@ class Database:
         terminated: int = await self.owner.fetchval(
             "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE usename = $1"
             " AND datname = current_database()",
-            RequestRole.from_dsn(self.request_dsn).name,
+            self.role.name,
         )
         return terminated
 
@@ -164,7 +169,7 @@ class Database:
         """
         sql = (
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-            f" AND usename = '{RequestRole.from_dsn(self.request_dsn).name}' AND state <> 'idle'"
+            f" AND usename = '{self.role.name}' AND state <> 'idle'"
         )
         await wait_until_equal(lambda: self._sum_of_nodes(sql), 0)
 
@@ -234,19 +239,32 @@ def moved_back(interval: str, *columns: str) -> str:
 
 
 @asynccontextmanager
-async def fresh_database(
-    cluster: tuple[Postgres, str], password: str | None = None
+async def new_database(
+    postgres: Postgres,
+    template: str | None = None,
+    role: RequestRole | None = None,
+    *,
+    new_role: bool = False,
 ) -> AsyncIterator[Database]:
-    """Create a migrated database with a request role, for one test."""
-    postgres, template = cluster
-    async with postgres.database(template) as name, postgres.unused_role(name) as unused:
-        role = replace(unused, password=password or unused.password)
+    """Create a database, which is empty without a template.
+
+    Its request role is that of the cluster, `role`, or a new one, which does not exist yet.
+    """
+    async with AsyncExitStack() as stack:
+        name = await stack.enter_async_context(postgres.database(template))
+        if new_role:
+            role = await stack.enter_async_context(postgres.unused_role(name))
         owner = await connect(postgres.dsn(name))
-        try:
-            await migrate(postgres.dsn(name), role)
-            yield Database(postgres.dsn(name), postgres.dsn(name, role), owner)
-        finally:
-            await owner.close()
+        stack.push_async_callback(owner.close)
+        yield Database(postgres.dsn(name), postgres.dsn(name, role or postgres.role), owner)
+
+
+@asynccontextmanager
+async def fresh_database(cluster: tuple[Postgres, str]) -> AsyncIterator[Database]:
+    """Create a migrated database with a request role, for one test."""
+    async with new_database(*cluster, new_role=True) as database:
+        await migrate(database.owner_dsn, database.role)
+        yield database
 
 
 def job_lock_held(

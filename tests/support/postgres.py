@@ -29,6 +29,9 @@ from tests.support.waiting import wait_until
 _PREFIX = f"jobs_test_{os.getpid()}"
 _numbers = itertools.count(1)
 
+PASSWORD = "pa55-w0rd"
+"""The password of roles that tests create."""
+
 
 @dataclass(frozen=True)
 class Postgres:
@@ -106,7 +109,7 @@ class Postgres:
     @asynccontextmanager
     async def unused_role(self, database: str) -> AsyncIterator[RequestRole]:
         """Return a role that does not exist yet; if it exists when the block ends, drop it."""
-        role = RequestRole(f"{database}_role_{next(_numbers)}", "secret")
+        role = RequestRole(f"{database}_role_{next(_numbers)}", PASSWORD)
         try:
             yield role
         finally:
