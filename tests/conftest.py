@@ -125,11 +125,17 @@ async def exact_counts(
 
 
 @pytest.fixture(scope="module")
-async def server(database: Database) -> AsyncIterator[Server]:
+def server_settings() -> dict[str, str]:
+    """The settings of the module's server besides the defaults. Modules replace this fixture."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+async def server(database: Database, server_settings: dict[str, str]) -> AsyncIterator[Server]:
     """Run the service on the module's database."""
     # It stops when its clients have closed their channels.
     options = replace(DEFAULT_OPTIONS, drain_notice_seconds=0)
-    async with running_server(database.request_dsn, options) as running:
+    async with running_server(database.request_dsn, options, **server_settings) as running:
         yield running
 
 

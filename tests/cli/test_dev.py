@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import asyncpg
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -28,7 +27,7 @@ from jobs_grpc.dev import embedded_postgres
 from tests.support.callers import Fleet, Operator
 from tests.support.cli import Shell, spawn
 from tests.support.endpoints import Endpoint, running_endpoint
-from tests.support.postgres import new_data_dir
+from tests.support.postgres import connected, new_data_dir
 from tests.support.server import open_channel, reserved_address
 from tests.support.waiting import TIMEOUT, wait_until, wait_until_true
 from tests.support.webhooks import WebhookCaller, is_signed
@@ -149,9 +148,8 @@ async def test_dev_keeps_data_when_restarted_and_names_a_remedy_when_it_cannot_m
     assert dict(after.labels) == dict(before.labels) | {"ring": "early"}
 
     with embedded_postgres.running(data_dir) as cluster:
-        connection = await asyncpg.connect(cluster.dsn("jobs"))
-        await connection.execute("UPDATE jobs.migrations SET checksum = 'other'")
-        await connection.close()
+        async with connected(cluster.dsn("jobs")) as connection:
+            await connection.execute("UPDATE jobs.migrations SET checksum = 'other'")
     code, errors = await _wait_for_exit(await _spawn_dev(data_dir))
 
     assert code == 1

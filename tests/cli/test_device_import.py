@@ -263,10 +263,10 @@ async def platform_tables(
     """
     (tmp_path / "fleet.csv").write_text("device_id,group_id\na,north\n")
     async with new_database(*cluster, new_role=True) as database:
-        login, name = database.role, await database.owner.fetchval("SELECT current_database()")
+        login = database.role
         await database.owner.execute(
             f"CREATE ROLE {login.name} LOGIN BYPASSRLS PASSWORD '{login.password}';"
-            f"GRANT TEMPORARY ON DATABASE {name} TO {login.name};"
+            f"GRANT TEMPORARY ON DATABASE {database.name} TO {login.name};"
             f"GRANT SELECT, INSERT ON device_state, device_group_members TO {login.name}"
         )
         monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", database.request_dsn)

@@ -9,14 +9,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 import jobs_grpc
 from jobs_grpc.db import migrate as runner
 from tests.support.cli import Shell, run_on_terminal, spawn
 from tests.support.database import Database, new_database
-from tests.support.postgres import Postgres
+from tests.support.postgres import Postgres, connected
 from tests.support.waiting import TIMEOUT
 
 
@@ -58,7 +57,7 @@ async def test_migrate_prints_its_changes(
     assert audited["message"] == "audit migrate"
     assert (audited["logger"], audited["code"]) == ("jobs_grpc.audit", "OK")
     assert audited["subject"] == getpass.getuser()
-    assert audited["database"].rpartition("/")[2] == empty.owner_dsn.rpartition("/")[2]
+    assert audited["database"].rpartition("/")[2] == empty.name
     assert audited["change_count"] == first.out.count("\n")
     assert "applied migration 0001 schema" in audited["changes"]
     assert (audited_again["code"], audited_again["change_count"]) == ("OK", 0)
@@ -104,12 +103,9 @@ async def test_migrate_fails_when_request_url_has_no_user(
 @asynccontextmanager
 async def _other_session_migrates(database: Database) -> AsyncIterator[None]:
     """Hold the lock of another `migrate`."""
-    other = await asyncpg.connect(database.owner_dsn)
-    try:
+    async with connected(database.owner_dsn) as other:
         await other.execute(f"SELECT pg_advisory_lock({runner._ADVISORY_LOCK})")
         yield
-    finally:
-        await other.close()
 
 
 async def _wait_until_migrate_waits(database: Database) -> None:
@@ -168,8 +164,7 @@ async def test_migrate_ends_its_index_build_in_the_server_when_signaled(
             "JOBS_OWNER_DATABASE_URL": database.owner_dsn,
             "JOBS_DATABASE_URL": database.request_dsn,
         }
-        writer = await asyncpg.connect(database.owner_dsn)
-        async with writer.transaction():
+        async with connected(database.owner_dsn) as writer, writer.transaction():
             # The build waits for the end of this transaction.
             await writer.execute("LOCK TABLE jobs.job_executions IN ROW EXCLUSIVE MODE")
             interrupted = await spawn("migrate", stdin=None, **variables)
@@ -179,7 +174,6 @@ async def test_migrate_ends_its_index_build_in_the_server_when_signaled(
 
             assert (interrupted.returncode, result[0]) == (130, b"")
             await database.wait_for_blocked_sessions(0)
-        await writer.close()
         repeated = await spawn("migrate", stdin=None, **variables)
         output, _ = await asyncio.wait_for(repeated.communicate(), TIMEOUT)
 

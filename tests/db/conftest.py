@@ -21,9 +21,7 @@ async def fresh(cluster: tuple[Postgres, str]) -> AsyncIterator[Database]:
 @pytest.fixture
 async def other_role(cluster: tuple[Postgres, str], fresh: Database) -> AsyncIterator[str]:
     """Another role, which can own tables in the test's database."""
-    postgres, _ = cluster
-    database = await fresh.owner.fetchval("SELECT current_database()")
-    async with postgres.unused_role(database) as role:
+    async with cluster[0].unused_role(fresh.name) as role:
         await fresh.owner.execute(f"CREATE ROLE {role.name}")
         yield role.name
 

@@ -105,7 +105,7 @@ async def test_existing_database_is_distributed_with_its_rows(
             await plain.add_devices(tenant, 3, group="pumps")
             await server.operator(tenant).create(job_id="j", target_group_id="pumps")
             await server.device(tenant, "d00001").start("j")
-    await postgres.create_citus(await plain.owner.fetchval("SELECT current_database()"))
+    await postgres.create_citus(plain.name)
 
     tables = ", ".join(TENANT_TABLES)
     assert await _migrate(plain) == [f"distributed by tenant_id: {tables}"]
@@ -127,7 +127,7 @@ async def test_failed_distribution_changes_nothing_and_can_be_repeated(
 ) -> None:
     monkeypatch.setattr("jobs_grpc.db.migrate._ATTEMPTS", 1)
     await _migrate(plain)
-    await postgres.create_citus(await plain.owner.fetchval("SELECT current_database()"))
+    await postgres.create_citus(plain.name)
     blocker = await connect(plain.owner_dsn)
     async with blocker.transaction():
         await blocker.execute("LOCK TABLE public.device_state IN ROW EXCLUSIVE MODE")
@@ -207,7 +207,7 @@ async def test_tables_of_the_platform_with_another_collation_become_reference_ta
 async def test_migrate_names_the_call_when_another_role_owns_a_device_table(
     postgres: Postgres, empty: Database
 ) -> None:
-    name = await empty.owner.fetchval("SELECT current_database()")
+    name = empty.name
     async with postgres.unused_role(name) as platform, postgres.unused_role(name) as owner:
         await empty.owner.execute(f"CREATE ROLE {platform.name}")
         await empty.owner.execute(
@@ -247,7 +247,7 @@ async def test_migrate_prints_the_nodes_on_which_it_grants_privileges(
     """On a new node, the request role has no privileges on views."""
     await _migrate(empty)
     role = empty.role.name
-    worker_dsn = postgres.dsns(await empty.owner.fetchval("SELECT current_database()"))[1]
+    worker_dsn = postgres.dsns(empty.name)[1]
     await execute_on_node(worker_dsn, f"REVOKE SELECT ON jobs.job_details FROM {role}")
 
     assert await _migrate(empty) == [
@@ -280,12 +280,10 @@ async def test_migrate_fails_without_the_extension_only_if_it_is_required(plain:
 
 
 async def test_migrate_fails_on_a_worker(postgres: Postgres, empty: Database) -> None:
-    name = await empty.owner.fetchval("SELECT current_database()")
-
     with pytest.raises(
         MigrationError, match=r"^this is a worker of Citus: JOBS_OWNER_DATABASE_URL"
     ):
-        await migrate(postgres.dsns(name)[1], empty.role)
+        await migrate(postgres.dsns(empty.name)[1], empty.role)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +321,7 @@ async def test_check_finds_what_does_not_isolate_tenants_on_a_worker(
 ) -> None:
     await _migrate(empty)
     role = empty.role.name
-    worker_dsn = postgres.dsns(await empty.owner.fetchval("SELECT current_database()"))[1]
+    worker_dsn = postgres.dsns(empty.name)[1]
     worker = await asyncpg.connect(worker_dsn)
     shard = await worker.fetchval(
         "SELECT shard_name(logicalrelid, shardid) FROM pg_dist_shard"

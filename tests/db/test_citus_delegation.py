@@ -12,6 +12,7 @@ from tests.db.test_store import STORE_METHODS
 from tests.support import shapes
 from tests.support.citus_forms import statements_of_function
 from tests.support.database import Database
+from tests.support.postgres import connected
 
 _NODE_OF_TENANT = """
     SELECT format('%s:%s', nodename, nodeport) FROM citus_shards
@@ -113,11 +114,10 @@ def test_every_search_has_its_indexes() -> None:
 async def test_order_of_each_search_selects_its_index(database: Database) -> None:
     """On PostgreSQL as well, with the settings that leave no other plan."""
     settings = dict.fromkeys(("enable_sort", "enable_seqscan", "enable_bitmapscan"), "off")
-    connection = await asyncpg.connect(database.owner_dsn, server_settings=settings)
-    for name in _SEARCHES:
-        for search, index in await _searches(connection, name):
-            assert f" {index} " in await _plan(connection, search), name
-    await connection.close()
+    async with connected(database.owner_dsn, server_settings=settings) as connection:
+        for name in _SEARCHES:
+            for search, index in await _searches(connection, name):
+                assert f" {index} " in await _plan(connection, search), name
 
 
 # A call of each function that Citus delegates. EXPLAIN does not run it.

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import asyncpg
-
 from jobs_grpc.db.connection_pool import prepare_connection
 from jobs_grpc.db.readiness import check_ready
 from tests.support.database import Database
+from tests.support.postgres import connected
 
 FUNCTIONS = Path(__file__).parents[2] / "jobs_grpc" / "db" / "sql" / "functions" / "api"
 CALLED = sorted(path.stem for path in FUNCTIONS.glob("*.sql"))
@@ -16,9 +15,8 @@ LOOK_UP = "typeinfo_tree"
 
 
 async def test_no_call_looks_up_types(database: Database) -> None:
-    connection = await asyncpg.connect(database.request_dsn)
     queries: list[str] = []
-    try:
+    async with connected(database.request_dsn) as connection:
         await prepare_connection(connection)
         functions = await database.owner.fetch(
             "SELECT proname, pronargs FROM pg_proc"
@@ -32,8 +30,6 @@ async def test_no_call_looks_up_types(database: Database) -> None:
         looked_up = [query for query in queries if LOOK_UP in query]
         # The log contains look-ups.
         await connection.prepare("SELECT NULL::pg_catalog.inet[]")
-    finally:
-        await connection.close()
 
     assert [row["proname"] for row in functions]
     assert not looked_up
@@ -41,27 +37,21 @@ async def test_no_call_looks_up_types(database: Database) -> None:
 
 
 async def test_readiness_check_looks_up_no_types(database: Database) -> None:
-    connection = await asyncpg.connect(database.request_dsn)
     queries: list[str] = []
-    connection.add_query_logger(lambda query: queries.append(query.query))
-    try:
+    async with connected(database.request_dsn) as connection:
+        connection.add_query_logger(lambda query: queries.append(query.query))
         await check_ready(connection)
-    finally:
-        await connection.close()
 
     assert queries
     assert not [query for query in queries if LOOK_UP in query]
 
 
 async def test_new_connection_keeps_no_setting(database: Database) -> None:
-    connection = await asyncpg.connect(database.request_dsn)
-    try:
+    async with connected(database.request_dsn) as connection:
         await prepare_connection(connection)
         setting: Any = await connection.fetchval(
             "SELECT current_setting('citus.override_table_visibility', true)"
         )
-    finally:
-        await connection.close()
 
     # PostgreSQL itself does not know it; Citus has it on.
     assert setting in (None, "", "on")

@@ -11,7 +11,7 @@ from jobs_grpc.db import schema
 from jobs_grpc.db.conversion import LAST_COMMIT, ConversionError, convert
 from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
 from tests.support.database import Database, new_database
-from tests.support.postgres import Postgres
+from tests.support.postgres import Postgres, connected
 from tests.support.schema_dump import dump_schema
 from tests.support.server import running_server
 from tests.upgrade.earlier_version import NoHistoryError, extract
@@ -165,10 +165,9 @@ async def test_other_earlier_databases_are_refused_by_name(
 
 
 async def test_conversion_is_refused_while_a_server_is_connected(earlier: Database) -> None:
-    server = await asyncpg.connect(earlier.request_dsn)
-    with pytest.raises(MigrationError, match="stop all servers, back up the database"):
-        await _migrate(earlier)
-    await server.close()
+    async with connected(earlier.request_dsn):
+        with pytest.raises(MigrationError, match="stop all servers, back up the database"):
+            await _migrate(earlier)
     await earlier.wait_for_idle_sessions()
 
     assert (await _migrate(earlier))[0].startswith("converted migration 0035")
@@ -177,14 +176,10 @@ async def test_conversion_is_refused_while_a_server_is_connected(earlier: Databa
 async def test_an_owner_that_is_no_superuser_sees_the_sessions_of_servers(
     earlier: Database,
 ) -> None:
-    server = await asyncpg.connect(earlier.request_dsn)
-    await earlier.owner.execute("SET ROLE pg_read_all_data")
-    role = earlier.role
-
-    with pytest.raises(ConversionError, match="sessions of"):
-        await convert(earlier.owner, role.name)
-
-    await server.close()
+    async with connected(earlier.request_dsn):
+        await earlier.owner.execute("SET ROLE pg_read_all_data")
+        with pytest.raises(ConversionError, match="sessions of"):
+            await convert(earlier.owner, earlier.role.name)
 
 
 async def test_conversion_that_fails_changes_nothing(earlier: Database) -> None:

@@ -9,7 +9,7 @@ from jobs_grpc.db.migrate import migrate
 from jobs_grpc.services.selectors import parse
 from tests.db.platform_tables import PLATFORM_POLICIES, PLATFORM_TABLES
 from tests.support.database import new_database, store_on
-from tests.support.postgres import Postgres
+from tests.support.postgres import Postgres, connected
 
 pytestmark = [pytest.mark.slow, pytest.mark.single_node("Citus does not distribute such tables")]
 
@@ -46,9 +46,8 @@ async def platform(
         await owner.execute(_TABLES + _ROWS + request.param)
         await migrate(database.owner_dsn, database.role)
         await owner.execute(_LABELS)
-        session = await asyncpg.connect(database.request_dsn)
-        yield session
-        await session.close()
+        async with connected(database.request_dsn) as session:
+            yield session
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from jobs_grpc.db.index_migrations import index_statements
 from jobs_grpc.db.migrate import migrate
 from jobs_grpc.db.schema import Migration, SchemaError
 from tests.support.database import Database
+from tests.support.postgres import connected
 from tests.support.server import running_server
 from tests.support.waiting import wait_until_true
 
@@ -63,13 +64,9 @@ def migrations(fresh: Database, add_migration: Callable[[str], None]) -> Migrati
 @asynccontextmanager
 async def _open_transaction(database: Database, sql: str) -> AsyncIterator[None]:
     """Hold a transaction open that ran `sql`."""
-    session = await asyncpg.connect(database.owner_dsn)
-    try:
-        async with session.transaction():
-            await session.execute(sql)
-            yield
-    finally:
-        await session.close()
+    async with connected(database.owner_dsn) as session, session.transaction():
+        await session.execute(sql)
+        yield
 
 
 async def _is_valid(database: Database, index: str = "test_index") -> bool | None:

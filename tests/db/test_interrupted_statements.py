@@ -10,14 +10,14 @@ import pytest
 from jobs_grpc.db import schema
 from jobs_grpc.db.interrupted_statements import fetch_with_repeats
 from tests.support.database import Database, cancel_job_runs
+from tests.support.postgres import connected
 from tests.support.server import Server, running_server
 
 
 @pytest.fixture
 async def migrating(fresh: Database) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(fresh.owner_dsn)
-    yield connection
-    await connection.close()
+    async with connected(fresh.owner_dsn) as connection:
+        yield connection
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 from jobs_grpc.db.readiness import NotIsolated, check_ready
 from jobs_grpc.db.tenant_tables import TENANT_TABLES
 from tests.support.database import Database
+from tests.support.postgres import connected
 
 pytestmark = pytest.mark.single_node("Citus does not send a session's settings to other nodes")
 
@@ -51,11 +52,8 @@ SAFE = {
 
 
 async def _check(database: Database) -> None:
-    request = await asyncpg.connect(database.request_dsn)
-    try:
+    async with connected(database.request_dsn) as request:
         await check_ready(request)
-    finally:
-        await request.close()
 
 
 async def _error(database: Database) -> str:
@@ -80,13 +78,10 @@ async def _create_policy(database: Database, other_role: str, table: str, policy
 
 async def _visible_rows(database: Database, tenant: str | None) -> int:
     """Count the rows of all tables that the request role sees."""
-    request = await asyncpg.connect(database.request_dsn)
-    try:
+    async with connected(database.request_dsn) as request:
         if tenant is not None:
             await request.execute("SELECT set_config('app.tenant_id', $1, false)", tenant)
         return sum([await request.fetchval(f"SELECT count(*) FROM {t}") for t in TENANT_TABLES])
-    finally:
-        await request.close()
 
 
 @pytest.mark.slow
@@ -123,16 +118,13 @@ async def test_request_role_writes_only_devices_of_its_tenant(fresh: Database) -
     await fresh.add_devices("shared", 2, group="g")
     tables = ("device_state", "device_group_members")
     before = [await fresh.owner.fetch(f"SELECT * FROM {table}") for table in tables]
-    request = await asyncpg.connect(fresh.request_dsn)
-    try:
+    async with connected(fresh.request_dsn) as request:
         await request.execute("SELECT set_config('app.tenant_id', 'acme', false)")
         for table, values in zip(tables, ("'shared', 'x'", "'shared', 'g', 'x'"), strict=True):
             with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
                 await request.execute(f"INSERT INTO {table} VALUES ({values})")
             for statement in (f"UPDATE {table} SET device_id = 'x'", f"DELETE FROM {table}"):
                 assert (await request.execute(statement)).endswith(" 0")
-    finally:
-        await request.close()
 
     assert [await fresh.owner.fetch(f"SELECT * FROM {table}") for table in tables] == before
 

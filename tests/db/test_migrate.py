@@ -7,7 +7,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import asyncpg
 import pytest
 
 from jobs_grpc.db import schema
@@ -17,7 +16,7 @@ from jobs_grpc.db.tenant_tables import TENANT_TABLES
 from tests.db.platform_tables import PLATFORM_POLICIES, PLATFORM_TABLES
 from tests.support.database import Database, new_database
 from tests.support.health import wait_until_healthy
-from tests.support.postgres import Postgres, connect
+from tests.support.postgres import Postgres, connect, connected
 from tests.support.server import running_server, starting_server
 
 BEFORE_CODE = [f"applied migration {m.label}" for m in schema.migrations() if not m.after_code]
@@ -34,10 +33,6 @@ class Target(Database):
     """A database, and a request role that does not exist yet."""
 
     postgres: Postgres
-
-    @property
-    def name(self) -> str:
-        return self.owner_dsn.rpartition("/")[2].partition("?")[0]
 
     @property
     def distributed(self) -> list[str]:
@@ -518,12 +513,9 @@ async def test_device_tables_are_own_only_when_calls_can_write_to_them(
 async def test_server_waits_for_privileges_on_own_device_tables(migrated: Target) -> None:
     await migrated.owner.execute(f"REVOKE DELETE ON device_state FROM {migrated.role.name}")
 
-    request = await asyncpg.connect(migrated.request_dsn)
-    try:
+    async with connected(migrated.request_dsn) as request:
         with pytest.raises(NotReady, match=r"run: GRANT DELETE ON public\.device_state TO"):
             await check_ready(request)
-    finally:
-        await request.close()
 
 
 async def test_server_waits_for_each_privilege_that_migrate_grants(migrated: Target) -> None:
@@ -536,10 +528,9 @@ async def test_server_waits_for_each_privilege_that_migrate_grants(migrated: Tar
         f"REVOKE ALL ON ALL TABLES IN SCHEMA jobs FROM {migrated.role.name}"
     )
 
-    request = await asyncpg.connect(migrated.request_dsn)
-    for remedy in await missing_table_privileges(request):
-        await migrated.owner.execute(remedy)
-    await request.close()
+    async with connected(migrated.request_dsn) as request:
+        for remedy in await missing_table_privileges(request):
+            await migrated.owner.execute(remedy)
 
     assert await migrated.owner.fetch(privileges, migrated.role.name) == granted
 

@@ -16,7 +16,7 @@ from jobs_grpc.db.migrate import migrate
 from jobs_grpc.doctor import examine
 from tests.support.database import Database, new_database
 from tests.support.failures import expect_error
-from tests.support.postgres import Postgres, connect
+from tests.support.postgres import Postgres, connect, connected
 from tests.support.server import Server, running_server
 from tests.support.waiting import wait_until
 
@@ -291,8 +291,7 @@ async def test_doctor_finds_nothing_when_the_sweeper_has_processed_the_copied_jo
 async def test_writes_to_the_platform_fail_after_the_copy(platform: Platform) -> None:
     """Also those of a transaction that waited for the copy: no write is lost."""
     owner = platform.database.owner
-    platform_service = await asyncpg.connect(platform.database.owner_dsn)
-    try:
+    async with connected(platform.database.owner_dsn) as platform_service:
         async with owner.transaction():
             await owner.execute(read_script("copy_jobs.sql"))
             write = asyncio.create_task(
@@ -301,17 +300,14 @@ async def test_writes_to_the_platform_fail_after_the_copy(platform: Platform) ->
                     " VALUES ('acme', 'expired', 'd9')"
                 )
             )
-            observer = await asyncpg.connect(platform.database.owner_dsn)
-            watched = Database("", "", observer)
-            await watched.wait_for_blocked_sessions(1)
-            await observer.close()
+            async with connected(platform.database.owner_dsn) as observer:
+                watched = Database("", "", observer)
+                await watched.wait_for_blocked_sessions(1)
         with pytest.raises(asyncpg.RaiseError, match="job_executions is read-only"):
             await write
         for write_jobs in ("UPDATE public.jobs SET status = 'CANCELED'", "TRUNCATE public.jobs"):
             with pytest.raises(asyncpg.RaiseError, match="jobs is read-only"):
                 await platform_service.execute(write_jobs)
-    finally:
-        await platform_service.close()
 
 
 @pytest.mark.parametrize(
@@ -371,15 +367,12 @@ async def test_copy_fails_when_the_login_sees_one_tenant_only(
     owner, role = platform.database.owner, platform.database.role.name
     await owner.execute(
         f"GRANT SELECT, UPDATE ON public.jobs, public.job_executions TO {role};"
-        f"GRANT TEMPORARY ON DATABASE {await owner.fetchval('SELECT current_database()')} TO {role}"
+        f"GRANT TEMPORARY ON DATABASE {platform.database.name} TO {role}"
     )
-    request = await asyncpg.connect(platform.database.request_dsn)
-    try:
+    async with connected(platform.database.request_dsn) as request:
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
             async with request.transaction():
                 await request.execute(read_script("copy_jobs.sql"))
-    finally:
-        await request.close()
 
 
 async def test_restore_writes_back_what_happened_since_the_copy(platform: Platform) -> None:

@@ -8,12 +8,12 @@ import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
-import asyncpg
 import pytest
 
 from jobs_grpc.db.store import Store
 from tests.support.callers import Operator
 from tests.support.database import Database, request_session
+from tests.support.postgres import connected
 from tests.support.world import World
 
 # A day before the clocks of Berlin change, at 1:00 UTC.
@@ -91,14 +91,14 @@ async def test_read_time_does_not_depend_on_the_date_style(
 ) -> None:
     """Up to PostgreSQL 17, CST is a time zone of America, whatever the session has."""
     time = datetime(2037, 3, 4, 5, 6, 7, 890123, tzinfo=UTC)
-    session = await asyncpg.connect(
-        database.request_dsn, server_settings={"DateStyle": date_style, "TimeZone": "Asia/Shanghai"}
-    )
-    async with session.transaction():
+    settings = {"DateStyle": date_style, "TimeZone": "Asia/Shanghai"}
+    async with (
+        connected(database.request_dsn, server_settings=settings) as session,
+        session.transaction(),
+    ):
         await session.execute("SELECT jobs.set_read_time($1)", time)
 
         assert await session.fetchval("SELECT jobs.read_time()") == time
-    await session.close()
 
 
 async def _create(store: Store, operator: Operator, start_at: datetime) -> None:

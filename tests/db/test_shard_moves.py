@@ -2,12 +2,12 @@
 
 import asyncio
 
-import asyncpg
 import pytest
 
 from tests.support.callers import Operator
 from tests.support.database import Database, cancel_job_runs
 from tests.support.failures import expect_error
+from tests.support.postgres import connected
 from tests.support.world import World
 
 SHARD_MOVED = {
@@ -75,9 +75,7 @@ async def test_waiting_calls_succeed_when_their_shard_moves(world: World) -> Non
     """Their statements go to the new node, at first in a session without a tenant."""
     await world.add_devices(["pump"])
     await world.create("first")
-    mover = await asyncpg.connect(world.database.owner_dsn)
-
-    async with mover.transaction():
+    async with connected(world.database.owner_dsn) as mover, mover.transaction():
         await mover.execute(MOVE, world.tenant)
         create = asyncio.create_task(world.create("second"))
         report = asyncio.create_task(world.device("pump").update("first", "SUCCEEDED"))
@@ -87,4 +85,3 @@ async def test_waiting_calls_succeed_when_their_shard_moves(world: World) -> Non
     await report
     assert (await world.operator.get("first")).succeeded_count == 1
     assert (await world.operator.get("second")).total_executions == 1
-    await mover.close()

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from jobs_grpc.dev import embedded_postgres
 from jobs_grpc.dev.embedded_postgres import binaries
 from jobs_grpc.dev.embedded_postgres.account import unprivileged_account
 from jobs_grpc.dev.embedded_postgres.data_dir import locked, make_data_dir
+from tests.support.postgres import connected
 
 as_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root runs PostgreSQL as another account"
@@ -55,11 +55,8 @@ def shared() -> Iterator[Path]:
 
 
 async def _query(cluster: embedded_postgres.Cluster, sql: str) -> object:
-    connection = await asyncpg.connect(cluster.dsn("postgres"))
-    try:
+    async with connected(cluster.dsn("postgres")) as connection:
         return await connection.fetchval(sql)
-    finally:
-        await connection.close()
 
 
 def _modes(*folders: Path) -> list[tuple[int, int]]:

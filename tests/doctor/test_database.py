@@ -17,7 +17,7 @@ from jobs_grpc.db.schema import Migration
 from jobs_grpc.doctor import connection, database
 from tests.doctor.conftest import Doctor
 from tests.support.database import new_database
-from tests.support.postgres import PASSWORD, Postgres
+from tests.support.postgres import PASSWORD, Postgres, connected
 from tests.support.proxy import running_proxy
 
 pytestmark = pytest.mark.slow
@@ -69,7 +69,7 @@ async def test_doctor_reports_role_or_database_that_does_not_exist(doctor: Docto
 
 
 async def test_doctor_reports_database_that_the_role_cannot_use(fresh: Doctor) -> None:
-    name = await fresh.owner.fetchval("SELECT current_database()")
+    name = fresh.database.name
     for damage, repair, detail, remedy in (
         (
             f"ALTER ROLE {fresh.role} SET default_transaction_read_only = on",
@@ -237,7 +237,7 @@ async def _server_limit(owner: asyncpg.Connection) -> int:
 
 
 async def test_doctor_reports_limits_of_connections_that_are_too_low(fresh: Doctor) -> None:
-    name = await fresh.owner.fetchval("SELECT current_database()")
+    name = fresh.database.name
     await fresh.owner.execute(
         f"ALTER ROLE {fresh.role} CONNECTION LIMIT 11; ALTER DATABASE {name} CONNECTION LIMIT 14"
     )
@@ -282,8 +282,7 @@ async def test_doctor_compares_what_the_server_opens_with_max_connections(
 
 
 async def test_doctor_warns_when_all_connections_of_the_pool_are_busy(doctor: Doctor) -> None:
-    waiter = await asyncpg.connect(doctor.database.request_dsn)
-    async with doctor.owner.transaction():
+    async with connected(doctor.database.request_dsn) as waiter, doctor.owner.transaction():
         # No check of the doctor waits for this lock.
         lock = "SELECT pg_advisory_xact_lock(1)"
         await doctor.owner.execute(lock)
@@ -295,7 +294,6 @@ async def test_doctor_warns_when_all_connections_of_the_pool_are_busy(doctor: Do
         await doctor.database.cancel_blocked_sessions()
         with pytest.raises(asyncpg.QueryCanceledError):
             await task
-    await waiter.close()
     assert found.status == "WARNING"
     assert found.detail.startswith(
         "connections of the request role: 1 open, 1 busy, 1 wait for a lock, longest: "

@@ -32,7 +32,7 @@ async def test_doctor_names_devices_that_the_table_of_a_platform_shows_one_tenan
     async with running_server(database.request_dsn) as server:
         for tenant in ("acme", "globex"):
             await server.operator(tenant).create(target_all=True)
-    name = await fresh.owner.fetchval("SELECT current_database()")
+    name = fresh.database.name
     async with cluster[0].unused_role(name) as owner:
         await fresh.owner.execute(
             f"CREATE ROLE {owner.name} LOGIN PASSWORD '{owner.password}';"

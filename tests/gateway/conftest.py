@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from tests.gateway.support import Gateway, RestClient, build_gateway, running_gateway
+from tests.support.database import Database
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
 
@@ -36,3 +37,10 @@ async def http(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
 def rest(http: httpx.AsyncClient, tenant: str) -> RestClient:
     """A client that acts in the test's own tenant."""
     return RestClient(http, tenant)
+
+
+@pytest.fixture
+async def job(database: Database, rest: RestClient) -> None:
+    """The job "a" of the tenant, for one device."""
+    await database.add_devices(rest.tenant, 1)
+    await rest.create(job_id="a", target_all=True)

@@ -9,11 +9,10 @@ from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from tests.gateway.browser import running_browser
 from tests.gateway.support import ROOT, Gateway, RestClient, running_gateway
-from tests.support.database import Database
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("job")]
 
 expect.set_options(timeout=TIMEOUT * 1000)
 
@@ -60,13 +59,6 @@ async def reports(page: Page) -> asyncio.Queue[str]:
     queue = asyncio.Queue[str]()
     await page.expose_function("report", queue.put_nowait)
     return queue
-
-
-@pytest.fixture(autouse=True)
-async def job(database: Database, rest: RestClient) -> None:
-    """The job "a" for one device."""
-    await database.add_devices(rest.tenant, 1)
-    await rest.create(job_id="a", target_all=True)
 
 
 async def reported(reports: asyncio.Queue[str]) -> str:

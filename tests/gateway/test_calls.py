@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.gateway.support import Gateway, RestClient, assert_error, running_gateway
 from tests.support.database import Database, job_lock_held
@@ -22,12 +23,10 @@ async def test_health_check_asks_the_grpc_server(http: httpx.AsyncClient) -> Non
     assert response.status_code == 404
 
 
+@pytest.mark.usefixtures("job")
 async def test_call_is_canceled_on_the_server_when_grpc_timeout_expires(
     database: Database, rest: RestClient
 ) -> None:
-    await database.add_devices(rest.tenant, 1)
-    await rest.create(job_id="a", target_all=True)
-
     async with job_lock_held(database, rest.tenant, "a"):
         timeout = [("Grpc-Timeout", "300m")]
         response = await rest.send("DELETE", f"{JOBS}/a", headers=timeout)
@@ -43,12 +42,10 @@ async def test_request_is_rejected_when_grpc_timeout_is_malformed(rest: RestClie
     assert_error(response, 400, "INVALID_ARGUMENT", "MALFORMED_REQUEST")
 
 
+@pytest.mark.usefixtures("job")
 async def test_call_is_canceled_when_client_disconnects(
     gateway: Gateway, database: Database, rest: RestClient
 ) -> None:
-    await database.add_devices(rest.tenant, 1)
-    await rest.create(job_id="a", target_all=True)
-
     async with job_lock_held(database, rest.tenant, "a"):
         headers = [("X-Request-Id", f"canceled-{rest.tenant}")]
         call = asyncio.create_task(
@@ -62,12 +59,10 @@ async def test_call_is_canceled_when_client_disconnects(
     await gateway.wait_for_log("request", request_id=f"canceled-{rest.tenant}", status=499)
 
 
+@pytest.mark.usefixtures("job")
 async def test_shutdown_waits_for_requests_in_flight(
     gateway_binary: Path, server: Server, database: Database, rest: RestClient
 ) -> None:
-    await database.add_devices(rest.tenant, 1)
-    await rest.create(job_id="a", target_all=True)
-
     async with (
         running_gateway(gateway_binary, server.address) as gateway,
         httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT) as http,

@@ -13,7 +13,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.gateway.support import RestClient, assert_error, running_gateway
 from tests.gateway.test_watch import events
-from tests.support.database import Database
 from tests.support.scripted_server import Refusal, ScriptedServer, running_scripted_server
 from tests.support.waiting import TIMEOUT
 
@@ -128,11 +127,8 @@ async def test_stream_resumes_after_the_last_position(
     assert [request.after_position for request in requests] == [4, POSITION + 1]
 
 
-async def test_stream_of_the_service_has_each_change_once(
-    rest: RestClient, database: Database
-) -> None:
-    await database.add_devices(rest.tenant, 1)
-    await rest.create(job_id="a", target_all=True)
+@pytest.mark.usefixtures("job")
+async def test_stream_of_the_service_has_each_change_once(rest: RestClient) -> None:
     headers = {"X-Tenant-Id": rest.tenant}
     path = "/customer/events:watch?after_position=0&types=job.created&types=job.paused"
     async with rest.http.stream("GET", path, headers=headers) as response:

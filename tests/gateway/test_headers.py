@@ -26,11 +26,10 @@ async def test_user_header_is_stored_as_created_by(
 @pytest.mark.parametrize(
     "name", ["X-User-Id", "X-Device-Id", "Authorization", "tracestate", "X-Request-Id"]
 )
+@pytest.mark.usefixtures("job")
 async def test_header_that_metadata_cannot_carry_is_dropped_or_named(
-    rest: RestClient, database: Database, name: str, value: bytes
+    rest: RestClient, name: str, value: bytes
 ) -> None:
-    await database.add_devices(rest.tenant, 1)
-    await rest.create(job_id="a", target_all=True)
     await rest.send("DELETE", f"{JOBS}/a")  # so that the watch ends
     trace = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
     large = {"document_type": "a", "document_params": {"text": "x" * 32_000}, "target_all": True}

@@ -17,12 +17,8 @@ async def test_head_of_a_route_without_get_is_rejected(rest: RestClient) -> None
 @pytest.mark.parametrize(
     "path", ["/", "/docs", "/openapi.json", "/healthz", JOBS, f"{JOBS}/a", f"{JOBS}/none"]
 )
-async def test_head_returns_the_status_and_headers_of_get(
-    rest: RestClient, database: Database, path: str
-) -> None:
-    await database.add_devices(rest.tenant, 1)
-    await rest.create(job_id="a", target_all=True)
-
+@pytest.mark.usefixtures("job")
+async def test_head_returns_the_status_and_headers_of_get(rest: RestClient, path: str) -> None:
     get = await rest.send("GET", path)
     head = await rest.send("HEAD", path)
 

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.gateway.support import RestClient, assert_error
-from tests.support.database import Database
 from tests.support.waiting import TIMEOUT
 
 WATCH = "/customer/jobs/a:watch"
@@ -29,11 +29,8 @@ async def events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
                 event = {}
 
 
-async def test_watch_sends_each_state_until_the_job_is_finished(
-    rest: RestClient, database: Database
-) -> None:
-    await database.add_devices(rest.tenant, 1)
-    await rest.create(job_id="a", target_all=True)
+@pytest.mark.usefixtures("job")
+async def test_watch_sends_each_state_until_the_job_is_finished(rest: RestClient) -> None:
     headers = {"X-Tenant-Id": rest.tenant}
 
     async with rest.http.stream("GET", WATCH, headers=headers) as response:
@@ -59,10 +56,8 @@ async def test_watch_is_rejected_when_the_job_does_not_exist(rest: RestClient) -
     assert_error(response, 401, "UNAUTHENTICATED", "TENANT_REQUIRED")
 
 
-async def test_head_returns_the_headers_of_a_watch(rest: RestClient, database: Database) -> None:
-    await database.add_devices(rest.tenant, 1)
-    await rest.create(job_id="a", target_all=True)
-
+@pytest.mark.usefixtures("job")
+async def test_head_returns_the_headers_of_a_watch(rest: RestClient) -> None:
     response = await rest.send("HEAD", WATCH)
 
     assert response.status_code == 200

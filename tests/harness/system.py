@@ -27,6 +27,7 @@ from tests.harness.disk import Disk, MountNotPermitted
 from tests.harness.ledger import Ledger
 from tests.support.database import Database
 from tests.support.health import wait_until_healthy
+from tests.support.postgres import connected
 from tests.support.processes import output_of
 from tests.support.server import open_channel, reserved_address
 from tests.support.waiting import TIMEOUT, wait_until, wait_until_true
@@ -167,11 +168,8 @@ class System:
     @asynccontextmanager
     async def owner(self) -> AsyncIterator[asyncpg.Connection]:
         """Connect as the owner of the database, which must be running."""
-        connection = await asyncpg.connect(self.owner_dsn)
-        try:
+        async with connected(self.owner_dsn) as connection:
             yield connection
-        finally:
-            await connection.close()
 
     async def migrate(self, code: Code = THIS_VERSION) -> str:
         """Run `migrate` of a version. Return what it printed."""
@@ -364,9 +362,8 @@ def _request_dsn(sockets: Path) -> str:
 
 
 async def _prepare_database(system: System, code: Code) -> None:
-    connection = await asyncpg.connect(system.owner_dsn.replace("/jobs?", "/postgres?"))
-    await connection.execute("CREATE DATABASE jobs")
-    await connection.close()
+    async with connected(system.owner_dsn.replace("/jobs?", "/postgres?")) as connection:
+        await connection.execute("CREATE DATABASE jobs")
     await system.migrate(code)
     async with system.owner() as owner:
         database, names = Database(system.owner_dsn, "", owner), device_names()

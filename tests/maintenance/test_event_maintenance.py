@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 
 from jobs_grpc.maintenance.event_tasks import PurgeEvents
@@ -14,6 +13,7 @@ from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.database import Database, replaced_function, rows_locked
 from tests.support.event_rows import queue_event, queue_events, store_events
 from tests.support.failures import expect_error
+from tests.support.postgres import connected
 from tests.support.world import World
 
 ROOT = Path(__file__).parents[2]
@@ -357,12 +357,10 @@ async def test_purge_between_reading_and_the_end_of_a_call_is_noticed(world: Wor
     await store(world, 1)
     await queue(world)
 
-    session = await asyncpg.connect(world.database.owner_dsn)
-    async with session.transaction():
+    async with connected(world.database.owner_dsn) as session, session.transaction():
         await session.execute("SELECT jobs.purge_events($1, 7, 1000000, 1000)", world.tenant)
         reading = await world.blocked(world.events.list(after_position=old - 10))
     await expect_error("EVENTS_PURGED", reading)
-    await session.close()
 
 
 async def test_purge_continues_in_the_next_sweep_when_its_time_is_used_up() -> None:

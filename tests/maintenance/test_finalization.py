@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import asyncpg
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import all_executions
 from tests.support.failures import expect_error
+from tests.support.postgres import connected
 from tests.support.retry_policies import rule
 from tests.support.world import World
 
@@ -242,14 +242,12 @@ async def test_expired_executions_stay_timed_out_if_canceled_between_batches(wor
 
 async def test_cancel_that_waits_for_finalization_keeps_timeouts(world: World) -> None:
     await end(world, "expired, one in progress")
-    finalizing = await asyncpg.connect(world.database.owner_dsn)
-    async with finalizing.transaction():
+    async with connected(world.database.owner_dsn) as finalizing, finalizing.transaction():
         await finalizing.execute(
             "SELECT jobs.finalize_executions($1, 'j', '', 100, 0)", world.tenant
         )
         canceling = await world.blocked(world.operator.cancel("j", reason="no"))
     await canceling
-    await finalizing.close()
 
     assert await world.operator.status() == "CANCELED"
     counts = {"succeeded": 1, "failed": 1, "timed_out": 2, "in_progress": 1}

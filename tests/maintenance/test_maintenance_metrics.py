@@ -1,6 +1,5 @@
 """Metrics of the sweeper: how long work is due, and errors, of each task."""
 
-import asyncpg
 import pytest
 
 from jobs_grpc.maintenance.event_tasks import SequenceEvents
@@ -8,6 +7,7 @@ from jobs_grpc.maintenance.sweeper import Sweeper
 from jobs_grpc.maintenance.task import MaintenanceTask
 from tests.support.database import Database
 from tests.support.metrics import METRICS_ON, scrape_until
+from tests.support.postgres import connected
 from tests.support.world import World
 
 MINUTE, DAY = 60, 86400
@@ -114,7 +114,6 @@ async def test_server_that_sweeps_serves_metrics_of_each_task(world: World) -> N
 
 async def test_searches_of_the_previous_version_still_work(database: Database) -> None:
     # A prepared statement of a server that runs while `migrate` replaces the functions.
-    connection = await asyncpg.connect(database.owner_dsn)
-    sql = "SELECT tenant_id, job_id FROM jobs.jobs_to_purge($1, $2, $3)"
-    assert await connection.fetch(sql, 1, [], []) == []
-    await connection.close()
+    async with connected(database.owner_dsn) as connection:
+        sql = "SELECT tenant_id, job_id FROM jobs.jobs_to_purge($1, $2, $3)"
+        assert await connection.fetch(sql, 1, [], []) == []

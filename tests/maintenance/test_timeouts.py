@@ -3,13 +3,13 @@
 import inspect
 from datetime import UTC
 
-import asyncpg
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Device
 from tests.support.failures import expect_error
+from tests.support.postgres import connected
 from tests.support.waiting import read_until
 from tests.support.world import World, uncommitted_report
 
@@ -135,14 +135,12 @@ async def test_progress_report_extends_the_timeout_when_it_gets_the_job_lock_fir
 
 async def test_execution_times_out_before_a_report_that_waits(world: World, device: Device) -> None:
     """The report waits for the sweeper to commit, and is rejected."""
-    sweeping = await asyncpg.connect(world.database.owner_dsn)
-    async with sweeping.transaction():
+    async with connected(world.database.owner_dsn) as sweeping, sweeping.transaction():
         await sweeping.execute(
             "SELECT jobs.time_out_executions($1, 'j', '{pump}', 0)", world.tenant
         )
         report = await world.blocked(device.update("j", "SUCCEEDED"))
     await expect_error("EXECUTION_FINISHED", report)
-    await sweeping.close()
 
     assert await world.operator.counts() == {"queued": 1, "timed_out": 1}
 

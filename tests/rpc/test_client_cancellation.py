@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import asyncpg
 import grpc
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -13,16 +12,14 @@ from grpc import StatusCode
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_error
-from tests.support.server import Server, running_server
+from tests.support.postgres import connected
 from tests.support.waiting import TIMEOUT, wait_until
 
 
 @pytest.fixture(scope="module")
-async def server(database: Database) -> AsyncIterator[Server]:
-    """A server with one database connection, which the next call needs as well."""
-    pool_of_one = {"JOBS_POOL_MIN_SIZE": "1", "JOBS_POOL_MAX_SIZE": "1"}
-    async with running_server(database.request_dsn, **pool_of_one) as running:
-        yield running
+def server_settings() -> dict[str, str]:
+    """The server has one database connection, which the next call needs as well."""
+    return {"JOBS_POOL_MIN_SIZE": "1", "JOBS_POOL_MAX_SIZE": "1"}
 
 
 @asynccontextmanager
@@ -31,8 +28,7 @@ async def _uncommitted_create(database: Database, tenant: str, job_id: str) -> A
 
     Rolls back at the end of the block.
     """
-    holder = await asyncpg.connect(database.owner_dsn)
-    try:
+    async with connected(database.owner_dsn) as holder:
         transaction = holder.transaction()
         await transaction.start()
         await holder.execute(
@@ -43,8 +39,6 @@ async def _uncommitted_create(database: Database, tenant: str, job_id: str) -> A
         )
         yield
         await transaction.rollback()
-    finally:
-        await holder.close()
 
 
 async def test_database_connection_is_released_when_the_deadline_expires(

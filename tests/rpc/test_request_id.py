@@ -8,7 +8,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from tests.support.callers import Operator
-from tests.support.failures import expect_error, expect_failure
+from tests.support.failures import expect_failure
 from tests.support.waiting import TIMEOUT
 
 
@@ -49,28 +49,17 @@ async def test_first_request_id_is_used_when_the_call_has_several(operator: Oper
     assert await response_request_id(operator, "a", "b") == "a"
 
 
-@pytest.mark.parametrize("has_tenant", [True, False])
-async def test_request_id_of_the_caller_is_returned_when_the_call_fails(
-    operator: Operator, has_tenant: bool
+@pytest.mark.parametrize("sent", ["mine", None])
+async def test_response_of_a_failed_call_has_a_request_id(
+    operator: Operator, sent: str | None
 ) -> None:
-    metadata = operator.metadata if has_tenant else ()
-    code, reason = (
-        (StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
-        if has_tenant
-        else (StatusCode.UNAUTHENTICATED, "TENANT_REQUIRED")
-    )
+    sent_ids = (("x-request-id", sent),) if sent else ()
+    for metadata, code, reason in (
+        (operator.metadata, StatusCode.NOT_FOUND, "JOB_NOT_FOUND"),
+        ((), StatusCode.UNAUTHENTICATED, "TENANT_REQUIRED"),
+    ):
+        with expect_failure(code, reason) as failure:
+            request = pb.GetJobRequest(job_id="missing")
+            await operator.stub.GetJob(request, metadata=(*metadata, *sent_ids), timeout=TIMEOUT)
 
-    with expect_failure(code, reason) as failure:
-        await operator.stub.GetJob(
-            pb.GetJobRequest(job_id="missing"),
-            metadata=(*metadata, ("x-request-id", "mine")),
-            timeout=TIMEOUT,
-        )
-
-    assert failure.request_id == "mine"
-
-
-async def test_request_id_is_generated_when_the_call_fails(operator: Operator) -> None:
-    failure = await expect_error("JOB_NOT_FOUND", operator.get("missing"))
-
-    assert str(uuid.UUID(failure.request_id)) == failure.request_id
+        assert failure.request_id == (sent or str(uuid.UUID(failure.request_id)))

@@ -5,8 +5,7 @@ The messages are chosen to take as much memory as possible for each byte that th
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -41,14 +40,18 @@ EMOJI = {"e": "\N{GRINNING FACE}", "a": "a" * 32_700}
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-@asynccontextmanager
-async def unread_streams(
+async def check_memory_of_unread_streams(
     process: ServerProcess,
     method: str,
     metadata: Sequence[dict[str, str]],
     requests: Callable[[int], Iterable[bytes]],
-) -> AsyncIterator[None]:
-    """Keep a stream for each metadata, with a window of 0, and send `requests(number)` on it."""
+) -> None:
+    """Keep a stream for each metadata, with a window of 0, and send `requests(number)` on it.
+
+    Another tenant calls meanwhile. No call may fail, but it may take long, because it waits for
+    seconds while the process converts details.
+    """
+    other = process.operator("other")
     async with connections(process.address) as attackers, asyncio.timeout(16 * TIMEOUT):
 
         async def send(connection: Connection, stream: int, number: int) -> None:
@@ -61,21 +64,12 @@ async def unread_streams(
             for number, stream in enumerate(streams(attackers, len(metadata)))
         ]
         try:
-            yield
+            for _ in range(CALLS):
+                await other.stub.ListJobs(pb.ListJobsRequest(), metadata=other.metadata)
+            process.check_memory()
         finally:
             for task in sending:
                 task.cancel()
-
-
-async def assert_memory_is_bounded(process: ServerProcess, tenant: str) -> None:
-    """Call as another tenant for some time. No call may fail.
-
-    A call may take long, because it waits for seconds while the process converts details.
-    """
-    operator = process.operator(f"{tenant}-other")
-    for _ in range(CALLS):
-        await operator.stub.ListJobs(pb.ListJobsRequest(), metadata=operator.metadata)
-    process.check_memory()
 
 
 async def create_jobs(
@@ -126,13 +120,12 @@ async def test_unread_batches_of_reports_with_large_details_hold_bounded_memory(
     request.status_details.update(details)
     messages = batches(request.status_details)
 
-    async with unread_streams(
+    await check_memory_of_unread_streams(
         process,
         REPORT_EXECUTIONS,
         [{"x-tenant-id": tenant}] * 60,
         lambda number: (messages[(number + n) % len(messages)] for n in range(20)),
-    ):
-        await assert_memory_is_bounded(process, tenant)
+    )
 
 
 async def test_unread_batches_of_reports_on_stored_details_hold_bounded_memory(
@@ -143,13 +136,12 @@ async def test_unread_batches_of_reports_on_stored_details_hold_bounded_memory(
     await create_jobs(process, database, tenants, EMOJI)
     messages = batches(None)
 
-    async with unread_streams(
+    await check_memory_of_unread_streams(
         process,
         REPORT_EXECUTIONS,
         [{"x-tenant-id": tenants[number % 10]} for number in range(250)],
         lambda number: (messages[(number + n) % len(messages)] for n in range(20)),
-    ):
-        await assert_memory_is_bounded(process, tenant)
+    )
 
 
 @pytest.mark.parametrize("details", [LISTS, EMOJI], ids=["lists", "emoji"])
@@ -159,15 +151,14 @@ async def test_unread_single_reports_on_stored_details_hold_bounded_memory(
     """100 streams whose responses have the stored details, 32 KiB each."""
     await create_jobs(process, database, [tenant], details)
 
-    async with unread_streams(
+    await check_memory_of_unread_streams(
         process,
         REPORT_EXECUTIONS,
         [{"x-tenant-id": tenant}] * 100,
         lambda number: (
             message(report(7 * number + n, device_pb.ReportExecutionsRequest)) for n in range(300)
         ),
-    ):
-        await assert_memory_is_bounded(process, tenant)
+    )
 
 
 async def test_unread_watches_of_jobs_with_large_documents_hold_bounded_memory(
@@ -177,10 +168,9 @@ async def test_unread_watches_of_jobs_with_large_documents_hold_bounded_memory(
     await process.operator(tenant).create(job_id="j", target_all=True, document_params=KEYS)
     request = message(pb.WatchJobRequest(job_id="j"))
 
-    async with unread_streams(
+    await check_memory_of_unread_streams(
         process, WATCH_JOB, [{"x-tenant-id": tenant}] * 600, lambda _: [request]
-    ):
-        await assert_memory_is_bounded(process, tenant)
+    )
 
 
 async def test_unread_watches_of_devices_with_large_documents_hold_bounded_memory(
@@ -193,10 +183,9 @@ async def test_unread_watches_of_devices_with_large_documents_hold_bounded_memor
         await operator.create(job_id=f"j{number}", target_all=True, document_params=EMOJI)
     request = message(device_pb.WatchPendingExecutionsRequest(limit=100))
 
-    async with unread_streams(
+    await check_memory_of_unread_streams(
         process,
         WATCH_PENDING,
         [{"x-tenant-id": tenant, "x-device-id": f"d{n + 1:05}"} for n in range(DEVICES)],
         lambda _: [request],
-    ):
-        await assert_memory_is_bounded(process, tenant)
+    )

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from tests.support.callers import Operator, all_executions
 from tests.support.database import Database
 from tests.support.failures import expect_error
+from tests.support.postgres import connected
 from tests.support.scale import examples
 from tests.support.server import Server
 from tests.support.world import World
@@ -42,12 +43,8 @@ QUEUED_STATUS_AFTER = {
 @asynccontextmanager
 async def transaction(database: Database) -> AsyncIterator[asyncpg.Connection]:
     """A session of the owner in a new transaction."""
-    connection = await asyncpg.connect(database.owner_dsn)
-    try:
-        async with connection.transaction():
-            yield connection
-    finally:
-        await connection.close()
+    async with connected(database.owner_dsn) as connection, connection.transaction():
+        yield connection
 
 
 async def expire_in(connection: asyncpg.Connection, tenant: str, delta: timedelta) -> None:

@@ -1,7 +1,7 @@
 """JOBS_MAX_TENANT_DEVICES, and the stored number of devices of a tenant."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 
 import pytest
 from fleet.jobs.v1.fleet_pb2 import Device
@@ -10,15 +10,13 @@ from jobs_grpc.db.store import Store
 from tests.support.callers import Fleet
 from tests.support.database import Database, request_session
 from tests.support.failures import expect_error
-from tests.support.server import Server, running_server
 from tests.support.world import World
 
 
 @pytest.fixture(scope="module")
-async def server(database: Database) -> AsyncIterator[Server]:
-    """A server that allows three devices per tenant."""
-    async with running_server(database.request_dsn, JOBS_MAX_TENANT_DEVICES="3") as server:
-        yield server
+def server_settings() -> dict[str, str]:
+    """They allow three devices per tenant."""
+    return {"JOBS_MAX_TENANT_DEVICES": "3"}
 
 
 async def register(fleet: Fleet, *names: str) -> int:

@@ -4,14 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Literal, TypeAlias
 
-import asyncpg
 import pytest
 
 from tests.support.callers import Events, Operator
 from tests.support.database import Database, replaced_function, uncommitted
 from tests.support.event_rows import store_events
 from tests.support.failures import expect_error
-from tests.support.postgres import Postgres
+from tests.support.postgres import Postgres, connected
 from tests.support.world import World
 
 pytestmark = pytest.mark.single_node("holds locks and transactions on one node")
@@ -58,8 +57,7 @@ async def test_open_transaction_delays_no_event(
 ) -> None:
     start = (await events.list()).position
     dsn = world.database.owner_dsn if same_database else cluster[0].dsn("postgres")
-    other = await asyncpg.connect(dsn)
-    async with other.transaction(isolation=isolation):
+    async with connected(dsn) as other, other.transaction(isolation=isolation):
         assert await other.fetchval("SELECT pg_current_xact_id()::text")  # a writer's transaction
         if same_database:
             await other.fetchval("SELECT count(*) FROM jobs.events")
@@ -68,7 +66,6 @@ async def test_open_transaction_delays_no_event(
         await jobs.cancel("b")
 
         assert await types_after(events, start) == [("a", "job.paused"), ("b", "job.canceled")]
-    await other.close()
 
 
 async def test_uncommitted_change_delays_no_event_of_other_jobs(
@@ -100,14 +97,13 @@ async def page_held(database: Database, where: str) -> AsyncIterator[None]:
     assert begin
     assert end
     held = f"{lock}\n{body}" if where == "before" else f"{body}\n{lock}"
-    holder = await asyncpg.connect(database.owner_dsn)
-    name = "jobs.event_page"
-    async with replaced_function(database, name, f"{head}{begin}{held}{end}{tail}"):
+    function = f"{head}{begin}{held}{end}{tail}"
+    async with (
+        replaced_function(database, "jobs.event_page", function),
+        connected(database.owner_dsn) as holder,
+    ):
         await holder.execute("SELECT pg_advisory_lock($1)", _PAGE_LOCK)
-        try:
-            yield
-        finally:
-            await holder.close()
+        yield
 
 
 @pytest.mark.parametrize("where", ["before", "after"])

@@ -5,7 +5,6 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 
-import asyncpg
 import grpc
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -13,6 +12,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.database import Database
 from tests.support.events import Event, EventLog, stored_events
+from tests.support.postgres import connected
 from tests.support.scale import SCALE
 from tests.support.world import World
 
@@ -124,11 +124,8 @@ def maintain(call: str) -> Step:
     """A step that calls a function in a session of its own."""
 
     async def step(world: World) -> None:
-        session = await asyncpg.connect(world.database.owner_dsn)
-        try:
+        async with connected(world.database.owner_dsn) as session:
             await session.fetch(f"SELECT jobs.{call}", world.tenant)
-        finally:
-            await session.close()
 
     return step
 

@@ -5,7 +5,7 @@ import heapq
 import json
 import random
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -22,7 +22,6 @@ from tests.model.windows import Window, Zone
 from tests.support.database import Database
 from tests.support.failures import expect_error
 from tests.support.scale import SCALE
-from tests.support.server import Server, running_server
 from tests.support.staged_jobs import rollout
 from tests.support.world import World
 
@@ -32,12 +31,9 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 @pytest.fixture(scope="module")
-async def server(database: Database) -> AsyncIterator[Server]:
-    """A server that accepts bake_time."""
-    async with running_server(
-        database.request_dsn, JOBS_OWNER_DATABASE_URL=database.owner_dsn
-    ) as server:
-        yield server
+def server_settings(database: Database) -> dict[str, str]:
+    """They let the server accept bake_time."""
+    return {"JOBS_OWNER_DATABASE_URL": database.owner_dsn}
 
 
 @dataclass

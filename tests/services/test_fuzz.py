@@ -279,6 +279,16 @@ async def check_released(server: Server, limits: tuple[int, int]) -> None:
         await server.operator("any").get("missing")
 
 
+async def check_garbage(server: Server, garbage: bytes) -> None:
+    """Send bytes on several connections, and check that the server releases them."""
+    limits = await resource_limits(server)
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(send_garbage(server, garbage) for _ in range(CONNECTIONS)))
+
+    await check_released(server, limits)
+
+
 async def resource_limits(server: Server) -> tuple[int, int]:
     """Return the numbers of open files and tasks, plus 2, as limits for the end of a test."""
     await check_released(server, (10**6, 10**6))
@@ -287,12 +297,7 @@ async def resource_limits(server: Server) -> tuple[int, int]:
 
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
 async def test_connection_with_garbage_leaks_nothing(server: Server, garbage: bytes) -> None:
-    limits = await resource_limits(server)
-
-    async with asyncio.timeout(30):
-        await asyncio.gather(*(send_garbage(server, garbage) for _ in range(CONNECTIONS)))
-
-    await check_released(server, limits)
+    await check_garbage(server, garbage)
 
 
 @examples(40, factor=3)
@@ -312,13 +317,7 @@ async def test_connection_with_garbage_leaks_nothing(server: Server, garbage: by
 async def test_connection_with_random_frames_leaks_nothing(
     server: Server, frames: list[bytes], tail: bytes
 ) -> None:
-    limits = await resource_limits(server)
-
-    async with asyncio.timeout(30):
-        garbage = OPENING + b"".join(frames) + tail
-        await asyncio.gather(*(send_garbage(server, garbage) for _ in range(CONNECTIONS)))
-
-    await check_released(server, limits)
+    await check_garbage(server, OPENING + b"".join(frames) + tail)
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import asyncpg
 import pytest
 
 from jobs_grpc.limits import active_jobs
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import Failure, check_limit_error, expect_error
+from tests.support.postgres import connected
 from tests.support.server import Server, running_server
 from tests.support.world import World
 
@@ -130,8 +130,7 @@ async def test_retry_is_rejected_when_tenant_has_too_many_active_jobs(
 @asynccontextmanager
 async def row_is_locked(database: Database, tenant: str, job_id: str) -> AsyncIterator[None]:
     """A create of the job waits for this row, after it has checked the limit."""
-    session = await asyncpg.connect(database.owner_dsn)
-    try:
+    async with connected(database.owner_dsn) as session:
         await session.execute("BEGIN")
         await session.execute(
             "INSERT INTO jobs.job_executions"
@@ -141,22 +140,16 @@ async def row_is_locked(database: Database, tenant: str, job_id: str) -> AsyncIt
         )
         yield
         await session.execute("ROLLBACK")
-    finally:
-        await session.close()
 
 
 @asynccontextmanager
 async def jobs_locked(database: Database, tenant: str, mode: str = "") -> AsyncIterator[None]:
     """A call that counts the active jobs waits for this lock; "_shared": that of a create."""
-    session = await asyncpg.connect(database.owner_dsn)
-    try:
-        async with session.transaction():
-            await session.execute(
-                f"SELECT pg_advisory_xact_lock{mode}(hashtextextended('jobs of ' || $1, 0))", tenant
-            )
-            yield
-    finally:
-        await session.close()
+    async with connected(database.owner_dsn) as session, session.transaction():
+        await session.execute(
+            f"SELECT pg_advisory_xact_lock{mode}(hashtextextended('jobs of ' || $1, 0))", tenant
+        )
+        yield
 
 
 @asynccontextmanager

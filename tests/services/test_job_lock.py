@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 from tests.support.database import Database
+from tests.support.postgres import connected
 from tests.support.waiting import wait_until
 
 # A job that was canceled long ago, so that each of the functions would change or delete it.
@@ -58,9 +59,10 @@ async def test_function_does_nothing_when_the_job_is_committed_after_the_functio
 ) -> None:
     """The job is committed between the call's first statement and its second one."""
     sql, no_effect = CALLS[function]
-    creating = await asyncpg.connect(database.owner_dsn)
-    calling = await asyncpg.connect(database.owner_dsn)
-    try:
+    async with (
+        connected(database.owner_dsn) as creating,
+        connected(database.owner_dsn) as calling,
+    ):
         async with creating.transaction():
             await creating.execute("LOCK TABLE jobs.jobs")
             call = asyncio.create_task(call_function(calling, sql, tenant))
@@ -76,7 +78,4 @@ async def test_function_does_nothing_when_the_job_is_committed_after_the_functio
             await creating.execute(PROGRESS, tenant)
             created = await creating.fetchval(ROWS, tenant)
         assert await call == no_effect
-    finally:
-        await creating.close()
-        await calling.close()
     assert await database.owner.fetchval(ROWS, tenant) == created

@@ -108,14 +108,13 @@ async def test_last_seen_survives_an_outage_and_is_logged_once(
     database: Database, tenant: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await database.add_devices(tenant, ["d1", "d2"])
-    name = await database.owner.fetchval("SELECT current_database()")
 
     async with running_server(database.request_dsn, **OFTEN) as server:
         await server.device(tenant, "d1").pending()
         await wait_until_seen(database, tenant, ["d1"])
 
         caplog.set_level(logging.WARNING)
-        await database.owner.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT 0')
+        await database.owner.execute(f'ALTER DATABASE "{database.name}" CONNECTION LIMIT 0')
         try:
             await database.owner.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -125,7 +124,7 @@ async def test_last_seen_survives_an_outage_and_is_logged_once(
             await wait_until_true(lambda: "unavailable" in caplog.text)
             assert set(await seen(database, tenant)) == {"d1"}
         finally:
-            await database.owner.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT -1')
+            await database.owner.execute(f'ALTER DATABASE "{database.name}" CONNECTION LIMIT -1')
         await wait_until_seen(database, tenant, ["d1", "d2"])
 
     lines = [r.message for r in caplog.records if r.name == last_seen.logger.name]

@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import asyncpg
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from tests.support.callers import Fleet, Operator
 from tests.support.database import Database
 from tests.support.failures import expect_error, invalid_fields
+from tests.support.postgres import connected
 from tests.support.staged_jobs import rollout
 from tests.support.world import World
 
@@ -110,17 +110,16 @@ async def test_preview_fails_when_the_job_is_missing_or_the_request_malformed(fl
 @asynccontextmanager
 async def create_held_back(world: World) -> AsyncIterator[None]:
     """Let CreateJob of the job "j" wait until the block ends, and find no such job then."""
-    session = await asyncpg.connect(world.database.request_dsn)
-    transaction = session.transaction()
-    await transaction.start()
-    await session.execute(
-        'SELECT jobs.create_job($1, \'j\', \'{"document_type": "reboot", "target_all": true,'
-        " \"expires_in_hours\": 24}', '{}', NULL, 99, 99, 24)",
-        world.tenant,
-    )
-    yield
-    await transaction.rollback()
-    await session.close()
+    async with connected(world.database.request_dsn) as session:
+        transaction = session.transaction()
+        await transaction.start()
+        await session.execute(
+            'SELECT jobs.create_job($1, \'j\', \'{"document_type": "reboot", "target_all": true,'
+            " \"expires_in_hours\": 24}', '{}', NULL, 99, 99, 24)",
+            world.tenant,
+        )
+        yield
+        await transaction.rollback()
 
 
 async def test_one_preview_of_a_tenant_runs_at_a_time(database: Database, fleet: Fleet) -> None:

@@ -5,13 +5,13 @@ The first transaction of each test is not committed until the second waits for t
 
 from typing import Any
 
-import asyncpg
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from tests.support.callers import Device, Operator
 from tests.support.database import Database, uncommitted
 from tests.support.failures import expect_error
+from tests.support.postgres import connected
 from tests.support.retry_policies import rule
 from tests.support.world import World, uncommitted_report
 
@@ -40,11 +40,8 @@ def device(world: World) -> Device:
 
 async def fetch_value(database: Database, sql: str, *args: object) -> Any:
     """Run a statement in a session of its own and return its value."""
-    session = await asyncpg.connect(database.owner_dsn)
-    try:
+    async with connected(database.owner_dsn) as session:
         return await session.fetchval(sql, *args)
-    finally:
-        await session.close()
 
 
 async def attempts(operator: Operator) -> list[tuple[int, str]]:

@@ -1,7 +1,6 @@
 """The expiry of jobs with a rollout: its default, and whether the rollout can end before it."""
 
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -19,7 +18,6 @@ from tests.model.stages import Stage, divide, minimum_time
 from tests.support.database import Database
 from tests.support.failures import expect_error, invalid_fields
 from tests.support.scale import scaled
-from tests.support.server import Server, running_server
 from tests.support.staged_jobs import rollout
 from tests.support.world import World
 
@@ -31,12 +29,9 @@ REST: dict[str, Any] = {"remainder": True}
 
 
 @pytest.fixture(scope="module")
-async def server(database: Database) -> AsyncIterator[Server]:
-    """A server that accepts bake_time and advance_after."""
-    async with running_server(
-        database.request_dsn, JOBS_OWNER_DATABASE_URL=database.owner_dsn
-    ) as server:
-        yield server
+def server_settings(database: Database) -> dict[str, str]:
+    """They let the server accept bake_time and advance_after."""
+    return {"JOBS_OWNER_DATABASE_URL": database.owner_dsn}
 
 
 def baking(seconds: int, **gate: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_error
+from tests.support.postgres import connected
 from tests.support.rpcs import list_rpcs
 from tests.support.server import Server
 from tests.support.world import World
@@ -61,9 +62,8 @@ async def other(database: Database, server: Server) -> Operator:
 @pytest.fixture
 async def session(database: Database) -> AsyncIterator[asyncpg.Connection]:
     """A session of the request role."""
-    connection = await asyncpg.connect(database.request_dsn)
-    yield connection
-    await connection.close()
+    async with connected(database.request_dsn) as connection:
+        yield connection
 
 
 async def create_retried_job(operator: Operator, job_id: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 from tests.support.database import Database, rows_locked
 from tests.support.event_rows import queue_event
 from tests.support.failures import expect_error
+from tests.support.postgres import connected
 from tests.support.server import Server
 from tests.support.webhooks import (
     DispatcherWithCalls,
@@ -49,9 +50,8 @@ async def hook(database: Database, caller: WebhookCaller) -> DispatcherWithCalls
 @pytest.fixture
 async def session(database: Database) -> AsyncIterator[asyncpg.Connection]:
     """A second session of the owner."""
-    connection = await asyncpg.connect(database.owner_dsn)
-    yield connection
-    await connection.close()
+    async with connected(database.owner_dsn) as connection:
+        yield connection
 
 
 @pytest.fixture

@@ -510,27 +510,30 @@ async def test_rotation_during_a_delivery_is_counted_but_never_refused(
     await expect_error("LIMIT_EXCEEDED", hook.caller.create())
 
 
+async def sign_test(
+    hook: DispatcherWithCalls, sender: RecordingSender, *secrets: str
+) -> list[bool]:
+    """Send a test in a time in which one is allowed; return whether each secret signs it."""
+    await hook.database.pass_time(11)
+    await hook.test()
+    return [verifies(secret, sender.sent[-1]) for secret in secrets]
+
+
 async def test_rotation_signs_with_both_secrets_for_a_day(
     hook: DispatcherWithCalls, sender: RecordingSender
 ) -> None:
     before = await hook.get()
 
-    async def signing(*secrets: str) -> list[bool]:
-        """Whether each secret signs a test, in a time in which one is allowed."""
-        await hook.database.pass_time(11)
-        await hook.test()
-        return [verifies(secret, sender.sent[-1]) for secret in secrets]
-
     rotated = await hook.caller.rotate(hook.webhook_id)
 
     assert rotated.secret != hook.secret
     assert rotated.webhook == before
-    assert await signing(rotated.secret, hook.secret) == [True, True]
+    assert await sign_test(hook, sender, rotated.secret, hook.secret) == [True, True]
     twice = await hook.caller.rotate(hook.webhook_id)
     secrets = (twice.secret, rotated.secret, hook.secret)
-    assert await signing(*secrets) == [True, True, False]
+    assert await sign_test(hook, sender, *secrets) == [True, True, False]
     await hook.database.pass_time(86_400)
-    assert await signing(*secrets) == [True, False, False]
+    assert await sign_test(hook, sender, *secrets) == [True, False, False]
 
 
 async def test_master_keys_can_be_replaced(database: Database, tenant: str, tmp_path: Path) -> None:
@@ -539,24 +542,17 @@ async def test_master_keys_can_be_replaced(database: Database, tenant: str, tmp_
     keys = write_keys(tmp_path / "keys", "old")
     async with running_webhook_server(database, keys, sender) as server:
         hook = await create_webhook(database, WebhookCaller.on(server, tenant))
-
-        async def test(*secrets: str) -> list[bool]:
-            """Whether each secret signs a test."""
-            await database.pass_time(11)
-            await hook.test()
-            return [verifies(secret, sender.sent[-1]) for secret in secrets]
-
         write_keys(tmp_path / "new", "new", "old").replace(keys)
-        assert await test(hook.secret) == [True]
+        assert await sign_test(hook, sender, hook.secret) == [True]
         new = (await hook.caller.rotate(hook.webhook_id)).secret
-        assert await test(hook.secret, new) == [True, True]
+        assert await sign_test(hook, sender, hook.secret, new) == [True, True]
 
         # Without the old key, the secret that is derived from it no longer signs.
         write_keys(tmp_path / "new", "new").replace(keys)
-        assert await test(hook.secret, new) == [False, True]
+        assert await sign_test(hook, sender, hook.secret, new) == [False, True]
 
         write_keys(tmp_path / "new", "third").replace(keys)
-        await expect_error("WEBHOOKS_UNAVAILABLE", test())
+        await expect_error("WEBHOOKS_UNAVAILABLE", sign_test(hook, sender))
         stored = "SELECT key_id FROM jobs.webhooks WHERE webhook_id = $1"
         assert await database.owner.fetchval(stored, hook.webhook_id) == "new"
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import asyncpg
 
@@ -13,7 +14,7 @@ from jobs_grpc.db import citus
 from jobs_grpc.db.connection_pool import prepare_connection
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.store import ExecutionUpdate, Row, Store
-from tests.support.postgres import Postgres, connect
+from tests.support.postgres import Postgres, connect, connected
 from tests.support.waiting import read_until, wait_until_equal
 
 _BLOCKED_SESSIONS = (
@@ -28,6 +29,11 @@ class Database:
     owner_dsn: str
     request_dsn: str
     owner: asyncpg.Connection
+
+    @property
+    def name(self) -> str:
+        """The name of the database."""
+        return urlsplit(self.owner_dsn).path.removeprefix("/")
 
     @property
     def role(self) -> RequestRole:
@@ -282,13 +288,9 @@ def job_lock_held(
 async def rows_locked(database: Database, table: str, **key: str) -> AsyncIterator[None]:
     """Lock the rows of a table that have these values, in a separate session."""
     condition = " AND ".join(f"{column} = ${n}" for n, column in enumerate(key, 1))
-    holder = await asyncpg.connect(database.owner_dsn)
-    try:
-        async with holder.transaction():
-            await holder.execute(f"SELECT FROM {table} WHERE {condition} FOR UPDATE", *key.values())
-            yield
-    finally:
-        await holder.close()
+    async with connected(database.owner_dsn) as holder, holder.transaction():
+        await holder.execute(f"SELECT FROM {table} WHERE {condition} FOR UPDATE", *key.values())
+        yield
 
 
 @asynccontextmanager
@@ -320,14 +322,10 @@ async def uncommitted(database: Database, sql: str, *args: object) -> AsyncItera
 
     The first argument is the tenant.
     """
-    session = await asyncpg.connect(database.request_dsn)
-    try:
-        async with session.transaction():
-            await session.execute("SELECT set_config('app.tenant_id', $1, true)", args[0])
-            await session.fetch(sql, *args)
-            yield
-    finally:
-        await session.close()
+    async with connected(database.request_dsn) as session, session.transaction():
+        await session.execute("SELECT set_config('app.tenant_id', $1, true)", args[0])
+        await session.fetch(sql, *args)
+        yield
 
 
 def cancel_job_runs(database: Database, statement: str) -> AbstractAsyncContextManager[None]:
@@ -381,9 +379,6 @@ async def send_batch(database: Database, tenant: str, *updates: ExecutionUpdate)
 @asynccontextmanager
 async def request_session(database: Database) -> AsyncIterator[tuple[asyncpg.Connection, Store]]:
     """Open a session of the request role, as a second server would, with a store on it."""
-    connection = await asyncpg.connect(database.request_dsn)
-    try:
+    async with connected(database.request_dsn) as connection:
         is_distributed = await citus.is_installed(connection)
         yield connection, store_on(connection, is_distributed=is_distributed)
-    finally:
-        await connection.close()

@@ -87,8 +87,7 @@ class Postgres:
         dsns = self.dsns(database)
         await asyncio.gather(*(execute_on_node(dsn, "CREATE EXTENSION citus") for dsn in dsns))
         coordinator, *workers = (node.rpartition(":") for node in self.citus_nodes)
-        turn = await asyncpg.connect(self.owner_dsn)
-        try:
+        async with connected(self.owner_dsn) as turn:
             # Adding a node alters roles, which fails if another process of the tests does it too.
             await turn.execute("SELECT pg_advisory_lock(1)")
             await execute_on_node(
@@ -96,8 +95,6 @@ class Postgres:
                 f"SELECT citus_set_coordinator_host('{coordinator[0]}', {coordinator[2]})",
                 *(f"SELECT citus_add_node('{host}', {port})" for host, _, port in workers),
             )
-        finally:
-            await turn.close()
 
     async def make_template(self, name: str) -> None:
         """Close a database to connections, also of the background workers of extensions."""
@@ -130,6 +127,16 @@ class _Connection(asyncpg.Connection):
         return status
 
 
+@asynccontextmanager
+async def connected(dsn: str, **options: Any) -> AsyncIterator[asyncpg.Connection]:
+    """Connect to a database until the end of the block."""
+    connection = await asyncpg.connect(dsn, **options)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
 async def connect(dsn: str) -> asyncpg.Connection:
     """Connect to a database. `execute` accepts several statements, also on Citus."""
     return await asyncpg.connect(dsn, connection_class=_Connection)
@@ -146,19 +153,15 @@ def dsn_of(dsn: str, database: str, role: RequestRole | None = None) -> str:
 
 async def execute_on_node(dsn: str, *statements: str) -> None:
     """Run statements that Citus does not send to other nodes."""
-    connection = await asyncpg.connect(dsn)
-    try:
+    async with connected(dsn) as connection:
         await connection.execute("SET citus.enable_ddl_propagation = off")
         for statement in statements:
             await connection.execute(statement)
-    finally:
-        await connection.close()
 
 
 async def _drop_role(dsn: str, role: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    exists = await connection.fetchval("SELECT to_regrole($1) IS NOT NULL", role)
-    await connection.close()
+    async with connected(dsn) as connection:
+        exists = await connection.fetchval("SELECT to_regrole($1) IS NOT NULL", role)
     if exists:
         await execute_on_node(
             dsn,
@@ -236,16 +239,13 @@ async def running_postgres() -> AsyncIterator[tuple[Postgres, str]]:
 
 async def citus_nodes(owner_dsn: str) -> tuple[str, ...]:
     """Return the addresses of a Citus cluster, the coordinator first; none without Citus."""
-    connection = await asyncpg.connect(owner_dsn)
-    try:
+    async with connected(owner_dsn) as connection:
         if await connection.fetchval("SELECT to_regclass('pg_dist_node') IS NULL"):
             return ()
         rows = await connection.fetch(
             "SELECT nodename || ':' || nodeport AS address FROM pg_dist_node ORDER BY groupid"
         )
         return tuple(row["address"] for row in rows)
-    finally:
-        await connection.close()
 
 
 def node_dsn(dsn: str, address: str) -> str:

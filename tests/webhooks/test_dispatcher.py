@@ -24,7 +24,7 @@ from jobs_grpc.webhooks.sender import DeliveryResult
 from tests.support.database import Database, fresh_database, rows_locked
 from tests.support.endpoints import OK, Endpoint, Request, hang, response, running_endpoint
 from tests.support.event_rows import queue_event
-from tests.support.postgres import Postgres
+from tests.support.postgres import Postgres, connected
 from tests.support.scale import SCALE
 from tests.support.waiting import read_until, wait_until_true
 from tests.support.webhooks import add_events, is_signed
@@ -279,9 +279,8 @@ async def test_webhook_waits_and_is_logged_once_when_its_claim_has_an_internal_e
 @pytest.fixture
 async def session(database: Database) -> AsyncIterator[asyncpg.Connection]:
     """A second session of the owner."""
-    connection = await asyncpg.connect(database.owner_dsn)
-    yield connection
-    await connection.close()
+    async with connected(database.owner_dsn) as connection:
+        yield connection
 
 
 async def test_changed_webhook_ends_the_claim(hooks: Hooks, session: asyncpg.Connection) -> None:
