@@ -6,18 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.auth.support import KEY
+from tests.auth.support import KEY, jwt_settings
 from tests.support.cli import Shell
 from tests.support.database import Database
-from tests.support.identities import (
-    AUDIENCE,
-    ISSUER,
-    Authority,
-    channel_credentials,
-    claims,
-    jwks,
-    token,
-)
+from tests.support.identities import Authority, channel_credentials, claims, mutual_tls, token
 from tests.support.server import Server, reserved_address, running_tls_server
 
 
@@ -33,21 +25,10 @@ async def secure_server(database: Database, folder: Path) -> AsyncIterator[Serve
     authority = Authority()
     client = authority.client("cli", "spiffe://acme.example/cli")
     client.write(folder, "client")
-    certificate, key = authority.server().write(folder, "server")
-    (folder / "ca.crt").write_bytes(authority.certificate)
-    (folder / "jwks.json").write_text(jwks(KEY))
-    variables = {
-        "JOBS_AUTH": "jwt",
-        "JOBS_JWT_KEYS": f"{folder}/jwks.json",
-        "JOBS_JWT_ISSUER": ISSUER,
-        "JOBS_JWT_AUDIENCE": AUDIENCE,
-        "JOBS_TLS_CERT": certificate,
-        "JOBS_TLS_KEY": key,
-        "JOBS_TLS_CLIENT_CA": f"{folder}/ca.crt",
-        "JOBS_TRUSTED_PEERS": "spiffe://acme.example/cli",
-    }
+    settings = mutual_tls(authority, folder) | jwt_settings(folder)
+    settings["JOBS_TRUSTED_PEERS"] = "spiffe://acme.example/cli"
     credentials = channel_credentials(authority, client)
-    async with running_tls_server(database.request_dsn, credentials, **variables) as server:
+    async with running_tls_server(database.request_dsn, credentials, **settings) as server:
         yield server
 
 

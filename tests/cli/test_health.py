@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.cli import Shell
 from tests.support.database import Database
-from tests.support.identities import Authority, channel_credentials
+from tests.support.identities import Authority, channel_credentials, mutual_tls
 from tests.support.server import Server, running_tls_server
 
 
@@ -27,15 +27,9 @@ async def tls_server(
     authority = Authority()
     client = authority.client("cli", "spiffe://acme.example/cli")
     client.write(folder, "client")
-    certificate, key = authority.server().write(folder, "server")
-    (folder / "ca.crt").write_bytes(authority.certificate)
-    variables = {
-        "JOBS_TLS_CERT": certificate,
-        "JOBS_TLS_KEY": key,
-        "JOBS_TLS_CLIENT_CA": f"{folder}/ca.crt",
-    }
+    settings = mutual_tls(authority, folder)
     credentials = channel_credentials(authority, client)
-    async with running_tls_server(database.request_dsn, credentials, **variables) as server:
+    async with running_tls_server(database.request_dsn, credentials, **settings) as server:
         yield server, folder
 
 

@@ -7,7 +7,7 @@ from grpc import StatusCode
 
 from jobs_grpc.client import Connection, JobsClient, JobsError, RetryPolicy, Tls
 from tests.support.database import Database
-from tests.support.identities import Authority, channel_credentials
+from tests.support.identities import Authority, channel_credentials, mutual_tls
 from tests.support.server import running_tls_server
 
 
@@ -16,13 +16,7 @@ async def test_client_presents_its_certificate_and_checks_the_server(
 ) -> None:
     authority = Authority()
     client = authority.client("operator")
-    certificate, key = authority.server().write(tmp_path, "server")
-    (tmp_path / "ca.crt").write_bytes(authority.certificate)
-    files = {
-        "JOBS_TLS_CERT": certificate,
-        "JOBS_TLS_KEY": key,
-        "JOBS_TLS_CLIENT_CA": str(tmp_path / "ca.crt"),
-    }
+    files = mutual_tls(authority, tmp_path)
     known = Tls(ca=authority.certificate, certificate=client.certificate, key=client.key)
     once = RetryPolicy(max_attempts=1)
 

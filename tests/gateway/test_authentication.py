@@ -8,19 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.auth.support import KEY
+from tests.auth.support import KEY, jwt_settings
 from tests.gateway.support import assert_error, running_gateway
 from tests.support.database import Database
-from tests.support.identities import (
-    AUDIENCE,
-    ISSUER,
-    Authority,
-    Pair,
-    channel_credentials,
-    claims,
-    jwks,
-    token,
-)
+from tests.support.identities import Authority, Pair, channel_credentials, claims, mutual_tls, token
 from tests.support.server import Server, running_tls_server
 from tests.support.waiting import TIMEOUT
 
@@ -29,31 +20,20 @@ PEER = "spiffe://acme.example/ns/jobs/sa/gateway"
 
 
 class Files:
-    """Certificates of one authority and a JWKS, as files."""
+    """Certificates of one authority, as files."""
 
     def __init__(self, folder: Path) -> None:
         self.authority = Authority()
         self.trusted = self.authority.client("gateway", PEER)
-        self.server = self.authority.server().write(folder, "server")
-        self.ca = str(folder / "ca.crt")
-        Path(self.ca).write_bytes(self.authority.certificate)
-        self.jwks = str(folder / "jwks.json")
-        Path(self.jwks).write_text(jwks(KEY))
-        self._folder = folder
-
-    def server_settings(self) -> dict[str, str]:
-        """Return the variables of a server that trusts only the gateway."""
-        return {
-            "JOBS_TLS_CERT": self.server[0],
-            "JOBS_TLS_KEY": self.server[1],
-            "JOBS_TLS_CLIENT_CA": self.ca,
-            "JOBS_TRUSTED_PEERS": PEER,
-        }
+        self.server_settings = mutual_tls(self.authority, folder) | {"JOBS_TRUSTED_PEERS": PEER}
+        """The settings of a server that trusts only the gateway."""
+        self.folder = folder
 
     def gateway_settings(self, pair: Pair, name: str) -> dict[str, str]:
         """Return the settings of a gateway with this client certificate."""
-        certificate, key = pair.write(self._folder, name)
-        return {"UPSTREAM_CA": self.ca, "UPSTREAM_CERT": certificate, "UPSTREAM_KEY": key}
+        certificate, key = pair.write(self.folder, name)
+        ca = self.server_settings["JOBS_TLS_CLIENT_CA"]
+        return {"UPSTREAM_CA": ca, "UPSTREAM_CERT": certificate, "UPSTREAM_KEY": key}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +47,7 @@ async def trusting_server(
 ) -> AsyncIterator[Server]:
     """A server that trusts only the gateway."""
     credentials = channel_credentials(files.authority, files.trusted)
-    settings = files.server_settings() | variables
+    settings = files.server_settings | variables
     async with running_tls_server(database.request_dsn, credentials, **settings) as server:
         yield server
 
@@ -96,15 +76,9 @@ async def jwt_auth(
     gateway_binary: Path, database: Database, files: Files
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a gateway in front of a server with JOBS_AUTH=jwt."""
-    variables = {
-        "JOBS_AUTH": "jwt",
-        "JOBS_JWT_KEYS": files.jwks,
-        "JOBS_JWT_ISSUER": ISSUER,
-        "JOBS_JWT_AUDIENCE": AUDIENCE,
-    }
     settings = files.gateway_settings(files.trusted, "trusted")
     async with (
-        trusting_server(database, files, **variables) as server,
+        trusting_server(database, files, **jwt_settings(files.folder)) as server,
         gateway_client(gateway_binary, server, **settings) as http,
     ):
         yield http

@@ -44,33 +44,21 @@ def done(running: list[asyncio.Task[Any]]) -> int:
     return sum(task.done() for task in running)
 
 
-async def test_release_of_bytes_examines_no_tenant_while_nothing_is_free(
-    examined: list[str],
+@pytest.mark.parametrize(("held", "left", "served"), [(200, 150, 0), (100, 99, 1)])
+async def test_release_of_bytes_examines_only_the_tenants_that_it_serves(
+    examined: list[str], held: int, left: int, served: int
 ) -> None:
     memory = MemoryLimit(100, 100)
     holder = Reservation(memory, "x")
-    await holder.add(200)
+    await holder.add(held)
     async with tasks(memory.take(tenant, 1) for tenant in TENANTS) as waiting:
         examined.clear()
 
-        holder.set_size(150)
-
-        assert memory.waiting == len(waiting)
-        assert examined == []
-
-
-async def test_release_of_bytes_examines_the_next_tenant(examined: list[str]) -> None:
-    memory = MemoryLimit(100, 100)
-    holder = Reservation(memory, "x")
-    await holder.add(100)
-    async with tasks(memory.take(tenant, 1) for tenant in TENANTS) as waiting:
-        examined.clear()
-
-        holder.set_size(99)
+        holder.set_size(left)
         await run_ready_tasks()
 
-        assert done(waiting) == 1
-        assert examined == TENANTS[:1]
+        assert done(waiting) == served
+        assert examined == TENANTS[:served]
 
 
 async def test_release_of_bytes_does_not_examine_tenants_at_their_limit(
