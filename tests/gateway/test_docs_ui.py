@@ -44,3 +44,5 @@ async def test_first_page_links_the_console_the_documentation_and_the_health(
     assert links == ["/console", "/docs", "/openapi.json", "/healthz"]
     for link in links:
         assert (await http.get(link)).status_code == 200
+    assert f"curl {str(http.base_url).rstrip('/')}/customer/jobs" in page.text
+    assert '<a href="/console">' in (await http.get("/docs")).text

@@ -75,12 +75,14 @@ func New(config *config.Config) map[string]runtime.HandlerFunc {
 		}
 		content, _ := fs.ReadFile(files, name)
 		if name != "index.html" {
-			add("/console/"+name, serveFile(name, content, "public, max-age=31536000, immutable"))
+			add("/console/"+name, serveFile(http.StatusOK, name, content, "public, max-age=31536000, immutable"))
 			return nil
 		}
 		for _, page := range pages {
-			add(page, serveFile(name, content, "no-cache"))
+			add(page, serveFile(http.StatusOK, name, content, "no-cache"))
 		}
+		// The script says that there is no such page.
+		add("/console/{rest...}", serveFile(http.StatusNotFound, name, content, "no-cache"))
 		return nil
 	})
 	add("/console/config.json", func(w http.ResponseWriter, r *http.Request) {
@@ -119,7 +121,7 @@ func contentSecurityPolicy(config *config.Config) string {
 }
 
 // serveFile returns a handler for a file, which is compressed once.
-func serveFile(name string, content []byte, cacheControl string) http.HandlerFunc {
+func serveFile(status int, name string, content []byte, cacheControl string) http.HandlerFunc {
 	contentType := mime.TypeByExtension(path.Ext(name))
 	if path.Ext(name) == ".js" {
 		contentType = "text/javascript; charset=utf-8" // the table of the system can differ
@@ -134,9 +136,11 @@ func serveFile(name string, content []byte, cacheControl string) http.HandlerFun
 		w.Header().Set("Vary", "Accept-Encoding")
 		if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
 			w.Header().Set("Content-Encoding", "gzip")
+			w.WriteHeader(status)
 			_, _ = w.Write(compressed.Bytes())
 			return
 		}
+		w.WriteHeader(status)
 		_, _ = w.Write(content)
 	}
 }

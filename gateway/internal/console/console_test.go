@@ -95,6 +95,9 @@ func TestPagesLoadOnlyFilesOfTheBuild(t *testing.T) {
 			}
 		}
 	}
+	if w := get(t, c, "/console/{rest...}", "localhost"); w.Code != http.StatusNotFound || w.Body.String() != page {
+		t.Errorf("an unknown path: status %d", w.Code)
+	}
 	if strings.Contains(page, "<script>") || strings.Contains(page, "style=") {
 		t.Error("the page has an inline script or style")
 	}

@@ -4,7 +4,9 @@
 package pages
 
 import (
+	"bytes"
 	"embed"
+	"html"
 	"io/fs"
 	"net/http"
 	"regexp"
@@ -13,6 +15,8 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/swaggest/swgui/v5/static"
 	"github.com/vearutop/statigz"
+
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/config"
 )
 
 // pageFiles are the HTML pages and the files that they load, except those of Swagger UI.
@@ -33,13 +37,16 @@ var pages = map[string]struct{ name, contentType string }{
 const pageCSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
 	"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// consoleLink is the line of index.html that leads to the console.
+// consoleLink is the line of a page that leads to the console.
 var consoleLink = regexp.MustCompile(`(?m)^.*href="/console".*\n`)
 
+// origin in index.html is replaced by the scheme and the host of the request.
+var origin = []byte("{{origin}}")
+
 // New returns the handlers of the page /, of Swagger UI, of their files and of the OpenAPI document, by path. All are
-// embedded in the binary. The page / leads to the console only if it is served. Each file has its own route, so that
+// embedded in the binary. The pages lead to the console only if it is served. Each file has its own route, so that
 // any other path below /docs/ is a regular 404.
-func New(openAPI []byte, servesConsole bool) map[string]runtime.HandlerFunc {
+func New(openAPI []byte, config *config.Config) map[string]runtime.HandlerFunc {
 	handlers := map[string]runtime.HandlerFunc{}
 	add := func(path string, serve http.HandlerFunc) {
 		handlers[path] = func(w http.ResponseWriter, r *http.Request, _ map[string]string) {
@@ -55,12 +62,16 @@ func New(openAPI []byte, servesConsole bool) map[string]runtime.HandlerFunc {
 	}
 	for path, page := range pages {
 		content, _ := fs.ReadFile(pageFiles, "files/"+page.name)
-		if !servesConsole {
+		if !config.ServesConsole() {
 			content = consoleLink.ReplaceAll(content, nil)
 		}
-		add(path, func(w http.ResponseWriter, _ *http.Request) {
+		add(path, func(w http.ResponseWriter, r *http.Request) {
+			scheme := "http://"
+			if r.TLS != nil || config.TLSTerminatedByProxy {
+				scheme = "https://"
+			}
 			w.Header().Set("Content-Type", page.contentType)
-			_, _ = w.Write(content)
+			_, _ = w.Write(bytes.ReplaceAll(content, origin, []byte(html.EscapeString(scheme+r.Host))))
 		})
 	}
 	handlers["/openapi.json"] = func(w http.ResponseWriter, _ *http.Request, _ map[string]string) {

@@ -11,7 +11,8 @@ import (
 )
 
 func TestRouteTable_MatchesPath(t *testing.T) {
-	routes, err := Load(gatewaytest.OpenAPI(), map[string]runtime.HandlerFunc{"/docs": nil})
+	further := map[string]runtime.HandlerFunc{"/docs": nil, "/console/jobs": nil, "/console/{rest...}": nil}
+	routes, err := Load(gatewaytest.OpenAPI(), further)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,6 +36,10 @@ func TestRouteTable_MatchesPath(t *testing.T) {
 		{"/customer/jobs/b%2fc", "none", "", "none"},
 		{"/customer%2fjobs", "none", "", "none"},
 		{"/customer/jobs/a/executions/", "none", "", "none"},
+		{"/console/jobs", "/console/jobs", "GET, HEAD", "/console/jobs"},
+		{"/console/jobs/a/b/c", "/console/{rest...}", "GET, HEAD", "/console/{rest...}"},
+		{"/console/jobs/", "none", "", "none"}, // is redirected
+		{"/consoles", "none", "", "none"},
 	} {
 		m := routes.Match(httptest.NewRequest("GET", c.path, nil))
 		if m.Template != c.template || m.AllowHeader() != c.allow || m.Path() != c.canonical {

@@ -23,6 +23,7 @@ import (
 type Route struct {
 	Template   string                // such as /customer/jobs/{job_id}
 	segments   []string              // of the template
+	prefix     []string              // of a template such as /console/{rest...}: the segments before the rest
 	Operations map[string]*Operation // by method
 }
 
@@ -91,7 +92,11 @@ func Load(document []byte, further map[string]runtime.HandlerFunc) (Table, error
 		if get, ok := operations[http.MethodGet]; ok {
 			operations[http.MethodHead] = get // net/http drops the body of the response
 		}
-		routes = append(routes, &Route{template, strings.Split(template, "/"), operations})
+		route := &Route{Template: template, segments: strings.Split(template, "/"), Operations: operations}
+		if before, ok := strings.CutSuffix(template, "/{rest...}"); ok {
+			route.prefix = strings.Split(before, "/")
+		}
+		routes = append(routes, route)
 	}
 	for template, operations := range parsed.Paths {
 		for _, op := range operations {
@@ -102,8 +107,10 @@ func Load(document []byte, further map[string]runtime.HandlerFunc) (Table, error
 	for template, handler := range further {
 		add(template, map[string]*Operation{http.MethodGet: {Handler: handler}})
 	}
-	// Descending: {job_id}:retry comes before {job_id}, which matches the same paths.
-	slices.SortFunc(routes, func(a, b *Route) int { return strings.Compare(b.Template, a.Template) })
+	// Descending: {job_id}:retry comes before {job_id}, which matches the same paths. Those with {rest...} come last.
+	slices.SortFunc(routes, func(a, b *Route) int {
+		return cmp.Or(len(a.prefix)-len(b.prefix), strings.Compare(b.Template, a.Template))
+	})
 	return routes, nil
 }
 
@@ -159,9 +166,13 @@ func (rt Table) WithoutSlash(u *url.URL) string {
 // IsHealthCheck reports whether the route is that of health checks.
 func (r *Route) IsHealthCheck() bool { return r.Template == "/healthz" }
 
-// match matches the encoded segments of a path, and sets the variables.
+// match matches the encoded segments of a path, and sets the variables. The rest of a path is one segment or more, and
+// has no slash at its end.
 func (r *Route) match(segments []string, variables map[string]string) bool {
 	clear(variables)
+	if n := len(r.prefix); n > 0 {
+		return len(segments) > n && slices.Equal(r.prefix, segments[:n]) && segments[len(segments)-1] != ""
+	}
 	return slices.EqualFunc(r.segments, segments, func(pattern, segment string) bool {
 		return matchSegment(pattern, segment, variables)
 	})

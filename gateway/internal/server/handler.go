@@ -37,7 +37,7 @@ func newHandler(
 	stopping <-chan struct{}, openAPI []byte, config *config.Config, upstream *upstream.Upstream,
 	metrics *observability.Metrics, tracer *observability.Tracer, logger *slog.Logger,
 ) (http.Handler, error) {
-	further := pages.New(openAPI, config.ServesConsole())
+	further := pages.New(openAPI, config)
 	maps.Copy(further, console.New(config))
 	table, err := rest.NewRoutes(openAPI, further, upstream, logger)
 	if err != nil {
