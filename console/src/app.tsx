@@ -2,10 +2,11 @@
 
 import type { FunctionComponent } from "preact";
 import { LocationProvider, Route, Router, lazy, useLocation } from "preact-iso";
-import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
-import { ApiError, api, body } from "./api/client";
+import { signal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
+import { api, body } from "./api/client";
 import { focusPage, watchFocus } from "./focus";
-import { useLoaded } from "./load";
+import { outage, useLoaded } from "./load";
 import { Confirmation, confirmation, forget } from "./parts/confirmation";
 import { ErrorNotice, OutageBanner } from "./parts/notices";
 import { Header } from "./parts/header";
@@ -29,22 +30,25 @@ function ofPath<Props>(Page: FunctionComponent<Props>) {
     return (props: Props & { path: string }) => <Page key={props.path} {...props} />;
 }
 
+const RETRY_MS = 2000;
+
+/** The gateway did not say what it needs. */
+const isAway = signal(false);
 // Before the first frame.
-const loading = loadConfig();
+void loadConfig();
 
 export function App() {
-    const [error, setError] = useState<ApiError | null>(null);
-    useLayoutEffect(() => {
-        loading.catch((e: ApiError) => setError(e));
-    }, []);
-    if (error) return <Message error={error} />;
-    if (!config.value) return null;
+    if (!config.value) return <main class="narrow">{isAway.value && <Away what="gateway" />}</main>;
     return <LocationProvider scope="/console">{isSignedIn.value ? <Pages /> : <SignIn />}</LocationProvider>;
 }
 
 async function loadConfig() {
     const response = await fetch("/console/config.json").catch(() => null);
-    if (!response?.ok) throw new ApiError("The gateway can't be reached; reload this page", "", 0);
+    if (!response?.ok) {
+        isAway.value = true;
+        setTimeout(loadConfig, RETRY_MS);
+        return;
+    }
     const loaded = (await response.json()) as Config;
     if (loaded.oidc) {
         const { completeSignIn } = await import("./oidc");
@@ -53,11 +57,11 @@ async function loadConfig() {
     config.value = loaded;
 }
 
-function Message({ error }: { error: ApiError }) {
+function Away({ what }: { what: string }) {
     return (
-        <main class="narrow">
-            <ErrorNotice error={error} />
-        </main>
+        <p class="notice warn" role="status">
+            The {what} can't be reached. This page loads when it responds.
+        </p>
     );
 }
 
@@ -76,14 +80,24 @@ function Pages() {
                 Skip to content
             </a>
             <Header />
-            <OutageBanner />
+            {key && <OutageBanner />}
             <main id="main" tabIndex={-1}>
                 <Confirmation />
-                {error ? <ErrorNotice error={error} /> : key && <Routes key={key} />}
+                {error && <ErrorNotice error={error} />}
+                {!error && (key ? <Routes key={key} /> : outage.value && <Away what="service" />)}
             </main>
             <Footer />
         </>
     );
+}
+
+/** The router would fail at a path such as /console/jobs/%. */
+function isDecodable(path: string): boolean {
+    try {
+        return decodeURIComponent(path) !== "";
+    } catch {
+        return false;
+    }
 }
 
 function Routes() {
@@ -99,6 +113,7 @@ function Routes() {
         window.scrollTo(0, 0);
         focusPage();
     }, [path]);
+    if (!isDecodable(path)) return <NotFound />;
     return (
         <Router>
             <Route path="/console" component={Fleet} />

@@ -109,8 +109,15 @@ export const emptyDraft: Draft = {
     more: { windows: [], rules: [] },
 };
 
-/** A field that can't be sent, and why. */
-export class DraftError extends Error {}
+/** A value that can't be sent, and why; `field`: as in Problems. */
+export class DraftError extends Error {
+    constructor(
+        message: string,
+        readonly field = "",
+    ) {
+        super(message);
+    }
+}
 
 type Target = Pick<
     CreateJobRequest,
@@ -140,28 +147,30 @@ export function draftTarget(draft: Draft): Target | null {
     }
 }
 
-function integer(text: string, label: string): number | undefined {
+function integer(text: string, label: string, field: string): number | undefined {
     if (!text.trim()) return undefined;
     const n = Number(text);
-    if (!Number.isInteger(n) || n < 0) throw new DraftError(`${label} must be a whole number`);
+    if (!Number.isInteger(n) || n < 0) throw new DraftError(`${label} must be a whole number`, field);
     return n;
 }
 
 /** A length of time in minutes or hours, as the API has it. */
-function duration(text: string, unit: number, label: string): string | undefined {
+function duration(text: string, unit: number, label: string, field: string): string | undefined {
     if (!text.trim()) return undefined;
     const length = Math.round(Number(text) * unit);
-    if (!(length >= 0)) throw new DraftError(`${label} must be a number`);
+    if (!(length >= 0)) throw new DraftError(`${label} must be a number`, field);
     return length ? `${length}s` : undefined;
 }
 
 export function draftRollout(draft: Draft): CreateJobRequest["rollout"] | undefined {
-    const maxInProgress = integer(draft.maxInProgress, "“Maximum devices in progress”");
+    const maxInProgress = integer(draft.maxInProgress, "“Maximum devices in progress”", "maxInProgress");
     if (!draft.stages.length && !maxInProgress) return undefined;
-    const stages = draft.stages.map((stage, index) => {
-        const isLast = index === draft.stages.length - 1;
+    const drafts = draft.stages.length ? draft.stages : [{ ...emptyStage, kind: "rest" as const }];
+    const stages = drafts.map((stage, index) => {
+        const isLast = index === drafts.length - 1;
         const label = stageLabel(stage, index);
-        const number = () => integer(stage.value, `${label}: the size`);
+        const field = (key: keyof StageDraft) => `stages.${index}.${key}`;
+        const number = () => integer(stage.value, `${label}: the size`, field("value"));
         const devices = {
             percent: () => ({ percent: number() }),
             count: () => ({ device_count: number() }),
@@ -170,16 +179,29 @@ export function draftRollout(draft: Draft): CreateJobRequest["rollout"] | undefi
             rest: () => ({ remainder: true }),
         }[stage.kind]();
         const gate = {
-            min_succeeded_percent: integer(stage.succeeded, `${label}: “Succeeded, at least”`),
-            bake_time: duration(stage.bakeMinutes, 60, `${label}: “Then wait”`),
-            advance_after: duration(stage.latestHours, 3600, `${label}: “Open anyway after”`),
+            min_succeeded_percent: integer(
+                stage.succeeded,
+                `${label}: “Succeeded, at least”`,
+                field("succeeded"),
+            ),
+            bake_time: duration(stage.bakeMinutes, 60, `${label}: “Then wait”`, field("bakeMinutes")),
+            advance_after: duration(
+                stage.latestHours,
+                3600,
+                `${label}: “Open anyway after”`,
+                field("latestHours"),
+            ),
             require_approval: stage.approval || undefined,
             allow_self_approval: (stage.approval && stage.more?.allow_self_approval) || undefined,
         };
         return {
             ...devices,
             display_name: stage.name.trim() || undefined,
-            releases_per_minute: integer(stage.perMinute, `${label}: “Starts per minute”`),
+            releases_per_minute: integer(
+                stage.perMinute,
+                `${label}: “Starts per minute”`,
+                field("perMinute"),
+            ),
             gate: isLast ? undefined : gate,
             allow_empty: stage.more?.allow_empty || undefined,
         };
@@ -230,15 +252,19 @@ function draftLabels(text: string): Record<string, string> | undefined {
     const lines = text.split("\n").filter((line) => line.trim());
     const entries = lines.map((line) => {
         const [key = "", ...rest] = line.split("=");
-        if (!key.trim() || !rest.length) throw new DraftError(`Labels are written key=value, not ${line}`);
+        if (!key.trim() || !rest.length) {
+            throw new DraftError(`Labels are written key=value, not ${line}`, "labels");
+        }
         return [key.trim(), rest.join("=")] as const;
     });
     return entries.length ? Object.fromEntries(entries) : undefined;
 }
 
 function draftCriterion(c: CriterionDraft, index: number) {
-    const value = integer(c.value, `Criterion ${index + 1}: “Threshold”`);
-    if (!value) throw new DraftError(`Criterion ${index + 1} needs a threshold`);
+    const label = `Criterion ${index + 1}`;
+    const field = (key: keyof CriterionDraft) => `criteria.${index}.${key}`;
+    const value = integer(c.value, `${label}: “Threshold”`, field("value"));
+    if (!value) throw new DraftError(`${label} needs a threshold`, field("value"));
     const isPercent = c.kind === "percent";
     return {
         ...(isPercent ? { percent: value } : { count: value }),
@@ -247,7 +273,11 @@ function draftCriterion(c: CriterionDraft, index: number) {
         basis: isPercent ? c.more?.basis : undefined,
         scope: c.scope,
         min_finished: isPercent
-            ? integer(c.minFinished, `Criterion ${index + 1}: “Not before this many devices finished”`)
+            ? integer(
+                  c.minFinished,
+                  `${label}: “Not before this many devices finished”`,
+                  field("minFinished"),
+              )
             : undefined,
         action: c.action,
     };
@@ -257,9 +287,9 @@ function draftCriterion(c: CriterionDraft, index: number) {
 export function draftSettings(draft: Draft) {
     const minutes = Math.round(Number(draft.windowHours) * 60);
     if (draft.windowStart && !(minutes > 0)) {
-        throw new DraftError("“Length of the window” must be a number of hours");
+        throw new DraftError("“Length of the window” must be a number of hours", "windowHours");
     }
-    const attempts = integer(draft.retryAttempts, "“Maximum attempts per device”");
+    const attempts = integer(draft.retryAttempts, "“Maximum attempts per device”", "retryAttempts");
     return {
         description: draft.description.trim() || undefined,
         labels: draftLabels(draft.labels),
@@ -290,7 +320,7 @@ export function draftSettings(draft: Draft) {
                       ],
                   }
                 : undefined,
-        in_progress_timeout_minutes: integer(draft.timeoutMinutes, "The timeout"),
+        in_progress_timeout_minutes: integer(draft.timeoutMinutes, "The timeout", "timeoutMinutes"),
     };
 }
 
@@ -305,7 +335,7 @@ export function draftRequest(draft: Draft): CreateJobRequest {
         document_type: draft.type.trim(),
         document_params: draftDocument(draft.document),
         ...draftSettings(draft),
-        expires_in_hours: integer(draft.expiresHours, "The expiry"),
+        expires_in_hours: integer(draft.expiresHours, "The expiry", "expiresHours"),
         priority: draft.priority === "NORMAL" ? undefined : draft.priority,
         execution_events: draft.more.execution_events || undefined,
     };

@@ -31,6 +31,8 @@ export function reloadAll(): void {
 }
 
 const MAX_DELAY_MS = 30_000;
+// A person waits for data that were never there.
+const MAX_FIRST_DELAY_MS = 3500;
 // What does not change is loaded more rarely, so that consoles that are left open cost little.
 const REST_FACTOR = 1.5;
 const MAX_REST_MS = 15_000;
@@ -104,7 +106,8 @@ export function useLoaded<T>(
                 next = everyMs;
                 if (e.isTemporary) {
                     failures += 1;
-                    next = Math.max(e.retryAfter * 1000, Math.min(1000 * 2 ** failures, MAX_DELAY_MS));
+                    const longest = known ? MAX_DELAY_MS : MAX_FIRST_DELAY_MS;
+                    next = Math.max(e.retryAfter * 1000, Math.min(1000 * 2 ** failures, longest));
                 } else {
                     known = "";
                     setState({ key, error: e });

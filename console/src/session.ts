@@ -83,8 +83,13 @@ export function onSignOut(listener: () => void): void {
     signOutListeners.push(listener);
 }
 
+/** The key of the drafts of new jobs in `sessionStorage`: see drafts.ts. */
+export const DRAFTS = "drafts";
+
 export function signOut(): void {
     for (const listener of signOutListeners) listener();
+    // The next person does not see them.
+    sessionStorage.removeItem(DRAFTS);
     token.value = "";
     tokenProblem.value = "";
     caller.value = null;

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fleet.jobs.v1.jobs_pb2 import JobExecution
@@ -20,10 +21,10 @@ CODE = "-x"
 
 
 @pytest.fixture
-def environment(server: Server, tenant: str) -> Mapping[str, str]:
-    """The environment of a shell that has jobs-grpc and names the server and the tenant."""
+def environment(server: Server) -> Mapping[str, str]:
+    """The environment of a shell that has jobs-grpc and names the server."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {"PATH": path, "JOBS_SERVER": server.address, "JOBS_TENANT": tenant}
+    return os.environ | {"PATH": path, "JOBS_SERVER": server.address}
 
 
 async def _commands(place: Locator) -> list[str]:
@@ -69,8 +70,28 @@ async def test_commands_work_for_ids_that_begin_with_a_dash(
     assert curl.startswith("curl ")
 
 
+NAMED = {"stages": [{"device_count": 1, "display_name": "it's"}, {"remainder": True}]}
+GATE = {"min_succeeded_percent": 90, "require_approval": True}
+PLAIN = {"stages": [{"percent": 50, "gate": GATE}, {"remainder": True}], "max_in_progress": 1}
+
+
+@pytest.mark.parametrize(
+    ("rollout", "shown"),
+    [
+        (NAMED, "--rollout /dev/stdin"),
+        (
+            PLAIN,
+            "--stage 50% --stage rest --min-succeeded 90 --require-approval --max-in-progress 1",
+        ),
+    ],
+    ids=["file", "options"],
+)
 async def test_command_of_a_new_job_creates_it_with_its_stages(
-    world: World, console: Console, environment: Mapping[str, str]
+    world: World,
+    console: Console,
+    environment: Mapping[str, str],
+    rollout: dict[str, Any],
+    shown: str,
 ) -> None:
     await world.add_devices([DEVICE, "pump-1"])
     await world.operator.create(
@@ -78,12 +99,14 @@ async def test_command_of_a_new_job_creates_it_with_its_stages(
         document_type="custom",
         document_params={"text": 'it\'s 5 % \\ "done"'},
         target_device_ids={"device_ids": [DEVICE, "pump-1"]},
-        rollout={"stages": [{"device_count": 1, "display_name": "it's"}, {"remainder": True}]},
+        rollout=rollout,
     )
     page = console.page
     await console.open("/new?copy=first")
     await page.get_by_role("button", name="Create job for 2 devices").wait_for()
-    for command in await _commands(page.locator(".create")):
+    commands = await _commands(page.locator(".create"))
+    assert shown in commands[0]
+    for command in commands:
         await _run(command, environment)
     jobs = (await world.operator.list()).jobs
     assert len(jobs) == 3

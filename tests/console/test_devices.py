@@ -111,4 +111,4 @@ async def test_header_says_that_no_user_name_is_set(
         await page.get_by_role("button", name="no user name: set").click()
         await page.get_by_label("User name").fill("bob")
         await page.get_by_role("button", name="Use", exact=True).click()
-        await expect(page.locator(".who")).to_contain_text("· bob · roles admin")
+        await expect(page.locator(".who")).to_contain_text("· bob (admin")

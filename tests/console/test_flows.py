@@ -1,5 +1,7 @@
 """What operators do: create, watch, stop, retry, approve, cancel."""
 
+import re
+
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1.jobs_pb2 import JobExecution
@@ -37,9 +39,13 @@ async def test_operator_creates_a_staged_job_and_watches_it_finish(
     await page.get_by_label("Group", exact=True).fill("north")
     await expect(page.get_by_text("pump-00, pump-01")).to_be_visible()
     await page.get_by_role("button", name="Add stage").click()
-    await (
-        page.get_by_role("group", name="Stage 0").get_by_role("textbox", name="Percent").fill("10")
-    )
+    await page.get_by_role("group", name="Stage 0").get_by_label("Name").fill("canary")
+    percent = page.get_by_role("group", name="canary").get_by_role("textbox", name="Percent")
+    await percent.fill("101")
+    mistake = "Stage canary: percent must be from 1 to 100"
+    await expect(page.get_by_role("alert")).to_contain_text(mistake)
+    await expect(percent).to_have_accessible_description(mistake)
+    await percent.fill("10")
     await expect(page.get_by_text("4 devices first, then 36 if 95 % succeed")).to_be_visible()
     await expect(page.get_by_text("failures from 20 finished devices on")).to_be_visible()
     late = page.get_by_text("it can't act in the first stage, which has 4 devices")
@@ -49,12 +55,33 @@ async def test_operator_creates_a_staged_job_and_watches_it_finish(
     await page.get_by_label("Not before this many devices finished").fill("4")
     await expect(page.get_by_text("failures from 4 finished devices on")).to_be_visible()
     await expect(late).to_have_count(0)
+
+    # The draft survives a reload, another page and another user.
+    await page.reload()
+    await page.get_by_role("link", name="Events").click()
+    await page.locator(".who button").click()
+    await page.get_by_label("User name").fill("bob")
+    await page.get_by_role("button", name="Use", exact=True).click()
+    await expect(page.locator(".who")).to_contain_text(f"{tenant} · bob (")
+    await page.get_by_role("link", name="Jobs", exact=True).click()
+    await page.get_by_role("link", name="New job").click()
+    job_id = page.get_by_label("Job ID")
+    await expect(job_id).to_have_value("fw-2")
+    await page.get_by_role("button", name="Discard draft").click()
+    await expect(job_id).to_have_value("")
+    await page.get_by_role("button", name="Restore draft").click()
     await page.get_by_role("button", name="Create job for 40 devices").click()
 
     await expect(page.get_by_role("heading", name="fw-2")).to_be_visible()
     async with running_fleet(server, tenant, DEVICES):
         await expect(page.locator(".badge").first).to_have_text("Completed")
     await expect(page.locator(".numbers dd").first).to_have_text("40")
+
+    await page.get_by_role("link", name="Copy job").click()
+    await job_id.fill("fw-2")
+    await page.get_by_role("button", name="Create job for 40 devices").click()
+    repeated = re.compile(r"fw-2 exists already \(created by bob, \d+ s ago\); nothing was created")
+    await expect(page.get_by_role("alert")).to_have_text(repeated)
 
 
 async def test_bad_release_pauses_and_completes_after_a_retry(
@@ -359,8 +386,8 @@ async def test_several_jobs_are_paused_and_canceled_together(
     await expect(dialog).to_contain_text("in its history and in webhooks.")
     await dialog.get_by_label("Reason").fill("bad weather")
     await dialog.get_by_text("Command line equivalent").click()
-    reason = "--reason 'bad weather'"
-    commands = f"jobs-grpc pause b {reason} && jobs-grpc pause a {reason}"
+    options = f"--reason 'bad weather' --tenant {operator.tenant}"
+    commands = f"jobs-grpc pause b {options} && jobs-grpc pause a {options}"
     await expect(dialog.get_by_text(commands, exact=True)).to_be_visible()
     await dialog.get_by_role("button", name="Pause 2 jobs").click()
     await expect(page.get_by_text("Paused bad weather", exact=True)).to_have_count(2)

@@ -42,14 +42,23 @@ async def test_open_job_page_continues_after_restarts(
         await expect(banner.locator("[aria-hidden=true]")).to_contain_text("(for ")
         await expect(page.get_by_role("heading", name="long")).to_be_visible()
 
-        server = await stack.enter_async_context(
-            running_server(database.request_dsn, JOBS_LISTEN=address)
-        )
-        device = server.device(tenant, "pump-1")
-        await device.start("long")
-        await device.update("long", JobExecution.SUCCEEDED)
         await stack.enter_async_context(
             running_gateway(gateway_binary, address, LISTEN=gateway_address)
         )
+        # A page that is opened now loads by itself, as soon as it can.
+        other = await page.context.new_page()
+        await other.route("**/console/config.json", lambda route: route.abort())
+        await other.goto(page.url)
+        await expect(other.get_by_text("The gateway can't be reached. This page")).to_be_visible()
+        await other.unroute_all()
+        await expect(other.get_by_text("This page loads when it responds.")).to_be_visible()
+        await expect(other.get_by_role("link", name="Jobs").first).to_be_visible()
+        server = await stack.enter_async_context(
+            running_server(database.request_dsn, JOBS_LISTEN=address)
+        )
+        await expect(other.get_by_role("heading", name="long")).to_be_visible()
+        device = server.device(tenant, "pump-1")
+        await device.start("long")
+        await device.update("long", JobExecution.SUCCEEDED)
         await expect(succeeded).to_have_text("1")
         await expect(banner).to_have_count(0)

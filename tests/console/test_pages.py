@@ -29,6 +29,7 @@ PAGES = {
     "device": ("/devices/pump-01", "Queue, in order"),
     "events": ("/events", "paused: 1 execution failed"),
     "unknown job": ("/jobs/none", "Copy request ID"),
+    "unknown page": ("/jobs/none/of/these", "Show all jobs"),
 }
 SCREENS = [(width, scheme) for width in (390, 1600) for scheme in ("light", "dark")]
 DEVICES = [f"pump-{n:02}" for n in range(10)]

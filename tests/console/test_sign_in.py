@@ -114,7 +114,7 @@ async def test_sign_in_returns_to_the_url_and_keeps_tokens_in_memory(
     await sign_in(page)
     await expect(page.get_by_role("link", name="pump-1")).to_be_visible()
     assert page.url == f"{console.url}/console/devices?id=pump"
-    who = "tenant acme · olivia · roles admin"
+    who = "acme · olivia (admin)"
     await expect(page.locator(".who")).to_contain_text(who)
     typed = page.get_by_role("search").get_by_role("textbox").first
     (exchange,) = filter(None, grants)

@@ -13,6 +13,8 @@ export interface StreamEvent {
 // No event and no comment within this time: the connection is dead.
 const SILENCE_MS = 45_000;
 const MAX_DELAY_MS = 15_000;
+// Before the first event: a person waits for it.
+const MAX_FIRST_DELAY_MS = 2500;
 
 /**
  * Calls `onEvent` with each event of a stream, and reconnects with Last-Event-ID until `signal` aborts, the
@@ -76,7 +78,7 @@ export async function readStream(
             connection.abort();
         }
         await pause(delay * (0.5 + Math.random()), signal);
-        delay = Math.min(delay * 2, MAX_DELAY_MS);
+        delay = Math.min(delay * 2, lastId ? MAX_DELAY_MS : MAX_FIRST_DELAY_MS);
     }
 }
 

@@ -1,11 +1,19 @@
 /** Creates a job: which devices, what, in which stages, when. The service checks it before the button is enabled. */
 
 import { useLocation } from "preact-iso";
-import { useEffect, useState } from "preact/hooks";
-import { ApiError, api, body, page, type CreateJobRequest, type TargetPreview } from "../api/client";
+import { useEffect, useMemo, useState } from "preact/hooks";
+import {
+    ApiError,
+    api,
+    body,
+    page,
+    type CreateJobRequest,
+    type Job,
+    type TargetPreview,
+} from "../api/client";
 import { readJob } from "../api/reads";
 import { serverNow } from "../clock";
-import { command, labelOptions, option, post, withInput } from "../commands";
+import { command, labelOptions, option, post, rolloutOptions, withInput } from "../commands";
 import {
     copyOf,
     documentProblem,
@@ -20,6 +28,7 @@ import {
     type Draft,
     type TargetKind,
 } from "../draft";
+import { keepDraft, keptDraft } from "../drafts";
 import { counted, shown } from "../format";
 import { useGroups } from "../groups";
 import { useLoaded } from "../load";
@@ -28,9 +37,10 @@ import { bind, Lines, Select, Text } from "../parts/fields";
 import { ErrorNotice } from "../parts/notices";
 import { StageFields } from "../parts/stage-fields";
 import { Terminal } from "../parts/terminal";
-import { Time } from "../parts/time";
+import { Time, ago } from "../parts/time";
 import { TimingFields } from "../parts/timing-fields";
-import { jobPath, useQuery } from "../query";
+import { problemsOf, type Problems } from "../problems";
+import { jobPath, search, useQuery } from "../query";
 import { may } from "../session";
 import { useTitle } from "../title";
 
@@ -64,11 +74,21 @@ export function NewJob() {
     if (query.copy && copied.error) return <ErrorNotice error={copied.error} />;
     if (query.copy && !copied.data) return <p class="quiet loading">Loading {shown(query.copy)} …</p>;
     const start = copied.data ?? { ...emptyDraft, ...fromQuery(query) };
-    return <Form key={query.copy ?? ""} start={start} copied={query.copy} />;
+    return <Form key={search(query)} start={start} copied={query.copy} />;
 }
 
 // More are not copied.
 const MAX_LISTED = 5000;
+
+/** The job, or null if it does not exist. */
+async function readIfExists(jobId: string): Promise<Job | null> {
+    try {
+        return await readJob(jobId);
+    } catch (error) {
+        if (error instanceof ApiError && error.reason === "JOB_NOT_FOUND") return null;
+        throw error;
+    }
+}
 
 /** The form of another job like this one. */
 async function readCopy(jobId: string, signal: AbortSignal): Promise<Draft> {
@@ -89,12 +109,29 @@ function fromQuery(query: Record<string, string>): Partial<Draft> {
 }
 
 function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
-    const [draft, setDraft] = useState(start);
+    const [query] = useQuery();
+    const place = search(query);
+    const [kept] = useState(() => keptDraft(place));
+    const [draft, setDraft] = useState(kept ?? start);
+    const [discarded, setDiscarded] = useState<Draft | null>(null);
+    const [fits, setFits] = useState(true);
     const [error, setError] = useState<ApiError | null>(null);
+    const [existing, setExisting] = useState<{ id: string; creation: string } | null>(null);
     const [busy, setBusy] = useState(false);
     const { route } = useLocation();
-    const set = (changes: Partial<Draft>) => setDraft({ ...draft, ...changes });
-    const field = bind(draft, set);
+    const isChanged = JSON.stringify(draft) !== JSON.stringify(start);
+    const replace = (next: Draft) => {
+        setDraft(next);
+        setFits(keepDraft(place, JSON.stringify(next) === JSON.stringify(start) ? null : next));
+        setError(null);
+        setExisting(null);
+        setDiscarded(null);
+    };
+    const set = (changes: Partial<Draft>) => replace({ ...draft, ...changes });
+    const discard = () => {
+        replace(start);
+        setDiscarded(draft);
+    };
 
     let request: CreateJobRequest | null = null;
     let problem: DraftError | null = null;
@@ -103,12 +140,18 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
     } catch (e) {
         problem = e as DraftError;
     }
+    const key = JSON.stringify(request);
+    // Without an ID of its own, a request that is repeated after a lost response would create another job. Browsers
+    // have the function only with TLS or on this machine.
+    const generatedId = useMemo(() => crypto.randomUUID?.(), [key]);
     const rested = useRested(request);
     const check = useLoaded(rested ? JSON.stringify(rested) : null, (signal) =>
         body(api.POST("/customer/jobs", { body: { ...rested!, validate_only: true }, signal })),
     );
-    const isChecked =
-        request !== null && check.data !== undefined && JSON.stringify(rested) === JSON.stringify(request);
+    const isChecked = request !== null && check.data !== undefined && JSON.stringify(rested) === key;
+    const problems = problemsOf(problem ?? error ?? check.error, draft);
+    const texts = Object.values(problems);
+    const field = bind(draft, set, problems);
     // The check also counts the devices, and the service evaluates one target of a tenant at a time.
     const preview = usePreview(draft, request === null || check.error !== undefined);
     const submit = async (event: SubmitEvent) => {
@@ -118,9 +161,23 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
         setError(null);
         try {
             const digest = check.data?.preview?.target_digest;
+            // A request that is repeated gets the same response as the first one.
+            const before = request.job_id ? await readIfExists(request.job_id) : null;
             const created = await body(
-                api.POST("/customer/jobs", { body: { ...request, expected_target_digest: digest } }),
+                api.POST("/customer/jobs", {
+                    body: {
+                        ...request,
+                        job_id: request.job_id ?? generatedId,
+                        expected_target_digest: digest,
+                    },
+                }),
             );
+            if (before) {
+                const by = before.created_by ? `by ${before.created_by}, ` : "";
+                setExisting({ id: before.job_id, creation: by + ago(before.created_at ?? "") });
+                return setBusy(false);
+            }
+            keepDraft(place, null);
             route(jobPath(created.job_id));
         } catch (e) {
             setError(e instanceof ApiError ? e : new ApiError(String(e), "", 400));
@@ -136,7 +193,23 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
     const hasTarget = draftTarget(draft) !== null;
     return (
         <form class="new" onSubmit={submit}>
-            <h1>{copied ? `New job like ${shown(copied)}` : "New job"}</h1>
+            <div class="heading">
+                <h1>{copied ? `New job like ${shown(copied)}` : "New job"}</h1>
+                <div class="buttons">
+                    {isChanged && (
+                        <button type="button" onClick={discard}>
+                            Discard draft
+                        </button>
+                    )}
+                    {discarded && (
+                        <button type="button" onClick={() => replace(discarded)}>
+                            Restore draft
+                        </button>
+                    )}
+                </div>
+            </div>
+            {kept && isChanged && <p class="quiet">This is your draft, which this tab has kept.</p>}
+            {!fits && <p class="caution">This draft is too large to be kept when you leave the page.</p>}
 
             <fieldset class="card">
                 <legend>What</legend>
@@ -150,13 +223,23 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                     />
                     <Text label="Description" {...field("description")} />
                 </div>
-                <DocumentEditor {...field("document")} problem={documentProblem(draft.document)} />
+                <DocumentEditor
+                    {...field("document")}
+                    problem={documentProblem(draft.document) || (problems.document ?? "")}
+                />
             </fieldset>
 
             <fieldset class="card">
                 <legend>Which devices</legend>
-                <TargetFields draft={draft} set={set} groups={groups} />
-                <Preview found={found} error={preview.error} hasTarget={hasTarget} />
+                <TargetFields draft={draft} set={set} groups={groups} problems={problems} />
+                {/* An error of the check is shown at its field. */}
+                {(found || !check.error) && (
+                    <Preview
+                        found={found}
+                        error={check.error ? undefined : preview.error}
+                        hasTarget={hasTarget}
+                    />
+                )}
             </fieldset>
 
             <fieldset class="card">
@@ -166,6 +249,7 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                     sizes={sizes}
                     set={(stages) => set({ stages })}
                     groups={groups}
+                    problems={problems}
                 />
                 <div class="fields">
                     <Text
@@ -179,12 +263,16 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
 
             <fieldset class="card">
                 <legend>Failure criteria: when to pause or cancel</legend>
-                <CriterionFields criteria={draft.criteria} set={(criteria) => set({ criteria })} />
+                <CriterionFields
+                    criteria={draft.criteria}
+                    set={(criteria) => set({ criteria })}
+                    problems={problems}
+                />
             </fieldset>
 
-            <details class="card">
+            <details class="card" open={timingFields.some((key) => problems[key]) || undefined}>
                 <summary>When to start, retries, timeouts</summary>
-                <TimingFields draft={draft} set={set}>
+                <TimingFields draft={draft} set={set} problems={problems}>
                     <Text
                         label="Expires after (hours)"
                         {...field("expiresHours")}
@@ -217,8 +305,16 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                 )}
                 {problem && <p class="quiet">{problem.message}</p>}
                 {!problem && !check.error && !isChecked && <p class="quiet">The service checks the job …</p>}
-                {!problem && check.error && <ErrorNotice error={check.error} />}
-                {error && <ErrorNotice error={error} />}
+                {!problem && check.error && <ErrorNotice error={check.error} texts={texts} />}
+                {error && <ErrorNotice error={error} texts={texts} />}
+                {existing && (
+                    <p class="notice warn" role="alert">
+                        <span>
+                            <a href={jobPath(existing.id)}>{shown(existing.id)}</a> exists already (created{" "}
+                            {shown(existing.creation)}); nothing was created.
+                        </span>
+                    </p>
+                )}
                 <div class="buttons">
                     <button class="primary" disabled={!isChecked || busy}>
                         Create job{devices ? ` for ${counted(devices, "device")}` : ""}
@@ -230,7 +326,21 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
     );
 }
 
-/** The options of `jobs-grpc create`. It reads stages, criteria, windows and retries from a file: here, from stdin. */
+/** The fields below "When to start". */
+const timingFields: (keyof Draft)[] = [
+    "startAt",
+    "windowDays",
+    "windowStart",
+    "windowHours",
+    "windowZone",
+    "retryAttempts",
+    "retryCodes",
+    "timeoutMinutes",
+    "expiresHours",
+    "priority",
+];
+
+/** The options of `jobs-grpc create`. It reads what no option can say from a file: here, from stdin. */
 function terminalCommand(draft: Draft, request: CreateJobRequest) {
     const target = draft.target.trim();
     const targetOption = {
@@ -241,6 +351,7 @@ function terminalCommand(draft: Draft, request: CreateJobRequest) {
         list: option("--device", ...(request.target_device_ids?.device_ids ?? [])),
     }[draft.targetKind];
     const { rollout, failure_criteria, start_windows, window_time_zone, retry_policy } = request;
+    const described = rolloutOptions(request);
     const options = [
         ...option("--type", request.document_type),
         ...targetOption,
@@ -252,8 +363,11 @@ function terminalCommand(draft: Draft, request: CreateJobRequest) {
         ...option("--expires-in-hours", request.expires_in_hours),
         ...option("--in-progress-timeout", request.in_progress_timeout_minutes),
         ...option("--priority", request.priority?.toLowerCase()),
+        ...(described ?? []),
     ];
-    const file = { rollout, failure_criteria, start_windows, window_time_zone, retry_policy };
+    const file = described
+        ? {}
+        : { rollout, failure_criteria, start_windows, window_time_zone, retry_policy };
     const input = withInput(options, "--rollout", file);
     return command(["create"], input.options, post("/customer/jobs", request), input.text);
 }
@@ -318,9 +432,14 @@ const targetKinds: Record<TargetKind, string> = {
     all: "All devices",
 };
 
-function TargetFields(props: { draft: Draft; set: (changes: Partial<Draft>) => void; groups: string[] }) {
-    const { draft, set, groups } = props;
-    const field = bind(draft, set);
+function TargetFields(props: {
+    draft: Draft;
+    set: (changes: Partial<Draft>) => void;
+    groups: string[];
+    problems: Problems;
+}) {
+    const { draft, set, groups, problems } = props;
+    const field = bind(draft, set, problems);
     return (
         <>
             <div class="choices pad" role="radiogroup" aria-label="Kind of target">
@@ -357,16 +476,13 @@ function TargetFields(props: { draft: Draft; set: (changes: Partial<Draft>) => v
                     <Text label="Device" {...field("target")} placeholder="such as pump-17" />
                 )}
                 {draft.targetKind === "list" && (
-                    <label class="long">
-                        Device IDs
-                        <textarea
-                            rows={4}
-                            value={draft.target}
-                            onInput={(e) => set({ target: e.currentTarget.value })}
-                            spellcheck={false}
-                            placeholder="one per line, or separated by commas"
-                        />
-                    </label>
+                    <Lines
+                        label="Device IDs"
+                        {...field("target")}
+                        placeholder="one per line, or separated by commas"
+                        class="long"
+                        rows={4}
+                    />
                 )}
             </div>
         </>

@@ -6,7 +6,7 @@ export function NotFound() {
         <section class="narrow">
             <h1>No such page</h1>
             <p>
-                <a href="/console">Show all jobs</a>
+                The console has no page with this address. <a href="/console/jobs">Show all jobs</a>
             </p>
         </section>
     );

@@ -1,20 +1,22 @@
 /** The failure criteria of a job that is created or changed. */
 
 import { emptyCriterion, type CriterionDraft } from "../draft";
+import type { Problems } from "../problems";
 import { bind, Select, Text } from "./fields";
 
 export function CriterionFields(props: {
     criteria: CriterionDraft[];
     set: (criteria: CriterionDraft[]) => void;
+    problems?: Problems;
 }) {
-    const { criteria, set } = props;
+    const { criteria, set, problems } = props;
     const change = (index: number, changes: Partial<CriterionDraft>) =>
         set(criteria.map((c, i) => (i === index ? { ...c, ...changes } : c)));
     return (
         <>
             {!criteria.length && <p class="pad quiet">Failures do not stop the job.</p>}
             {criteria.map((c, index) => {
-                const field = bind(c, (changes) => change(index, changes));
+                const field = bind(c, (changes) => change(index, changes), problems, `criteria.${index}.`);
                 return (
                     <div class="stage" key={index} role="group" aria-label={`Criterion ${index + 1}`}>
                         <Text label="Threshold" {...field("value")} numeric />

@@ -1,13 +1,32 @@
 /** The fields of forms. */
 
 import { useEffect, useId, useRef } from "preact/hooks";
+import { shown } from "../format";
+import type { Problems } from "../problems";
 
-/** The value and the setter of a field of a draft, as props. */
-export function bind<D>(draft: D, set: (changes: Partial<D>) => void) {
-    return <K extends keyof D>(key: K) => ({
+/** The value, the setter and the problem of a field of a draft, as props. `path`: that of a part of the draft. */
+export function bind<D>(draft: D, set: (changes: Partial<D>) => void, problems: Problems = {}, path = "") {
+    return <K extends keyof D & string>(key: K) => ({
         value: draft[key],
+        problem: problems[path + key],
         set: (value: D[K]) => set({ [key]: value } as unknown as Partial<D>),
     });
+}
+
+/** What is wrong with the field `id`, before its input: inputs beside each other stay in line. */
+export function Problem({ id, text }: { id: string; text: string | undefined }) {
+    if (!text) return null;
+    // The description of the field, not a part of its name.
+    return (
+        <span class="problem" id={`${id}-problem`} aria-hidden="true">
+            {shown(text)}
+        </span>
+    );
+}
+
+/** The attributes of a field that has a problem. */
+export function marked(id: string, problem: string | undefined) {
+    return problem ? { "aria-invalid": true, "aria-describedby": `${id}-problem` } : {};
 }
 
 export function Text(props: {
@@ -21,6 +40,7 @@ export function Text(props: {
     class?: string;
     maxLength?: number;
     autofocus?: boolean;
+    problem?: string;
     /** Values to choose from. */
     suggestions?: string[];
 }) {
@@ -29,7 +49,9 @@ export function Text(props: {
     return (
         <label class={props.class}>
             {props.label}
+            <Problem id={id} text={props.problem} />
             <input
+                {...marked(id, props.problem)}
                 value={props.value}
                 onInput={(e) => props.set(e.currentTarget.value)}
                 placeholder={props.placeholder}
@@ -59,12 +81,19 @@ export function Lines(props: {
     value: string;
     set: (value: string) => void;
     placeholder?: string;
+    problem?: string;
+    class?: string;
+    /** At first; it grows. */
+    rows?: number;
 }) {
+    const id = useId();
     return (
-        <label>
+        <label class={props.class}>
             {props.label}
+            <Problem id={id} text={props.problem} />
             <textarea
-                rows={Math.min(8, props.value.split("\n").length)}
+                {...marked(id, props.problem)}
+                rows={Math.max(props.rows ?? 1, Math.min(8, props.value.split("\n").length))}
                 value={props.value}
                 onInput={(e) => props.set(e.currentTarget.value)}
                 placeholder={props.placeholder}

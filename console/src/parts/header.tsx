@@ -57,8 +57,8 @@ function Who() {
     const c = caller.value;
     const mayChoose = config.value?.choose_caller && !config.value.require_token;
     const user = c?.user_id || (mayChoose ? "no user name: set" : "");
-    const roles = c?.roles.length ? `roles ${c.roles.join(", ")}` : "";
-    const text = c ? [`tenant ${c.tenant_id}`, user, roles].filter(Boolean).join(" · ") : "";
+    const roles = c?.roles.length ? ` (${c.roles.join(", ")})` : "";
+    const text = c ? [c.tenant_id, user].filter(Boolean).join(" · ") + roles : "";
     if (config.value?.require_token) {
         return (
             <div class="who">
@@ -73,7 +73,7 @@ function Who() {
     return (
         <div class="who" onKeyDown={(e) => open && e.key === "Escape" && close()}>
             <button ref={button} class="link" aria-expanded={open} onClick={() => setOpen(!open)}>
-                {text ? shown(text) : `tenant ${shown(identity.value.tenant)}`}
+                {shown(text || identity.value.tenant)}
             </button>
             {open && <ChooseCaller close={close} />}
         </div>

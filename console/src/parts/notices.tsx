@@ -7,15 +7,24 @@ import { now } from "../clock";
 import { countdown, shown } from "../format";
 import { Copy } from "./copy";
 
-export function ErrorNotice({ error, children }: { error: ApiError; children?: ComponentChildren }) {
+interface Props {
+    error: ApiError;
+    /** What to say instead of the words of the API. */
+    texts?: string[];
+    children?: ComponentChildren;
+}
+
+export function ErrorNotice({ error, texts, children }: Props) {
+    const list = texts ?? error.violations.map((v) => v.description);
+    const several = texts ? "The service does not accept some fields:" : error.message;
     return (
         <div class="notice bad" role="alert">
             {children}
-            <p>{shown(error.message)}</p>
-            {error.violations.length > 1 && (
+            <p>{shown(list.length > 1 ? several : (list[0] ?? error.message))}</p>
+            {list.length > 1 && (
                 <ul>
-                    {error.violations.map((v) => (
-                        <li key={v.field}>{shown(v.description)}</li>
+                    {list.map((text) => (
+                        <li key={text}>{shown(text)}</li>
                     ))}
                 </ul>
             )}

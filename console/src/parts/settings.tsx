@@ -10,6 +10,7 @@ import { isActive } from "../words";
 import { CriterionFields } from "./criterion-fields";
 import type { Question } from "./dialog";
 import { bind, Lines, Text } from "./fields";
+import { problemsOf } from "../problems";
 import { StageFields } from "./stage-fields";
 import { TimingFields } from "./timing-fields";
 
@@ -24,9 +25,10 @@ export function Settings({ job, ask, done }: Props) {
     const [start, setStart] = useState(job);
     const [draft, setDraft] = useState(() => copyOf(job));
     const set = (changes: Partial<Draft>) => setDraft({ ...draft, ...changes });
-    const field = bind(draft, set);
     const changes = changesOf(draft, start);
     const problem = changes instanceof DraftError ? changes.message : "";
+    const problems = problemsOf(changes instanceof DraftError ? changes : null, draft);
+    const field = bind(draft, set, problems);
     const hasChanges = !(changes instanceof DraftError) && changes.mask.length > 0;
     const reset = () => {
         setStart(job);
@@ -75,14 +77,19 @@ export function Settings({ job, ask, done }: Props) {
                                 stages={draft.stages}
                                 sizes={stages.map((stage) => stage.total_executions)}
                                 set={(list) => set({ stages: list })}
+                                problems={problems}
                                 passed={passed}
                             />
                         </>
                     )}
                     <h3 class="pad">Failure criteria: when to pause or cancel</h3>
-                    <CriterionFields criteria={draft.criteria} set={(criteria) => set({ criteria })} />
+                    <CriterionFields
+                        criteria={draft.criteria}
+                        set={(criteria) => set({ criteria })}
+                        problems={problems}
+                    />
                     <h3 class="pad">When to start, retries, timeouts</h3>
-                    <TimingFields draft={draft} set={set} />
+                    <TimingFields draft={draft} set={set} problems={problems} />
                 </>
             )}
             <div class="buttons pad">
@@ -135,7 +142,7 @@ function difference(wanted: Record<string, unknown>, now: Record<string, unknown
     if (Object.keys(rollout).length) fields.rollout = rollout;
     const hours = Number(draft.expiresHours);
     if (draft.expiresHours.trim()) {
-        if (!(hours > 0)) throw new DraftError("The expiry must be a number of hours");
+        if (!(hours > 0)) throw new DraftError("The expiry must be a number of hours", "expiresHours");
         mask.push("expires_at");
         fields.expires_at = new Date(serverNow() + hours * HOUR_MS).toISOString();
     }

@@ -2,6 +2,7 @@
 
 import { emptyStage, stageLabel, type StageDraft } from "../draft";
 import { counted } from "../format";
+import type { Problems } from "../problems";
 import { bind, Check, Select, Text } from "./fields";
 
 const kinds: Record<StageDraft["kind"], string> = {
@@ -18,11 +19,12 @@ interface Props {
     sizes: number[];
     set: (stages: StageDraft[]) => void;
     groups?: string[];
+    problems?: Problems;
     /** How many stages have passed, if the job exists: then sizes and approvals stay as they are. */
     passed?: number;
 }
 
-export function StageFields({ stages, sizes, set, groups, passed }: Props) {
+export function StageFields({ stages, sizes, set, groups, problems, passed }: Props) {
     const isNew = passed === undefined;
     const change = (index: number, changes: Partial<StageDraft>) =>
         set(stages.map((stage, i) => (i === index ? { ...stage, ...changes } : stage)));
@@ -39,7 +41,8 @@ export function StageFields({ stages, sizes, set, groups, passed }: Props) {
             {!stages.length && <p class="pad quiet">All devices can start at once.</p>}
             {stages.map((stage, index) => {
                 const update = (changes: Partial<StageDraft>) => change(index, changes);
-                const field = bind(stage, update);
+                const field = bind(stage, update, problems, `stages.${index}.`);
+                const one = { stage, update, field };
                 const label = stageLabel(stage, index);
                 if (index < (passed ?? 0)) return null;
                 return (
@@ -51,14 +54,14 @@ export function StageFields({ stages, sizes, set, groups, passed }: Props) {
                             )}
                         </span>
                         {isNew && <Text label="Name" {...field("name")} placeholder={`stage ${index}`} />}
-                        {isNew && <Size stage={stage} update={update} groups={groups} />}
+                        {isNew && <Size {...one} groups={groups} />}
                         <Text
                             label="Starts per minute"
                             {...field("perMinute")}
                             placeholder="all at once"
                             numeric
                         />
-                        {index < stages.length - 1 && <Gate stage={stage} update={update} isNew={isNew} />}
+                        {index < stages.length - 1 && <Gate {...one} isNew={isNew} />}
                         {isNew && (
                             <button
                                 type="button"
@@ -86,10 +89,10 @@ export function StageFields({ stages, sizes, set, groups, passed }: Props) {
 interface One {
     stage: StageDraft;
     update: (changes: Partial<StageDraft>) => void;
+    field: ReturnType<typeof bind<StageDraft>>;
 }
 
-function Size({ stage, update, groups }: One & { groups: string[] | undefined }) {
-    const field = bind(stage, update);
+function Size({ stage, update, field, groups }: One & { groups: string[] | undefined }) {
     return (
         <>
             <Select
@@ -111,8 +114,7 @@ function Size({ stage, update, groups }: One & { groups: string[] | undefined })
 }
 
 /** What opens the next stage. */
-function Gate({ stage, update, isNew }: One & { isNew: boolean }) {
-    const field = bind(stage, update);
+function Gate({ stage, update, field, isNew }: One & { isNew: boolean }) {
     return (
         <fieldset>
             <legend>When the next stage opens</legend>

@@ -4,6 +4,7 @@ import type { ComponentChildren } from "preact";
 import type { Draft } from "../draft";
 import { counted } from "../format";
 import { dayNames } from "../words";
+import type { Problems } from "../problems";
 import { bind, Check, Text } from "./fields";
 
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
@@ -20,10 +21,11 @@ function daysWith(days: string[], day: string, on: boolean): string[] {
 export function TimingFields(props: {
     draft: Draft;
     set: (changes: Partial<Draft>) => void;
+    problems?: Problems;
     children?: ComponentChildren;
 }) {
-    const { draft, set, children } = props;
-    const field = bind(draft, set);
+    const { draft, set, problems, children } = props;
+    const field = bind(draft, set, problems);
     return (
         <>
             <div class="fields">

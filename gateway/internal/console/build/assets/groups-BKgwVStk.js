@@ -1,1 +1,0 @@
-import{D as e,j as t,k as n}from"./title-UiXt5CkD.js";function r(r){let{data:i}=e(`groups ${r}`,e=>t(n.GET(`/customer/fleet/groups`,{params:{query:{limit:r}},signal:e})));return i?.items??[]}export{r as t};
