@@ -2,7 +2,7 @@
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any, TypeAlias
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -59,7 +59,7 @@ def complete(parser: argparse.ArgumentParser) -> None:
     argcomplete.autocomplete(parser, always_complete_options="long", default_completer=default)
 
 
-_Find: TypeAlias = Callable[[Any], Awaitable[Iterable[str]]]
+_Find: TypeAlias = Callable[[Any], AsyncIterable[Any]]
 
 # A key press must not hang: if the server does not respond in this time, nothing is completed.
 _TIMEOUT_SECONDS = 1.0
@@ -109,65 +109,56 @@ def complete_argument(
         return []
 
 
-async def _ask(args: argparse.Namespace, client: Any, find: _Find) -> Iterable[str]:
+async def _ask(args: argparse.Namespace, client: Any, field: str, find: _Find) -> list[str]:
     async with (
         asyncio.timeout(_TIMEOUT_SECONDS),
         connect(args, RetryPolicy(max_attempts=1), client) as opened,
     ):
-        return await find(opened)
+        return [getattr(item, field) async for item in find(opened)]
 
 
 def _find(
     action: argparse.Action, command: str, args: argparse.Namespace, prefix: str
-) -> tuple[Any, _Find] | None:
-    """Return the client and the call that find the values of an argument.
+) -> tuple[Any, str, _Find] | None:
+    """Return the client, the field and the call that find the values of an argument.
 
     None if the server does not know them.
     """
     match action.dest:
         case "job_id" | "job_ids" if "--job-id" not in action.option_strings:
             statuses = _STATUSES.get(command, ())
-            return JobsClient, lambda jobs: _list(
-                jobs.list(statuses=statuses, limit=_MAX_JOBS), "job_id"
-            )
+            return JobsClient, "job_id", lambda jobs: jobs.list(statuses=statuses, limit=_MAX_JOBS)
         # "devices_and_labels" are the arguments of `devices label`.
         case "device" | "device_id" | "device_ids" | "target_device_id" | "devices_and_labels":
             job_id = getattr(args, "job_id", None)
             job_ids = [job_id] if job_id else getattr(args, "job_ids", None)
             if job_ids:
-                return JobsClient, lambda jobs: _devices_of_jobs(jobs, job_ids)
-            return FleetClient, lambda fleet: _list(
-                fleet.devices(device_id_prefix=prefix, page_size=_MAX_DEVICES, limit=_MAX_DEVICES),
-                "device_id",
-            )
+                return JobsClient, "device_id", lambda jobs: _executions(jobs, job_ids)
+            page = {"page_size": _MAX_DEVICES, "limit": _MAX_DEVICES}
+            return FleetClient, "device_id", lambda f: f.devices(device_id_prefix=prefix, **page)
         case "group" | "target_group_id" | "set_groups":
-            return FleetClient, lambda fleet: _list(
-                fleet.groups(group_id_prefix=prefix, page_size=_MAX_GROUPS, limit=_MAX_GROUPS),
-                "group_id",
-            )
+            page = {"page_size": _MAX_GROUPS, "limit": _MAX_GROUPS}
+            return FleetClient, "group_id", lambda f: f.groups(group_id_prefix=prefix, **page)
         case "webhook_id":
-            return EventsClient, _webhooks
+            return EventsClient, "webhook_id", _webhooks
         case "failure_code" | "failure_codes":
-            return JobsClient, lambda jobs: _failure_codes(jobs, args.job_id)
+            return JobsClient, "failure_code", lambda jobs: _failures(jobs, args.job_id)
         case "document_type" | "created_by" as field:
-            return JobsClient, lambda jobs: _list(jobs.list(limit=_MAX_JOBS), field)
+            return JobsClient, field, lambda jobs: jobs.list(limit=_MAX_JOBS)
     return None
 
 
-async def _devices_of_jobs(jobs: JobsClient, job_ids: list[str]) -> Iterable[str]:
-    found = await asyncio.gather(
-        *(_list(jobs.executions(i, limit=_MAX_EXECUTIONS), "device_id") for i in job_ids)
-    )
-    return [device_id for of_job in found for device_id in of_job]
+async def _executions(jobs: JobsClient, job_ids: list[str]) -> AsyncIterator[Any]:
+    for job_id in job_ids:
+        async for execution in jobs.executions(job_id, limit=_MAX_EXECUTIONS):
+            yield execution
 
 
-async def _webhooks(events: EventsClient) -> Iterable[str]:
-    return [webhook.webhook_id for webhook in await events.list_webhooks()]
+async def _webhooks(events: EventsClient) -> AsyncIterator[Any]:
+    for webhook in await events.list_webhooks():
+        yield webhook
 
 
-async def _failure_codes(jobs: JobsClient, job_id: str) -> Iterable[str]:
-    return [failure.failure_code for failure in (await jobs.failures(job_id)).failures]
-
-
-async def _list(items: AsyncIterable[Any], field: str) -> list[str]:
-    return [getattr(item, field) for item in [item async for item in items]]
+async def _failures(jobs: JobsClient, job_id: str) -> AsyncIterator[Any]:
+    for failure in (await jobs.failures(job_id)).failures:
+        yield failure

@@ -146,17 +146,15 @@ def _show(args: argparse.Namespace) -> None:
             "token": next((target.sources[f] for f in TOKEN_SETTINGS if f in target.settings), "")
         }
         sources |= {name: target.sources[name] for name in settings if name != "token"}
+        of_environment = {name for name, source in sources.items() if source == "environment"}
+        sources |= {name: f"${VARIABLES[name]}" for name in of_environment}
     if args.output != "table":
         print_json(settings, indent=2 if args.output == "json" else None)
         return
     print_table(
         [Column("setting"), Column("value"), Column("from")],
-        ([name, str(value), _source(name, sources[name])] for name, value in settings.items()),
+        ([name, str(value), sources[name]] for name, value in settings.items()),
     )
-
-
-def _source(name: str, source: str) -> str:
-    return f"${VARIABLES[name]}" if source == "environment" else source
 
 
 def _set(args: argparse.Namespace) -> None:

@@ -40,8 +40,8 @@ def event_detail(event: pb.Event) -> str:
     """Describe the details of the event, without its type."""
     if describe := _DETAILS.get(event.type):
         return describe(event)
-    facts = [_stage(event), event.reason, ", ".join(event.updated_fields)]
-    return ": ".join(filter(None, facts))
+    stage = f"stage {event.stage}" if event.HasField("stage") else ""
+    return ": ".join(filter(None, (stage, event.reason, ", ".join(event.updated_fields))))
 
 
 def event_line(event: pb.Event) -> str:
@@ -60,10 +60,6 @@ def _created(event: pb.Event) -> str:
     executions = format_number(sum(counts_by_status(event.execution_counts).values()), "execution")
     status = job_status_name(event.status)
     return executions if status == "IN_PROGRESS" else f"{executions}, {status}"
-
-
-def _stage(event: pb.Event) -> str:
-    return f"stage {event.stage}" if event.HasField("stage") else ""
 
 
 def _finished(event: pb.Event) -> str:

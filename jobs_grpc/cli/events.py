@@ -34,12 +34,8 @@ def add_command(commands: Subparsers) -> None:
     start = parser.add_mutually_exclusive_group()
     add_fields(start, pb.ListEventsRequest, starts, time=arguments.moment)
     end = parser.add_mutually_exclusive_group()
-    end.add_argument(
-        "-f",
-        "--follow",
-        action="store_true",
-        help="wait for more events; without --after and --since, begin with the next one",
-    )
+    follow_help = "wait for more events; without --after and --since, begin with the next one"
+    end.add_argument("-f", "--follow", action="store_true", help=follow_help)
     arguments.add_limit(end, _LIMIT, "events")
     filters = parser.add_argument_group("filters")
     add_fields(filters, pb.ListEventsRequest, {"--job JOB": "job_id"})

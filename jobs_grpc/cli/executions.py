@@ -88,12 +88,8 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
     """Add --status, --failure-code and --end-cause."""
     filters = parser.add_argument_group("filters")
     statuses = [*pb.JobExecution.Status.keys()[1:], "CANCELED"]
-    filters.add_argument(
-        "--status",
-        choices=statuses,
-        metavar="STATUS",
-        help=f"executions with this status: {', '.join(statuses)}",
-    )
+    help_text = f"executions with this status: {', '.join(statuses)}"
+    filters.add_argument("--status", choices=statuses, metavar="STATUS", help=help_text)
     code_help = "executions that failed with this code; '' selects those without a code"
     code = {"--failure-code CODE": ("failure_code", code_help)}
     add_fields(filters, pb.ListJobExecutionsRequest, code)

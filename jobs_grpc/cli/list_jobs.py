@@ -31,10 +31,6 @@ def _expiry(job: pb.Job) -> object:
     return job.expires_at if is_active(job) and job.HasField("expires_at") else None
 
 
-def _priority(job: pb.Job) -> object:
-    return job.priority and job_priority_name(job.priority)
-
-
 def _count(status: str) -> Column[pb.Job]:
     return Column(
         status, read=lambda job: getattr(job.execution_counts, status), wide=True, is_number=True
@@ -59,7 +55,7 @@ _JOBS = Listing[pb.Job](
         Column("updated_at", "UPDATED", wide=True),
         Column("expires_at", "EXPIRES", wide=True, text=_expiry),
         Column("start_at", "START", wide=True),
-        Column("priority", read=_priority, wide=True),
+        Column("priority", read=lambda j: j.priority and job_priority_name(j.priority), wide=True),
         Column("labels", wide=True),
         Column("description", wide=True),
     ),

@@ -115,10 +115,10 @@ class LiveView:
         lines: list[RenderableType] = []
         if self._job:
             lines += job_lines(self._job, self._rate.per_second())
-            lines += map(_warning, self._stalled)
+            lines += [_line(text, "yellow") for text in self._stalled]
             lines += event_lines(self._events)
         if self._retry_note:
-            lines.append(_warning(self._retry_note))
+            lines.append(_line(self._retry_note, "yellow"))
         if not lines:
             lines.append(Text("Connecting …", "bright_black"))
         # The terminal shows "^C" where the cursor is. After a full line, that would move the cursor
@@ -173,14 +173,9 @@ def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
 
 
 def event_lines(events: list[events_pb.Event]) -> list[RenderableType]:
-    """Render the last events of a job, a line each; what does not fit is cut."""
+    """Render the last events of a job, a line each."""
     return [
-        Text(
-            escape_unprintable(f"{format_time(event.time)} {event_phrase(event)}"),
-            "bright_black",
-            no_wrap=True,
-            overflow="ellipsis",
-        )
+        _line(f"{format_time(event.time)} {event_phrase(event)}", "bright_black")
         for event in events
     ]
 
@@ -217,9 +212,9 @@ def stages_in_view(states: list[pb.JobStage.State.ValueType]) -> range:
     return range(first, min(first + _STAGES_IN_VIEW, len(states)))
 
 
-def _warning(text: str) -> Text:
-    """One line; what does not fit is cut."""
-    return Text(escape_unprintable(text), "yellow", no_wrap=True, overflow="ellipsis")
+def _line(text: str, style: str) -> Text:
+    """Render one line; what does not fit is cut."""
+    return Text(escape_unprintable(text), style, no_wrap=True, overflow="ellipsis")
 
 
 def _left_and_right(left: RenderableType, right: Text) -> Table:

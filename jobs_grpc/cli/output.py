@@ -11,6 +11,7 @@ from typing import Any, TextIO, TypeVar
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from jobs_grpc.cli import arguments
 from jobs_grpc.cli.formatting import CANCEL_CAUSES
 from jobs_grpc.cli.parser import OUTPUT
 from jobs_grpc.text import escape_unprintable, escape_unprintable_json
@@ -35,7 +36,7 @@ _FORMAT_HELP = {
 def add_output_options(parser: argparse.ArgumentParser, formats: Sequence[str]) -> None:
     """Add --output, --json and --utc. The first format is the default."""
     explained = "; ".join(f"{name}: {_FORMAT_HELP[name]}" for name in formats)
-    json_format_name = "json" if "json" in formats else "jsonl"
+    json_name = "json" if "json" in formats else "jsonl"
     group = parser.add_argument_group(OUTPUT)
     group.add_argument(
         "-o",
@@ -45,18 +46,8 @@ def add_output_options(parser: argparse.ArgumentParser, formats: Sequence[str]) 
         metavar="FORMAT",
         help=f"{explained} (default: {formats[0]})",
     )
-    group.add_argument(
-        "--json",
-        dest="output",
-        action="store_const",
-        const=json_format_name,
-        help=f"the same as -o {json_format_name}",
-    )
-    group.add_argument(
-        "--utc",
-        action="store_true",
-        help="show times in UTC instead of relative to now",
-    )
+    arguments.add_constant(group, "--json", "output", json_name, f"the same as -o {json_name}")
+    arguments.add_options(group, {"--utc": "show times in UTC instead of relative to now"})
 
 
 def wants_json(argv: Sequence[str]) -> bool:
