@@ -34,6 +34,7 @@ from jobs_grpc.cli import (
     serve,
     simulate,
     targets,
+    timeline,
     update,
     watch,
     webhooks,
@@ -50,7 +51,7 @@ __all__ = ["main", "run"]
 # The groups of commands in the help.
 _GROUPS = {
     "jobs": "create preview list get watch update pause resume cancel retry delete failures"
-    " attempts explain history export",
+    " attempts explain history timeline export",
     "rollouts": "advance approve",
     "devices": "fleet devices device groups labels simulate",
     "events": "events webhooks",
@@ -60,7 +61,7 @@ _GROUPS = {
 
 _COMMANDS = (
     *(dev, serve, maintain, fleet, devices, targets, create, list_jobs, get, executions),
-    *(diagnose, control, update, cancel, watch, events),
+    *(diagnose, timeline, control, update, cancel, watch, events),
     *(webhooks, context, completion, whoami, doctor, simulate),
 )
 

@@ -191,6 +191,18 @@ async def test_failures_are_counted_explained_and_retried(
 
 
 @pytest.mark.usefixtures("job")
+async def test_timeline_has_ends_and_marks(door: Door) -> None:
+    await door("PauseJob", **JOB, reason="too hot")
+    await door("CancelExecution", **JOB, device_id=PUMP)
+
+    timeline = await door("GetJobTimeline", **JOB)
+
+    mark = {"type": "job.paused", "user": "olivia", "cause": "OPERATOR", "reason": "too hot"}
+    expected = {"bucket_size": "1s", "buckets": [{"canceled_count": 1}], "marks": [mark]}
+    assert shown(timeline, expected) == expected
+
+
+@pytest.mark.usefixtures("job")
 async def test_retry_changes_the_expiry(door: Door) -> None:
     await door("CancelExecution", **JOB, device_id=PUMP)
 
@@ -328,8 +340,8 @@ async def test_job_is_not_found(
 
     assert await door("ListJobs") == []
     for method in (
-        *("GetJob", "ListJobExecutions", "GetFailureSummary", "PauseJob", "ResumeJob"),
-        *("AdvanceJob", "UpdateJob", "RetryExecutions", "CancelJob", "DeleteJob"),
+        *("GetJob", "ListJobExecutions", "GetFailureSummary", "GetJobTimeline", "PauseJob"),
+        *("ResumeJob", "AdvanceJob", "UpdateJob", "RetryExecutions", "CancelJob", "DeleteJob"),
     ):
         with refused(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
             await door(method, **JOB, **fields.get(method, {}))
