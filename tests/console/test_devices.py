@@ -102,6 +102,39 @@ async def test_label_of_a_device_narrows_the_list(
     )
 
 
+async def test_selector_fields_suggest_labels_and_mark_unknown_ones(
+    console: Console, database: Database, tenant: str
+) -> None:
+    await database.add_devices(tenant, ["pump-1", "pump-2"], group="north")
+    await database.add_devices(tenant, ["pump-2"], group="south")
+    labels = {"model": "x200", "site": "Oslo, west"}
+    await database.add_labels(tenant, {"pump-1": labels, "pump-2": {"model": "x300"}})
+    page = console.page
+    await console.open("/devices")
+    field = page.get_by_label("Groups and labels")
+
+    for text, suggested in {
+        "mo": ["model=x200", "model=x300"],
+        "model=x2": ["model=x200"],
+        "model!=": ["model!=x200", "model!=x300"],
+        "model=x200, s": ['model=x200, site="Oslo, west"'],
+        "group in (south,n": ["group in (south,north"],
+        "!m": ["!model"],
+    }.items():
+        await field.fill(text)
+        await expect(page.locator("datalist option")).to_have_count(len(suggested))
+        values = await page.locator("datalist option").evaluate_all("all => all.map(o => o.value)")
+        assert values == suggested
+    for text, problem in {
+        "modell=x200": "No device has the label modell.",
+        "modell=x200,mo": "No device has the label modell.",
+        'model in (a,b),site="ring,b",group=north,!site': "",
+    }.items():
+        await field.fill(text)
+        await expect(page.locator("form").get_by_role("status")).to_have_text(problem)
+    assert await console.findings() == []
+
+
 async def test_header_says_that_no_user_name_is_set(
     browser: Browser, gateway: Gateway, tenant: str
 ) -> None:

@@ -47,6 +47,6 @@ export type Explanation = Message<"ExplainExecutionResponse">;
 export type Execution = Message<"JobExecution">;
 export type TargetPreview = Message<"TargetPreview">;
 export type FleetSummary = Message<"GetFleetSummaryResponse">;
-export type Labels = Message<"ListLabelsResponse">;
+export type FleetLabels = Message<"ListLabelsResponse">;
 export type Caller = Message<"GetCallerResponse">;
 export type CreateJobRequest = NonNullable<Schemas["CreateJobRequest"]>;

@@ -1,24 +1,28 @@
 /** The directory of devices: search by prefix, group and labels. */
 
-import { api, page } from "../api/client";
+import { useState } from "preact/hooks";
+import { api, page, type FleetLabels } from "../api/client";
 import { counted, shown } from "../format";
-import { useGroups } from "../groups";
 import { useLoaded } from "../load";
 import { FilterField, submitted } from "../parts/fields";
 import { Labels, term } from "../parts/labels";
 import { ErrorNotice } from "../parts/notices";
 import { Pager } from "../parts/pager";
+import { SelectorField } from "../parts/selector-field";
 import { Time } from "../parts/time";
 import { devicePath, search, useQuery } from "../query";
 import { may } from "../session";
+import { useLabels } from "../suggestions";
 import { useTitle } from "../title";
 
 const PAGE_SIZE = 100;
 const POLL_MS = 10_000;
+const GROUPS_SHOWN = 20;
 
 export function Devices() {
     useTitle("Devices");
     const [query, setQuery] = useQuery();
+    const known = useLabels();
     const { data, error } = useLoaded(
         JSON.stringify(query),
         (signal) =>
@@ -60,16 +64,13 @@ export function Devices() {
             </div>
             <form class="filters" onSubmit={submit} role="search">
                 <FilterField name="id" label="Device starts with" value={query.id} />
-                <FilterField
-                    class="selector"
-                    name="where"
-                    label="Groups and labels"
-                    value={query.where}
-                    placeholder="group in (north,south),model=x200,!quarantined"
-                />
+                <Where key={query.where} start={query.where ?? ""} known={known} />
                 <button>Filter</button>
             </form>
-            <Groups onChoose={(group) => setQuery({ where: term("group", group), page: "" })} />
+            <Groups
+                groups={known?.groups.slice(0, GROUPS_SHOWN) ?? []}
+                onChoose={(group) => setQuery({ where: term("group", group), page: "" })}
+            />
             {error && <ErrorNotice error={error} />}
             {data && !devices.length && (
                 <div class="card empty">
@@ -115,9 +116,24 @@ export function Devices() {
     );
 }
 
+/** The selector of the form, until it is submitted. */
+function Where({ start, known }: { start: string; known: FleetLabels | undefined }) {
+    const [text, setText] = useState(start);
+    return (
+        <SelectorField
+            name="where"
+            label="Groups and labels"
+            value={text}
+            set={setText}
+            known={known}
+            placeholder="group in (north,south),model=x200,!quarantined"
+        />
+    );
+}
+
 /** The first groups, to choose from. */
-function Groups({ onChoose }: { onChoose: (group: string) => void }) {
-    const groups = useGroups(20);
+function Groups(props: { groups: FleetLabels["groups"]; onChoose: (group: string) => void }) {
+    const { groups, onChoose } = props;
     if (!groups.length) return null;
     return (
         <p class="quiet groups">

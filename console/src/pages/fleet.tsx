@@ -202,7 +202,7 @@ function Failures({ summary }: { summary: FleetSummary }) {
         <section class="card" aria-labelledby="codes">
             <h2>
                 <span id="codes">Failures in active jobs</span>
-                {total > 0 && <span class="quiet">{counted(total, "device")}</span>}
+                {total > 0 && <span class="quiet">{counted(total, "failure")}</span>}
             </h2>
             {!total && <p class="pad quiet">No device has failed.</p>}
             {failures.length > 0 && (
@@ -211,7 +211,7 @@ function Failures({ summary }: { summary: FleetSummary }) {
                         <thead>
                             <tr>
                                 <th>Code</th>
-                                <th class="number">Devices</th>
+                                <th class="number">Failures</th>
                                 <th>Jobs</th>
                             </tr>
                         </thead>

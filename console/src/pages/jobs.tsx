@@ -15,6 +15,7 @@ import { Pager } from "../parts/pager";
 import { Time } from "../parts/time";
 import { jobPath, useQuery, type Query } from "../query";
 import { may } from "../session";
+import { groupSuggestions, useLabels } from "../suggestions";
 import { useTitle } from "../title";
 import { waiting } from "../waiting";
 import { status, target, unfinished, unstarted } from "../words";
@@ -197,7 +198,12 @@ function Filters({ query, filter }: { query: Query; filter: (changes: Query) => 
             <FilterField name="id" label="Job starts with" value={query.id} />
             <FilterField name="labels" label="Labels" value={query.labels} placeholder="release=2.1" />
             <FilterField name="by" label="Created by" value={query.by} />
-            <FilterField name="group" label="Group" value={query.group} />
+            <FilterField
+                name="group"
+                label="Group"
+                value={query.group}
+                suggestions={groupSuggestions(useLabels())}
+            />
             <label>
                 Created
                 <select value={query.days ?? ""} onChange={(e) => filter({ days: e.currentTarget.value })}>

@@ -9,6 +9,7 @@ import {
     page,
     type CreateJobRequest,
     type Job,
+    type FleetLabels,
     type TargetPreview,
 } from "../api/client";
 import { readJob } from "../api/reads";
@@ -30,11 +31,11 @@ import {
 } from "../draft";
 import { keepDraft, keptDraft } from "../drafts";
 import { counted, shown } from "../format";
-import { useGroups } from "../groups";
 import { useLoaded } from "../load";
 import { CriterionFields } from "../parts/criterion-fields";
 import { bind, Lines, Select, Text } from "../parts/fields";
 import { ErrorNotice } from "../parts/notices";
+import { SelectorField } from "../parts/selector-field";
 import { StageFields } from "../parts/stage-fields";
 import { Terminal } from "../parts/terminal";
 import { Time, ago } from "../parts/time";
@@ -42,9 +43,9 @@ import { TimingFields } from "../parts/timing-fields";
 import { problemsOf, type Problems } from "../problems";
 import { jobPath, search, useQuery } from "../query";
 import { may } from "../session";
+import { groupSuggestions, useLabels } from "../suggestions";
 import { useTitle } from "../title";
 
-const MAX_SUGGESTED = 100;
 // How long a field must rest before the service is asked.
 const REST_MS = 400;
 // A last start that is not later needs no forecast: all devices can start at once.
@@ -189,7 +190,7 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
     const devices = check.data?.execution_count ?? found?.device_count;
     const sizes = found?.stage_sizes ?? [];
     const forecast = check.data?.forecast;
-    const groups = useGroups(MAX_SUGGESTED).map((g) => g.group_id);
+    const known = useLabels();
     const hasTarget = draftTarget(draft) !== null;
     return (
         <form class="new" onSubmit={submit}>
@@ -231,7 +232,7 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
 
             <fieldset class="card">
                 <legend>Which devices</legend>
-                <TargetFields draft={draft} set={set} groups={groups} problems={problems} />
+                <TargetFields draft={draft} set={set} known={known} problems={problems} />
                 {/* An error of the check is shown at its field. */}
                 {(found || !check.error) && (
                     <Preview
@@ -248,7 +249,7 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                     stages={draft.stages}
                     sizes={sizes}
                     set={(stages) => set({ stages })}
-                    groups={groups}
+                    known={known}
                     problems={problems}
                 />
                 <div class="fields">
@@ -435,10 +436,10 @@ const targetKinds: Record<TargetKind, string> = {
 function TargetFields(props: {
     draft: Draft;
     set: (changes: Partial<Draft>) => void;
-    groups: string[];
+    known: FleetLabels | undefined;
     problems: Problems;
 }) {
-    const { draft, set, groups, problems } = props;
+    const { draft, set, known, problems } = props;
     const field = bind(draft, set, problems);
     return (
         <>
@@ -461,15 +462,15 @@ function TargetFields(props: {
                         label="Group"
                         {...field("target")}
                         placeholder="such as north"
-                        suggestions={groups}
+                        suggestions={groupSuggestions(known)}
                     />
                 )}
                 {draft.targetKind === "selector" && (
-                    <Text
+                    <SelectorField
                         label="Selector"
                         {...field("target")}
+                        known={known}
                         placeholder="such as model=x200,!quarantined"
-                        class="long"
                     />
                 )}
                 {draft.targetKind === "device" && (

@@ -3,6 +3,7 @@
 import { useEffect, useId, useRef } from "preact/hooks";
 import { shown } from "../format";
 import type { Problems } from "../problems";
+import type { Suggestions } from "../suggestions";
 
 /** The value, the setter and the problem of a field of a draft, as props. `path`: that of a part of the draft. */
 export function bind<D>(draft: D, set: (changes: Partial<D>) => void, problems: Problems = {}, path = "") {
@@ -42,16 +43,18 @@ export function Text(props: {
     autofocus?: boolean;
     problem?: string;
     /** Values to choose from. */
-    suggestions?: string[];
+    suggestions?: Suggestions;
+    /** The name of the field in a form that is submitted. */
+    name?: string;
 }) {
     const id = useId();
-    const list = props.suggestions?.length ? id : undefined;
     return (
         <label class={props.class}>
             {props.label}
             <Problem id={id} text={props.problem} />
             <input
                 {...marked(id, props.problem)}
+                name={props.name}
                 value={props.value}
                 onInput={(e) => props.set(e.currentTarget.value)}
                 placeholder={props.placeholder}
@@ -62,16 +65,22 @@ export function Text(props: {
                 autofocus={props.autofocus}
                 autocomplete="off"
                 spellcheck={false}
-                list={list}
+                list={props.suggestions && id}
             />
-            {list && (
-                <datalist id={list}>
-                    {props.suggestions?.map((value) => (
-                        <option key={value} value={value} />
-                    ))}
-                </datalist>
-            )}
+            {props.suggestions && <Choices id={id} values={props.suggestions} />}
         </label>
+    );
+}
+
+/** The suggestions of an input, whose attribute `list` is the ID. */
+function Choices({ id, values }: { id: string; values: Suggestions }) {
+    return (
+        <datalist id={id}>
+            {Object.entries(values).map(([value, text]) => (
+                // Not as its content, which would be part of the text of the label of the field.
+                <option key={value} value={value} label={text ? `${value} (${text})` : undefined} />
+            ))}
+        </datalist>
     );
 }
 
@@ -143,7 +152,9 @@ export function FilterField(props: {
     value: string | undefined;
     placeholder?: string;
     class?: string;
+    suggestions?: Suggestions;
 }) {
+    const id = useId();
     const input = useRef<HTMLInputElement>(null);
     useEffect(() => {
         if (input.current) input.current.value = props.value ?? "";
@@ -157,7 +168,9 @@ export function FilterField(props: {
                 placeholder={props.placeholder}
                 autocomplete="off"
                 spellcheck={false}
+                list={props.suggestions && id}
             />
+            {props.suggestions && <Choices id={id} values={props.suggestions} />}
         </label>
     );
 }

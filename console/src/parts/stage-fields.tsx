@@ -1,9 +1,12 @@
 /** The stages of a job that is created or changed. */
 
 import { emptyStage, stageLabel, type StageDraft } from "../draft";
+import type { FleetLabels } from "../api/client";
 import { counted } from "../format";
 import type { Problems } from "../problems";
+import { groupSuggestions } from "../suggestions";
 import { bind, Check, Select, Text } from "./fields";
+import { SelectorField } from "./selector-field";
 
 const kinds: Record<StageDraft["kind"], string> = {
     percent: "percent",
@@ -18,13 +21,14 @@ interface Props {
     stages: StageDraft[];
     sizes: number[];
     set: (stages: StageDraft[]) => void;
-    groups?: string[];
+    /** What fields of groups and selectors suggest. */
+    known?: FleetLabels;
     problems?: Problems;
     /** How many stages have passed, if the job exists: then sizes and approvals stay as they are. */
     passed?: number;
 }
 
-export function StageFields({ stages, sizes, set, groups, problems, passed }: Props) {
+export function StageFields({ stages, sizes, set, known, problems, passed }: Props) {
     const isNew = passed === undefined;
     const change = (index: number, changes: Partial<StageDraft>) =>
         set(stages.map((stage, i) => (i === index ? { ...stage, ...changes } : stage)));
@@ -54,7 +58,7 @@ export function StageFields({ stages, sizes, set, groups, problems, passed }: Pr
                             )}
                         </span>
                         {isNew && <Text label="Name" {...field("name")} placeholder={`stage ${index}`} />}
-                        {isNew && <Size {...one} groups={groups} />}
+                        {isNew && <Size {...one} known={known} />}
                         <Text
                             label="Starts per minute"
                             {...field("perMinute")}
@@ -92,7 +96,7 @@ interface One {
     field: ReturnType<typeof bind<StageDraft>>;
 }
 
-function Size({ stage, update, field, groups }: One & { groups: string[] | undefined }) {
+function Size({ stage, update, field, known }: One & { known: FleetLabels | undefined }) {
     return (
         <>
             <Select
@@ -101,12 +105,15 @@ function Size({ stage, update, field, groups }: One & { groups: string[] | undef
                 set={(kind) => update({ kind, value: "" })}
                 options={kinds}
             />
-            {stage.kind !== "rest" && (
+            {stage.kind === "selector" && (
+                <SelectorField label={valueLabels.selector} {...field("value")} known={known} />
+            )}
+            {stage.kind !== "rest" && stage.kind !== "selector" && (
                 <Text
                     label={valueLabels[stage.kind]}
                     {...field("value")}
                     numeric={stage.kind === "percent" || stage.kind === "count"}
-                    suggestions={stage.kind === "group" ? groups : undefined}
+                    suggestions={stage.kind === "group" ? groupSuggestions(known) : undefined}
                 />
             )}
         </>

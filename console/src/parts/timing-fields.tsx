@@ -35,7 +35,7 @@ export function TimingFields(props: {
                 <Text
                     label="Time zone of the window (DEVICE: each device's own)"
                     {...field("windowZone")}
-                    suggestions={["UTC", "DEVICE", ...(zone === "UTC" ? [] : [zone])]}
+                    suggestions={{ UTC: "", DEVICE: "", [zone]: "" }}
                 />
                 <fieldset class="long">
                     <legend>Days of the window</legend>

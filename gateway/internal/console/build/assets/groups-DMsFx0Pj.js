@@ -1,1 +1,0 @@
-import{A as e,M as t,O as n}from"./title-BXVJXFx7.js";function r(r){let{data:i}=n(`groups ${r}`,n=>t(e.GET(`/customer/fleet/groups`,{params:{query:{limit:r}},signal:n})));return i?.items??[]}export{r as t};

@@ -1,1 +1,0 @@
-import{C as e,l as t}from"./title-BXVJXFx7.js";function n(e,t){return`${e}=${/^[A-Za-z0-9._:/-]+$/.test(t)?t:JSON.stringify(t)}`}function r(r){let i=Object.entries(r.labels);return i.length?t(`ul`,{class:`labels`,"aria-label":`Labels`,children:i.map(([i,a])=>t(`li`,{children:t(`a`,{href:r.href(n(i,a)),children:[e(i),`=`,e(a)]})},i))}):null}export{n,r as t};
