@@ -26,6 +26,9 @@ pytestmark = pytest.mark.single_node("counts the rows that the session itself re
 # the execution, and to check the choice under the job lock.
 ROWS_PER_SKIPPED = 4
 
+# test_cached_plans.py has these plans of one shape.
+_ONLY_IN_NIGHTLY = {("analyzed when small", "force_generic_plan")}
+
 
 def test_every_function_has_a_case() -> None:
     folder = Path(jobs_grpc.db.__file__).parent / "sql/functions"
@@ -73,6 +76,8 @@ async def test_rows_read_do_not_depend_on_the_data_or_the_statistics(
     async with new_database(*cluster) as database:
         async for state in _states(database.owner, shape):
             for mode, cases in (await _cases_by_mode(database.owner)).items():
+                if (state, mode) in _ONLY_IN_NIGHTLY and SCALE == 1:
+                    continue
                 problems += [
                     f"{state}, {mode}: {problem}"
                     for problem in await _problems(database, shape, mode, cases)

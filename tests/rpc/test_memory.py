@@ -1,4 +1,4 @@
-"""Callers cannot make the server hold much memory: each test measures a server process."""
+"""Callers cannot make the server hold much memory: the tests measure one server process."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,12 +14,19 @@ from grpc.aio import AioRpcError
 from tests.support.database import Database
 from tests.support.failures import expect_failure
 from tests.support.http2 import END_STREAM, HEADERS, Connection, Frame, connection
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import ServerProcess, running_server_process
 from tests.support.waiting import TIMEOUT
 
 LIST_JOBS = "/fleet.jobs.v1.JobService/ListJobs"
 WATCH_HEALTH = "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+
+
+@pytest.fixture(scope="module")
+async def process(database: Database) -> AsyncIterator[ServerProcess]:
+    """A server process, whose largest memory is that of all tests so far."""
+    async with running_server_process(database.request_dsn) as running:
+        yield running
 
 
 async def first_trailers(burst: Connection, count: int) -> AsyncIterator[Frame]:
