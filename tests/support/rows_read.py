@@ -9,6 +9,7 @@ import asyncpg
 _ROWS_READ = """
     SELECT relname::text, pg_stat_get_xact_tuples_returned(oid) AS count FROM pg_class
     WHERE relnamespace IN ('jobs'::regnamespace, 'public'::regnamespace) AND relkind IN ('r', 'i')
+        AND pg_stat_get_xact_tuples_returned(oid) > 0
 """
 
 
