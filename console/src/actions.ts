@@ -3,11 +3,11 @@
 import { api, body, restPath, type Counts, type Execution, type Job } from "./api/client";
 import { serverNow } from "./clock";
 import { command, labelOptions, option, post, withInput, withValues } from "./commands";
-import { counted } from "./format";
-import { afterResume, isStoppedByGate } from "./gates";
+import { absolute, count, counted } from "./format";
 import type { Question } from "./parts/dialog";
 import { may } from "./session";
-import { failures, isActive, stageName, unfinished, unstarted } from "./words";
+import { allows, gateText } from "./waits";
+import { failures, rate, stageName, unfinished, unstarted, windows } from "./words";
 
 /** Called after an action; ends when the page shows its result. */
 type Done = () => void | Promise<void>;
@@ -15,17 +15,13 @@ type Done = () => void | Promise<void>;
 const path = (job: Job, verb = "") => restPath("jobs", job.job_id) + verb;
 const params = (job: Job) => ({ params: { path: { job_id: job.job_id } } });
 
-export const canPause = (job: Job) =>
-    may("PauseJob") && (job.status === "IN_PROGRESS" || job.status === "SCHEDULED");
-export const canResume = (job: Job) => may("ResumeJob") && job.status === "PAUSED" && !isStoppedByGate(job);
-export const canCancel = (job: Job) => may("CancelJob") && isActive(job);
-export const canDelete = (job: Job) =>
-    may("DeleteJob") && !isActive(job) && job.execution_counts.in_progress === 0;
-export const canAdvance = (job: Job) =>
-    may("AdvanceJob") && isActive(job) && (job.stages ?? []).some((stage) => stage.state === "PENDING");
+export const canPause = (job: Job) => may("PauseJob") && allows(job, "PAUSE");
+export const canResume = (job: Job) => may("ResumeJob") && allows(job, "RESUME");
+export const canCancel = (job: Job) => may("CancelJob") && allows(job, "CANCEL");
+export const canDelete = (job: Job) => may("DeleteJob") && allows(job, "DELETE");
+export const canAdvance = (job: Job) => may("AdvanceJob") && allows(job, "ADVANCE");
 export const canChange = () => may("UpdateJob");
-export const canRetry = (job: Job) =>
-    may("RetryExecutions") && job.status !== "CANCELED" && failures(job.execution_counts) > 0;
+export const canRetry = (job: Job) => may("RetryExecutions") && allows(job, "RETRY");
 
 type Unfinished = Pick<Counts, "queued" | "held" | "in_progress">;
 
@@ -65,13 +61,41 @@ export function pause(job: Job, done: Done): Question {
     };
 }
 
+/** What can start when a paused job is resumed, and what the other devices wait for. */
+function afterResume(job: Job): string {
+    if (job.start_at && Date.parse(job.start_at) > serverNow()) {
+        return `Devices can start from ${absolute(Date.parse(job.start_at))} on.`;
+    }
+    const { queued, held } = job.execution_counts;
+    const stages = job.stages ?? [];
+    const open = stages.findIndex((stage) => stage.state === "OPEN");
+    const config = job.rollout?.stages[open];
+    // A job without stages holds all its devices until it starts.
+    const next = stages[open]?.execution_counts.held ?? held;
+    const speed = config ? rate(config) : "";
+    const ready = queued + (speed ? 0 : next);
+    const limits = [
+        job.rollout?.max_in_progress && `, at most ${count(job.rollout.max_in_progress)} at a time`,
+        job.start_windows?.length && `, ${windows(job.start_windows, job.window_time_zone)}`,
+    ];
+    const none = held ? "No device can start yet." : "No device waits to start.";
+    const texts = [ready ? `${counted(ready, "device")} can start${limits.filter(Boolean).join("")}.` : none];
+    if (speed && next) texts.push(`${counted(next, "more device")} can start at ${speed}.`);
+    if (held > next && open >= 0) {
+        const gate = gateText(job, open);
+        const later = counted(held - next, "more device");
+        texts.push(gate ? `${later} must wait: ${gate}` : `${stageName(job, open + 1)} opens.`);
+    }
+    return texts.join(" ");
+}
+
 export function resume(job: Job, done: Done): Question {
     const resets = job.failure_criteria?.length
         ? " This resets the failure counts of all criteria to 0."
         : "";
     return {
         title: `Resume ${job.job_id}?`,
-        children: afterResume(job, serverNow()) + resets,
+        children: afterResume(job) + resets,
         action: "Resume",
         job,
         command: command(["resume", job.job_id], [], post(path(job, ":resume"))),

@@ -3,8 +3,11 @@
 import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { api, page, type Job, type Page } from "./api/client";
+import { readJob } from "./api/reads";
 import { useLoaded } from "./load";
-import { may } from "./session";
+import { caller, callerKey, may } from "./session";
+import { whyNotApprove } from "./waits";
+import { awaitingApproval } from "./words";
 
 const POLL_MS = 10_000;
 const MAX_WAITING = 50;
@@ -12,7 +15,31 @@ const MAX_WAITING = 50;
 /** The jobs, without their stages. null: not read yet. */
 export const waiting = signal<Page<Job[]> | null>(null);
 
-/** Keeps `waiting` up to date. */
+/** How many of them the caller may approve. */
+export const approvable = signal(0);
+
+// Whether the caller may approve its own jobs. An approval changes the etag, and so the next stage is asked about.
+let own = new Map<string, boolean>();
+
+async function countApprovable(jobs: Job[], signal: AbortSignal): Promise<number> {
+    if (!may("ApproveStage") || !caller.value?.user_id) return 0;
+    const known = own;
+    own = new Map();
+    let n = 0;
+    for (const job of jobs) {
+        let isAllowed = job.created_by !== caller.value.user_id;
+        if (!isAllowed) {
+            const key = `${callerKey.value} ${job.job_id} ${job.etag}`;
+            const read = known.has(key) ? null : await readJob(job.job_id, signal).catch(() => null);
+            isAllowed = read ? !whyNotApprove(read, awaitingApproval(read)) : (known.get(key) ?? false);
+            if (read || known.has(key)) own.set(key, isAllowed);
+        }
+        if (isAllowed) n++;
+    }
+    return n;
+}
+
+/** Keeps `waiting` and `approvable` up to date. */
 export function useWaiting() {
     const { data } = useLoaded(
         may("ListJobs") ? "awaiting" : null,
@@ -27,5 +54,10 @@ export function useWaiting() {
     );
     useEffect(() => {
         waiting.value = data ?? null;
+        const controller = new AbortController();
+        void countApprovable(data?.items ?? [], controller.signal).then((n) => {
+            if (!controller.signal.aborted) approvable.value = n;
+        });
+        return () => controller.abort();
     }, [data]);
 }

@@ -1,7 +1,7 @@
 /** Says in an operator's words what the API reports: statuses, targets, criteria, windows, events. */
 
-import type { Counts, Criterion, Event, Job, StartWindow } from "./api/client";
-import { absolute, counted, seconds, shown, span } from "./format";
+import type { Counts, Criterion, Event, Job, Stage, StartWindow } from "./api/client";
+import { absolute, count, counted, seconds, shown, span } from "./format";
 
 export type Tone = "good" | "busy" | "warn" | "bad" | "quiet";
 
@@ -13,10 +13,19 @@ export interface Status {
 }
 
 /** The counts of executions that did not succeed. */
-export const failedStatuses = ["failed", "timed_out", "rejected"] as const;
+const unsuccessful = ["failed", "timed_out", "rejected"] as const;
 
 export function failures(counts: Counts): number {
-    return failedStatuses.reduce((sum, name) => sum + counts[name], 0);
+    return unsuccessful.reduce((sum, name) => sum + counts[name], 0);
+}
+
+/** The counts of devices that failed: in a canceled job, most that are rejected were canceled. */
+export function failedStatuses(job: Job) {
+    return unsuccessful.filter((name) => name !== "rejected" || job.status !== "CANCELED");
+}
+
+export function failed(job: Job, counts: Counts): number {
+    return failedStatuses(job).reduce((sum, name) => sum + counts[name], 0);
 }
 
 /** The executions that have not started. */
@@ -35,6 +44,11 @@ export function isActive(job: Job): boolean {
 
 export function stageName(job: Job | undefined, index: number): string {
     return shown(job?.stages?.[index]?.display_name || `stage ${index}`);
+}
+
+/** How fast devices start, such as "400 per minute"; "": at once. */
+export function rate(stage: Stage): string {
+    return stage.releases_per_minute ? `${count(stage.releases_per_minute)} per minute` : "";
 }
 
 /** The open stage that waits for an approval; -1: none does. */
@@ -138,7 +152,6 @@ function because(reason: string | null): string {
 export function notice(job: Job, ago: (time: string) => string, opening: string | null): Notice | null {
     const counts = job.execution_counts;
     if (job.status === "PAUSED" && job.pause) {
-        const by = job.pause.paused_by ? ` by ${shown(job.pause.paused_by)}` : "";
         const waits = unstarted(counts)
             ? "Nothing starts until the job is resumed."
             : "All devices have already started: nothing is held back.";
@@ -151,7 +164,7 @@ export function notice(job: Job, ago: (time: string) => string, opening: string 
                 : "";
         return {
             tone: "warn",
-            title: `Paused${by}${because(job.pause.reason)}`,
+            title: shown(job.waits_for?.[0]?.message ?? `Paused${because(job.pause.reason)}`),
             text: `Paused ${ago(job.pause.paused_at ?? "")}. ${waits}${running}${advice}`,
         };
     }
@@ -160,7 +173,7 @@ export function notice(job: Job, ago: (time: string) => string, opening: string 
         return {
             tone: "warn",
             title: `Approval needed to open ${stageName(job, stage + 1)}`,
-            text: `The rest of the gate of ${stageName(job, stage)} is met.`,
+            text: shown((job.waits_for ?? []).find((wait) => wait.kind === "APPROVAL")?.message ?? ""),
         };
     }
     if (job.status === "SCHEDULED" && job.start_at) {

@@ -52,7 +52,7 @@ async def test_device_page_says_why_each_pending_execution_does_not_start(
 
     await page.get_by_role("link", name="staged", exact=True).first.click()
     await expect(page.get_by_role("region", name="Why it has not started")).to_contain_text(
-        "Rest is not open. The gate of Canary: 1 device not finished yet."
+        "Rest is not open. In stage 0 (Canary), 1 of 1 executions are not finished."
     )
 
 

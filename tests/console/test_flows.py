@@ -101,7 +101,7 @@ async def test_bad_release_pauses_and_completes_after_a_retry(
     )
     await console.open("/jobs/bad")
     async with running_fleet(server, tenant, DEVICES, outcome):
-        await expect(page.get_by_role("heading", name="Paused: ")).to_be_visible()
+        await expect(page.get_by_role("heading", name="A failure criterion paused")).to_be_visible()
         await expect(page.get_by_role("row", name="BOOT_LOOP").first).to_be_visible()
         trip = (await operator.get("bad")).trip
         tripped = f"tripped at {trip.failure_count} of {trip.basis_count}"
@@ -171,8 +171,15 @@ async def test_gate_that_is_not_met_offers_a_retry_instead_of_resume(
     await expect(notice.locator("button.primary")).to_have_text("Resume…")
     await notice.get_by_role("button", name="Resume").click()
     dialog = page.get_by_role("dialog")
-    await expect(dialog).to_contain_text("2 devices can start. The gate of Canary holds back 38")
-    await expect(dialog).to_contain_text("(0 % succeeded, 90 % required)")
+    await expect(dialog).to_contain_text(
+        "2 devices can start. 38 more devices must wait: "
+        "The gate of stage 0 (Canary): 0 % succeeded, 90 % required."
+    )
+    await dialog.get_by_role("button", name="Back").click()
+    await operator.cancel("stuck")
+    rest = page.get_by_role("row", name="Rest")
+    await expect(rest.get_by_role("img", name="38 canceled or rejected")).to_be_visible()
+    await expect(rest.get_by_role("cell").nth(3)).to_have_text("0")
 
 
 async def test_stage_is_approved_by_another_user(
@@ -193,13 +200,14 @@ async def test_stage_is_approved_by_another_user(
     async with running_fleet(server, tenant, DEVICES):
         page = console.page
         await console.open("/approvals")
-        await page.get_by_role("button", name="Approve").click()
-        dialog = page.get_by_role("dialog")
-        await dialog.get_by_role("button", name="Approve").click()
-        await expect(dialog.get_by_role("alert")).to_contain_text("another user")
+        problem = "ann created this job, so another user must approve."
+        await expect(page.get_by_text(problem)).to_be_visible()
+        await expect(page.get_by_role("button", name="Approve")).to_have_count(0)
+        await expect(page.locator("header .count")).to_have_count(0)
 
         async with open_console(browser, gateway.url, tenant=tenant, user="bob") as other:
             await other.open("/approvals")
+            await expect(other.page.locator("header .count")).to_have_text("1")
             await other.page.get_by_label("Comment").fill("seen on the bench")
             await other.page.get_by_role("button", name="Approve").click()
             await other.page.get_by_role("dialog").get_by_role("button", name="Approve").click()
@@ -356,7 +364,7 @@ async def test_conflict_shows_what_has_changed(console: Console, operator: Opera
         await dialog.get_by_role("button", name="Back").click()
     await page.get_by_role("button", name="Pause").click()
     await dialog.get_by_role("button", name="Pause").click()
-    await expect(page.get_by_role("heading", name="Paused by ann")).to_be_visible()
+    await expect(page.get_by_role("heading", name="ann paused the job")).to_be_visible()
 
 
 async def test_request_id_of_an_error_can_be_copied(console: Console) -> None:

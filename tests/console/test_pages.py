@@ -219,7 +219,7 @@ async def test_hostile_text_is_shown_as_text(
         f"/jobs/{job_id}/devices/{_quoted(CALLING)}": f"{SHOWN}\\u001b[31m".replace('"', '\\"'),
         "/devices": LONG_SHOWN,
         f"/devices/{_quoted(LONG)}": LONG_SHOWN,
-        "/jobs/reason": f"Paused by olivia: {SHOWN}\\u0001",
+        "/jobs/reason": f"olivia paused the job: {SHOWN}\\u0001",
         "/jobs/reason?tab=history": f"paused by olivia: {SHOWN}\\u0001",
         "/events": f"paused by olivia: {SHOWN}\\u0001",
     }

@@ -33,7 +33,7 @@ export type Filled<T> = T extends (infer U)[]
 export type Message<Name extends keyof Schemas> = Filled<NonNullable<Schemas[Name]>>;
 
 export type Job = Message<"Job">;
-export type JobStage = Message<"JobStage">;
+export type JobWait = Message<"JobWait">;
 export type Stage = Message<"Stage">;
 export type StartWindow = Message<"StartWindow">;
 export type RetryRule = Message<"RetryRule">;

@@ -14,6 +14,7 @@ import { jobPath } from "../query";
 import { may } from "../session";
 import { useTitle } from "../title";
 import { waiting } from "../waiting";
+import { whyNotApprove } from "../waits";
 import { awaitingApproval, failures, stageName, target } from "../words";
 
 const POLL_MS = 5000;
@@ -62,6 +63,7 @@ function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; don
     if (!state) return null;
     const failed = failures(state.execution_counts);
     const next = stageName(job, stage + 1);
+    const problem = whyNotApprove(job, stage);
     // What happened since the last approval, or since the job was created.
     const all = events.data?.items ?? [];
     const last = all.findIndex((e) => e.type === "job.approved");
@@ -88,7 +90,8 @@ function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; don
                 />
             </div>
             {since.length > 0 && <Timeline events={since} job={job} />}
-            {may("ApproveStage") && (
+            {may("ApproveStage") && problem && <p class="pad quiet">{problem}</p>}
+            {may("ApproveStage") && !problem && (
                 <div class="approve pad">
                     <Comment value={comment} set={setComment} />
                     <button

@@ -8,7 +8,6 @@ import { readJob } from "../api/reads";
 import { readStream } from "../api/stream";
 import { command } from "../commands";
 import { count, counted, json, shown } from "../format";
-import { isStoppedByGate } from "../gates";
 import { noteOutcome } from "../load";
 import { Badge } from "../parts/badge";
 import { Bar } from "../parts/bar";
@@ -29,6 +28,7 @@ import { useOpenings } from "../openings";
 import { jobPath, search, useQuery } from "../query";
 import { may } from "../session";
 import { useTitle } from "../title";
+import { allows, whyNotApprove } from "../waits";
 import { awaitingApproval, executionWords, failures, notice, status, target, windows } from "../words";
 
 /** The job as the stream last told it. */
@@ -148,11 +148,12 @@ function Notice({ job, ask, done }: Ask) {
     const stage = awaitingApproval(job);
     const [comment, setComment] = useState("");
     if (!n) return null;
-    const mayApprove = stage >= 0 && may("ApproveStage");
+    const mustNotApprove = stage >= 0 && may("ApproveStage") ? whyNotApprove(job, stage) : "";
+    const mayApprove = stage >= 0 && may("ApproveStage") && !mustNotApprove;
     const mayRetry = (job.status === "PAUSED" || job.status === "COMPLETED") && actions.canRetry(job);
     const mayOpen = job.pause?.cause === "GATE_NOT_MET" && actions.canAdvance(job);
     // The action that lets the job continue stands last.
-    const isStopped = isStoppedByGate(job);
+    const isStopped = job.status === "PAUSED" && !allows(job, "RESUME");
     const open = mayOpen && (
         <button
             class={isStopped && !mayRetry ? "primary" : ""}
@@ -166,7 +167,7 @@ function Notice({ job, ask, done }: Ask) {
             <div>
                 <h2>{n.title}</h2>
                 <p>
-                    {n.text} {mayOpen && <GateAdvice job={job} />}
+                    {n.text} {mustNotApprove} {mayOpen && <GateAdvice job={job} />}
                 </p>
                 {mayApprove && <Comment class="comment" value={comment} set={setComment} />}
             </div>

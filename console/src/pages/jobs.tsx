@@ -18,7 +18,7 @@ import { may } from "../session";
 import { groupSuggestions, useLabels } from "../suggestions";
 import { useTitle } from "../title";
 import { waiting } from "../waiting";
-import { status, target, unfinished, unstarted } from "../words";
+import { isActive, status, target, unfinished, unstarted } from "../words";
 
 const PAGE_SIZE = 50;
 const POLL_MS = 3000;
@@ -228,11 +228,12 @@ const countsOf = (jobs: Job[]) => ({
     in_progress: sum(jobs, (job) => job.execution_counts.in_progress),
 });
 
+// ListJobs does not tell which actions a job allows.
 const bulkActions = [
     {
         verb: "Pause",
         of: actions.pause,
-        can: actions.canPause,
+        can: (job: Job) => may("PauseJob") && isActive(job) && job.status !== "PAUSED",
         devices: (job: Job) => unstarted(job.execution_counts),
         effect: (jobs: Job[]) => actions.pauseEffect(countsOf(jobs), "them"),
         destructive: false,
@@ -240,7 +241,7 @@ const bulkActions = [
     {
         verb: "Cancel",
         of: actions.cancel,
-        can: actions.canCancel,
+        can: (job: Job) => may("CancelJob") && isActive(job),
         devices: (job: Job) => unfinished(job.execution_counts),
         effect: (jobs: Job[]) => actions.cancelEffect(countsOf(jobs)),
         destructive: true,
@@ -248,7 +249,7 @@ const bulkActions = [
     {
         verb: "Delete",
         of: actions.remove,
-        can: actions.canDelete,
+        can: (job: Job) => may("DeleteJob") && !isActive(job) && job.execution_counts.in_progress === 0,
         devices: (job: Job) => job.total_executions,
         effect: (jobs: Job[]) =>
             actions.removeEffect(

@@ -3,7 +3,7 @@
 import { useLocation } from "preact-iso";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { shown } from "../format";
-import { useWaiting, waiting } from "../waiting";
+import { approvable, useWaiting, waiting } from "../waiting";
 import { caller, choose, config, identity, signOut } from "../session";
 import { submitted } from "./fields";
 
@@ -40,10 +40,10 @@ export function Header() {
     );
 }
 
-/** The number of jobs that wait for an approval. */
+/** The number of jobs that wait for an approval which the caller may give. */
 function Waiting() {
     useWaiting();
-    const n = waiting.value?.items.length ?? 0;
+    const n = waiting.value ? approvable.value : 0;
     return n ? <span class="count">{waiting.value?.next ? `${n}+` : n}</span> : null;
 }
 

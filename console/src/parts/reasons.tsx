@@ -1,10 +1,10 @@
 /** Why a device does not start an execution: each reason, and when it ends. */
 
 import type { Explanation, Job } from "../api/client";
-import { serverNow } from "../clock";
 import { shown } from "../format";
-import { whyNotOpen } from "../gates";
 import { jobPath } from "../query";
+import { gateText } from "../waits";
+import { stageName } from "../words";
 import { Time } from "./time";
 
 type Blocker = Explanation["blockers"][number];
@@ -26,7 +26,9 @@ export function Reasons({ explanation, job }: { explanation: Explanation; job?: 
         <ul class="reasons">
             {blockers.map((b) =>
                 job && b.stage_gate ? (
-                    <li key={b.kind}>{whyNotOpen(job, stage, b.stage_gate.open_stage, serverNow())}</li>
+                    <li key={b.kind}>
+                        {stageName(job, stage)} is not open. {gateText(job, b.stage_gate.open_stage)}
+                    </li>
                 ) : (
                     <Reason key={b.kind} blocker={b} seen={seen} />
                 ),

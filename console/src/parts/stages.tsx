@@ -1,11 +1,10 @@
 /** The stages of a rollout: size, state, progress, and what opens the next one. */
 
-import type { Job } from "../api/client";
-import { serverNow } from "../clock";
-import { count, counted } from "../format";
-import { gateState, rate, stageDevices, stageState } from "../gates";
+import type { Job, Stage } from "../api/client";
+import { count, counted, percent, seconds, shown, span } from "../format";
 import { jobPath, search } from "../query";
-import { failedStatuses, failures, stageName } from "../words";
+import { gateText } from "../waits";
+import { failed, failedStatuses, isActive, rate, stageName, type Tone } from "../words";
 import { Bar } from "./bar";
 import { showDetails } from "./details";
 
@@ -55,16 +54,17 @@ export function Stages({ job }: { job: Job }) {
                                         <Bar
                                             counts={stage.execution_counts}
                                             total={stage.total_executions}
+                                            canceled={job.status === "CANCELED"}
                                             label={stageName(job, index)}
                                         />
                                     </td>
                                     <td class="number">{count(stage.total_executions)}</td>
                                     <td
-                                        class={`number ${failures(stage.execution_counts) ? "failed" : "extra"}`}
+                                        class={`number ${failed(job, stage.execution_counts) ? "failed" : "extra"}`}
                                     >
                                         <Failed job={job} stage={index} />
                                     </td>
-                                    <td class="gate">{gateState(job, index, serverNow())}</td>
+                                    <td class="gate">{gate(job, index)}</td>
                                 </tr>
                             );
                         })}
@@ -79,18 +79,71 @@ export function Stages({ job }: { job: Job }) {
 function Failed({ job, stage }: { job: Job; stage: number }) {
     const counts = job.stages?.[stage]?.execution_counts;
     if (!counts) return null;
-    const failed = failures(counts);
-    if (!failed) return <>0</>;
+    const n = failed(job, counts);
+    if (!n) return <>0</>;
     // The devices are listed by one status: without it, if the failures have several.
-    const statuses = failedStatuses.filter((name) => counts[name]);
+    const statuses = failedStatuses(job).filter((name) => counts[name]);
     const status = statuses.length === 1 ? (statuses[0] ?? "").toUpperCase() : "";
     return (
         <a
             href={jobPath(job.job_id) + search({ tab: "executions", stage: String(stage), status })}
             onClick={showDetails}
-            aria-label={`${counted(failed, "failure")} in ${stageName(job, stage)}`}
+            aria-label={`${counted(n, "failure")} in ${stageName(job, stage)}`}
         >
-            {count(failed)}
+            {count(n)}
         </a>
     );
+}
+
+/** The state of a stage. In a finished job, the API also calls a stage PASSED that has not opened or was stopped. */
+function stageState(job: Job, index: number): { word: string; tone: Tone } {
+    const stages = job.stages ?? [];
+    const stage = stages[index];
+    if (!stage || stage.state === "PENDING") return { word: "not open yet", tone: "quiet" };
+    if (stage.state === "OPEN") return { word: "open", tone: stage.awaiting_approval ? "warn" : "busy" };
+    if (isActive(job)) return { word: "passed", tone: "good" };
+    if (!stage.opened_at) return { word: "not opened", tone: "quiet" };
+    const isLastOpened = !stages[index + 1]?.opened_at;
+    const wasStopped = job.status === "CANCELED" || index < stages.length - 1;
+    return isLastOpened && wasStopped ? { word: "stopped", tone: "warn" } : { word: "passed", tone: "good" };
+}
+
+/** The devices that a stage takes, such as "10 %" or "group lab". */
+function stageDevices(stage: Stage): string {
+    if (stage.group_id) return `group ${shown(stage.group_id)}`;
+    if (stage.selector) return shown(stage.selector);
+    if (stage.percent) return `${stage.percent} %`;
+    if (stage.device_count) return counted(stage.device_count, "device");
+    return "the rest";
+}
+
+/** What opens the stage after this one, as configured, such as "95 % succeeded, then wait 1 h". */
+function gateRule(stage: Stage): string {
+    const gate = stage.gate;
+    const rules = [
+        gate?.min_succeeded_percent ? `${gate.min_succeeded_percent} % succeeded` : "all finished",
+    ];
+    const [bake, latest] = [seconds(gate?.bake_time), seconds(gate?.advance_after)];
+    if (bake) rules.push(`then wait ${span(bake)}`);
+    if (latest) rules.push(`or ${span(latest)} after the stage opened`);
+    if (gate?.require_approval) rules.push(`and ${latest ? "in both cases " : ""}an approval`);
+    return rules.join(", ");
+}
+
+/** What has opened the stage after this one, or what it waits for now. */
+function gate(job: Job, index: number): string {
+    const state = job.stages?.[index];
+    const config = job.rollout?.stages[index];
+    if (!state || !config) return "";
+    if (index === (job.stages?.length ?? 0) - 1) return "none (last stage)";
+    if (state.state === "PENDING" || (!isActive(job) && !state.opened_at)) return gateRule(config);
+    const { approval } = state;
+    const comment = approval?.comment ? `: “${shown(approval.comment)}”` : "";
+    return [
+        (state.state === "OPEN" && gateText(job, index)) ||
+            `${percent(state.execution_counts.succeeded, state.total_executions)} succeeded`,
+        approval && `approved by ${shown(approval.approved_by)}${comment}`,
+    ]
+        .filter(Boolean)
+        .join("; ");
 }
