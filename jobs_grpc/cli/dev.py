@@ -12,7 +12,6 @@ from pathlib import Path
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import Subparsers, add_local_command
 from jobs_grpc.cli.errors import CliError, InvalidInput
-from jobs_grpc.cli.serve import serve
 from jobs_grpc.config import DEFAULT_ADDRESS, Config
 from jobs_grpc.db.migrate import MigrationError
 from jobs_grpc.dev import embedded_postgres, environment
@@ -46,6 +45,9 @@ def _dev(args: argparse.Namespace) -> None:
     jobs-grpc dev --simulate
     JOBS_DATA_DIR=/tmp/jobs JOBS_LISTEN=127.0.0.1:50052 jobs-grpc dev
     """
+    # Other commands do not need the server, which takes a while to import.
+    from jobs_grpc.server.run import serve
+
     data_dir = environment.data_dir()
     # Reject invalid settings before PostgreSQL starts; the real URLs are only known afterwards.
     placeholders = {"JOBS_DATABASE_URL": "postgresql://", "JOBS_OWNER_DATABASE_URL": ""}

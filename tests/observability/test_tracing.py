@@ -219,7 +219,7 @@ def test_tracing_is_off_and_the_log_says_why(
 @pytest.mark.slow
 def test_opentelemetry_is_not_imported_when_tracing_is_off() -> None:
     code = (
-        "import sys; from jobs_grpc.observability import tracing; import jobs_grpc.cli.serve\n"
+        "import sys; from jobs_grpc.observability import tracing; import jobs_grpc.server.run\n"
         "with tracing.exporting({}): tracing.start_call('/s/M', [])\n"
         "assert 'opentelemetry' not in sys.modules"
     )
