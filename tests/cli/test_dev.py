@@ -348,6 +348,6 @@ async def test_dev_stops_postgresql_when_signaled_twice(data_dir: Path, number: 
 
     code, errors = await _wait_for_exit(process)
     assert not (data_dir / "pgdata" / "postmaster.pid").exists()
-    # 0 if everything had stopped before the second signal.
-    assert code in (0, 130), errors
+    # 0 if everything had stopped before the second signal, which may also end the exiting process.
+    assert code in (0, 130, -number), errors
     assert "Traceback" not in errors
