@@ -32,7 +32,7 @@ export function reloadAll(): void {
 
 const MAX_DELAY_MS = 30_000;
 // A person waits for data that were never there.
-const MAX_FIRST_DELAY_MS = 3500;
+const MAX_FIRST_DELAY_MS = 3000;
 // What does not change is loaded more rarely, so that consoles that are left open cost little.
 const REST_FACTOR = 1.5;
 const MAX_REST_MS = 15_000;

@@ -37,7 +37,7 @@ const fields: Record<Paths<CreateJobRequest>, [Field, string]> = {
     "failure_criteria[].statuses": [null, "statuses"],
     in_progress_timeout_minutes: ["timeoutMinutes", "timeout in minutes"],
     job_id: ["jobId", "job ID"],
-    labels: ["labels", "labels"],
+    labels: ["labels", "list of labels"],
     priority: ["priority", "priority"],
     "retry_policy.rules[].backoff_multiplier": [null, "factor of the delay before a retry"],
     "retry_policy.rules[].failure_codes": ["retryCodes", "failure codes to retry"],
@@ -99,7 +99,7 @@ export function problemsOf(error: ApiError | DraftError | null | undefined, draf
         const [key, words] = placeOf(field, draft);
         const text = description
             .replace(field, words)
-            .replace(/(\d+)–(\d+) whole seconds/, (_, low, high) => `${span(low)} to ${span(high)}`);
+            .replace(/(\d+)–(\d+) whole seconds/, (_, low, high) => `from ${span(low)} to ${span(high)}`);
         const sentence = text.charAt(0).toUpperCase() + text.slice(1);
         found[key] = key in found ? `${found[key]}. ${sentence}` : sentence;
     }

@@ -233,8 +233,9 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
             <fieldset class="card">
                 <legend>Which devices</legend>
                 <TargetFields draft={draft} set={set} known={known} problems={problems} />
-                {/* An error of the check is shown at its field. */}
-                {(found || !check.error) && (
+                {check.error && !found ? (
+                    <p class="pad quiet">The devices are counted when the problems below are solved.</p>
+                ) : (
                     <Preview
                         found={found}
                         error={check.error ? undefined : preview.error}

@@ -170,8 +170,8 @@ func (RawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 // HTTP client knows whether a request may be sent again.
 const serviceConfig = `{"loadBalancingConfig": [{"round_robin": {}}]}`
 
-// With a low MaxDelay, the gateway soon connects to a server that starts after it.
-var reconnectBackoff = backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second}
+// With a low MaxDelay, the gateway soon connects to a server that starts after it: people wait for it at the console.
+var reconnectBackoff = backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}
 
 // The windows limit what the gateway buffers of a response that has no memory reserved yet.
 const (
