@@ -8,19 +8,19 @@ from tests.machine.profiles import ANY_CALL, PROFILES
 
 # A sequence that notices the mistake, the function, what is wrong, and the change of the function.
 _TEXT = r"""
-any call/1 set_paused: event of a pause has no user
+any call/3 set_paused: event of a pause has no user
 - 'job.paused', p_paused_by,
 + 'job.paused', NULL,
-any call/1 add_event: events count held executions as queued
+any call/10 add_event: events count held executions as queued
 - v_job.queued - v_held
 + v_job.queued
-any call/0 delete_devices: deletion of a device is a cancel
+any call/6 delete_devices: deletion of a device is a cancel
 - end_cause => 'DEVICE_REMOVED'
 + end_cause => 'EXECUTION_CANCELED'
 criteria/10 count_changes: failure before a resume leaves the wrong count
 - WHERE f.failed_at > c.counts_since AND
 + WHERE
-criteria/1 criterion_states: threshold is rounded down
+criteria/10 criterion_states: threshold is rounded down
 - + 99) / 100
 + ) / 100
 criteria/64 apply_failure_criteria: last criterion decides
@@ -32,16 +32,16 @@ criteria/14 apply_failure_criteria: percentage trips before min_finished
 criteria/12 criterion_states: all executions count as released
 - THEN sizes.released
 + THEN sizes.targeted
-criteria/2 replace_failure_criteria: criterion with other codes keeps the counts
+criteria/10 replace_failure_criteria: criterion with other codes keeps the counts
 - c.failure_codes, c.scope)
 + old.failure_codes, c.scope)
 retries/4 contributions: success of a retry leaves the failure counted
 - <> ALL (ARRAY['SUCCEEDED'::jobs.execution_status, 'QUEUED'::jobs.execution_status])
 + <> 'QUEUED'::jobs.execution_status
-retries/14 exceeds_retry_budget: budget is one device too small
+retries/6 exceeds_retry_budget: budget is one device too small
 - retried_devices > 20
 + retried_devices >= 20
-retries/0 decide_retries: policy has one attempt more
+retries/7 decide_retries: policy has one attempt more
 - c.retries + 1 < next.max_attempts
 + c.retries < next.max_attempts
 retries/4 decide_retries: attempt can start after the expiry
@@ -50,22 +50,22 @@ retries/4 decide_retries: attempt can start after the expiry
 retries/7 decide_retries: canceled job retries
 - AND j.canceled_at IS NULL
 +
-retries/2 retry_executions: RetryExecutions leaves waiting devices
+retries/4 retry_executions: RetryExecutions leaves waiting devices
 - ELSE v_job.retrying END > 0
 + ELSE 0 END > 0
-retries/2 retry_executions: RetryExecutions continues the series
+retries/6 retry_executions: RetryExecutions continues the series
 - last_updated_at = v_now, not_before = NULL, retries = 0
 + last_updated_at = v_now, not_before = NULL
-retries/0 contributions: canceled execution is still retrying
+retries/4 contributions: canceled execution is still retrying
 - (c.new_status = 'IN_PROGRESS'::jobs.execution_status)
 + (c.new_status <> 'SUCCEEDED'::jobs.execution_status)
 retries/7 count_changes: start of a retry is not counted
 - retrying_in_progress = p.retrying_in_progress + c.retrying_in_progress
 + retrying_in_progress = p.retrying_in_progress
-retries/1 decide_batch: report without a number counts for a later attempt
+retries/7 decide_batch: report without a number counts for a later attempt
 - AND e.execution_number > 1 THEN e.execution_number - 1 END
 + AND e.execution_number > 1 THEN e.execution_number END
-retries/2 retry_backoff: backoff does not grow
+retries/4 retry_backoff: backoff does not grow
 - p_retries)::double precision
 + 0)::double precision
 schedules/17 apply_gates: stage opens without its approval
@@ -74,7 +74,7 @@ schedules/17 apply_gates: stage opens without its approval
 schedules/7 apply_gates: stage opens before its bake_time
 - ELSE v_stage.bake_seconds END
 + ELSE 0 END
-schedules/22 resume_job: advance_after continues during a pause
+schedules/82 resume_job: advance_after continues during a pause
 - active_since = v_active_since,
 +
 schedules/3 apply_gates: gate needs one success less
@@ -86,28 +86,31 @@ schedules/3 set_start_at: expiry does not move with the start
 schedules/12 check_time_for_rollout: job may expire when its last device starts
 - >= p_seconds_left
 + > p_seconds_left
-schedules/22 rollout_details: expired job waits for its gate
+schedules/90 rollout_details: expired job waits for its gate
 - v_job.queued_status <> 'QUEUED',
 + false,
 schedules/3 rollout_details: stage can open before the start
 - 'is_scheduled', v_job.is_scheduled
 + 'is_scheduled', false
+schedules/22 minimum_rollout_time: releases may end as soon as the job expires
+- round(greatest(v_needed - v_released, 0) * 60 / v_rate, 6)
++ greatest(v_needed - v_released, 0) * 60 / v_rate
 schedules/1 resume_job: release continues during a pause
 - release_since = v_release_since,
 +
 waiting/5 next_execution: next execution ignores the priority
 - q.is_queued, q.queue_order,
 + q.is_queued,
-waiting/2 limit_starts: one device too many runs
+waiting/5 limit_starts: one device too many runs
 - > j.max_in_progress - p
 + > j.max_in_progress + 1 - p
 waiting/13 due_at: backoff has ended too early in an explanation
 - greatest(at, not_before)
 + at
-waiting/3 rank_release_time: release time is rounded down
+waiting/7 rank_release_time: release time is rounded down
 - ceil(
 + floor(
-waiting/0 explain_execution: full job is not explained
+waiting/5 explain_execution: full job is not explained
 - v_job.in_progress >= v_job
 + v_job.in_progress > v_job
 waiting/11 explain_execution: windows are not in the zone of the device
@@ -145,8 +148,8 @@ class Mistake:
     """A part of a function, and the mistake in its place."""
 
     profile: Profile
-    first: int
-    """The number of a sequence that notices it."""
+    sequence: int
+    """The number of a sequence that notices it; the service equals the model in it."""
     function: str
     part: str
     wrong: str
@@ -156,8 +159,8 @@ def _parse(text: str) -> dict[str, Mistake]:
     profiles = PROFILES | {ANY_CALL.name: ANY_CALL}
     mistakes = re.findall(r"(.+)/(\d+) (\w+): (.+)\n- (.+)\n\+ ?(.*)", text)
     return {
-        name: Mistake(profiles[profile], int(first), function, part, wrong)
-        for profile, first, function, name, part, wrong in mistakes
+        name: Mistake(profiles[profile], int(sequence), function, part, wrong)
+        for profile, sequence, function, name, part, wrong in mistakes
     }
 
 

@@ -26,9 +26,6 @@ pytestmark = [
     pytest.mark.single_node("the time comes from a table of one node"),
 ]
 
-_COMMON = {"criteria": 12, "retries": 7, "schedules": 10, "waiting": 10}
-SEQUENCES = _COMMON | {"any call": 10, "targets": 3}
-
 
 @pytest.fixture(scope="module")
 async def server(
@@ -61,6 +58,12 @@ async def service(
         yield Service(database, server, sweeper, store, clock, sender or RecordingSender())
 
 
+def sequences(profile: Profile) -> list[int]:
+    """Return the sequences that notice the planted mistakes, and more at a larger scale."""
+    noticing = {each.sequence for each in MISTAKES.values() if each.profile is profile}
+    return sorted(noticing | {*range(10 * (SCALE - 1))})
+
+
 async def run(service: Service, profile: Profile, sequences: Iterable[int]) -> None:
     for number in sequences:
         await Machine(service, profile, f"{profile.name}/{number}").run()
@@ -77,7 +80,7 @@ async def test_mistake_is_noticed(
         service(database, server, clock) as running,
     ):
         with pytest.raises(AssertionError):
-            await run(running, mistake.profile, [mistake.first, *range(40)])
+            await run(running, mistake.profile, [mistake.sequence, *range(40)])
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -85,7 +88,7 @@ async def test_service_equals_the_model(
     database: Database, server: Server, clock: Clock, name: str
 ) -> None:
     async with service(database, server, clock) as running:
-        await run(running, PROFILES[name], range(SEQUENCES[name] * SCALE))
+        await run(running, PROFILES[name], sequences(PROFILES[name]))
 
 
 async def test_targets_that_are_merged_equal_the_model(
@@ -110,7 +113,7 @@ async def test_every_call_equals_the_model(
         running_webhook_server(database, webhook_keys, sender, **variables) as server,
         service(database, server, clock, sender) as running,
     ):
-        await run(running, ANY_CALL, range(SEQUENCES[ANY_CALL.name] * SCALE))
+        await run(running, ANY_CALL, sequences(ANY_CALL))
         metrics = await scrape(server.app.metrics_address)
     # A few sequences leave out some calls, and may deliver no event.
     if SCALE >= FULL_SCALE:

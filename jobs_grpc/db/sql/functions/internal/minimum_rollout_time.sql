@@ -73,9 +73,10 @@ BEGIN
             WHEN v_is_released OR v_met_seconds IS NOT NULL THEN 0
             ELSE v_last_rank - v_size + coalesce(v_needed_successes, v_size)
         END;
+        -- Rounded, because p_released can have no exact fraction.
         v_release_seconds := CASE
             WHEN v_rate IS NULL THEN 0
-            ELSE greatest(v_needed - v_released, 0) * 60 / v_rate
+            ELSE round(greatest(v_needed - v_released, 0) * 60 / v_rate, 6)
         END;
         -- In an earlier stage if the stages from then on are empty.
         IF v_end > v_released THEN
