@@ -26,7 +26,15 @@ async def test_service_keeps_its_guarantees_under_faults_until_the_trial_is_stop
 
     # Other tests run at the same time, so nothing is late here; `make chaos` checks that.
     ledger = await run_trial(
-        folder, binary, faults=99, seed=_SEED, late_after=60, pace=0.3, stop=stop, progress=progress
+        folder,
+        binary,
+        faults=99,
+        seed=_SEED,
+        late_after=60,
+        pace=0.3,
+        pause=1,
+        stop=stop,
+        progress=progress,
     )
 
     text = report(ledger, _SEED)

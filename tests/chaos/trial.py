@@ -29,6 +29,7 @@ async def run_trial(
     seed: int,
     late_after: float = 5.0,
     pace: float = 1.0,
+    pause: float = 0.0,
     stop: asyncio.Event | None = None,
     progress: Callable[[int, str], None] = lambda done, name: None,
 ) -> Ledger:
@@ -37,7 +38,7 @@ async def run_trial(
     `stop` ends the faults early; the recount follows. `progress` is called before each fault with
     the number of faults so far and the next one's name. The service passed if the returned ledger
     has no problems. One is that a process answers, or a timeout is stored, more than `late_after`
-    seconds too late. Faults last `pace` times as long as by default.
+    seconds too late. Faults last `pace` times as long as by default. For `pause` see Traffic.
     """
     ledger = Ledger()
     rng = random.Random(seed)  # noqa: S311 - repeatable on purpose
@@ -49,7 +50,7 @@ async def run_trial(
         receiver.is_flaky, system.pace = True, pace
         for tenant in TENANTS * _WEBHOOKS_PER_TENANT:
             await receiver.subscribe(system.calls[0], tenant)
-        traffic = Traffic(system, ledger, seed=seed)
+        traffic = Traffic(system, ledger, seed=seed, pause=pause)
         readers = EventReaders(system, ledger, seed)
         async with readers.running():
             async with asyncio.TaskGroup() as tasks:

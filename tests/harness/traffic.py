@@ -61,12 +61,24 @@ class Traffic:
     Deadlines are short, and some are very short, unless the ledger is strict.
     """
 
-    def __init__(self, system: System, ledger: Ledger, *, seed: int = 0, devices: int = 3) -> None:
-        """Four times `devices` are at work at a time."""
+    def __init__(
+        self,
+        system: System,
+        ledger: Ledger,
+        *,
+        seed: int = 0,
+        devices: int = 3,
+        pause: float = 0.0,
+    ) -> None:
+        """Four times `devices` are at work at a time.
+
+        Devices and REST clients wait up to `pause` seconds after each execution or job.
+        """
         self._system = system
         self._ledger = ledger
         self._seed = seed
         self._devices = devices
+        self._pause = pause
         self._stopping = asyncio.Event()
         self._numbers = itertools.count(1)
         # Jobs that a client may still change.
@@ -201,7 +213,7 @@ class Traffic:
         device = rng.choice(DEVICES)
         if not await self._work(tenant, device, rng):
             await self._call(device_pb.ListPendingExecutionsRequest(), tenant, rng, device=device)
-            await asyncio.sleep(rng.uniform(0, 0.1))
+            await asyncio.sleep(rng.uniform(0, 0.1 + self._pause))
 
     async def _work(self, tenant: str, device: str, rng: random.Random) -> bool:
         """Start an execution of a device and report its end. Return false without one."""
@@ -224,6 +236,7 @@ class Traffic:
                 break
             if reason not in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "DATABASE_UNAVAILABLE"):
                 break
+        await asyncio.sleep(rng.uniform(0, self._pause))
         return True
 
     def _acknowledge(
@@ -299,6 +312,7 @@ class Traffic:
                     for _ in range(20):
                         if self._stopping.is_set():
                             return
+                        await asyncio.sleep(rng.uniform(0, self._pause))
                         device = rng.choice(DEVICES)
                         start = device_pb.StartNextExecutionRequest()
                         response, _ = await self._call(start, tenant, rng, device=device)
@@ -325,7 +339,7 @@ class Traffic:
         await self._request("GET", f"/{job_id}", tenant, job_id, rng)
         await self._request("GET", "?limit=5", tenant, job_id, rng)
         await self._request("DELETE", f"/{job_id}", tenant, job_id, rng)
-        await asyncio.sleep(rng.uniform(0, 0.1))
+        await asyncio.sleep(rng.uniform(0, 0.1 + self._pause))
 
     async def _request(
         self, method: str, path: str, tenant: str, job_id: str, rng: random.Random, **options: Any

@@ -83,7 +83,7 @@ async def check(system: System) -> None:
 async def test_upgrade_and_rollback_fail_no_call(
     system: System, earlier: Code, later: Code
 ) -> None:
-    traffic = Traffic(system, system.ledger, devices=1)
+    traffic = Traffic(system, system.ledger, devices=1, pause=0.5)
     async with flowing(traffic):
         await system.migrate()
         await traffic.flow(_TIMES)
@@ -106,7 +106,7 @@ async def test_upgrade_and_rollback_fail_no_call(
 @pytest.mark.parametrize("earlier", [LAST_COMMIT], indirect=True)
 async def test_jobs_continue_on_a_converted_database(system: System) -> None:
     """Its servers are stopped before the conversion, and servers of this version started after."""
-    traffic = Traffic(system, system.ledger, devices=1)
+    traffic = Traffic(system, system.ledger, devices=1, pause=0.5)
     async with flowing(traffic):
         pass
     for server in system.servers:
