@@ -45,7 +45,7 @@ def data_dir() -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def endpoint() -> AsyncIterator[Endpoint]:
     """A receiver of webhooks without TLS."""
     async with running_endpoint(None) as running:
@@ -108,10 +108,11 @@ class Dev:
 
 
 @pytest.fixture(scope="module")
-async def dev() -> AsyncIterator[Dev]:
+async def dev(endpoint: Endpoint) -> AsyncIterator[Dev]:
     """`jobs-grpc dev`, shared by the tests that do not restart it. It logs no calls."""
     with new_data_dir() as data_dir, reserved_address() as metrics:
-        process = await _spawn_dev(data_dir, JOBS_METRICS_LISTEN=metrics)
+        settings = {"JOBS_WEBHOOK_ALLOWED_PORTS": str(endpoint.port)}
+        process = await _spawn_dev(data_dir, JOBS_METRICS_LISTEN=metrics, **settings)
         try:
             yield Dev(*await _read_greeting(process), data_dir, metrics)
         finally:
@@ -135,6 +136,8 @@ async def test_dev_keeps_data_when_restarted_and_names_a_remedy_when_it_cannot_m
         north = await operator.create(target_group_id="north")
         before = (await fleet.get("device-0007")).device
         await fleet.update(changed, mask=["labels"])
+    (keys,) = data_dir.rglob("webhook-keys")  # noqa: ASYNC240 - a small folder
+    keys_before = keys.read_text()
 
     async with _running_dev(data_dir) as (address, _), open_channel(address) as channel:
         operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), "demo")
@@ -146,6 +149,7 @@ async def test_dev_keeps_data_when_restarted_and_names_a_remedy_when_it_cannot_m
     assert job.total_executions == 1000
     assert (before.labels["ring"], before.time_zone) == ("canary", "Europe/Lisbon")
     assert dict(after.labels) == dict(before.labels) | {"ring": "early"}
+    assert keys.read_text() == keys_before
 
     with embedded_postgres.running(data_dir) as cluster:
         async with connected(cluster.dsn("jobs")) as connection:
@@ -177,30 +181,20 @@ async def test_doctor_examines_dev_without_further_settings(
     )
 
 
-async def test_dev_sends_webhooks_to_this_machine_and_keeps_their_keys(
-    data_dir: Path, endpoint: Endpoint
-) -> None:
-    settings = {"JOBS_WEBHOOK_ALLOWED_PORTS": str(endpoint.port)}
-    async with (
-        _running_dev(data_dir, **settings) as (address, greeting),
-        open_channel(address) as channel,
-    ):
+async def test_dev_sends_webhooks_to_this_machine(dev: Dev, endpoint: Endpoint) -> None:
+    async with open_channel(dev.address) as channel:
         caller = WebhookCaller(events_pb2_grpc.EventServiceStub(channel), "demo")
         created = await caller.create(url=endpoint.url())
         assert (await caller.test(created.webhook.webhook_id)).http_status == 204
-    (keys,) = data_dir.rglob("webhook-keys")  # noqa: ASYNC240 - a small folder
-    before = keys.read_text()
-    assert keys.stat().st_mode & 0o077 == 0
-    destinations = f"public addresses and 127.0.0.0/8; https and http; ports {endpoint.port}"
-    assert f"\nWebhooks: to {destinations}\n" in greeting
-
-    async with _running_dev(data_dir, **settings) as (address, _), open_channel(address) as channel:
-        caller = WebhookCaller(events_pb2_grpc.EventServiceStub(channel), "demo")
         await Operator(jobs_pb2_grpc.JobServiceStub(channel), "demo").create(target_all=True)
         await endpoint.received(2)
-    assert keys.read_text() == before
+
     secret = base64.b64decode(created.secret.removeprefix("whsec_"))
     assert all(is_signed(request, secret) for request in endpoint.requests)
+    (keys,) = dev.data_dir.rglob("webhook-keys")
+    assert keys.stat().st_mode & 0o077 == 0
+    destinations = f"public addresses and 127.0.0.0/8; https and http; ports {endpoint.port}"
+    assert f"\nWebhooks: to {destinations}\n" in dev.greeting
 
 
 async def test_dev_prints_commands_that_work(dev: Dev, capsys: pytest.CaptureFixture[str]) -> None:
@@ -313,12 +307,11 @@ async def test_dev_fails_with_one_line_when_extra_is_not_installed(
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_dev_stops_postgresql_when_signaled_during_start(data_dir: Path, number: int) -> None:
+async def test_dev_stops_postgresql_when_signaled_during_start(data_dir: Path) -> None:
     process = await _spawn_dev(data_dir)
     pid_file = data_dir / "pgdata" / "postmaster.pid"
     await wait_until_true(pid_file.exists)
-    process.send_signal(number)
+    process.terminate()
 
     code, out, errors = await _wait_for_output(process)
     assert not pid_file.exists()
@@ -328,8 +321,7 @@ async def test_dev_stops_postgresql_when_signaled_during_start(data_dir: Path, n
         assert (code, errors) == (130, f"Starting PostgreSQL in {data_dir} …\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_dev_stops_postgresql_when_signaled_twice(data_dir: Path, number: int) -> None:
+async def test_dev_stops_postgresql_when_signaled_twice(data_dir: Path) -> None:
     process = await _spawn_dev(data_dir)
     address, _ = await _read_greeting(process)
     host, _, port = address.rpartition(":")
@@ -342,9 +334,9 @@ async def test_dev_stops_postgresql_when_signaled_twice(data_dir: Path, number: 
         connection.close()
         return False
 
-    process.send_signal(number)
+    process.terminate()
     await wait_until(server_stops)
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
 
     code, errors = await _wait_for_exit(process)
     assert not (data_dir / "pgdata" / "postmaster.pid").exists()

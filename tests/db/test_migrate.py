@@ -193,18 +193,23 @@ async def test_migrate_adds_a_last_column_to_each_view_and_removes_it(
 ) -> None:
     original = schema.code()
     monkeypatch.setattr(schema, "code_checksum", schema.code_checksum.__wrapped__)
-    for view in VIEWS:
-        columns, clause, rest = re.split(r"(\nFROM |\nWHERE )", original[view], maxsplit=1)
-        changed = {view: f"{columns},\n    1 AS new_column{clause}{rest}"}
+    # Each version has no new columns of the version before it.
+    for views in (VIEWS[::2], VIEWS[1::2], VIEWS[:1]):
+        changed = {}
+        for view in views:
+            columns, clause, rest = re.split(r"(\nFROM |\nWHERE )", original[view], maxsplit=1)
+            changed[view] = f"{columns},\n    1 AS new_in_{view}{clause}{rest}"
         monkeypatch.setattr(schema, "code", lambda changed=changed: {**original, **changed})
 
         assert await migrated.migrate() == ["applied views and functions"]
 
-        last_column = (
-            "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass('jobs.' || $1)"
-            " ORDER BY attnum DESC LIMIT 1"
+        last_columns = await migrated.owner.fetch(
+            "SELECT DISTINCT ON (table_name) table_name, column_name"
+            " FROM information_schema.columns WHERE table_schema = 'jobs' AND table_name = ANY ($1)"
+            " ORDER BY table_name, ordinal_position DESC",
+            views,
         )
-        assert await migrated.owner.fetchval(last_column, view) == "new_column"
+        assert {row[0]: row[1] for row in last_columns} == {v: f"new_in_{v}" for v in views}
 
 
 _VIEWS_AND_FUNCTIONS = """

@@ -64,7 +64,7 @@ async def test_unread_pages_hold_a_bounded_part_of_the_memory(
     database: Database, process: ServerProcess, tenant: str
 ) -> None:
     """100 pages of 4 MiB. The calls that do not fit are refused after a wait."""
-    await database.add_devices(tenant, 5000)
+    await database.add_devices(tenant, 60)
     await process.operator(tenant).create(job_id="j", target_all=True)
     await database.owner.execute(
         "UPDATE jobs.job_executions SET status_details = $2 WHERE tenant_id = $1", tenant, TEXT

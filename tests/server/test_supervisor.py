@@ -25,6 +25,8 @@ from tests.support.waiting import TIMEOUT, wait_until, wait_until_true
 
 pytestmark = pytest.mark.slow
 
+_SWEEPER_FAILED = "maintenance (timeouts) failed"
+
 
 @asynccontextmanager
 async def _workers(
@@ -56,14 +58,20 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-async def test_connections_spread_over_the_workers(database: Database, tenant: str) -> None:
+@pytest.fixture(scope="module")
+async def workers(database: Database) -> AsyncIterator[str]:
+    """The address of a service with two workers, which have a pool of one session each."""
+    async with _workers(database, JOBS_POOL_MAX_SIZE="1") as (_, address, _pids):
+        yield address
+
+
+async def test_connections_spread_over_the_workers(
+    database: Database, workers: str, tenant: str
+) -> None:
     await database.add_devices(tenant, 1)
-    # With a pool of one, two blocked sessions mean that both workers have calls.
-    async with (
-        _workers(database, JOBS_POOL_MAX_SIZE="1") as (_, address, _pids),
-        _operators(address, tenant, 24) as operators,
-    ):
+    async with _operators(workers, tenant, 24) as operators:
         await operators[0].create(job_id="a", target_all=True)
+        # Two blocked sessions mean that both workers have calls.
         async with job_lock_held(database, tenant, "a"):
             calls = [
                 asyncio.create_task(operator.cancel("a", force=True)) for operator in operators
@@ -116,7 +124,10 @@ async def test_workers_are_started_again_when_the_host_has_no_room_for_a_process
     assert re.search(r"worker 1 could not start: .*a test; replacing it in 0.1 s", caplog.text)
 
 
-async def test_stop_drains_all_workers(database: Database, tenant: str) -> None:
+async def test_stop_drains_all_workers_of_which_one_runs_maintenance(
+    database: Database, tenant: str
+) -> None:
+    """A sweeper whose login is not the owner logs that it failed."""
     await database.add_devices(tenant, 1)
     async with AsyncExitStack() as stack:
         metrics = stack.enter_context(reserved_address())
@@ -127,6 +138,7 @@ async def test_stop_drains_all_workers(database: Database, tenant: str) -> None:
                 JOBS_POOL_MAX_SIZE="1",
                 JOBS_POOL_TIMEOUT=f"{TIMEOUT}",
                 JOBS_SHUTDOWN_GRACE="600",
+                JOBS_OWNER_DATABASE_URL=database.request_dsn,
             )
         )
         operators = await stack.enter_async_context(_operators(address, tenant, 24))
@@ -140,6 +152,7 @@ async def test_stop_drains_all_workers(database: Database, tenant: str) -> None:
             await database.wait_for_blocked_sessions(2)
             # A call that arrives while the server stops could be canceled.
             await scrape_until(metrics, lambda read: read.calls("started_total", "CancelJob") == 24)
+            await wait_until_true(lambda: any(_SWEEPER_FAILED in line for line in service.log))
             service.process.terminate()
             await wait_until(lambda: _refuses_connections(address))
         results = await asyncio.gather(*calls, return_exceptions=True)
@@ -151,8 +164,7 @@ async def test_stop_drains_all_workers(database: Database, tenant: str) -> None:
     assert codes <= {grpc.StatusCode.FAILED_PRECONDITION}
     log = "\n".join(service.log)
     assert log.count("(event loop: uvloop)") == 2
-    # One worker runs maintenance.
-    assert log.count("JOBS_OWNER_DATABASE_URL is not set") == 1
+    assert log.count(_SWEEPER_FAILED) == 1
     assert "Traceback" not in log
 
 
@@ -216,17 +228,16 @@ async def test_workers_fail_when_port_is_in_use_by_a_server(database: Database) 
         ]
 
 
-async def test_server_fails_when_port_is_in_use_by_workers(database: Database) -> None:
-    async with _workers(database) as (_, address, _pids):
-        for workers in ("1", "2"):
-            async with serving(
-                database.request_dsn, "--workers", workers, JOBS_LISTEN=address
-            ) as service:
-                assert await service.wait_for_exit() == 1
-            assert service.log[-1] == (
-                f"jobs-grpc: can't listen on {address} (JOBS_LISTEN):"
-                " it is in use or not an address of this machine"
-            )
+@pytest.mark.parametrize("count", ["1", "2"])
+async def test_server_fails_when_port_is_in_use_by_workers(
+    database: Database, workers: str, count: str
+) -> None:
+    async with serving(database.request_dsn, "--workers", count, JOBS_LISTEN=workers) as service:
+        assert await service.wait_for_exit() == 1
+    assert service.log[-1] == (
+        f"jobs-grpc: can't listen on {workers} (JOBS_LISTEN):"
+        " it is in use or not an address of this machine"
+    )
 
 
 async def test_fatal_error_of_a_worker_ends_all_and_is_logged_once(database: Database) -> None:
@@ -235,21 +246,6 @@ async def test_fatal_error_of_a_worker_ends_all_and_is_logged_once(database: Dat
 
     (line,) = service.log
     assert line.startswith("jobs-grpc: tenants are not isolated:")
-
-
-async def test_one_worker_runs_maintenance(database: Database) -> None:
-    """A sweeper whose login is not the owner logs that it failed."""
-    login = {"JOBS_OWNER_DATABASE_URL": database.request_dsn}
-    async with _workers(database, **login) as (service, address, _pids):
-        # The line may be one of those that were read while the workers started.
-        if not any("maintenance (timeouts) failed" in line for line in service.log):
-            await service.wait_for_log(r"maintenance \((timeouts)\) failed")
-        async with _operators(address, "any", 1):
-            pass
-        service.process.terminate()
-        assert await service.wait_for_exit() == 0
-
-    assert sum("maintenance (timeouts) failed" in line for line in service.log) == 1
 
 
 def test_config_is_rejected_when_workers_share_a_unix_socket() -> None:

@@ -67,7 +67,10 @@ async def open_dispatcher(
     async with (
         http_sender(config, max_connections=PROVEN_SLOTS + SLOW_SLOTS) as proven,
         http_sender(config, max_connections=UNPROVEN_SLOTS) as unproven,
-        Dispatcher(owner_dsn, lambda: keys, proven, unproven, outage=outage) as dispatcher,
+        # A short interval, because most tests wait for the next search.
+        Dispatcher(
+            owner_dsn, lambda: keys, proven, unproven, interval=0.05, outage=outage
+        ) as dispatcher,
     ):
         yield dispatcher
 

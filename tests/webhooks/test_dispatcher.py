@@ -143,7 +143,7 @@ async def test_event_of_this_process_is_sent_at_once(hooks: Hooks) -> None:
     async with hooks.dispatched() as dispatcher:
         await hooks.events()
         await hooks.endpoint.received(1)
-        for count in range(2, 12):
+        for count in range(2, 5):
             # Nothing else sequences the event.
             await hooks.write(dispatcher)
             await hooks.endpoint.received(count)
@@ -460,7 +460,7 @@ async def test_endpoints_that_hang_do_not_delay_those_that_work(hooks: Hooks) ->
                 await hooks.events(tenant=tenant)
             await hanging.received(16)
             await hooks.endpoint.received(len(work_in))
-            for _ in range(10):
+            for _ in range(2):
                 for tenant in work_in:
                     received = len(hooks.endpoint.requests)
                     await hooks.write(dispatcher, tenant)
@@ -549,7 +549,7 @@ async def test_search_goes_on_after_the_webhooks_that_wait_for_a_time(hooks: Hoo
 
 
 async def test_replays_of_a_tenant_are_limited_without_holding_slots(hooks: Hooks) -> None:
-    positions = await hooks.events(45)
+    positions = await hooks.events(25)
     for n in range(2):
         webhook_id = await hooks.add(f"/{n}", works=True, replay_position=positions[-1])
         await hooks.make_due(webhook_id)
@@ -557,17 +557,17 @@ async def test_replays_of_a_tenant_are_limited_without_holding_slots(hooks: Hook
         await hooks.endpoint.received(20)
         slots = dispatcher._delivery_pools[0].slots
         await wait_until_true(lambda: slots.free == PROVEN_SLOTS)
-        assert len(hooks.endpoint.requests) < 90
-        await hooks.endpoint.received(90)
+        assert len(hooks.endpoint.requests) < 50
+        await hooks.endpoint.received(50)
         # Later events are not limited.
         dispatcher._replays = cast("ReplayLimiter", None)
         await hooks.events(60)
-        await hooks.endpoint.received(90 + 120)
+        await hooks.endpoint.received(50 + 120)
     requests = list(zip(hooks.paths(), hooks.positions, strict=True))
     for path in ("0", "1"):
         received = [position for of, position in requests if of == path]
-        assert received[:45] == positions
-        assert len(received) == len({*received}) == 105
+        assert received[:25] == positions
+        assert len(received) == len({*received}) == 85
 
 
 async def test_test_event_is_sent_until_it_is_accepted(hooks: Hooks) -> None:
@@ -598,7 +598,7 @@ async def test_locked_head_delays_no_others(hooks: Hooks, caplog: pytest.LogCapt
     async with rows_locked(hooks.database, "jobs.event_heads", tenant_id=tenant):
         async with hooks.dispatched() as dispatcher:
             await hooks.endpoint.received(1)
-            for count in range(2, 12):
+            for count in range(2, 5):
                 await hooks.write(dispatcher, other)
                 await hooks.endpoint.received(count)
         assert {*hooks.paths()} == {other}
@@ -610,7 +610,7 @@ async def test_locked_head_delays_no_others(hooks: Hooks, caplog: pytest.LogCapt
         assert [tuple(row) for row in rows] == [(None, True)]
     assert not warnings(caplog)
     async with hooks.dispatched():
-        await hooks.endpoint.received(11 + 16)
+        await hooks.endpoint.received(4 + 16)
 
 
 async def test_locked_tenant_is_claimed_again_after_a_second(hooks: Hooks) -> None:
