@@ -12,6 +12,7 @@ from tests.support.failures import expect_error
 from tests.support.identities import claims, token
 from tests.support.proxy import running_proxy
 from tests.support.server import Server, running_server
+from tests.support.world import World
 
 
 @pytest.mark.parametrize("role", sorted(Role))
@@ -31,12 +32,10 @@ async def test_caller_has_its_roles_and_the_methods_that_they_allow(
     assert "fleet.jobs.v1.JobService.GetCaller" in response.methods
 
 
-async def test_caller_has_its_device_and_no_user_when_it_names_only_a_device(
-    server: Server, tenant: str
-) -> None:
-    metadata = [("x-tenant-id", tenant), ("x-device-id", "pump-1")]
+async def test_caller_has_its_device_and_no_user_when_it_names_only_a_device(world: World) -> None:
+    metadata = [("x-tenant-id", world.tenant), ("x-device-id", "pump-1")]
 
-    response = await server.caller(*metadata).get_caller()
+    response = await world.server.caller(*metadata).get_caller()
 
     assert response.device_id == "pump-1"
     assert not response.HasField("user_id")

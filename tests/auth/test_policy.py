@@ -10,10 +10,10 @@ from jobs_grpc.auth.policy import POLICY, PUBLIC, allowed_roles, is_public
 from jobs_grpc.auth.roles import Role
 from jobs_grpc.contract.methods import SERVICES
 from tests.support.callers import Operator
-from tests.support.database import Database
 from tests.support.failures import Failure, expect_error
 from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT
+from tests.support.world import World
 
 METHODS = {
     f"/{service.full_name}/{method.name}": method
@@ -132,16 +132,14 @@ async def test_call_is_rejected_when_x_roles_is_sent_twice(server: Server, tenan
 
 
 @pytest.mark.slow
-async def test_caller_has_default_roles_without_x_roles(
-    database: Database, server: Server, tenant: str
-) -> None:
-    await expect_error("JOB_NOT_FOUND", server.operator(tenant).delete("nowhere"))
+async def test_caller_has_default_roles_without_x_roles(world: World) -> None:
+    await expect_error("JOB_NOT_FOUND", world.operator.delete("nowhere"))
 
-    async with running_server(database.request_dsn, JOBS_DEFAULT_ROLES="viewer") as strict:
-        assert not (await strict.operator(tenant).list()).jobs
-        await expect_error("ROLE_REQUIRED", strict.operator(tenant).delete("nowhere"))
-    async with running_server(database.request_dsn, JOBS_DEFAULT_ROLES="none") as strict:
-        await expect_error("ROLE_REQUIRED", strict.operator(tenant).list())
+    async with running_server(world.database.request_dsn, JOBS_DEFAULT_ROLES="viewer") as strict:
+        assert not (await strict.operator(world.tenant).list()).jobs
+        await expect_error("ROLE_REQUIRED", strict.operator(world.tenant).delete("nowhere"))
+    async with running_server(world.database.request_dsn, JOBS_DEFAULT_ROLES="none") as strict:
+        await expect_error("ROLE_REQUIRED", strict.operator(world.tenant).list())
 
 
 async def test_caller_is_only_a_device_when_it_sends_x_device_id_without_x_roles(
@@ -160,11 +158,9 @@ async def test_bridge_must_name_a_device(server: Server, tenant: str) -> None:
     await call(server, method, *bridge, ("x-device-id", "d"))
 
 
-async def test_report_stream_is_rejected_when_device_is_not_named(
-    server: Server, tenant: str
-) -> None:
-    stub: Any = server.device(tenant, "d").stub
-    metadata = (("x-tenant-id", tenant), ("x-roles", "device"))
+async def test_report_stream_is_rejected_when_device_is_not_named(world: World) -> None:
+    stub: Any = world.device("d").stub
+    metadata = (("x-tenant-id", world.tenant), ("x-roles", "device"))
 
     await expect_error(
         "DEVICE_REQUIRED",

@@ -75,16 +75,14 @@ async def watch_until_timeout(shell: Shell, *argv: str, count: int = 1) -> list[
 
 
 @pytest.mark.slow
-async def test_watch_continues_when_server_restarts(
-    database: Database, operator: Operator, job: str
-) -> None:
+async def test_watch_continues_when_server_restarts(world: World, job: str) -> None:
     async with AsyncExitStack() as stack:
         address = stack.enter_context(reserved_address())
-        async with running_server(database.request_dsn, JOBS_LISTEN=address):
-            process, line = await stack.enter_async_context(running_watch(address, operator.tenant))
+        async with running_server(world.database.request_dsn, JOBS_LISTEN=address):
+            process, line = await stack.enter_async_context(running_watch(address, world.tenant))
             assert pairs(line)["queued"] == "50"
-        await operator.cancel(job)
-        async with running_server(database.request_dsn, JOBS_LISTEN=address):
+        await world.operator.cancel(job)
+        async with running_server(world.database.request_dsn, JOBS_LISTEN=address):
             out, err = await process.communicate()
 
     assert process.returncode == 4
@@ -105,12 +103,10 @@ async def test_watch_prints_summary_when_interrupted(server: Server, tenant: str
 
 
 @pytest.mark.slow
-async def test_watch_shows_bar_on_terminal(
-    database: Database, operator: Operator, job: str
-) -> None:
+async def test_watch_shows_bar_on_terminal(world: World, job: str) -> None:
     for number in range(1, 51):
-        await database.set_status(operator.tenant, job, f"d{number:05}", "SUCCEEDED")
-    await operator.cancel(job)
+        await world.database.set_status(world.tenant, job, f"d{number:05}", "SUCCEEDED")
+    await world.operator.cancel(job)
     code, shown = await run_on_terminal("watch", job)
 
     assert code == 4

@@ -8,34 +8,31 @@ from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_error
 from tests.support.server import wait_until_list_succeeds
+from tests.support.world import World
 
 MESSAGE = "The database is unavailable; retry later"
 
 
-async def test_idle_sessions_are_replaced_when_terminated(
-    database: Database, operator: Operator
-) -> None:
-    await operator.list()
+async def test_idle_sessions_are_replaced_when_terminated(world: World) -> None:
+    await world.operator.list()
 
-    assert await database.terminate_request_sessions() > 0
+    assert await world.database.terminate_request_sessions() > 0
 
-    await wait_until_list_succeeds(operator)
+    await wait_until_list_succeeds(world.operator)
 
 
 @pytest.mark.slow
-async def test_calls_succeed_on_retry_while_sessions_are_terminated(
-    database: Database, operator: Operator
-) -> None:
+async def test_calls_succeed_on_retry_while_sessions_are_terminated(world: World) -> None:
     async def call_repeatedly() -> None:
         for _ in range(20):
-            await wait_until_list_succeeds(operator)
+            await wait_until_list_succeeds(world.operator)
 
     callers = [asyncio.create_task(call_repeatedly()) for _ in range(5)]
     while not all(caller.done() for caller in callers):
-        await database.terminate_request_sessions()
+        await world.database.terminate_request_sessions()
         await asyncio.sleep(0.05)
     await asyncio.gather(*callers)
-    await wait_until_list_succeeds(operator)
+    await wait_until_list_succeeds(world.operator)
 
 
 async def test_call_is_unavailable_and_rolled_back_when_its_session_is_terminated(

@@ -9,6 +9,7 @@ from grpc import StatusCode
 from tests.doors.doors import Door, refused, shown
 from tests.support.database import Database
 from tests.support.server import Server
+from tests.support.world import World
 
 PUMP, VALVE = "d00001", "d00002"
 JOB = {"job_id": "j"}
@@ -141,10 +142,8 @@ async def test_cancel_ends_what_has_not_started(door: Door, server: Server, tena
 
 
 @pytest.mark.usefixtures("job")
-async def test_cancel_with_force_ends_what_is_in_progress(
-    door: Door, server: Server, tenant: str
-) -> None:
-    await server.device(tenant, PUMP).start("j")
+async def test_cancel_with_force_ends_what_is_in_progress(world: World, door: Door) -> None:
+    await world.device(PUMP).start("j")
 
     await door("CancelJob", **JOB, force=True)
 
@@ -152,10 +151,8 @@ async def test_cancel_with_force_ends_what_is_in_progress(
 
 
 @pytest.mark.usefixtures("job")
-async def test_execution_in_progress_is_canceled_only_with_force(
-    door: Door, server: Server, tenant: str
-) -> None:
-    await server.device(tenant, PUMP).start("j")
+async def test_execution_in_progress_is_canceled_only_with_force(world: World, door: Door) -> None:
+    await world.device(PUMP).start("j")
     execution = JOB | {"device_id": PUMP}
 
     with refused(StatusCode.FAILED_PRECONDITION, "EXECUTION_IN_PROGRESS"):
@@ -168,11 +165,9 @@ async def test_execution_in_progress_is_canceled_only_with_force(
 
 
 @pytest.mark.usefixtures("job")
-async def test_failures_are_counted_explained_and_retried(
-    door: Door, server: Server, tenant: str
-) -> None:
+async def test_failures_are_counted_explained_and_retried(world: World, door: Door) -> None:
     for name, code in ((PUMP, "E1"), (VALVE, "E2")):
-        await server.device(tenant, name).update("j", "FAILED", failure_code=code)
+        await world.device(name).update("j", "FAILED", failure_code=code)
 
     summary = await door("GetFailureSummary", **JOB, statuses=["FAILED"], failure_codes=["E1"])
     statuses = {"statuses": ["FAILED", "TIMED_OUT"]}
@@ -267,12 +262,10 @@ async def test_devices_and_groups_are_listed_previewed_and_deleted(
     assert deleted["deleted_count"] == 1
 
 
-async def test_fleet_is_summarized_with_its_labels(
-    door: Door, server: Server, database: Database, tenant: str
-) -> None:
-    await database.add_labels(tenant, {PUMP: {"model": "x200"}})
+async def test_fleet_is_summarized_with_its_labels(world: World, door: Door) -> None:
+    await world.database.add_labels(world.tenant, {PUMP: {"model": "x200"}})
     await door("CreateJob", **JOB, **REBOOT)
-    await server.device(tenant, PUMP).update("j", "FAILED", failure_code="E1")
+    await world.device(PUMP).update("j", "FAILED", failure_code="E1")
 
     summary = await door("GetFleetSummary")
     labels = await door("ListLabels")
@@ -324,13 +317,11 @@ async def test_call_is_refused_with_its_reason_and_the_fields(
 
 
 @pytest.mark.parametrize("exists_elsewhere", [False, True])
-async def test_job_is_not_found(
-    door: Door, server: Server, database: Database, tenant: str, exists_elsewhere: bool
-) -> None:
+async def test_job_is_not_found(world: World, door: Door, exists_elsewhere: bool) -> None:
     """Neither one that does not exist, nor one of another tenant."""
     if exists_elsewhere:
-        await database.add_devices(f"{tenant}-other", 1)
-        await server.operator(f"{tenant}-other").create(job_id="j", target_all=True)
+        await world.database.add_devices(f"{world.tenant}-other", 1)
+        await world.server.operator(f"{world.tenant}-other").create(job_id="j", target_all=True)
     fields: dict[str, Any] = {
         "UpdateJob": {"description": "x"},
         "RetryExecutions": {"statuses": ["FAILED"]},

@@ -82,12 +82,10 @@ async def test_unauthenticated_call_is_logged_without_a_tenant(server: Server) -
     assert "tenant" not in record
 
 
-async def test_call_of_a_device_is_logged_with_subject_device_and_job(
-    database: Database, server: Server, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, ["pump"])
-    await operator.create(job_id="j", target_all=True)
-    pump = server.device(operator.tenant, "pump")
+async def test_call_of_a_device_is_logged_with_subject_device_and_job(world: World) -> None:
+    await world.add_devices(["pump"])
+    await world.create()
+    pump = world.device("pump")
     bridge = (*pump.metadata, ("x-roles", "bridge"), ("x-user-id", "mallory"))
     request = device_pb.UpdateExecutionRequest(job_id="j", status=pb.JobExecution.SUCCEEDED)
     with configured_logging("json") as written:
@@ -115,11 +113,9 @@ async def _report(stream: Stream, reports: int) -> None:
     await stream.read()
 
 
-async def test_reports_of_a_stream_are_counted_when_it_ends(
-    server: Server, operator: Operator
-) -> None:
+async def test_reports_of_a_stream_are_counted_when_it_ends(world: World) -> None:
     with configured_logging("json") as written:
-        async with reporting(server, operator.tenant) as stream:
+        async with reporting(world.server, world.tenant) as stream:
             await _report(stream, 3)
             await _report(stream, 1)
             assert "reports" not in written.getvalue()
@@ -127,7 +123,7 @@ async def test_reports_of_a_stream_are_counted_when_it_ends(
             await read_to_end(stream)
         record = json.loads(await _line(written, "ReportExecutions stream"))
 
-    assert (record["tenant"], record["reports"]) == (operator.tenant, 4)
+    assert (record["tenant"], record["reports"]) == (world.tenant, 4)
 
 
 async def test_reports_of_a_stream_are_counted_while_it_is_open(

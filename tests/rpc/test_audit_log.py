@@ -24,6 +24,7 @@ from tests.support.identities import claims, token
 from tests.support.logging_setup import configured_logging
 from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT
+from tests.support.world import World
 
 OPERATORS_SERVICES = (
     *("/fleet.jobs.v1.JobService/", "/fleet.jobs.v1.FleetService/"),
@@ -67,17 +68,15 @@ def test_audited_methods_are_those_that_change_jobs() -> None:
     }
 
 
-async def test_each_change_is_one_line(
-    database: Database, operator: Operator, audit_log: Any
-) -> None:
-    await database.add_devices(operator.tenant, ["d", "e"])
-    created = await operator.create(target_all=True, document_params={"password": SECRET})
+async def test_each_change_is_one_line(world: World, audit_log: Any) -> None:
+    await world.add_devices(["d", "e"])
+    created = await world.operator.create(target_all=True, document_params={"password": SECRET})
     job_id = created.job_id
-    await operator.cancel_execution(job_id, "d", reason=SECRET)
-    await operator.retry(job_id, pb.JobExecution.REJECTED)
-    await operator.cancel(job_id, reason=SECRET)
-    await operator.delete(job_id)
-    await operator.list()
+    await world.operator.cancel_execution(job_id, "d", reason=SECRET)
+    await world.operator.retry(job_id, pb.JobExecution.REJECTED)
+    await world.operator.cancel(job_id, reason=SECRET)
+    await world.operator.delete(job_id)
+    await world.operator.list()
 
     lines = audit_log()
     assert [(line["message"], line["code"]) for line in lines] == [
@@ -87,7 +86,7 @@ async def test_each_change_is_one_line(
         ("audit CancelJob", "OK"),
         ("audit DeleteJob", "OK"),
     ]
-    common = {"logger": "jobs_grpc.audit", "tenant": operator.tenant, "subject": "olivia"}
+    common = {"logger": "jobs_grpc.audit", "tenant": world.tenant, "subject": "olivia"}
     common |= {"roles": "admin,bridge", "job_id": job_id}
     for line in lines:
         assert line.items() >= common.items()
@@ -98,15 +97,13 @@ async def test_each_change_is_one_line(
     assert SECRET not in json.dumps(lines)
 
 
-async def test_successful_calls_agree_with_the_events(
-    database: Database, server: Server, tenant: str, audit_log: Any
-) -> None:
+async def test_successful_calls_agree_with_the_events(world: World, audit_log: Any) -> None:
     """Each of them has an event of its job with the same user, in the order of the lines."""
-    await database.add_devices(tenant, ["d", "e", "f", "g"])
+    await world.add_devices(["d", "e", "f", "g"])
     users = (f"user-{n}" for n in itertools.count())
 
     def operator() -> Operator:
-        return server.operator(tenant, next(users))
+        return world.server.operator(world.tenant, next(users))
 
     stages = [pb.Stage(device_count=n) for n in (1, 1)]
     stages[0].gate.require_approval = True
@@ -120,7 +117,7 @@ async def test_successful_calls_agree_with_the_events(
     await operator().advance("j")
     await operator().cancel_execution("j", "d")
     await operator().retry("j", pb.JobExecution.REJECTED)
-    await server.fleet(tenant).stub.DeleteDevices(
+    await world.fleet.stub.DeleteDevices(
         DeleteDevicesRequest(device_ids=["e"]), metadata=operator().metadata
     )
     await operator().cancel("j")
@@ -128,7 +125,7 @@ async def test_successful_calls_agree_with_the_events(
     await operator().delete("j")
 
     lines = [line for line in audit_log() if line["code"] == "OK"]
-    found = [(e.type, e.user) for e in await server.events(tenant).list_all() if e.HasField("user")]
+    found = [(e.type, e.user) for e in await world.events.list_all() if e.HasField("user")]
     assert found == [
         (EVENTS[line["message"].removeprefix("audit ")], line["subject"]) for line in lines
     ]

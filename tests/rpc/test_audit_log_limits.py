@@ -121,10 +121,8 @@ async def test_failures_that_may_have_taken_effect_are_counted_after_20_lines_a_
     assert others["others"] == 10
 
 
-async def test_job_id_of_a_refusal_is_short_as_written(
-    server: Server, tenant: str, audit_lines: Any
-) -> None:
-    await expect_error("INVALID_FIELD", server.operator(tenant).cancel("j" + "\U0001f600" * 1000))
+async def test_job_id_of_a_refusal_is_short_as_written(world: World, audit_lines: Any) -> None:
+    await expect_error("INVALID_FIELD", world.operator.cancel("j" + "\U0001f600" * 1000))
 
     [line] = audit_lines()
     job_id = json.loads(line)["job_id"]

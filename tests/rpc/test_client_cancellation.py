@@ -14,6 +14,7 @@ from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_error
 from tests.support.postgres import connected
 from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.world import World
 
 
 @pytest.fixture(scope="module")
@@ -41,39 +42,35 @@ async def _uncommitted_create(database: Database, tenant: str, job_id: str) -> A
         await transaction.rollback()
 
 
-async def test_database_connection_is_released_when_the_deadline_expires(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 1)
-    await operator.create(job_id="a", target_all=True)
+async def test_database_connection_is_released_when_the_deadline_expires(world: World) -> None:
+    await world.add_devices(1)
+    await world.create("a")
     timeout = 0.25
-    async with job_lock_held(database, operator.tenant, "a"):
-        while not await _times_out_while_blocked(database, operator, timeout):
+    async with world.lock_held("a"):
+        while not await _times_out_while_blocked(world.database, world.operator, timeout):
             timeout *= 2  # The machine is busy: the call did not reach the database in time.
             assert timeout < TIMEOUT
 
-        assert len((await operator.list()).jobs) == 1
-        await database.wait_for_blocked_sessions(0)
-    assert (await operator.get("a")).status == pb.Job.IN_PROGRESS
+        assert len((await world.operator.list()).jobs) == 1
+        await world.database.wait_for_blocked_sessions(0)
+    assert (await world.operator.get("a")).status == pb.Job.IN_PROGRESS
 
 
-async def test_canceled_create_leaves_no_job_and_can_be_repeated(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 3)
+async def test_canceled_create_leaves_no_job_and_can_be_repeated(world: World) -> None:
+    await world.add_devices(3)
     request = pb.CreateJobRequest(job_id="a", document_type="reboot", target_all=True)
-    async with _uncommitted_create(database, operator.tenant, "a"):
-        call = operator.stub.CreateJob(request, metadata=operator.metadata, timeout=30)
-        await database.wait_for_blocked_sessions(1)
+    async with _uncommitted_create(world.database, world.tenant, "a"):
+        call = world.operator.stub.CreateJob(request, metadata=world.operator.metadata, timeout=30)
+        await world.database.wait_for_blocked_sessions(1)
 
         call.cancel()
 
-        assert not (await operator.list()).jobs
-        await database.wait_for_blocked_sessions(0)
-    await expect_error("JOB_NOT_FOUND", operator.get("a"))
+        assert not (await world.operator.list()).jobs
+        await world.database.wait_for_blocked_sessions(0)
+    await expect_error("JOB_NOT_FOUND", world.operator.get("a"))
     rows = "SELECT count(*) FROM jobs.job_executions WHERE tenant_id = $1"
-    assert await database.owner.fetchval(rows, operator.tenant) == 0
-    assert (await operator.create(job_id="a", target_all=True)).execution_count == 3
+    assert await world.database.owner.fetchval(rows, world.tenant) == 0
+    assert (await world.create("a")).execution_count == 3
 
 
 async def _times_out_while_blocked(database: Database, operator: Operator, seconds: float) -> bool:

@@ -12,10 +12,10 @@ from grpc import StatusCode
 
 from jobs_grpc.contract.methods import METHODS, SERVICES
 from tests.support.callers import Operator
-from tests.support.database import Database
 from tests.support.failures import expect_error, expect_failure
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
+from tests.support.world import World
 
 # The text "a" in the field 1000.
 UNKNOWN = b"\xc2\x3e\x01a"
@@ -47,20 +47,16 @@ def with_unknown(message: Message, *path: str | int) -> bytes:
 
 
 @pytest.mark.parametrize("method", sorted(REFUSING))
-async def test_unknown_field_is_refused_in_calls_of_operators(
-    server: Server, tenant: str, method: str
-) -> None:
-    failure = await expect_error("INVALID_FIELD", call(server, tenant, method, UNKNOWN))
+async def test_unknown_field_is_refused_in_calls_of_operators(world: World, method: str) -> None:
+    failure = await expect_error("INVALID_FIELD", call(world.server, world.tenant, method, UNKNOWN))
 
     problem = "the request has the unknown field 1000; the client is newer than the server"
     assert failure.violations == {"1000": problem}
 
 
-async def test_unknown_field_is_ignored_in_calls_of_devices(
-    server: Server, database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 1)
-    await operator.create(job_id="j", target_all=True)
+async def test_unknown_field_is_ignored_in_calls_of_devices(world: World) -> None:
+    await world.add_devices(1)
+    await world.create()
     success = UpdateExecutionRequest(job_id="j", status=JobExecution.SUCCEEDED)
 
     for method, raw in (
@@ -68,9 +64,9 @@ async def test_unknown_field_is_ignored_in_calls_of_devices(
         ("StartNextExecution", UNKNOWN),
         ("UpdateExecution", success.SerializeToString() + UNKNOWN),
     ):
-        assert await call(server, operator.tenant, f"{DEVICES}/{method}", raw)
+        assert await call(world.server, world.tenant, f"{DEVICES}/{method}", raw)
 
-    assert (await operator.get("j")).status == pb.Job.COMPLETED
+    assert (await world.operator.get("j")).status == pb.Job.COMPLETED
     assert REFUSING.isdisjoint(m for m, rules in METHODS.items() if rules.ignores_unknown_fields)
 
 
@@ -116,17 +112,15 @@ async def test_unknown_field_is_refused_in_nested_messages(
     assert failure.violations == {f"{field}.1000": problem}
 
 
-async def test_unknown_field_is_ignored_in_documents_and_times(
-    server: Server, database: Database, tenant: str
-) -> None:
-    await database.add_devices(tenant, 1)
+async def test_unknown_field_is_ignored_in_documents_and_times(world: World) -> None:
+    await world.add_devices(1)
     request = pb.CreateJobRequest(document_type="a", target_all=True)
     request.document_params.MergeFromString(UNKNOWN)
     request.document_params["a"] = {}
     request.document_params.fields["a"].struct_value.MergeFromString(UNKNOWN)
     raw = with_unknown(request, "start_at")
 
-    assert await call(server, tenant, "/fleet.jobs.v1.JobService/CreateJob", raw)
+    assert await call(world.server, world.tenant, "/fleet.jobs.v1.JobService/CreateJob", raw)
 
 
 async def test_refusal_names_20_of_the_unknown_fields(server: Server, tenant: str) -> None:

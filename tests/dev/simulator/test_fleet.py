@@ -13,6 +13,7 @@ from tests.support.fleets import make_fleet, running_fleet
 from tests.support.jobs import wait_for_counts
 from tests.support.server import Server, reserved_address, running_server
 from tests.support.waiting import wait_until_true
+from tests.support.world import World
 
 
 @pytest.fixture
@@ -52,16 +53,14 @@ async def test_fleet_completes_jobs_one_after_the_other(
     assert (totals.started, totals.succeeded, totals.errors, totals.interrupted) == (40, 40, 0, 0)
 
 
-async def test_fleet_polls_when_the_server_asks_for_it(
-    database: Database, operator: Operator, job: str
-) -> None:
-    async with running_server(database.request_dsn, JOBS_POLL_AFTER="0.1") as server:
-        fleet = make_fleet(1, server.address, operator.tenant, poll=True)
+async def test_fleet_polls_when_the_server_asks_for_it(world: World, job: str) -> None:
+    async with running_server(world.database.request_dsn, JOBS_POLL_AFTER="0.1") as server:
+        fleet = make_fleet(1, server.address, world.tenant, poll=True)
         async with running_fleet(fleet):
-            await wait_for_counts(operator, job, queued=19, succeeded=1)
+            await wait_for_counts(world.operator, job, queued=19, succeeded=1)
             # The device has found that nothing is pending, and polls again.
-            await operator.create(job_id="second", target_device_id="d00001")
-            await wait_for_counts(operator, "second", succeeded=1)
+            await world.operator.create(job_id="second", target_device_id="d00001")
+            await wait_for_counts(world.operator, "second", succeeded=1)
 
 
 @pytest.mark.parametrize(
