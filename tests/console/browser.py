@@ -46,9 +46,10 @@ class Console:
     errors: list[str] = field(default_factory=list)
     """Exceptions of the scripts."""
 
-    async def open(self, path: str = "") -> None:
-        """Open a page below /console."""
+    async def open(self, path: str = "") -> Page:
+        """Open a page below /console, and return it."""
         await self.page.goto(f"{self.url}/console{path}")
+        return self.page
 
     async def pause_and_leave(self) -> None:
         """Pause the job of the page, and close the dialog at once."""

@@ -76,8 +76,7 @@ async def test_approvals_are_those_of_the_chosen_tenant(
         device = server.device(tenant, name)
         if execution := await device.start_next():
             await device.update(execution.job_id, JobExecution.SUCCEEDED)
-    page = console.page
-    await console.open("/devices")
+    page = await console.open("/devices")
     count = page.locator("header .count")
     await expect(count).to_have_text("1")
 
@@ -98,8 +97,7 @@ async def test_failure_after_a_change_of_the_caller_is_not_shown(
 ) -> None:
     await database.add_devices(operator.tenant, ["pump-1"])
     await operator.create(job_id="busy", target_all=True)
-    page = console.page
-    await console.open("/jobs/busy")
+    page = await console.open("/jobs/busy")
     async with console.held("**/customer/jobs/busy:pause") as released:
         await console.pause_and_leave()
         await _choose_other_tenant(page)
@@ -129,8 +127,7 @@ async def test_expired_token_is_asked_for_again_and_the_page_continues(
         valid = token(KEY, claims(tenant, "admin", exp=int(time.time()) + 600))
         operator = server.bearer(valid)
         await operator.create(job_id="long", target_all=True)
-        page = console.page
-        await console.open("/jobs/long?tab=history")
+        page = await console.open("/jobs/long?tab=history")
         brief = token(KEY, claims(tenant, "admin", exp=int(time.time()) + LIFETIME))
         await _sign_in(page, brief)
         await expect(page.get_by_role("heading", name="long")).to_be_visible()

@@ -55,8 +55,7 @@ async def test_commands_work_for_ids_that_begin_with_a_dash(
     device = world.device(DEVICE)
     await device.start(JOB)
     await device.update(JOB, JobExecution.FAILED, failure_code=CODE)
-    page = console.page
-    await console.open(f"/jobs/{JOB}")
+    page = await console.open(f"/jobs/{JOB}")
     await page.get_by_role("link", name=DEVICE).first.click()
     for command in await _commands(page.get_by_role("region", name="State")):
         assert DEVICE in await _run(command, environment)
@@ -101,8 +100,7 @@ async def test_command_of_a_new_job_creates_it_with_its_stages(
         target_device_ids={"device_ids": [DEVICE, "pump-1"]},
         rollout=rollout,
     )
-    page = console.page
-    await console.open("/new?copy=first")
+    page = await console.open("/new?copy=first")
     await page.get_by_role("button", name="Create job for 2 devices").wait_for()
     commands = await _commands(page.locator(".create"))
     assert shown in commands[0]

@@ -36,8 +36,7 @@ async def test_device_page_says_why_each_pending_execution_does_not_start(
     executions = (await operator.executions("staged")).executions
     held = next(e.device_id for e in executions if e.stage == 1)
 
-    page = console.page
-    await console.open(f"/devices/{held}")
+    page = await console.open(f"/devices/{held}")
     item = page.get_by_role("region", name="Queue, in order").get_by_role("listitem")
     for job_id, reason in {
         "due": "has not asked for the execution yet. It has never been seen.",
@@ -65,8 +64,7 @@ async def dated(database: Database, operator: Operator, tenant: str) -> None:
 
 @pytest.mark.usefixtures("dated")
 async def test_times_are_shown_exactly_with_their_zone(console: Console) -> None:
-    page = console.page
-    await console.open("/jobs/dated")
+    page = await console.open("/jobs/dated")
     created = page.locator(".heading time").first
     await expect(created).to_contain_text("ago")
     title = await created.get_attribute("title")
@@ -89,8 +87,7 @@ async def test_label_of_a_device_narrows_the_list(
     await database.add_devices(tenant, ["pump-1", "pump-2", "pump-3"])
     labels = {"model": "x200", "site": "Zürich, west"}
     await database.add_labels(tenant, {"pump-1": labels, "pump-2": {"model": "x200"}})
-    page = console.page
-    await console.open("/devices")
+    page = await console.open("/devices")
     rows = page.locator("tbody tr")
     await expect(rows).to_have_count(3)
     await page.get_by_role("link", name="model=x200").first.click()
@@ -109,8 +106,7 @@ async def test_selector_fields_suggest_labels_and_mark_unknown_ones(
     await database.add_devices(tenant, ["pump-2"], group="south")
     labels = {"model": "x200", "site": "Oslo, west"}
     await database.add_labels(tenant, {"pump-1": labels, "pump-2": {"model": "x300"}})
-    page = console.page
-    await console.open("/devices")
+    page = await console.open("/devices")
     field = page.get_by_label("Groups and labels")
 
     for text, suggested in {
@@ -139,8 +135,7 @@ async def test_header_says_that_no_user_name_is_set(
     browser: Browser, gateway: Gateway, tenant: str
 ) -> None:
     async with open_console(browser, gateway.url, tenant=tenant, user="") as console:
-        page = console.page
-        await console.open("/devices")
+        page = await console.open("/devices")
         await page.get_by_role("button", name="no user name: set").click()
         await page.get_by_label("User name").fill("bob")
         await page.get_by_role("button", name="Use", exact=True).click()

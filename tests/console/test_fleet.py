@@ -13,8 +13,7 @@ DEVICES = [f"pump-{n}" for n in range(4)]
 async def test_fleet_page_leads_from_the_first_device_to_what_waits_and_fails(
     console: Console, server: Server, database: Database, operator: Operator, tenant: str
 ) -> None:
-    page = console.page
-    await console.open()
+    page = await console.open()
     await expect(page.get_by_text("This tenant has no devices yet")).to_be_visible()
     await expect(page.get_by_text("jobs-grpc devices label pump-1 model=x200")).to_be_visible()
     assert await console.findings() == []

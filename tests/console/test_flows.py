@@ -26,8 +26,7 @@ async def devices(database: Database, tenant: str) -> None:
 async def test_operator_creates_a_staged_job_and_watches_it_finish(
     console: Console, server: Server, tenant: str
 ) -> None:
-    page = console.page
-    await console.open("/jobs")
+    page = await console.open("/jobs")
     await page.get_by_role("link", name="New job").click()
     await page.get_by_label("Job ID").fill("fw-2")
     await page.get_by_label("Document type").fill("firmware")
@@ -198,8 +197,7 @@ async def test_stage_is_approved_by_another_user(
         },
     )
     async with running_fleet(server, tenant, DEVICES):
-        page = console.page
-        await console.open("/approvals")
+        page = await console.open("/approvals")
         problem = "ann created this job, so another user must approve."
         await expect(page.get_by_text(problem)).to_be_visible()
         await expect(page.get_by_role("button", name="Approve")).to_have_count(0)
@@ -253,8 +251,7 @@ async def test_dialog_does_not_stay_on_the_page_of_another_job(
 ) -> None:
     for job_id in ("a", "b"):
         await operator.create(job_id=job_id, target_all=True)
-    page = console.page
-    await console.open("/jobs/a")
+    page = await console.open("/jobs/a")
     await expect(page.get_by_role("heading", name="a", exact=True)).to_be_visible()
     await page.evaluate("history.pushState(null, '', '/console/jobs/b')")
     await page.evaluate("dispatchEvent(new PopStateEvent('popstate'))")
@@ -271,8 +268,7 @@ async def test_dialog_that_was_closed_does_not_close_the_next_one(
     console: Console, operator: Operator
 ) -> None:
     await operator.create(job_id="busy", target_all=True)
-    page = console.page
-    await console.open("/jobs/busy")
+    page = await console.open("/jobs/busy")
     async with console.held("**/customer/jobs/busy:pause") as released:
         await console.pause_and_leave()
         await page.get_by_role("button", name="Cancel").click()
@@ -289,8 +285,7 @@ async def test_failure_is_shown_when_its_dialog_was_closed(
     console: Console, operator: Operator
 ) -> None:
     await operator.create(job_id="busy", target_all=True)
-    page = console.page
-    await console.open("/jobs/busy")
+    page = await console.open("/jobs/busy")
     async with console.held("**/customer/jobs/busy:pause"):
         await console.pause_and_leave()
         await operator.cancel("busy")
@@ -331,8 +326,7 @@ async def test_filters_are_in_the_url_and_survive_a_reload(
     await operator.create(job_id="fw-1", document_type="firmware", target_all=True)
     await operator.create(job_id="reboot-1", target_all=True)
     await operator.cancel("fw-1")
-    page = console.page
-    await console.open("/jobs")
+    page = await console.open("/jobs")
     await expect(page.locator(".jobs .id")).to_have_text(["reboot-1", "fw-1"])
     await page.get_by_label("Status").select_option("Canceled")
     await page.get_by_label("Job starts with").fill("fw")
@@ -413,8 +407,7 @@ async def test_cancel_with_force_ends_what_a_pause_does_not_stop(
 ) -> None:
     await operator.create(job_id="started", target_all=True)
     await server.device(tenant, "pump-00").start("started")
-    page = console.page
-    await console.open("/jobs/started")
+    page = await console.open("/jobs/started")
     await page.get_by_role("button", name="Pause").click()
     dialog = page.get_by_role("dialog")
     await expect(dialog).to_contain_text("39 devices will not start until you resume it.")
@@ -457,8 +450,7 @@ async def test_failures_without_a_code_are_retried_alone(
         device = server.device(tenant, name)
         await device.start("mixed")
         await device.update("mixed", JobExecution.FAILED, failure_code=code)
-    page = console.page
-    await console.open("/jobs/mixed")
+    page = await console.open("/jobs/mixed")
     row = page.get_by_role("row", name="no code")
     await expect(row.get_by_role("link")).to_have_text(["pump-00"])
     await row.get_by_role("button", name="Retry these").click()
@@ -539,8 +531,7 @@ async def test_copy_of_a_job_keeps_what_the_form_does_not_show(
         "retry_policy": {"rules": [{"max_attempts": 3, "initial_backoff": {"seconds": 90}}]},
     }
     await operator.create(job_id="first", **settings)
-    page = console.page
-    await console.open("/jobs/first")
+    page = await console.open("/jobs/first")
     await page.get_by_role("link", name="Copy job").click()
     await page.get_by_label("Job ID").fill("second")
     await page.get_by_role("button", name="Create job for 3 devices").click()
@@ -561,8 +552,7 @@ async def test_settings_of_a_job_are_changed(console: Console, operator: Operato
         },
         failure_criteria=[{"percent": 5}],
     )
-    page = console.page
-    await console.open("/jobs/slow?tab=settings")
+    page = await console.open("/jobs/slow?tab=settings")
     save = page.get_by_role("button", name="Save changes")
     await expect(save).to_be_disabled()
     await page.get_by_label("Maximum devices in progress").fill("20")
@@ -604,8 +594,7 @@ async def test_labels_with_spaces_and_commas_are_kept(console: Console, operator
     await operator.create(
         job_id="labeled", target_all=True, labels={"note": "two words, and=more", "release": "2.1"}
     )
-    page = console.page
-    await console.open("/jobs/labeled?tab=settings")
+    page = await console.open("/jobs/labeled?tab=settings")
     labels = page.get_by_label("Labels, one per line")
     assert (await labels.input_value()).splitlines() == ["note=two words, and=more", "release=2.1"]
     await labels.fill("note=two words, and=more\nrelease=2.2\n")
@@ -625,8 +614,7 @@ async def test_deleted_job_leads_to_the_list_without_a_reload(
 ) -> None:
     await operator.create(job_id="over", target_all=True)
     await operator.cancel("over")
-    page = console.page
-    await console.open("/jobs/over")
+    page = await console.open("/jobs/over")
     await page.evaluate("window.isSamePage = true")
     await page.get_by_role("button", name="Delete").click()
     await page.get_by_role("dialog").get_by_role("button", name="Delete job").click()

@@ -28,8 +28,7 @@ async def test_open_job_page_continues_after_restarts(
         )
         await server.operator(tenant).create(job_id="long", target_all=True)
         console = await stack.enter_async_context(open_console(browser, gateway.url, tenant=tenant))
-        page = console.page
-        await console.open("/jobs/long")
+        page = await console.open("/jobs/long")
         succeeded = page.locator(".numbers dd").first
         await expect(succeeded).to_have_text("0")
         banner = page.locator(".outage")

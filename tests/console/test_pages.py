@@ -115,8 +115,7 @@ async def overflow(page: Page) -> list[str]:
 
 @pytest.mark.usefixtures("jobs")
 async def test_dialogs_are_used_with_the_keyboard(console: Console, operator: Operator) -> None:
-    page = console.page
-    await console.open("/jobs/staged")
+    page = await console.open("/jobs/staged")
     pause = page.get_by_role("button", name="Pause")
     await expect(pause).to_be_visible()
     for _ in range(30):
@@ -151,8 +150,7 @@ async def test_dialogs_are_used_with_the_keyboard(console: Console, operator: Op
 
 @pytest.mark.usefixtures("jobs")
 async def test_focus_stays_where_the_person_works(console: Console) -> None:
-    page = console.page
-    await console.open("/jobs")
+    page = await console.open("/jobs")
     status = page.get_by_label("Status")
     await status.focus()
     await status.select_option("Canceled")
