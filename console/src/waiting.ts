@@ -15,17 +15,17 @@ const MAX_WAITING = 50;
 /** The jobs, without their stages. null: not read yet. */
 export const waiting = signal<Page<Job[]> | null>(null);
 
-/** How many of them the caller may approve. */
-export const approvable = signal(0);
+/** Those that the caller may approve. */
+export const approvable = signal<Job[]>([]);
 
 // Whether the caller may approve its own jobs. An approval changes the etag, and so the next stage is asked about.
 let own = new Map<string, boolean>();
 
-async function countApprovable(jobs: Job[], signal: AbortSignal): Promise<number> {
-    if (!may("ApproveStage") || !caller.value?.user_id) return 0;
+async function findApprovable(jobs: Job[], signal: AbortSignal): Promise<Job[]> {
+    if (!may("ApproveStage") || !caller.value?.user_id) return [];
     const known = own;
     own = new Map();
-    let n = 0;
+    const found: Job[] = [];
     for (const job of jobs) {
         let isAllowed = job.created_by !== caller.value.user_id;
         if (!isAllowed) {
@@ -34,9 +34,9 @@ async function countApprovable(jobs: Job[], signal: AbortSignal): Promise<number
             isAllowed = read ? !whyNotApprove(read, awaitingApproval(read)) : (known.get(key) ?? false);
             if (read || known.has(key)) own.set(key, isAllowed);
         }
-        if (isAllowed) n++;
+        if (isAllowed) found.push(job);
     }
-    return n;
+    return found;
 }
 
 /** Keeps `waiting` and `approvable` up to date. */
@@ -55,8 +55,8 @@ export function useWaiting() {
     useEffect(() => {
         waiting.value = data ?? null;
         const controller = new AbortController();
-        void countApprovable(data?.items ?? [], controller.signal).then((n) => {
-            if (!controller.signal.aborted) approvable.value = n;
+        void findApprovable(data?.items ?? [], controller.signal).then((found) => {
+            if (!controller.signal.aborted) approvable.value = found;
         });
         return () => controller.abort();
     }, [data]);

@@ -11,7 +11,7 @@ import { Time } from "../parts/time";
 import { jobPath, search } from "../query";
 import { may } from "../session";
 import { useTitle } from "../title";
-import { waiting } from "../waiting";
+import { approvable, waiting } from "../waiting";
 import { executionWords, status, unfinished } from "../words";
 
 const JOBS_SHOWN = 10;
@@ -35,7 +35,7 @@ export function Fleet() {
     const isEmpty = summary?.device_count === 0;
     const problem = error ?? jobsError;
     // What this person may decide.
-    const approvals = may("ApproveStage") ? (waiting.value?.items ?? []) : [];
+    const approvals = approvable.value;
     const isApproval = (job: Job) => approvals.some((other) => other.job_id === job.job_id);
     const stopped = may("ResumeJob") ? (paused ?? []).filter((job) => !isApproval(job)) : [];
     return (

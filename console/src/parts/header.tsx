@@ -43,7 +43,7 @@ export function Header() {
 /** The number of jobs that wait for an approval which the caller may give. */
 function Waiting() {
     useWaiting();
-    const n = waiting.value ? approvable.value : 0;
+    const n = waiting.value ? approvable.value.length : 0;
     return n ? <span class="count">{waiting.value?.next ? `${n}+` : n}</span> : null;
 }
 
