@@ -169,8 +169,13 @@ export function draftRollout(draft: Draft): CreateJobRequest["rollout"] | undefi
     const stages = drafts.map((stage, index) => {
         const isLast = index === drafts.length - 1;
         const label = stageLabel(stage, index);
-        const field = (key: keyof StageDraft) => `stages.${index}.${key}`;
-        const number = () => integer(stage.value, `${label}: the size`, field("value"));
+        type Numeric = "value" | "succeeded" | "perMinute" | "bakeMinutes" | "latestHours";
+        const place = (key: Numeric, name: string) =>
+            [`${label}: ${name}`, `stages.${index}.${key}`] as const;
+        const whole = (key: Numeric, name: string) => integer(stage[key], ...place(key, name));
+        const time = (key: Numeric, unit: number, name: string) =>
+            duration(stage[key], unit, ...place(key, name));
+        const number = () => whole("value", "the size");
         const devices = {
             percent: () => ({ percent: number() }),
             count: () => ({ device_count: number() }),
@@ -179,29 +184,16 @@ export function draftRollout(draft: Draft): CreateJobRequest["rollout"] | undefi
             rest: () => ({ remainder: true }),
         }[stage.kind]();
         const gate = {
-            min_succeeded_percent: integer(
-                stage.succeeded,
-                `${label}: “Succeeded, at least”`,
-                field("succeeded"),
-            ),
-            bake_time: duration(stage.bakeMinutes, 60, `${label}: “Then wait”`, field("bakeMinutes")),
-            advance_after: duration(
-                stage.latestHours,
-                3600,
-                `${label}: “Open anyway after”`,
-                field("latestHours"),
-            ),
+            min_succeeded_percent: whole("succeeded", "“Succeeded, at least”"),
+            bake_time: time("bakeMinutes", 60, "“Then wait”"),
+            advance_after: time("latestHours", 3600, "“Open anyway after”"),
             require_approval: stage.approval || undefined,
             allow_self_approval: (stage.approval && stage.more?.allow_self_approval) || undefined,
         };
         return {
             ...devices,
             display_name: stage.name.trim() || undefined,
-            releases_per_minute: integer(
-                stage.perMinute,
-                `${label}: “Starts per minute”`,
-                field("perMinute"),
-            ),
+            releases_per_minute: whole("perMinute", "“Starts per minute”"),
             gate: isLast ? undefined : gate,
             allow_empty: stage.more?.allow_empty || undefined,
         };

@@ -272,7 +272,7 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                 />
             </fieldset>
 
-            <details class="card" open={timingFields.some((key) => problems[key]) || undefined}>
+            <details class="card" open={Object.keys(problems).some(isTiming) || undefined}>
                 <summary>When to start, retries, timeouts</summary>
                 <TimingFields draft={draft} set={set} problems={problems}>
                     <Text
@@ -328,19 +328,8 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
     );
 }
 
-/** The fields below "When to start". */
-const timingFields: (keyof Draft)[] = [
-    "startAt",
-    "windowDays",
-    "windowStart",
-    "windowHours",
-    "windowZone",
-    "retryAttempts",
-    "retryCodes",
-    "timeoutMinutes",
-    "expiresHours",
-    "priority",
-];
+/** A field below "When to start". */
+const isTiming = (key: string) => /^(start|window|retry|timeout|expires|priority)/.test(key);
 
 /** The options of `jobs-grpc create`. It reads what no option can say from a file: here, from stdin. */
 function terminalCommand(draft: Draft, request: CreateJobRequest) {

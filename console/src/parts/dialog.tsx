@@ -38,6 +38,8 @@ export interface Question {
     command?: Command | ((reason?: string) => Command);
     /** The job whose etag is sent. */
     job?: Job;
+    /** Says what is wrong in other words than those of the API. */
+    explain?: (error: ApiError) => string[];
     /** What to say after it, if the page does not show it. */
     outcome?: string;
     run: (reason?: string) => Promise<void>;
@@ -131,7 +133,7 @@ export function Dialog(props: { question: Question; close: () => void }) {
                     </label>
                 )}
                 {changed && <Changes job={changed} />}
-                {error && !changed && <ErrorNotice error={error} />}
+                {error && !changed && <ErrorNotice error={error} texts={question.explain?.(error)} />}
                 {command && <Terminal command={command} />}
                 <div class="buttons">
                     <button type="button" onClick={close} autofocus={question.destructive}>

@@ -2,7 +2,7 @@
 
 import { useState } from "preact/hooks";
 import { changeSettings, type Changes } from "../actions";
-import type { Job } from "../api/client";
+import type { ApiError, Job } from "../api/client";
 import { serverNow } from "../clock";
 import { copyOf, DraftError, draftSettings, type Draft } from "../draft";
 import { HOUR_MS } from "../format";
@@ -36,7 +36,8 @@ export function Settings({ job, ask, done }: Props) {
     };
     const save = () => {
         if (changes instanceof DraftError) return;
-        ask(changeSettings(start, changes, done));
+        const explain = (error: ApiError) => Object.values(problemsOf(error, draft));
+        ask({ ...changeSettings(start, changes, done), explain });
     };
     const isOutdated = job.etag !== start.etag;
     const stages = start.stages ?? [];
