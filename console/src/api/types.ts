@@ -42,6 +42,7 @@ export type Criterion = Message<"FailureCriterion">;
 export type CriterionState = Message<"CriterionState">;
 export type FailureCount = Message<"FailureCount">;
 export type Event = Message<"Event">;
+export type Timeline = Message<"GetJobTimelineResponse">;
 export type Webhook = Message<"Webhook">;
 export type Explanation = Message<"ExplainExecutionResponse">;
 export type Execution = Message<"JobExecution">;

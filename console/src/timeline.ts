@@ -1,0 +1,98 @@
+/** When the devices of a job ended: the timeline of the service, continued by the watch of the job. */
+
+import { useEffect, useRef, useState } from "preact/hooks";
+import type { Job, Timeline } from "./api/client";
+import { api, body } from "./api/client";
+import { serverNow } from "./clock";
+import { seconds } from "./format";
+import { useLoaded } from "./load";
+import { failures, isActive } from "./words";
+
+/** How many devices had ended at a time, in milliseconds. */
+export interface Point {
+    time: number;
+    succeeded: number;
+    failed: number;
+    /** Canceled, or expired before they started. */
+    others: number;
+}
+
+// The rate is that of the last tenth of the time, at least of so many milliseconds.
+const RATE_SHARE = 0.1;
+const MIN_RATE_MS = 15_000;
+const MAX_LIVE_POINTS = 200;
+
+export function ended(point: Point | undefined): number {
+    return point ? point.succeeded + point.failed + point.others : 0;
+}
+
+/** The timeline, and its points up to now. */
+export function useTimeline(job: Job) {
+    const counts = job.execution_counts;
+    const count = counts.succeeded + failures(counts);
+    const last = useRef(count);
+    const [live, setLive] = useState<{ of?: Timeline; points: Point[] }>({ points: [] });
+    const [outdated, setOutdated] = useState(0);
+    const { data } = useLoaded(
+        `timeline of ${job.job_id}`,
+        (signal) =>
+            body(
+                api.GET("/customer/jobs/{job_id}/timeline", {
+                    params: { path: { job_id: job.job_id } },
+                    signal,
+                }),
+            ),
+        0,
+        // Changes with the marks. The counts do not say which end changed, or whether an operator canceled.
+        `${outdated} ${job.etag} ${job.status} ${(job.stages ?? []).map((stage) => stage.state).join()}`,
+    );
+    const known = data ? cumulated(data) : [];
+    const base = known.at(-1);
+
+    useEffect(() => {
+        const points = live.of === data ? live.points : [];
+        // Devices were retried, or there are many points: the service tells it better.
+        if (count < last.current || points.length > MAX_LIVE_POINTS) setOutdated((n) => n + 1);
+        last.current = count;
+        if (!data) return;
+        const point = {
+            time: serverNow(),
+            succeeded: counts.succeeded,
+            failed: count - counts.succeeded - (base?.others ?? 0),
+            others: base?.others ?? 0,
+        };
+        // The state of the watch can be older than the timeline.
+        if (count <= ended(points.at(-1) ?? base)) return;
+        const slot = (p: Point) => Math.floor(p.time / 1000 / seconds(data.bucket_size));
+        setLive({ of: data, points: [...points.filter((p) => slot(p) !== slot(point)), point] });
+    }, [data, count, counts.succeeded]);
+
+    return { timeline: data, points: live.of === data ? [...known, ...live.points] : known };
+}
+
+function cumulated(timeline: Timeline): Point[] {
+    const sum = { succeeded: 0, failed: 0, others: 0 };
+    return timeline.buckets.map((bucket) => {
+        sum.succeeded += bucket.succeeded_count;
+        sum.failed += bucket.failed_count;
+        sum.others += bucket.canceled_count + bucket.expired_count;
+        return { time: Date.parse(bucket.time ?? ""), ...sum };
+    });
+}
+
+/** The time from which devices could start to now, or to the end of the job. */
+export function range(job: Job, points: Point[]): [number, number] {
+    const first = points[0]?.time ?? Infinity;
+    const last = points.at(-1)?.time ?? 0;
+    const start = Date.parse(job.start_at ?? job.created_at ?? "");
+    const end = isActive(job) ? serverNow() : Date.parse(job.completed_at ?? job.updated_at ?? "");
+    // A job can be canceled before its start, and devices can end after it.
+    return [Math.min(start, first), Math.max(end, last, start + 1000)];
+}
+
+/** How many devices end per second at the moment. */
+export function rate(points: Point[], [start, end]: [number, number]): number {
+    const since = Math.max(end - Math.max(RATE_SHARE * (end - start), MIN_RATE_MS), start);
+    const before = points.filter((point) => point.time < since).at(-1);
+    return (ended(points.at(-1)) - ended(before)) / Math.max((end - since) / 1000, 1);
+}
