@@ -88,6 +88,8 @@ async def _calling(address: str) -> AsyncIterator[Caller]:
                     caller.succeeded += 1
                 except grpc.aio.AioRpcError:
                     caller.last_failure = time.monotonic()
+                # Hundreds of calls a second are enough; more would only keep the processors busy.
+                await asyncio.sleep(0.03)
 
         calling = asyncio.create_task(call_repeatedly())
         try:
