@@ -492,19 +492,26 @@ class ApprovalRequired(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate=
 
 
 class StageNotApprovable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB020"):
-    """The stage is not open or requires no approval, or the job is finished."""
+    """The stage is not open, requires no approval or has it, or the job is finished."""
 
     def __init__(
         self, job_id: str, stage: str, *, cause: str, status: str, open_stage: int | None
     ) -> None:
-        """`cause`: NO_STAGE, NO_APPROVAL, FINISHED or NOT_OPEN."""
+        """`cause`: NO_STAGE, NO_APPROVAL, APPROVED, FINISHED or NOT_OPEN."""
         match cause:
             case "NO_STAGE":
                 message = f"Job {job_id} has no stage {stage}"
             case "NO_APPROVAL":
                 message = f"Stage {stage} of job {job_id} requires no approval"
+            case "APPROVED":
+                message = (
+                    f"Stage {stage} of job {job_id} is approved already; pause the job instead"
+                )
             case "FINISHED":
-                message = f"Cannot approve stage {stage} of job {job_id} in status {status}"
+                message = (
+                    f"Stage {stage} of job {job_id} can be neither approved nor rejected in status"
+                    f" {status}"
+                )
             case _:
                 message = f"Stage {stage} of job {job_id} is not open; stage {open_stage} is"
         super().__init__(message, jobId=job_id, stage=stage)

@@ -20,6 +20,7 @@ export const canResume = (job: Job) => may("ResumeJob") && allows(job, "RESUME")
 export const canCancel = (job: Job) => may("CancelJob") && allows(job, "CANCEL");
 export const canDelete = (job: Job) => may("DeleteJob") && allows(job, "DELETE");
 export const canAdvance = (job: Job) => may("AdvanceJob") && allows(job, "ADVANCE");
+export const canReject = (job: Job) => may("RejectStage") && allows(job, "REJECT");
 export const canChange = () => may("UpdateJob");
 export const canRetry = (job: Job) => may("RetryExecutions") && allows(job, "RETRY");
 
@@ -246,6 +247,29 @@ export function approve(job: Job, stage: number, comment: string, done: Done): Q
         run: async () => {
             await body(
                 api.POST("/customer/jobs/{job_id}/stages/{stage}:approve", {
+                    params: { path: { job_id: job.job_id, stage } },
+                    body: { comment, etag: job.etag },
+                }),
+            );
+            await done();
+        },
+    };
+}
+
+export function reject(job: Job, stage: number, comment: string, done: Done): Question {
+    return {
+        title: `Reject ${stageName(job, stage)} of ${job.job_id}?`,
+        children: `${job.status === "PAUSED" ? "The job stays paused." : pauseEffect(job.execution_counts)} ${stageName(job, stage)} still needs an approval after that.`,
+        action: "Reject",
+        job,
+        command: command(
+            ["reject", job.job_id, String(stage)],
+            option("--comment", comment),
+            post(path(job, `/stages/${stage}:reject`), { comment }),
+        ),
+        run: async () => {
+            await body(
+                api.POST("/customer/jobs/{job_id}/stages/{stage}:reject", {
                     params: { path: { job_id: job.job_id, stage } },
                     body: { comment, etag: job.etag },
                 }),

@@ -230,6 +230,8 @@ export function event(e: Event, job?: Job): string {
             return `the gate of ${stage} waits for approval`;
         case "job.approved":
             return `the gate of ${stage} was approved${by}${reason}`;
+        case "job.stage_rejected":
+            return `${stage} was rejected${by}${reason}`;
         case "job.tripped":
             return `a failure criterion tripped${reason}`;
         case "job.paused":
@@ -256,7 +258,8 @@ export function event(e: Event, job?: Job): string {
 }
 
 export function eventTone(e: Event): Tone {
-    if (e.type === "job.tripped" || e.type === "job.canceled") return "bad";
+    if (e.type === "job.tripped" || e.type === "job.stage_rejected" || e.type === "job.canceled")
+        return "bad";
     if (e.type === "job.paused" || e.type === "job.awaiting_approval") return "warn";
     if (e.type === "job.completed") return "good";
     return "quiet";

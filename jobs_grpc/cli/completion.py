@@ -79,7 +79,7 @@ _STATUSES = {
     "resume": (pb.Job.PAUSED,),
     "advance": (pb.Job.IN_PROGRESS, pb.Job.PAUSED),
     "delete": (pb.Job.COMPLETED, pb.Job.CANCELED),
-    **dict.fromkeys(("approve", "cancel", "update"), _ACTIVE),
+    **dict.fromkeys(("approve", "cancel", "reject", "update"), _ACTIVE),
 }
 
 

@@ -1,4 +1,4 @@
-"""`jobs-grpc pause`, `resume`, `advance`, `approve` and `retry`: control the starts of a job."""
+"""Commands that control the starts of a job: pause, resume, advance, approve, reject, retry."""
 
 import argparse
 
@@ -26,15 +26,17 @@ _STAGE_TO_OPEN = (
     "stage",
     "number of the stage to open; makes the command safe to repeat (default: the next)",
 )
-_STAGE_TO_APPROVE = (
-    "number of the open stage, from 0; makes the command safe to repeat (default: the stage that "
-    "waits for an approval)"
-)
+_OPEN_STAGE = "number of the open stage, from 0"
+_WAITING_STAGE = "(default: the stage that waits for an approval)"
 _COMMENT_LENGTH = rules_of(pb.ApproveStageRequest, "comment").string.max_len
 _APPROVE_FIELDS: Fields = {
-    "[STAGE]": ("stage", _STAGE_TO_APPROVE),
+    "[STAGE]": ("stage", f"{_OPEN_STAGE}; makes the command safe to repeat {_WAITING_STAGE}"),
     "--comment TEXT": ("comment", f"comment to store, at most {_COMMENT_LENGTH} characters"),
     **ETAG,
+}
+_REJECT_FIELDS: Fields = {
+    **_APPROVE_FIELDS,
+    "[STAGE]": ("stage", f"{_OPEN_STAGE} {_WAITING_STAGE}"),
 }
 _RETRY_FIELDS: Fields = {
     "--status STATUS": (
@@ -55,6 +57,8 @@ def add_command(commands: Subparsers) -> None:
     add_client_command(commands, "advance JOB", _advance, pb.AdvanceJobRequest, advance_fields)
     usage = "approve JOB [STAGE]"
     add_client_command(commands, usage, _approve, pb.ApproveStageRequest, _APPROVE_FIELDS)
+    usage = "reject JOB [STAGE]"
+    add_client_command(commands, usage, _reject, pb.RejectStageRequest, _REJECT_FIELDS)
     usage = "retry JOB --status STATUS [STATUS ...]"
     parser = add_client_command(commands, usage, _retry, pb.RetryExecutionsRequest)
     canceled = REJECTED_INCLUDES_CANCELED
@@ -121,13 +125,28 @@ async def _approve(args: argparse.Namespace, jobs: JobsClient) -> None:
     print_result(args, job, f"{done}:", *stage_lines(job, args.utc), *wait_lines(job, args.utc))
 
 
+async def _reject(args: argparse.Namespace, jobs: JobsClient) -> None:
+    """Reject the open stage, which needs an approval: pause the job.
+
+    jobs-grpc reject update-1 --comment 'the canaries overheat'
+    jobs-grpc reject update-1 0 --etag 5
+    """
+    before = await read_before(args, jobs)
+    if args.stage is None:
+        args.stage = _waiting_stage(before or await jobs.get(args.job_id))
+    job = await jobs.reject(**forwarded(args))
+    was_paused = "; the job was already paused" if is_unchanged(job, before) else ""
+    lines = [f"rejected stage {args.stage} of {job.job_id}{was_paused}"]
+    print_result(args, job, *lines, f"{job.job_id} is paused {format_pause(job, args.utc)}")
+
+
 def _waiting_stage(job: pb.Job) -> int:
     for index, stage in enumerate(job.stages):
         if stage.awaiting_approval:
             return index
     raise CliError(
-        f"no stage of {job.job_id} waits for an approval; to approve the open stage in advance,"
-        " name it",
+        f"no stage of {job.job_id} waits for an approval; to approve or reject the open stage in"
+        " advance, name it",
         ExitCode.WRONG_STATE,
     )
 

@@ -22,6 +22,7 @@ _CAUSES = {
     "FAILURE_CRITERION": "failure criterion",
     "GATE": "gate",
     "GATE_NOT_MET": "gate",
+    "REJECTED": "rejection",
     "RETENTION": "retention",
 }
 

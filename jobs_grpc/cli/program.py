@@ -52,7 +52,7 @@ __all__ = ["main", "run"]
 _GROUPS = {
     "jobs": "create preview list get watch update pause resume cancel retry delete failures"
     " attempts explain history timeline export",
-    "rollouts": "advance approve",
+    "rollouts": "advance approve reject",
     "devices": "fleet devices device groups labels simulate",
     "events": "events webhooks",
     "server": "dev serve migrate doctor recount health",

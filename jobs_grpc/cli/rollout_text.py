@@ -113,6 +113,8 @@ def _commands(job: pb.Job) -> Iterator[tuple[str, str]]:
         return
     if wait.kind == pb.JobWait.APPROVAL and pb.Job.APPROVE in possible:
         yield f"approve {job_id}", f"open stage {wait.stage + 1}"
+        if pb.Job.REJECT in possible:
+            yield f"reject {job_id}", "pause the job"
     if wait.kind == pb.JobWait.START and pb.Job.UPDATE in possible:
         yield f"update {job_id} --start-at now", "start now"
         yield f"cancel {job_id}", "stop"

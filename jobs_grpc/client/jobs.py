@@ -155,6 +155,12 @@ class JobsClient(OperatorClient):
         request = pb.ApproveStageRequest(job_id=job_id, stage=stage, comment=comment, etag=etag)
         return (await self._calls.unary(request, pb.ApproveStageResponse)).job
 
+    async def reject(self, job_id: str, stage: int, *, comment: str = "", etag: str = "") -> pb.Job:
+        """Reject the open stage of a rollout, which pauses the job. Safe to repeat with an etag."""
+        request = pb.RejectStageRequest(job_id=job_id, stage=stage, comment=comment, etag=etag)
+        response = await self._calls.unary(request, pb.RejectStageResponse, repeatable=bool(etag))
+        return response.job
+
     async def update(
         self,
         job_id: str,

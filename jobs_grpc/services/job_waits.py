@@ -20,6 +20,7 @@ WINDOW_CLOSED = "No start window is open."
 _PAUSES = {
     "OPERATOR": "{user} paused the job",
     "FAILURE_CRITERION": "A failure criterion paused the job",
+    "REJECTED": "{user} rejected the stage",
     "GATE_NOT_MET": "A gate that is not met paused the job",
 }
 
@@ -145,7 +146,7 @@ def _add_gate(
     )
     needs_approval = stage["require_approval"] and stage["approved_at"] is None
     if needs_approval:
-        actions.append(Job.APPROVE)
+        actions += (Job.APPROVE, Job.REJECT)
     elif not details["is_scheduled"]:
         actions.append(Job.ADVANCE)
     if details["is_over"]:

@@ -369,6 +369,21 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         )
         return pb.ApproveStageResponse(job=job_details_fields(row))
 
+    async def RejectStage(
+        self, request: pb.RejectStageRequest, context: object
+    ) -> pb.RejectStageResponse:
+        validation.require_valid(request)
+        caller = current_principal()
+        row = await self._store.reject_stage(
+            caller.tenant_id,
+            job_id=request.job_id,
+            stage=request.stage,
+            rejected_by=caller.subject,
+            comment=request.comment,
+            etag=request.etag,
+        )
+        return pb.RejectStageResponse(job=job_details_fields(row))
+
     async def UpdateJob(
         self, request: pb.UpdateJobRequest, context: object
     ) -> pb.UpdateJobResponse:

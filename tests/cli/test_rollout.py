@@ -78,7 +78,7 @@ async def test_approve_without_a_stage_approves_the_one_that_waits(
 
     assert (early.code, raced.code, waiting) == (4, 0, True)
     assert early.err == (
-        "jobs-grpc: no stage of j waits for an approval; to approve the open stage in advance,"
-        " name it\n"
+        "jobs-grpc: no stage of j waits for an approval; to approve or reject the open stage in"
+        " advance, name it\n"
     )
     assert approved.out.startswith("approved stage 1 of j:\n")

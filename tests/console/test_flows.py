@@ -202,6 +202,16 @@ async def test_stage_is_approved_by_another_user(
         await expect(page.get_by_text(problem)).to_be_visible()
         await expect(page.get_by_role("button", name="Approve")).to_have_count(0)
         await expect(page.locator("header .count")).to_have_count(0)
+        await page.get_by_label("Comment").fill("too hot")
+        await page.get_by_role("button", name="Reject").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Reject").click()
+        await page.get_by_role("link", name="careful", exact=True).first.click()
+        await expect(
+            page.get_by_role("heading", name="ann rejected the stage: too hot")
+        ).to_be_visible()
+        await page.get_by_role("button", name="Resume").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Resume").click()
+        await expect(page.get_by_role("heading", name="Approval needed")).to_be_visible()
 
         async with open_console(browser, gateway.url, tenant=tenant, user="bob") as other:
             await other.open("/approvals")

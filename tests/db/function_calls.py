@@ -702,6 +702,12 @@ CASES = {
         _add_stages,
         as_owner=True,
     ),
+    "reject_stage": Case(
+        100,
+        _store("reject_stage", job_id="j1", stage=0, rejected_by="ann", comment="", etag=""),
+        _add_stages,
+        as_owner=True,
+    ),
     "cancel_job": Case(60, _cancel),
     "delete_job": Case(60, _store("delete_job", job_id="old1")),
     **_EXECUTION_CASES,

@@ -106,6 +106,9 @@ async def test_stages_are_approved_and_advanced(door: Door) -> None:
     stages = [{"device_count": 1, "gate": gate}, {"remainder": True}]
     await door("CreateJob", **JOB, **REBOOT, rollout={"stages": stages})
 
+    rejected = await door("RejectStage", **JOB, stage=0, comment="too hot")
+    assert (rejected["pause"]["cause"], rejected["pause"]["reason"]) == ("REJECTED", "too hot")
+    await door("ResumeJob", **JOB)
     approved = await door("ApproveStage", **JOB, stage=0, comment="go")
     advanced = await door("AdvanceJob", **JOB, stage=1)
 

@@ -17,6 +17,9 @@ any call/10 add_event: events count held executions as queued
 any call/6 delete_devices: deletion of a device is a cancel
 - end_cause => 'DEVICE_REMOVED'
 + end_cause => 'EXECUTION_CANCELED'
+any call/0 reject_stage: pause after a rejection has another cause
+- 'REJECTED', p_comment
++ 'OPERATOR', p_comment
 criteria/10 count_changes: failure before a resume leaves the wrong count
 - WHERE f.failed_at > c.counts_since AND
 + WHERE

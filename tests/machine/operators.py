@@ -89,6 +89,16 @@ async def approve(m: Machine) -> None:
     await m.both(call, m.approver.approve(job_id, stage))
 
 
+async def reject(m: Machine) -> None:
+    """RejectStage, of an open stage that needs an approval if there is one."""
+    rollouts = {job.job_id: job.rollout for job in m.state.jobs if job.rollout}
+    waiting = [job_id for job_id, rollout in rollouts.items() if rollout.needs_approval]
+    job_id = m.choice(waiting) if waiting else m.job().job_id
+    stage = rollouts[job_id].open_stage if waiting else m.random.randrange(3)
+    call = Call(calls.reject_stage, job_id, stage, "anna")
+    await m.both(call, m.approver.reject(job_id, stage))
+
+
 async def cancel_execution(m: Machine) -> None:
     """CancelExecution, mostly of one that is pending."""
     job_id, execution = m.execution()

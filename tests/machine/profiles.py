@@ -84,6 +84,7 @@ ANY_CALL = Profile(
         **dict.fromkeys((operators.update_policy, operators.update_max_in_progress), 1),
         **dict.fromkeys((operators.update_rate, operators.update_start), 1),
         **dict.fromkeys((operators.update_expiry, operators.update_windows), 1),
+        operators.reject: 1,
         **dict.fromkeys((operators.pause, operators.advance, operators.cancel_execution), 2),
         **dict.fromkeys((operators.resume, operators.approve, operators.retry), 3),
         **dict.fromkeys((devices.start, devices.start_next, devices.report_on_stream), 4),

@@ -131,6 +131,18 @@ def approve_stage(state: State, job_id: str, stage: int, user: str) -> Result:
     return state.with_job(apply_rules(job, approved_by=user)), None
 
 
+def reject_stage(state: State, job_id: str, stage: int, user: str) -> Result:
+    """RejectStage."""
+    job = _active(state, job_id, "STAGE_NOT_APPROVABLE")
+    rollout = job.rollout
+    if rollout is None or rollout.is_last or stage != rollout.open_stage:
+        raise Rejected("STAGE_NOT_APPROVABLE")
+    if not rollout.needs_approval:
+        raise Rejected("STAGE_NOT_APPROVABLE")
+    job = add_event(job, "job.stage_rejected", user, stage=stage)
+    return state.with_job(job if job.is_paused else pause(job, "REJECTED", user)), None
+
+
 def cancel_execution(state: State, job_id: str, device: str, user: str, *, force: bool) -> Result:
     """CancelExecution."""
     job, execution = state.find(job_id, device)

@@ -35,6 +35,11 @@ def possible_actions(job: Job) -> set[str]:
         "APPROVE": rollout is not None
         and not rollout.is_last
         and changes(Call(calls.approve_stage, job.job_id, rollout.open_stage, "anna")),
+        "REJECT": rollout is not None
+        and step(before, Call(calls.reject_stage, job.job_id, rollout.open_stage, "anna"), job.now)[
+            1
+        ].reason
+        is None,
         "RETRY": job.status != "CANCELED" and any(map(job.count, FAILURES)),
         "UPDATE": job.is_active,
         "DELETE": changes(Call(calls.delete, job.job_id)),

@@ -43,6 +43,7 @@ EVENTS = {
     "PauseJob": "job.paused",
     "ResumeJob": "job.resumed",
     "ApproveStage": "job.approved",
+    "RejectStage": "job.stage_rejected",
     "AdvanceJob": "job.stage_opened",
     "CancelExecution": "executions.finished",
     "DeleteDevices": "executions.finished",

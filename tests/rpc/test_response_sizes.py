@@ -173,7 +173,8 @@ def test_maximum_of_labels_and_description_is_a_close_upper_bound() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["GetJob", "PauseJob", "ResumeJob", "AdvanceJob", "ApproveStage", "UpdateJob"]
+    "name",
+    ["GetJob", "PauseJob", "ResumeJob", "AdvanceJob", "ApproveStage", "RejectStage", "UpdateJob"],
 )
 def test_estimate_for_a_job_includes_its_details(name: str) -> None:
     estimate = page_size_estimator(f"/fleet.jobs.v1.JobService/{name}")

@@ -9,6 +9,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.observability import logs
 from tests.support.callers import Operator
+from tests.support.events import EventLog
 from tests.support.failures import expect_error, invalid_fields
 from tests.support.world import World
 
@@ -144,7 +145,53 @@ async def test_approval_is_rejected_unless_it_is_awaited(world: World, approver:
     assert await rejected(3) == "Job j has no stage 3"
     await expect_error("JOB_NOT_FOUND", approver.approve("missing", 0))
     await approver.cancel("j")
-    assert await rejected(0) == "Cannot approve stage 0 of job j in status CANCELED"
+    assert await rejected(0) == (
+        "Stage 0 of job j can be neither approved nor rejected in status CANCELED"
+    )
+
+
+async def test_rejection_pauses_the_job_until_a_resume_and_an_approval(
+    world: World, approver: Operator, log: EventLog
+) -> None:
+    job = await world.create_staged(APPROVAL, REST)
+    await job.finish(0)
+
+    rejected = await approver.reject("j", 0, comment="too hot")
+
+    assert (rejected.status, rejected.pause.cause) == (pb.Job.PAUSED, pb.Pause.REJECTED)
+    assert (rejected.pause.paused_by, rejected.pause.reason) == ("ann", "too hot")
+    assert rejected.waits_for[0].message == "ann rejected the stage: too hot"
+    again = await job.operator.reject("j", 0)
+    assert (again.etag, again.pause) == (rejected.etag, rejected.pause)
+    assert [(e.type, e.user, e.details) for e in (await log.new())[-3:]] == [
+        ("job.stage_rejected", "ann", {"stage": 0, "reason": "too hot"}),
+        ("job.paused", "ann", {"cause": "REJECTED", "reason": "too hot"}),
+        ("job.stage_rejected", "olivia", {"stage": 0}),
+    ]
+    resumed = await job.operator.resume("j")
+    assert (resumed.status, resumed.stages[0].awaiting_approval) == (pb.Job.IN_PROGRESS, True)
+    assert (await approver.approve("j", 0)).stages[0].state == PASSED
+
+
+async def test_rejection_is_refused_unless_the_stage_needs_an_approval(
+    world: World, approver: Operator
+) -> None:
+    job = await world.create_staged(APPROVAL, APPROVAL, REST)
+
+    async def refused(stage: int) -> str:
+        failure = await expect_error("STAGE_NOT_APPROVABLE", approver.reject("j", stage))
+        return failure.message
+
+    assert await refused(1) == "Stage 1 of job j is not open; stage 0 is"
+    assert await refused(2) == "Stage 2 of job j requires no approval"
+    assert await refused(3) == "Job j has no stage 3"
+    await expect_error("JOB_NOT_FOUND", approver.reject("missing", 0))
+    await expect_error("JOB_CHANGED", approver.reject("j", 0, etag="9"))
+    await approver.approve("j", 0)
+    assert await refused(0) == "Stage 0 of job j is approved already; pause the job instead"
+    await job.operator.cancel("j")
+    with_status = "can be neither approved nor rejected in status CANCELED"
+    assert await refused(1) == f"Stage 1 of job j {with_status}"
 
 
 async def test_audit_log_has_who_approved_which_stage_and_why(

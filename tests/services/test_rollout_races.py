@@ -98,6 +98,30 @@ async def test_first_of_two_approvals_is_stored_and_both_succeed(world: World) -
     assert await job.open_stage() == 1
 
 
+@pytest.mark.parametrize("approved_first", [True, False])
+async def test_rejection_is_refused_only_after_the_approval(
+    world: World, approved_first: bool
+) -> None:
+    gated = {"device_count": 2, "gate": pb.Gate(require_approval=True)}
+    job = await world.create_staged(gated, REST)
+    await job.finish(0)
+    approver = world.server.operator(world.tenant, user="ann")
+    calls = [approver.approve("j", 0), job.operator.reject("j", 0)]
+
+    if approved_first:
+        await world.second_fails("STAGE_NOT_APPROVABLE", *calls)
+    else:
+        for task in await world.lock_in_order(*reversed(calls)):
+            await task
+
+    read = await job.get()
+    assert read.status == (pb.Job.IN_PROGRESS if approved_first else pb.Job.PAUSED)
+    # A job that was rejected and then approved opens its stage when it is resumed.
+    assert await job.open_stage() == int(approved_first)
+    await job.operator.resume("j")
+    assert await job.open_stage() == 1
+
+
 async def test_failure_before_a_resume_does_not_count(fragile: StagedJob) -> None:
     await fragile.device(0).start("j")
     await fragile.operator.pause("j")

@@ -174,6 +174,11 @@ class Operator(Caller):
         request = pb.ApproveStageRequest(job_id=job_id, stage=stage, **fields)
         return (await self.call(request, pb.ApproveStageResponse)).job
 
+    async def reject(self, job_id: str, stage: int, **fields: Any) -> pb.Job:
+        """Reject a stage of a job."""
+        request = pb.RejectStageRequest(job_id=job_id, stage=stage, **fields)
+        return (await self.call(request, pb.RejectStageResponse)).job
+
     async def update(self, job_id: str, *paths: str, **fields: Any) -> pb.Job:
         """Change the fields of a job that the paths name."""
         request = pb.UpdateJobRequest(job_id=job_id, update_mask=FieldMask(paths=paths), **fields)

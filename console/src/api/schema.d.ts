@@ -502,6 +502,29 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/customer/jobs/{job_id}/stages/{stage}:reject": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Reject a stage of a rollout
+         * @description Rejects the open stage of a rollout, if its gate requires an approval that it does not have. Pauses the job
+         *     with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, only adds the event
+         *     job.stage_rejected. The stage still needs its approval after ResumeJob, and ApproveStage can give it. The
+         *     user who created the job may reject, and so may an unknown user, because this only stops the job.
+         */
+        post: operations["RejectStage"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/customer/jobs/{job_id}/timeline": {
         parameters: {
             query?: never;
@@ -993,7 +1016,7 @@ export interface components {
              *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
              *     IN_PROGRESS.
              *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
-             *      - PAUSED: An operator, a failure criterion or a gate paused the job: no device starts an execution.
+             *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job: no device starts an execution.
              *     JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
              *      - SCHEDULED: The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
              *     the job as one that is IN_PROGRESS.
@@ -1142,7 +1165,7 @@ export interface components {
              *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
              *     IN_PROGRESS.
              *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
-             *      - PAUSED: An operator, a failure criterion or a gate paused the job: no device starts an execution.
+             *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job: no device starts an execution.
              *     JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
              *      - SCHEDULED: The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
              *     the job as one that is IN_PROGRESS.
@@ -1378,7 +1401,7 @@ export interface components {
              *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
              *     IN_PROGRESS.
              *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
-             *      - PAUSED: An operator, a failure criterion or a gate paused the job: no device starts an execution.
+             *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job: no device starts an execution.
              *     JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
              *      - SCHEDULED: The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
              *     the job as one that is IN_PROGRESS.
@@ -1399,9 +1422,11 @@ export interface components {
              *                               stage before it (GATE).
              *       job.awaiting_approval   The gate of the open stage `stage` is met except for its approval.
              *       job.approved            A user has approved the stage `stage`. `reason` is the comment.
+             *       job.stage_rejected      A user has rejected the stage `stage`. `reason` is the comment. job.paused follows,
+             *                               unless the job was paused already.
              *       job.tripped             A failure criterion has tripped: `reason`, and `stage` if its scope is STAGE.
              *                               job.paused or job.canceled follows.
-             *       job.paused              The job was paused: `cause` OPERATOR, FAILURE_CRITERION or GATE_NOT_MET, and `reason`.
+             *       job.paused              The job was paused: `cause` OPERATOR, FAILURE_CRITERION, GATE_NOT_MET or REJECTED, and `reason`.
              *       job.resumed             The job was resumed.
              *       job.updated             UpdateJob has changed the fields `updated_fields`.
              *       job.retried             RetryExecutions has retried `retried_count` executions. Automatic retries add no event.
@@ -1949,8 +1974,8 @@ export interface components {
             /** @description The type of the document, for example "reboot". */
             document_type: string;
             /**
-             * @description Changes with each CancelJob, RetryExecutions, PauseJob, ResumeJob, AdvanceJob, ApproveStage and
-             *     UpdateJob that changes the job, and when a failure criterion or a gate pauses or cancels it. Other
+             * @description Changes with each CancelJob, RetryExecutions, PauseJob, ResumeJob, AdvanceJob, ApproveStage,
+             *     RejectStage and UpdateJob that changes the job, and when a failure criterion or a gate pauses or cancels it. Other
              *     reports of devices and the opening of stages do not change it.
              */
             etag: string;
@@ -2012,7 +2037,7 @@ export interface components {
              *     GetCaller returns the methods that the caller may call, and Gate.allow_self_approval decides whether the
              *     creator may approve. ListJobs leaves it unset.
              */
-            possible_actions: ("PAUSE" | "RESUME" | "ADVANCE" | "APPROVE" | "CANCEL" | "RETRY" | "UPDATE" | "DELETE")[];
+            possible_actions: ("PAUSE" | "RESUME" | "ADVANCE" | "APPROVE" | "REJECT" | "CANCEL" | "RETRY" | "UPDATE" | "DELETE")[];
             /**
              * @description The priority.
              *
@@ -2052,7 +2077,7 @@ export interface components {
              *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
              *     IN_PROGRESS.
              *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
-             *      - PAUSED: An operator, a failure criterion or a gate paused the job: no device starts an execution.
+             *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job: no device starts an execution.
              *     JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
              *      - SCHEDULED: The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
              *     the job as one that is IN_PROGRESS.
@@ -2384,16 +2409,17 @@ export interface components {
              *      - FAILURE_CRITERION: A failure criterion tripped; Job.trip has the numbers.
              *      - GATE_NOT_MET: All executions of the open stage are finished, and its gate is not met. Retry executions,
              *     change the gate by UpdateJob, or open the next stage by AdvanceJob; then resume the job.
+             *      - REJECTED: RejectStage.
              * @enum {string}
              */
-            cause: "OPERATOR" | "FAILURE_CRITERION" | "GATE_NOT_MET";
+            cause: "OPERATOR" | "FAILURE_CRITERION" | "GATE_NOT_MET" | "REJECTED";
             /**
              * Format: date-time
              * @description The time of the pause.
              */
             paused_at: string | null;
             /**
-             * @description The user who paused the job: the x-user-id of the call, or the subject of its token. Unset:
+             * @description The user who paused the job or rejected its stage: the x-user-id of the call, or the subject of its token. Unset:
              *     unknown.
              */
             paused_by: string | null;
@@ -2421,6 +2447,12 @@ export interface components {
             target_group_id?: string | null;
             /** @description The devices that match this selector now. */
             target_selector?: string | null;
+        };
+        RejectStageBody: {
+            /** @description A comment. It becomes Pause.reason, and the reason of the event. */
+            comment?: string | null;
+            /** @description The Job.etag that the job must have. Empty: any. With an etag, the call is safe to repeat. */
+            etag?: string | null;
         };
         ResumeJobBody: {
             /** @description The Job.etag that the job must have. Empty: any. */
@@ -3652,6 +3684,7 @@ export interface operations {
                      *         "fleet.jobs.v1.JobService.ListJobExecutions",
                      *         "fleet.jobs.v1.JobService.ListJobs",
                      *         "fleet.jobs.v1.JobService.PauseJob",
+                     *         "fleet.jobs.v1.JobService.RejectStage",
                      *         "fleet.jobs.v1.JobService.ResumeJob",
                      *         "fleet.jobs.v1.JobService.RetryExecutions",
                      *         "fleet.jobs.v1.JobService.UpdateJob",
@@ -4654,7 +4687,7 @@ export interface operations {
                  *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
                  *     IN_PROGRESS.
                  *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
-                 *      - PAUSED: An operator, a failure criterion or a gate paused the job: no device starts an execution.
+                 *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job: no device starts an execution.
                  *     JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
                  *      - SCHEDULED: The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
                  *     the job as one that is IN_PROGRESS.
@@ -4680,7 +4713,7 @@ export interface operations {
                  *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
                  *     IN_PROGRESS.
                  *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
-                 *      - PAUSED: An operator, a failure criterion or a gate paused the job: no device starts an execution.
+                 *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job: no device starts an execution.
                  *     JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
                  *      - SCHEDULED: The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
                  *     the job as one that is IN_PROGRESS.
@@ -6300,6 +6333,154 @@ export interface operations {
                     "application/json": components["schemas"]["ApiError"];
                 };
             };
+            /**
+             * @description There is no such job, device, execution, webhook or path.
+             *
+             *     - `JOB_NOT_FOUND`: The tenant has no such job.
+             *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
+             */
+            404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+            405: components["responses"]["MethodNotAllowed"];
+            408: components["responses"]["BodyTooSlow"];
+            /**
+             * @description The state differs from what the request expects.
+             *
+             *     - `JOB_CHANGED`: The job does not have the etag of the request. `etag`, `status` and `openStage` (only with a rollout) are those of the job now. Read the job and decide again.
+             */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            429: components["responses"]["TooManyRequests"];
+            431: components["responses"]["HeadersTooLarge"];
+            500: components["responses"]["Internal"];
+            501: components["responses"]["NotImplemented"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["DeadlineExceeded"];
+        };
+    };
+    RejectStage: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The ID of the job. */
+                job_id: string;
+                /** @description The stage to reject. The first is 0. It must be open. */
+                stage: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["RejectStageBody"];
+            };
+        };
+        responses: {
+            /** @description The job without its executions. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "cancel_reason": null,
+                     *       "completed_at": null,
+                     *       "created_at": "2026-11-24T15:05:36.757135+00:00",
+                     *       "created_by": "olivia",
+                     *       "criterion_states": [],
+                     *       "description": "",
+                     *       "document_params": {
+                     *         "delay_seconds": 5
+                     *       },
+                     *       "document_type": "reboot",
+                     *       "etag": "2.1",
+                     *       "execution_counts": {
+                     *         "failed": 0,
+                     *         "held": 0,
+                     *         "in_progress": 0,
+                     *         "queued": 2,
+                     *         "rejected": 0,
+                     *         "succeeded": 0,
+                     *         "timed_out": 0
+                     *       },
+                     *       "execution_events": false,
+                     *       "expires_at": "2026-11-24T15:05:36.757135+00:00",
+                     *       "failed_count": 0,
+                     *       "failure_criteria": [],
+                     *       "in_progress_timeout_minutes": 30,
+                     *       "is_retry_budget_exhausted": false,
+                     *       "is_window_open": null,
+                     *       "job_id": "reboot-1",
+                     *       "labels": {},
+                     *       "next_openings": [],
+                     *       "pause": null,
+                     *       "possible_actions": [
+                     *         "PAUSE",
+                     *         "CANCEL",
+                     *         "UPDATE"
+                     *       ],
+                     *       "priority": "NORMAL",
+                     *       "retry_policy": null,
+                     *       "retrying_count": 0,
+                     *       "rollout": null,
+                     *       "stages": [],
+                     *       "start_at": null,
+                     *       "start_windows": [],
+                     *       "status": "IN_PROGRESS",
+                     *       "succeeded_count": 0,
+                     *       "target_all": false,
+                     *       "target_device_count": null,
+                     *       "target_device_id": null,
+                     *       "target_failed_in": null,
+                     *       "target_group_id": "north",
+                     *       "target_selector": null,
+                     *       "tenant_id": "demo",
+                     *       "total_executions": 2,
+                     *       "trip": null,
+                     *       "updated_at": "2026-11-24T15:05:36.757135+00:00",
+                     *       "waits_for": [],
+                     *       "window_time_zone": ""
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            /**
+             * @description The request is not valid, or the state of the job or execution does not allow it.
+             *
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
+             *     - `STAGE_NOT_APPROVABLE`: The job has no such stage, the stage is not the open one, its gate requires no approval, or the job is COMPLETED or CANCELED. The message states which. Read the job.
+             */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["PermissionDenied"];
             /**
              * @description There is no such job, device, execution, webhook or path.
              *

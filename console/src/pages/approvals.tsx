@@ -91,15 +91,22 @@ function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; don
             </div>
             {since.length > 0 && <Timeline events={since} job={job} />}
             {may("ApproveStage") && problem && <p class="pad quiet">{problem}</p>}
-            {may("ApproveStage") && !problem && (
+            {may("ApproveStage") && (
                 <div class="approve pad">
                     <Comment value={comment} set={setComment} />
-                    <button
-                        class="primary"
-                        onClick={() => ask(actions.approve(job, stage, comment.trim(), done))}
-                    >
-                        Approve…
-                    </button>
+                    {actions.canReject(job) && job.status !== "PAUSED" && (
+                        <button onClick={() => ask(actions.reject(job, stage, comment.trim(), done))}>
+                            Reject…
+                        </button>
+                    )}
+                    {!problem && (
+                        <button
+                            class="primary"
+                            onClick={() => ask(actions.approve(job, stage, comment.trim(), done))}
+                        >
+                            Approve…
+                        </button>
+                    )}
                 </div>
             )}
         </section>

@@ -152,6 +152,7 @@ function Notice({ job, ask, done }: Ask) {
     if (!n) return null;
     const mustNotApprove = stage >= 0 && may("ApproveStage") ? whyNotApprove(job, stage) : "";
     const mayApprove = stage >= 0 && may("ApproveStage") && !mustNotApprove;
+    const mayReject = stage >= 0 && job.status !== "PAUSED" && actions.canReject(job);
     const mayRetry = (job.status === "PAUSED" || job.status === "COMPLETED") && actions.canRetry(job);
     const mayOpen = job.pause?.cause === "GATE_NOT_MET" && actions.canAdvance(job);
     // The action that lets the job continue stands last.
@@ -171,7 +172,7 @@ function Notice({ job, ask, done }: Ask) {
                 <p>
                     {n.text} {mustNotApprove} {mayOpen && <GateAdvice job={job} />}
                 </p>
-                {mayApprove && <Comment class="comment" value={comment} set={setComment} />}
+                {(mayApprove || mayReject) && <Comment class="comment" value={comment} set={setComment} />}
             </div>
             <div class="buttons">
                 {isStopped && open}
@@ -187,6 +188,11 @@ function Notice({ job, ask, done }: Ask) {
                 {actions.canResume(job) && (
                     <button class="primary" onClick={() => ask(actions.resume(job, done))}>
                         Resume…
+                    </button>
+                )}
+                {mayReject && (
+                    <button onClick={() => ask(actions.reject(job, stage, comment.trim(), done))}>
+                        Reject…
                     </button>
                 )}
                 {mayApprove && (

@@ -1,6 +1,6 @@
-/** The comment of an approval. */
+/** The comment of an approval or a rejection. */
 
-// As in ApproveStageRequest.
+// As in ApproveStageRequest and RejectStageRequest.
 const MAX_LENGTH = 200;
 
 export function Comment(props: { value: string; set: (value: string) => void; class?: string }) {

@@ -55,9 +55,11 @@ class Event(_message.Message):
                               stage before it (GATE).
       job.awaiting_approval   The gate of the open stage `stage` is met except for its approval.
       job.approved            A user has approved the stage `stage`. `reason` is the comment.
+      job.stage_rejected      A user has rejected the stage `stage`. `reason` is the comment. job.paused follows,
+                              unless the job was paused already.
       job.tripped             A failure criterion has tripped: `reason`, and `stage` if its scope is STAGE.
                               job.paused or job.canceled follows.
-      job.paused              The job was paused: `cause` OPERATOR, FAILURE_CRITERION or GATE_NOT_MET, and `reason`.
+      job.paused              The job was paused: `cause` OPERATOR, FAILURE_CRITERION, GATE_NOT_MET or REJECTED, and `reason`.
       job.resumed             The job was resumed.
       job.updated             UpdateJob has changed the fields `updated_fields`.
       job.retried             RetryExecutions has retried `retried_count` executions. Automatic retries add no event.

@@ -46,7 +46,7 @@ class Job(_message.Message):
         CANCELED: Job._Status.ValueType  # 3
         """An operator canceled the job. Executions that were IN_PROGRESS may continue."""
         PAUSED: Job._Status.ValueType  # 4
-        """An operator, a failure criterion or a gate paused the job: no device starts an execution.
+        """An operator, a failure criterion, a gate or a rejection paused the job: no device starts an execution.
         JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
         """
         SCHEDULED: Job._Status.ValueType  # 5
@@ -70,7 +70,7 @@ class Job(_message.Message):
     CANCELED: Job.Status.ValueType  # 3
     """An operator canceled the job. Executions that were IN_PROGRESS may continue."""
     PAUSED: Job.Status.ValueType  # 4
-    """An operator, a failure criterion or a gate paused the job: no device starts an execution.
+    """An operator, a failure criterion, a gate or a rejection paused the job: no device starts an execution.
     JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
     """
     SCHEDULED: Job.Status.ValueType  # 5
@@ -123,6 +123,8 @@ class Job(_message.Message):
         """AdvanceJob of the next stage."""
         APPROVE: Job._Action.ValueType  # 4
         """ApproveStage of the open stage, also before the rest of its gate is met."""
+        REJECT: Job._Action.ValueType  # 5
+        """RejectStage of the open stage."""
         CANCEL: Job._Action.ValueType  # 6
         """CancelJob."""
         RETRY: Job._Action.ValueType  # 7
@@ -149,6 +151,8 @@ class Job(_message.Message):
     """AdvanceJob of the next stage."""
     APPROVE: Job.Action.ValueType  # 4
     """ApproveStage of the open stage, also before the rest of its gate is met."""
+    REJECT: Job.Action.ValueType  # 5
+    """RejectStage of the open stage."""
     CANCEL: Job.Action.ValueType  # 6
     """CancelJob."""
     RETRY: Job.Action.ValueType  # 7
@@ -266,8 +270,8 @@ class Job(_message.Message):
     timeout.
     """
     etag: _builtins.str
-    """Changes with each CancelJob, RetryExecutions, PauseJob, ResumeJob, AdvanceJob, ApproveStage and
-    UpdateJob that changes the job, and when a failure criterion or a gate pauses or cancels it. Other
+    """Changes with each CancelJob, RetryExecutions, PauseJob, ResumeJob, AdvanceJob, ApproveStage,
+    RejectStage and UpdateJob that changes the job, and when a failure criterion or a gate pauses or cancels it. Other
     reports of devices and the opening of stages do not change it.
     """
     description: _builtins.str
@@ -1312,6 +1316,8 @@ class Pause(_message.Message):
         """All executions of the open stage are finished, and its gate is not met. Retry executions,
         change the gate by UpdateJob, or open the next stage by AdvanceJob; then resume the job.
         """
+        REJECTED: Pause._Cause.ValueType  # 4
+        """RejectStage."""
 
     class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
         """What paused the job."""
@@ -1326,13 +1332,15 @@ class Pause(_message.Message):
     """All executions of the open stage are finished, and its gate is not met. Retry executions,
     change the gate by UpdateJob, or open the next stage by AdvanceJob; then resume the job.
     """
+    REJECTED: Pause.Cause.ValueType  # 4
+    """RejectStage."""
 
     PAUSED_AT_FIELD_NUMBER: _builtins.int
     PAUSED_BY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
     paused_by: _builtins.str
-    """The user who paused the job: the x-user-id of the call, or the subject of its token. Unset:
+    """The user who paused the job or rejected its stage: the x-user-id of the call, or the subject of its token. Unset:
     unknown.
     """
     reason: _builtins.str
@@ -3184,6 +3192,60 @@ class ApproveStageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApproveStageResponse: _TypeAlias = ApproveStageResponse  # noqa: Y015
+
+@_typing.final
+class RejectStageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The ID of the job."""
+    stage: _builtins.int
+    """The stage to reject. The first is 0. It must be open."""
+    comment: _builtins.str
+    """A comment. It becomes Pause.reason, and the reason of the event."""
+    etag: _builtins.str
+    """The Job.etag that the job must have. Empty: any. With an etag, the call is safe to repeat."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        stage: _builtins.int = ...,
+        comment: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "etag", b"etag", "job_id", b"job_id", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectStageRequest: _TypeAlias = RejectStageRequest  # noqa: Y015
+
+@_typing.final
+class RejectStageResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """The job without its executions."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectStageResponse: _TypeAlias = RejectStageResponse  # noqa: Y015
 
 @_typing.final
 class UpdateJobRequest(_message.Message):

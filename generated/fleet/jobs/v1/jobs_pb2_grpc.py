@@ -175,6 +175,11 @@ class JobServiceStub:
                 request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ApproveStageRequest.SerializeToString,
                 response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ApproveStageResponse.FromString,
                 _registered_method=True)
+        self.RejectStage = channel.unary_unary(
+                '/fleet.jobs.v1.JobService/RejectStage',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.RejectStageRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.RejectStageResponse.FromString,
+                _registered_method=True)
         self.UpdateJob = channel.unary_unary(
                 '/fleet.jobs.v1.JobService/UpdateJob',
                 request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.UpdateJobRequest.SerializeToString,
@@ -481,6 +486,20 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RejectStage(self, request, context):
+        """Rejects the open stage of a rollout, if its gate requires an approval that it does not have. Pauses the job
+        with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, only adds the event
+        job.stage_rejected. The stage still needs its approval after ResumeJob, and ApproveStage can give it. The
+        user who created the job may reject, and so may an unknown user, because this only stops the job.
+
+        NOT_FOUND            JOB_NOT_FOUND
+        FAILED_PRECONDITION  STAGE_NOT_APPROVABLE, also if the stage is approved already
+        ABORTED              JOB_CHANGED
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UpdateJob(self, request, context):
         """Changes the settings of a job that is IN_PROGRESS, PAUSED or SCHEDULED. If the mask has only labels and
         description, the job can have any status. Takes effect at once.
@@ -617,6 +636,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ApproveStage,
                     request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ApproveStageRequest.FromString,
                     response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ApproveStageResponse.SerializeToString,
+            ),
+            'RejectStage': grpc.unary_unary_rpc_method_handler(
+                    servicer.RejectStage,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.RejectStageRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.RejectStageResponse.SerializeToString,
             ),
             'UpdateJob': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateJob,
@@ -1093,6 +1117,33 @@ class JobService:
             '/fleet.jobs.v1.JobService/ApproveStage',
             fleet_dot_jobs_dot_v1_dot_jobs__pb2.ApproveStageRequest.SerializeToString,
             fleet_dot_jobs_dot_v1_dot_jobs__pb2.ApproveStageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RejectStage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.JobService/RejectStage',
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.RejectStageRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.RejectStageResponse.FromString,
             options,
             channel_credentials,
             insecure,

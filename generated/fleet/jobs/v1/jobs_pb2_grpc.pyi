@@ -253,6 +253,16 @@ class JobServiceStub:
       FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
       ABORTED              JOB_CHANGED
     """
+    RejectStage: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.RejectStageRequest, _jobs_pb2.RejectStageResponse]
+    """Rejects the open stage of a rollout, if its gate requires an approval that it does not have. Pauses the job
+    with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, only adds the event
+    job.stage_rejected. The stage still needs its approval after ResumeJob, and ApproveStage can give it. The
+    user who created the job may reject, and so may an unknown user, because this only stops the job.
+
+      NOT_FOUND            JOB_NOT_FOUND
+      FAILED_PRECONDITION  STAGE_NOT_APPROVABLE, also if the stage is approved already
+      ABORTED              JOB_CHANGED
+    """
     UpdateJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.UpdateJobRequest, _jobs_pb2.UpdateJobResponse]
     """Changes the settings of a job that is IN_PROGRESS, PAUSED or SCHEDULED. If the mask has only labels and
     description, the job can have any status. Takes effect at once.
@@ -521,6 +531,16 @@ class JobServiceAsyncStub(JobServiceStub):
       NOT_FOUND            JOB_NOT_FOUND
       PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
       FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
+      ABORTED              JOB_CHANGED
+    """
+    RejectStage: _aio.UnaryUnaryMultiCallable[_jobs_pb2.RejectStageRequest, _jobs_pb2.RejectStageResponse]  # type: ignore[assignment]
+    """Rejects the open stage of a rollout, if its gate requires an approval that it does not have. Pauses the job
+    with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, only adds the event
+    job.stage_rejected. The stage still needs its approval after ResumeJob, and ApproveStage can give it. The
+    user who created the job may reject, and so may an unknown user, because this only stops the job.
+
+      NOT_FOUND            JOB_NOT_FOUND
+      FAILED_PRECONDITION  STAGE_NOT_APPROVABLE, also if the stage is approved already
       ABORTED              JOB_CHANGED
     """
     UpdateJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.UpdateJobRequest, _jobs_pb2.UpdateJobResponse]  # type: ignore[assignment]
@@ -872,6 +892,22 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND            JOB_NOT_FOUND
           PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
           FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
+          ABORTED              JOB_CHANGED
+        """
+
+    @_abc_1.abstractmethod
+    def RejectStage(
+        self,
+        request: _jobs_pb2.RejectStageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.RejectStageResponse, _abc.Awaitable[_jobs_pb2.RejectStageResponse]]:
+        """Rejects the open stage of a rollout, if its gate requires an approval that it does not have. Pauses the job
+        with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, only adds the event
+        job.stage_rejected. The stage still needs its approval after ResumeJob, and ApproveStage can give it. The
+        user who created the job may reject, and so may an unknown user, because this only stops the job.
+
+          NOT_FOUND            JOB_NOT_FOUND
+          FAILED_PRECONDITION  STAGE_NOT_APPROVABLE, also if the stage is approved already
           ABORTED              JOB_CHANGED
         """
 

@@ -169,9 +169,11 @@ type Event struct {
 	//	                        stage before it (GATE).
 	//	job.awaiting_approval   The gate of the open stage `stage` is met except for its approval.
 	//	job.approved            A user has approved the stage `stage`. `reason` is the comment.
+	//	job.stage_rejected      A user has rejected the stage `stage`. `reason` is the comment. job.paused follows,
+	//	                        unless the job was paused already.
 	//	job.tripped             A failure criterion has tripped: `reason`, and `stage` if its scope is STAGE.
 	//	                        job.paused or job.canceled follows.
-	//	job.paused              The job was paused: `cause` OPERATOR, FAILURE_CRITERION or GATE_NOT_MET, and `reason`.
+	//	job.paused              The job was paused: `cause` OPERATOR, FAILURE_CRITERION, GATE_NOT_MET or REJECTED, and `reason`.
 	//	job.resumed             The job was resumed.
 	//	job.updated             UpdateJob has changed the fields `updated_fields`.
 	//	job.retried             RetryExecutions has retried `retried_count` executions. Automatic retries add no event.
@@ -1769,10 +1771,10 @@ var File_fleet_jobs_v1_events_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x1afleet/jobs/v1/events.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x05\n" +
+	"\x1afleet/jobs/v1/events.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf7\x05\n" +
 	"\x05Event\x12\x1a\n" +
-	"\bposition\x18\x01 \x01(\x03R\bposition\x12\xfa\x01\n" +
-	"\x04type\x18\x02 \x01(\tB\xe5\x01\xbaH\xe1\x01r\xde\x01\x92\x02\vjob.created\x92\x02\x10job.stage_opened\x92\x02\x15job.awaiting_approval\x92\x02\fjob.approved\x92\x02\vjob.tripped\x92\x02\n" +
+	"\bposition\x18\x01 \x01(\x03R\bposition\x12\x8f\x02\n" +
+	"\x04type\x18\x02 \x01(\tB\xfa\x01\xbaH\xf6\x01r\xf3\x01\x92\x02\vjob.created\x92\x02\x10job.stage_opened\x92\x02\x15job.awaiting_approval\x92\x02\fjob.approved\x92\x02\x12job.stage_rejected\x92\x02\vjob.tripped\x92\x02\n" +
 	"job.paused\x92\x02\vjob.resumed\x92\x02\vjob.updated\x92\x02\vjob.retried\x92\x02\fjob.canceled\x92\x02\vjob.expired\x92\x02\rjob.completed\x92\x02\vjob.deleted\x92\x02\x13executions.finishedR\x04type\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x15\n" +
 	"\x06job_id\x18\x04 \x01(\tR\x05jobId\x121\n" +

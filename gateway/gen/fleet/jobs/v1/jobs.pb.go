@@ -40,7 +40,7 @@ const (
 	Job_COMPLETED Job_Status = 2
 	// An operator canceled the job. Executions that were IN_PROGRESS may continue.
 	Job_CANCELED Job_Status = 3
-	// An operator, a failure criterion or a gate paused the job: no device starts an execution.
+	// An operator, a failure criterion, a gate or a rejection paused the job: no device starts an execution.
 	// JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
 	Job_PAUSED Job_Status = 4
 	// The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
@@ -167,6 +167,8 @@ const (
 	Job_ADVANCE Job_Action = 3
 	// ApproveStage of the open stage, also before the rest of its gate is met.
 	Job_APPROVE Job_Action = 4
+	// RejectStage of the open stage.
+	Job_REJECT Job_Action = 5
 	// CancelJob.
 	Job_CANCEL Job_Action = 6
 	// RetryExecutions: the job has executions that are FAILED, TIMED_OUT or REJECTED. If the job has expired,
@@ -186,6 +188,7 @@ var (
 		2: "RESUME",
 		3: "ADVANCE",
 		4: "APPROVE",
+		5: "REJECT",
 		6: "CANCEL",
 		7: "RETRY",
 		8: "UPDATE",
@@ -197,6 +200,7 @@ var (
 		"RESUME":             2,
 		"ADVANCE":            3,
 		"APPROVE":            4,
+		"REJECT":             5,
 		"CANCEL":             6,
 		"RETRY":              7,
 		"UPDATE":             8,
@@ -618,6 +622,8 @@ const (
 	// All executions of the open stage are finished, and its gate is not met. Retry executions,
 	// change the gate by UpdateJob, or open the next stage by AdvanceJob; then resume the job.
 	Pause_GATE_NOT_MET Pause_Cause = 3
+	// RejectStage.
+	Pause_REJECTED Pause_Cause = 4
 )
 
 // Enum value maps for Pause_Cause.
@@ -627,12 +633,14 @@ var (
 		1: "OPERATOR",
 		2: "FAILURE_CRITERION",
 		3: "GATE_NOT_MET",
+		4: "REJECTED",
 	}
 	Pause_Cause_value = map[string]int32{
 		"CAUSE_UNSPECIFIED": 0,
 		"OPERATOR":          1,
 		"FAILURE_CRITERION": 2,
 		"GATE_NOT_MET":      3,
+		"REJECTED":          4,
 	}
 )
 
@@ -958,8 +966,8 @@ type Job struct {
 	// The pause, from PauseJob to ResumeJob. A job that finishes during its pause keeps it. Unset:
 	// the job is not paused.
 	Pause *Pause `protobuf:"bytes,22,opt,name=pause,proto3" json:"pause,omitempty"`
-	// Changes with each CancelJob, RetryExecutions, PauseJob, ResumeJob, AdvanceJob, ApproveStage and
-	// UpdateJob that changes the job, and when a failure criterion or a gate pauses or cancels it. Other
+	// Changes with each CancelJob, RetryExecutions, PauseJob, ResumeJob, AdvanceJob, ApproveStage,
+	// RejectStage and UpdateJob that changes the job, and when a failure criterion or a gate pauses or cancels it. Other
 	// reports of devices and the opening of stages do not change it.
 	Etag string `protobuf:"bytes,23,opt,name=etag,proto3" json:"etag,omitempty"`
 	// The rollout. Unset: all executions are released at once. ListJobs leaves rollout, failure_criteria,
@@ -2596,7 +2604,7 @@ type Pause struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The time of the pause.
 	PausedAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=paused_at,json=pausedAt,proto3" json:"paused_at,omitempty"`
-	// The user who paused the job: the x-user-id of the call, or the subject of its token. Unset:
+	// The user who paused the job or rejected its stage: the x-user-id of the call, or the subject of its token. Unset:
 	// unknown.
 	PausedBy *string `protobuf:"bytes,2,opt,name=paused_by,json=pausedBy,proto3,oneof" json:"paused_by,omitempty"`
 	// The reason. Empty: none was given.
@@ -5831,6 +5839,123 @@ func (x *ApproveStageResponse) GetJob() *Job {
 	return nil
 }
 
+type RejectStageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ID of the job.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// The stage to reject. The first is 0. It must be open.
+	Stage int32 `protobuf:"varint,2,opt,name=stage,proto3" json:"stage,omitempty"`
+	// A comment. It becomes Pause.reason, and the reason of the event.
+	Comment string `protobuf:"bytes,3,opt,name=comment,proto3" json:"comment,omitempty"`
+	// The Job.etag that the job must have. Empty: any. With an etag, the call is safe to repeat.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RejectStageRequest) Reset() {
+	*x = RejectStageRequest{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RejectStageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RejectStageRequest) ProtoMessage() {}
+
+func (x *RejectStageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RejectStageRequest.ProtoReflect.Descriptor instead.
+func (*RejectStageRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *RejectStageRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *RejectStageRequest) GetStage() int32 {
+	if x != nil {
+		return x.Stage
+	}
+	return 0
+}
+
+func (x *RejectStageRequest) GetComment() string {
+	if x != nil {
+		return x.Comment
+	}
+	return ""
+}
+
+func (x *RejectStageRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+type RejectStageResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job without its executions.
+	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RejectStageResponse) Reset() {
+	*x = RejectStageResponse{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RejectStageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RejectStageResponse) ProtoMessage() {}
+
+func (x *RejectStageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RejectStageResponse.ProtoReflect.Descriptor instead.
+func (*RejectStageResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *RejectStageResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
 type UpdateJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The ID of the job.
@@ -5899,7 +6024,7 @@ type UpdateJobRequest struct {
 
 func (x *UpdateJobRequest) Reset() {
 	*x = UpdateJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5911,7 +6036,7 @@ func (x *UpdateJobRequest) String() string {
 func (*UpdateJobRequest) ProtoMessage() {}
 
 func (x *UpdateJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5924,7 +6049,7 @@ func (x *UpdateJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJobRequest.ProtoReflect.Descriptor instead.
 func (*UpdateJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{52}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *UpdateJobRequest) GetJobId() string {
@@ -6028,7 +6153,7 @@ type UpdateJobResponse struct {
 
 func (x *UpdateJobResponse) Reset() {
 	*x = UpdateJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[53]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6040,7 +6165,7 @@ func (x *UpdateJobResponse) String() string {
 func (*UpdateJobResponse) ProtoMessage() {}
 
 func (x *UpdateJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[53]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6053,7 +6178,7 @@ func (x *UpdateJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJobResponse.ProtoReflect.Descriptor instead.
 func (*UpdateJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{53}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *UpdateJobResponse) GetJob() *Job {
@@ -6078,7 +6203,7 @@ type GetFailureSummaryRequest struct {
 
 func (x *GetFailureSummaryRequest) Reset() {
 	*x = GetFailureSummaryRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[54]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6090,7 +6215,7 @@ func (x *GetFailureSummaryRequest) String() string {
 func (*GetFailureSummaryRequest) ProtoMessage() {}
 
 func (x *GetFailureSummaryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[54]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6103,7 +6228,7 @@ func (x *GetFailureSummaryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailureSummaryRequest.ProtoReflect.Descriptor instead.
 func (*GetFailureSummaryRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{54}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *GetFailureSummaryRequest) GetJobId() string {
@@ -6140,7 +6265,7 @@ type GetFailureSummaryResponse struct {
 
 func (x *GetFailureSummaryResponse) Reset() {
 	*x = GetFailureSummaryResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[55]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6152,7 +6277,7 @@ func (x *GetFailureSummaryResponse) String() string {
 func (*GetFailureSummaryResponse) ProtoMessage() {}
 
 func (x *GetFailureSummaryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[55]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6165,7 +6290,7 @@ func (x *GetFailureSummaryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailureSummaryResponse.ProtoReflect.Descriptor instead.
 func (*GetFailureSummaryResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{55}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *GetFailureSummaryResponse) GetFailures() []*FailureCount {
@@ -6200,7 +6325,7 @@ type FailureCount struct {
 
 func (x *FailureCount) Reset() {
 	*x = FailureCount{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6212,7 +6337,7 @@ func (x *FailureCount) String() string {
 func (*FailureCount) ProtoMessage() {}
 
 func (x *FailureCount) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6225,7 +6350,7 @@ func (x *FailureCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureCount.ProtoReflect.Descriptor instead.
 func (*FailureCount) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{56}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *FailureCount) GetStatus() JobExecution_Status {
@@ -6266,7 +6391,7 @@ type GetJobTimelineRequest struct {
 
 func (x *GetJobTimelineRequest) Reset() {
 	*x = GetJobTimelineRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6278,7 +6403,7 @@ func (x *GetJobTimelineRequest) String() string {
 func (*GetJobTimelineRequest) ProtoMessage() {}
 
 func (x *GetJobTimelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6291,7 +6416,7 @@ func (x *GetJobTimelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobTimelineRequest.ProtoReflect.Descriptor instead.
 func (*GetJobTimelineRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{57}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *GetJobTimelineRequest) GetJobId() string {
@@ -6318,7 +6443,7 @@ type GetJobTimelineResponse struct {
 
 func (x *GetJobTimelineResponse) Reset() {
 	*x = GetJobTimelineResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6330,7 +6455,7 @@ func (x *GetJobTimelineResponse) String() string {
 func (*GetJobTimelineResponse) ProtoMessage() {}
 
 func (x *GetJobTimelineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6343,7 +6468,7 @@ func (x *GetJobTimelineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobTimelineResponse.ProtoReflect.Descriptor instead.
 func (*GetJobTimelineResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{58}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *GetJobTimelineResponse) GetComputedAt() *timestamppb.Timestamp {
@@ -6394,7 +6519,7 @@ type TimelineBucket struct {
 
 func (x *TimelineBucket) Reset() {
 	*x = TimelineBucket{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6406,7 +6531,7 @@ func (x *TimelineBucket) String() string {
 func (*TimelineBucket) ProtoMessage() {}
 
 func (x *TimelineBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6419,7 +6544,7 @@ func (x *TimelineBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineBucket.ProtoReflect.Descriptor instead.
 func (*TimelineBucket) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{59}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *TimelineBucket) GetTime() *timestamppb.Timestamp {
@@ -6481,7 +6606,7 @@ type TimelineMark struct {
 
 func (x *TimelineMark) Reset() {
 	*x = TimelineMark{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[60]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6493,7 +6618,7 @@ func (x *TimelineMark) String() string {
 func (*TimelineMark) ProtoMessage() {}
 
 func (x *TimelineMark) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[60]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6506,7 +6631,7 @@ func (x *TimelineMark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineMark.ProtoReflect.Descriptor instead.
 func (*TimelineMark) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{60}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *TimelineMark) GetTime() *timestamppb.Timestamp {
@@ -6568,7 +6693,7 @@ type WatchJobRequest struct {
 
 func (x *WatchJobRequest) Reset() {
 	*x = WatchJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[61]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6580,7 +6705,7 @@ func (x *WatchJobRequest) String() string {
 func (*WatchJobRequest) ProtoMessage() {}
 
 func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[61]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6593,7 +6718,7 @@ func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobRequest.ProtoReflect.Descriptor instead.
 func (*WatchJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{61}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *WatchJobRequest) GetJobId() string {
@@ -6613,7 +6738,7 @@ type WatchJobResponse struct {
 
 func (x *WatchJobResponse) Reset() {
 	*x = WatchJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[62]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6625,7 +6750,7 @@ func (x *WatchJobResponse) String() string {
 func (*WatchJobResponse) ProtoMessage() {}
 
 func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[62]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6638,7 +6763,7 @@ func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobResponse.ProtoReflect.Descriptor instead.
 func (*WatchJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{62}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *WatchJobResponse) GetJob() *Job {
@@ -6656,7 +6781,7 @@ type GetCallerRequest struct {
 
 func (x *GetCallerRequest) Reset() {
 	*x = GetCallerRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[63]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6668,7 +6793,7 @@ func (x *GetCallerRequest) String() string {
 func (*GetCallerRequest) ProtoMessage() {}
 
 func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[63]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6681,7 +6806,7 @@ func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerRequest.ProtoReflect.Descriptor instead.
 func (*GetCallerRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{63}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{65}
 }
 
 type GetCallerResponse struct {
@@ -6706,7 +6831,7 @@ type GetCallerResponse struct {
 
 func (x *GetCallerResponse) Reset() {
 	*x = GetCallerResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[64]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6718,7 +6843,7 @@ func (x *GetCallerResponse) String() string {
 func (*GetCallerResponse) ProtoMessage() {}
 
 func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[64]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6731,7 +6856,7 @@ func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerResponse.ProtoReflect.Descriptor instead.
 func (*GetCallerResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{64}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *GetCallerResponse) GetTenantId() string {
@@ -6780,7 +6905,7 @@ var File_fleet_jobs_v1_jobs_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
-	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x15\n" +
+	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x15\n" +
 	"\x03Job\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12#\n" +
@@ -6851,7 +6976,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x03LOW\x10\x01\x12\n" +
 	"\n" +
 	"\x06NORMAL\x10\x02\x12\b\n" +
-	"\x04HIGH\x10\x03\"\x80\x01\n" +
+	"\x04HIGH\x10\x03\"\x8c\x01\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05PAUSE\x10\x01\x12\n" +
@@ -6859,6 +6984,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06RESUME\x10\x02\x12\v\n" +
 	"\aADVANCE\x10\x03\x12\v\n" +
 	"\aAPPROVE\x10\x04\x12\n" +
+	"\n" +
+	"\x06REJECT\x10\x05\x12\n" +
 	"\n" +
 	"\x06CANCEL\x10\x06\x12\t\n" +
 	"\x05RETRY\x10\a\x12\n" +
@@ -7016,17 +7143,18 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\rfailure_count\x18\x04 \x01(\x05R\ffailureCount\x12\x1f\n" +
 	"\vbasis_count\x18\x05 \x01(\x05R\n" +
 	"basisCountB\b\n" +
-	"\x06_stage\"\x91\x02\n" +
+	"\x06_stage\"\x9f\x02\n" +
 	"\x05Pause\x127\n" +
 	"\tpaused_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\bpausedAt\x12 \n" +
 	"\tpaused_by\x18\x02 \x01(\tH\x00R\bpausedBy\x88\x01\x01\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x120\n" +
-	"\x05cause\x18\x04 \x01(\x0e2\x1a.fleet.jobs.v1.Pause.CauseR\x05cause\"U\n" +
+	"\x05cause\x18\x04 \x01(\x0e2\x1a.fleet.jobs.v1.Pause.CauseR\x05cause\"c\n" +
 	"\x05Cause\x12\x15\n" +
 	"\x11CAUSE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bOPERATOR\x10\x01\x12\x15\n" +
 	"\x11FAILURE_CRITERION\x10\x02\x12\x10\n" +
-	"\fGATE_NOT_MET\x10\x03B\f\n" +
+	"\fGATE_NOT_MET\x10\x03\x12\f\n" +
+	"\bREJECTED\x10\x04B\f\n" +
 	"\n" +
 	"_paused_by\"\xcd\x01\n" +
 	"\x0fExecutionCounts\x12\x16\n" +
@@ -7338,6 +7466,15 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x04etag\x18\x04 \x01(\tB\x13\xbaH\x10r\x0e\x18@2\n" +
 	"^[^\\x00]*$R\x04etag\"<\n" +
 	"\x14ApproveStageResponse\x12$\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xc9\x01\n" +
+	"\x12RejectStageRequest\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12\x1f\n" +
+	"\x05stage\x18\x02 \x01(\x05B\t\xbaH\x06\x1a\x04\x18c(\x00R\x05stage\x12.\n" +
+	"\acomment\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x18\xc8\x012\n" +
+	"^[^\\x00]*$R\acomment\x12'\n" +
+	"\x04etag\x18\x04 \x01(\tB\x13\xbaH\x10r\x0e\x18@2\n" +
+	"^[^\\x00]*$R\x04etag\";\n" +
+	"\x13RejectStageResponse\x12$\n" +
 	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xfd\b\n" +
 	"\x10UpdateJobRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12\xfb\x01\n" +
@@ -7421,7 +7558,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
 	"\b_user_idB\f\n" +
 	"\n" +
-	"_device_id2\xe9\x12\n" +
+	"_device_id2\xe6\x13\n" +
 	"\n" +
 	"JobService\x12f\n" +
 	"\tCreateJob\x12\x1f.fleet.jobs.v1.CreateJobRequest\x1a .fleet.jobs.v1.CreateJobResponse\"\x16\xb2\x89#\x12\n" +
@@ -7452,7 +7589,9 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"AdvanceJob\x12 .fleet.jobs.v1.AdvanceJobRequest\x1a!.fleet.jobs.v1.AdvanceJobResponse\"*\xb2\x89#&\n" +
 	" Open the next stage of a rollout\x10\x02 \x01\x12\x82\x01\n" +
 	"\fApproveStage\x12\".fleet.jobs.v1.ApproveStageRequest\x1a#.fleet.jobs.v1.ApproveStageResponse\")\xb2\x89#\"\n" +
-	"\x1cApprove a stage of a rollout\x10\x03 \x01\x90\x02\x02\x12x\n" +
+	"\x1cApprove a stage of a rollout\x10\x03 \x01\x90\x02\x02\x12{\n" +
+	"\vRejectStage\x12!.fleet.jobs.v1.RejectStageRequest\x1a\".fleet.jobs.v1.RejectStageResponse\"%\xb2\x89#!\n" +
+	"\x1bReject a stage of a rollout\x10\x03 \x01\x12x\n" +
 	"\tUpdateJob\x12\x1f.fleet.jobs.v1.UpdateJobRequest\x1a .fleet.jobs.v1.UpdateJobResponse\"(\xb2\x89#$\n" +
 	"\x1cChange the settings of a job\x10\x02\x18\x01 \x01\x12\x90\x01\n" +
 	"\x11GetFailureSummary\x12'.fleet.jobs.v1.GetFailureSummaryRequest\x1a(.fleet.jobs.v1.GetFailureSummaryResponse\"(\xb2\x89#!\n" +
@@ -7478,7 +7617,7 @@ func file_fleet_jobs_v1_jobs_proto_rawDescGZIP() []byte {
 }
 
 var file_fleet_jobs_v1_jobs_proto_enumTypes = make([]protoimpl.EnumInfo, 13)
-var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
+var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
 var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(Job_Status)(0),                       // 0: fleet.jobs.v1.Job.Status
 	(Job_Priority)(0),                     // 1: fleet.jobs.v1.Job.Priority
@@ -7545,110 +7684,112 @@ var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(*AdvanceJobResponse)(nil),            // 62: fleet.jobs.v1.AdvanceJobResponse
 	(*ApproveStageRequest)(nil),           // 63: fleet.jobs.v1.ApproveStageRequest
 	(*ApproveStageResponse)(nil),          // 64: fleet.jobs.v1.ApproveStageResponse
-	(*UpdateJobRequest)(nil),              // 65: fleet.jobs.v1.UpdateJobRequest
-	(*UpdateJobResponse)(nil),             // 66: fleet.jobs.v1.UpdateJobResponse
-	(*GetFailureSummaryRequest)(nil),      // 67: fleet.jobs.v1.GetFailureSummaryRequest
-	(*GetFailureSummaryResponse)(nil),     // 68: fleet.jobs.v1.GetFailureSummaryResponse
-	(*FailureCount)(nil),                  // 69: fleet.jobs.v1.FailureCount
-	(*GetJobTimelineRequest)(nil),         // 70: fleet.jobs.v1.GetJobTimelineRequest
-	(*GetJobTimelineResponse)(nil),        // 71: fleet.jobs.v1.GetJobTimelineResponse
-	(*TimelineBucket)(nil),                // 72: fleet.jobs.v1.TimelineBucket
-	(*TimelineMark)(nil),                  // 73: fleet.jobs.v1.TimelineMark
-	(*WatchJobRequest)(nil),               // 74: fleet.jobs.v1.WatchJobRequest
-	(*WatchJobResponse)(nil),              // 75: fleet.jobs.v1.WatchJobResponse
-	(*GetCallerRequest)(nil),              // 76: fleet.jobs.v1.GetCallerRequest
-	(*GetCallerResponse)(nil),             // 77: fleet.jobs.v1.GetCallerResponse
-	nil,                                   // 78: fleet.jobs.v1.Job.LabelsEntry
-	nil,                                   // 79: fleet.jobs.v1.CreateJobRequest.LabelsEntry
-	nil,                                   // 80: fleet.jobs.v1.UpdateJobRequest.LabelsEntry
-	(*structpb.Struct)(nil),               // 81: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),         // 82: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 83: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil),         // 84: google.protobuf.FieldMask
+	(*RejectStageRequest)(nil),            // 65: fleet.jobs.v1.RejectStageRequest
+	(*RejectStageResponse)(nil),           // 66: fleet.jobs.v1.RejectStageResponse
+	(*UpdateJobRequest)(nil),              // 67: fleet.jobs.v1.UpdateJobRequest
+	(*UpdateJobResponse)(nil),             // 68: fleet.jobs.v1.UpdateJobResponse
+	(*GetFailureSummaryRequest)(nil),      // 69: fleet.jobs.v1.GetFailureSummaryRequest
+	(*GetFailureSummaryResponse)(nil),     // 70: fleet.jobs.v1.GetFailureSummaryResponse
+	(*FailureCount)(nil),                  // 71: fleet.jobs.v1.FailureCount
+	(*GetJobTimelineRequest)(nil),         // 72: fleet.jobs.v1.GetJobTimelineRequest
+	(*GetJobTimelineResponse)(nil),        // 73: fleet.jobs.v1.GetJobTimelineResponse
+	(*TimelineBucket)(nil),                // 74: fleet.jobs.v1.TimelineBucket
+	(*TimelineMark)(nil),                  // 75: fleet.jobs.v1.TimelineMark
+	(*WatchJobRequest)(nil),               // 76: fleet.jobs.v1.WatchJobRequest
+	(*WatchJobResponse)(nil),              // 77: fleet.jobs.v1.WatchJobResponse
+	(*GetCallerRequest)(nil),              // 78: fleet.jobs.v1.GetCallerRequest
+	(*GetCallerResponse)(nil),             // 79: fleet.jobs.v1.GetCallerResponse
+	nil,                                   // 80: fleet.jobs.v1.Job.LabelsEntry
+	nil,                                   // 81: fleet.jobs.v1.CreateJobRequest.LabelsEntry
+	nil,                                   // 82: fleet.jobs.v1.UpdateJobRequest.LabelsEntry
+	(*structpb.Struct)(nil),               // 83: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),         // 84: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 85: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),         // 86: google.protobuf.FieldMask
 }
 var file_fleet_jobs_v1_jobs_proto_depIdxs = []int32{
-	81,  // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
+	83,  // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
 	31,  // 1: fleet.jobs.v1.Job.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
 	0,   // 2: fleet.jobs.v1.Job.status:type_name -> fleet.jobs.v1.Job.Status
-	82,  // 3: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
-	82,  // 4: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	82,  // 5: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
+	84,  // 3: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
+	84,  // 4: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	84,  // 5: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
 	27,  // 6: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
 	28,  // 7: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
-	82,  // 8: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
+	84,  // 8: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
 	26,  // 9: fleet.jobs.v1.Job.pause:type_name -> fleet.jobs.v1.Pause
 	18,  // 10: fleet.jobs.v1.Job.rollout:type_name -> fleet.jobs.v1.Rollout
 	21,  // 11: fleet.jobs.v1.Job.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
 	22,  // 12: fleet.jobs.v1.Job.stages:type_name -> fleet.jobs.v1.JobStage
 	25,  // 13: fleet.jobs.v1.Job.trip:type_name -> fleet.jobs.v1.Trip
-	78,  // 14: fleet.jobs.v1.Job.labels:type_name -> fleet.jobs.v1.Job.LabelsEntry
+	80,  // 14: fleet.jobs.v1.Job.labels:type_name -> fleet.jobs.v1.Job.LabelsEntry
 	24,  // 15: fleet.jobs.v1.Job.criterion_states:type_name -> fleet.jobs.v1.CriterionState
-	82,  // 16: fleet.jobs.v1.Job.start_at:type_name -> google.protobuf.Timestamp
+	84,  // 16: fleet.jobs.v1.Job.start_at:type_name -> google.protobuf.Timestamp
 	15,  // 17: fleet.jobs.v1.Job.start_windows:type_name -> fleet.jobs.v1.StartWindow
 	16,  // 18: fleet.jobs.v1.Job.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
 	1,   // 19: fleet.jobs.v1.Job.priority:type_name -> fleet.jobs.v1.Job.Priority
-	82,  // 20: fleet.jobs.v1.Job.next_openings:type_name -> google.protobuf.Timestamp
+	84,  // 20: fleet.jobs.v1.Job.next_openings:type_name -> google.protobuf.Timestamp
 	14,  // 21: fleet.jobs.v1.Job.waits_for:type_name -> fleet.jobs.v1.JobWait
 	2,   // 22: fleet.jobs.v1.Job.possible_actions:type_name -> fleet.jobs.v1.Job.Action
 	3,   // 23: fleet.jobs.v1.JobWait.kind:type_name -> fleet.jobs.v1.JobWait.Kind
-	82,  // 24: fleet.jobs.v1.JobWait.until:type_name -> google.protobuf.Timestamp
+	84,  // 24: fleet.jobs.v1.JobWait.until:type_name -> google.protobuf.Timestamp
 	4,   // 25: fleet.jobs.v1.StartWindow.days:type_name -> fleet.jobs.v1.StartWindow.Day
-	83,  // 26: fleet.jobs.v1.StartWindow.duration:type_name -> google.protobuf.Duration
+	85,  // 26: fleet.jobs.v1.StartWindow.duration:type_name -> google.protobuf.Duration
 	17,  // 27: fleet.jobs.v1.RetryPolicy.rules:type_name -> fleet.jobs.v1.RetryRule
 	10,  // 28: fleet.jobs.v1.RetryRule.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	83,  // 29: fleet.jobs.v1.RetryRule.initial_backoff:type_name -> google.protobuf.Duration
-	83,  // 30: fleet.jobs.v1.RetryRule.max_backoff:type_name -> google.protobuf.Duration
+	85,  // 29: fleet.jobs.v1.RetryRule.initial_backoff:type_name -> google.protobuf.Duration
+	85,  // 30: fleet.jobs.v1.RetryRule.max_backoff:type_name -> google.protobuf.Duration
 	19,  // 31: fleet.jobs.v1.Rollout.stages:type_name -> fleet.jobs.v1.Stage
 	20,  // 32: fleet.jobs.v1.Stage.gate:type_name -> fleet.jobs.v1.Gate
-	83,  // 33: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
-	83,  // 34: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
+	85,  // 33: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
+	85,  // 34: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
 	10,  // 35: fleet.jobs.v1.FailureCriterion.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
 	5,   // 36: fleet.jobs.v1.FailureCriterion.basis:type_name -> fleet.jobs.v1.FailureCriterion.Basis
 	6,   // 37: fleet.jobs.v1.FailureCriterion.scope:type_name -> fleet.jobs.v1.FailureCriterion.Scope
 	7,   // 38: fleet.jobs.v1.FailureCriterion.action:type_name -> fleet.jobs.v1.FailureCriterion.Action
 	8,   // 39: fleet.jobs.v1.JobStage.state:type_name -> fleet.jobs.v1.JobStage.State
 	27,  // 40: fleet.jobs.v1.JobStage.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
-	82,  // 41: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
-	82,  // 42: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
+	84,  // 41: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
+	84,  // 42: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
 	23,  // 43: fleet.jobs.v1.JobStage.approval:type_name -> fleet.jobs.v1.StageApproval
-	82,  // 44: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
-	82,  // 45: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
+	84,  // 44: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
+	84,  // 45: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
 	21,  // 46: fleet.jobs.v1.Trip.criterion:type_name -> fleet.jobs.v1.FailureCriterion
-	82,  // 47: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
+	84,  // 47: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
 	9,   // 48: fleet.jobs.v1.Pause.cause:type_name -> fleet.jobs.v1.Pause.Cause
 	10,  // 49: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	81,  // 50: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
-	82,  // 51: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
-	82,  // 52: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
-	82,  // 53: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
-	82,  // 54: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
+	83,  // 50: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
+	84,  // 51: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
+	84,  // 52: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
+	84,  // 53: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
+	84,  // 54: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
 	11,  // 55: fleet.jobs.v1.JobExecution.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
-	82,  // 56: fleet.jobs.v1.JobExecution.not_before:type_name -> google.protobuf.Timestamp
-	81,  // 57: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
+	84,  // 56: fleet.jobs.v1.JobExecution.not_before:type_name -> google.protobuf.Timestamp
+	83,  // 57: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
 	30,  // 58: fleet.jobs.v1.CreateJobRequest.target_device_ids:type_name -> fleet.jobs.v1.DeviceIds
 	31,  // 59: fleet.jobs.v1.CreateJobRequest.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
 	18,  // 60: fleet.jobs.v1.CreateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
 	21,  // 61: fleet.jobs.v1.CreateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	79,  // 62: fleet.jobs.v1.CreateJobRequest.labels:type_name -> fleet.jobs.v1.CreateJobRequest.LabelsEntry
-	82,  // 63: fleet.jobs.v1.CreateJobRequest.start_at:type_name -> google.protobuf.Timestamp
+	81,  // 62: fleet.jobs.v1.CreateJobRequest.labels:type_name -> fleet.jobs.v1.CreateJobRequest.LabelsEntry
+	84,  // 63: fleet.jobs.v1.CreateJobRequest.start_at:type_name -> google.protobuf.Timestamp
 	15,  // 64: fleet.jobs.v1.CreateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
 	16,  // 65: fleet.jobs.v1.CreateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
 	1,   // 66: fleet.jobs.v1.CreateJobRequest.priority:type_name -> fleet.jobs.v1.Job.Priority
 	10,  // 67: fleet.jobs.v1.FailedIn.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
 	0,   // 68: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	82,  // 69: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
+	84,  // 69: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
 	32,  // 70: fleet.jobs.v1.CreateJobResponse.preview:type_name -> fleet.jobs.v1.TargetPreview
 	34,  // 71: fleet.jobs.v1.CreateJobResponse.forecast:type_name -> fleet.jobs.v1.Forecast
-	82,  // 72: fleet.jobs.v1.Forecast.last_start_at:type_name -> google.protobuf.Timestamp
+	84,  // 72: fleet.jobs.v1.Forecast.last_start_at:type_name -> google.protobuf.Timestamp
 	35,  // 73: fleet.jobs.v1.Forecast.stages:type_name -> fleet.jobs.v1.StageForecast
-	83,  // 74: fleet.jobs.v1.StageForecast.duration:type_name -> google.protobuf.Duration
-	83,  // 75: fleet.jobs.v1.StageForecast.release_time:type_name -> google.protobuf.Duration
-	83,  // 76: fleet.jobs.v1.StageForecast.window_time:type_name -> google.protobuf.Duration
-	83,  // 77: fleet.jobs.v1.StageForecast.bake_time:type_name -> google.protobuf.Duration
+	85,  // 74: fleet.jobs.v1.StageForecast.duration:type_name -> google.protobuf.Duration
+	85,  // 75: fleet.jobs.v1.StageForecast.release_time:type_name -> google.protobuf.Duration
+	85,  // 76: fleet.jobs.v1.StageForecast.window_time:type_name -> google.protobuf.Duration
+	85,  // 77: fleet.jobs.v1.StageForecast.bake_time:type_name -> google.protobuf.Duration
 	0,   // 78: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
 	0,   // 79: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
-	82,  // 80: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
-	82,  // 81: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
+	84,  // 80: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
+	84,  // 81: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
 	13,  // 82: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
 	13,  // 83: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
 	10,  // 84: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
@@ -7657,85 +7798,88 @@ var file_fleet_jobs_v1_jobs_proto_depIdxs = []int32{
 	0,   // 87: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
 	28,  // 88: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
 	10,  // 89: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	82,  // 90: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	84,  // 90: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
 	28,  // 91: fleet.jobs.v1.ExplainExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
 	50,  // 92: fleet.jobs.v1.ExplainExecutionResponse.blockers:type_name -> fleet.jobs.v1.StartBlocker
-	82,  // 93: fleet.jobs.v1.ExplainExecutionResponse.earliest_start_at:type_name -> google.protobuf.Timestamp
-	82,  // 94: fleet.jobs.v1.ExplainExecutionResponse.last_seen_at:type_name -> google.protobuf.Timestamp
+	84,  // 93: fleet.jobs.v1.ExplainExecutionResponse.earliest_start_at:type_name -> google.protobuf.Timestamp
+	84,  // 94: fleet.jobs.v1.ExplainExecutionResponse.last_seen_at:type_name -> google.protobuf.Timestamp
 	12,  // 95: fleet.jobs.v1.StartBlocker.kind:type_name -> fleet.jobs.v1.StartBlocker.Kind
-	82,  // 96: fleet.jobs.v1.StartBlocker.until:type_name -> google.protobuf.Timestamp
+	84,  // 96: fleet.jobs.v1.StartBlocker.until:type_name -> google.protobuf.Timestamp
 	26,  // 97: fleet.jobs.v1.StartBlocker.pause:type_name -> fleet.jobs.v1.Pause
 	51,  // 98: fleet.jobs.v1.StartBlocker.stage_gate:type_name -> fleet.jobs.v1.StageGate
 	52,  // 99: fleet.jobs.v1.StartBlocker.job_slots:type_name -> fleet.jobs.v1.JobSlots
-	82,  // 100: fleet.jobs.v1.StageGate.next_opens_at:type_name -> google.protobuf.Timestamp
+	84,  // 100: fleet.jobs.v1.StageGate.next_opens_at:type_name -> google.protobuf.Timestamp
 	28,  // 101: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
 	13,  // 102: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
 	13,  // 103: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
 	13,  // 104: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
 	13,  // 105: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
-	84,  // 106: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
-	18,  // 107: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
-	21,  // 108: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	82,  // 109: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
-	80,  // 110: fleet.jobs.v1.UpdateJobRequest.labels:type_name -> fleet.jobs.v1.UpdateJobRequest.LabelsEntry
-	82,  // 111: fleet.jobs.v1.UpdateJobRequest.start_at:type_name -> google.protobuf.Timestamp
-	15,  // 112: fleet.jobs.v1.UpdateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
-	16,  // 113: fleet.jobs.v1.UpdateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
-	13,  // 114: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
-	10,  // 115: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	69,  // 116: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
-	10,  // 117: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	82,  // 118: fleet.jobs.v1.GetJobTimelineResponse.computed_at:type_name -> google.protobuf.Timestamp
-	83,  // 119: fleet.jobs.v1.GetJobTimelineResponse.bucket_size:type_name -> google.protobuf.Duration
-	72,  // 120: fleet.jobs.v1.GetJobTimelineResponse.buckets:type_name -> fleet.jobs.v1.TimelineBucket
-	73,  // 121: fleet.jobs.v1.GetJobTimelineResponse.marks:type_name -> fleet.jobs.v1.TimelineMark
-	82,  // 122: fleet.jobs.v1.TimelineBucket.time:type_name -> google.protobuf.Timestamp
-	82,  // 123: fleet.jobs.v1.TimelineMark.time:type_name -> google.protobuf.Timestamp
-	13,  // 124: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
-	82,  // 125: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
-	29,  // 126: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
-	36,  // 127: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
-	38,  // 128: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
-	40,  // 129: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
-	42,  // 130: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
-	44,  // 131: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
-	46,  // 132: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
-	53,  // 133: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
-	48,  // 134: fleet.jobs.v1.JobService.ExplainExecution:input_type -> fleet.jobs.v1.ExplainExecutionRequest
-	55,  // 135: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
-	57,  // 136: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
-	59,  // 137: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
-	61,  // 138: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
-	63,  // 139: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
-	65,  // 140: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
-	67,  // 141: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
-	70,  // 142: fleet.jobs.v1.JobService.GetJobTimeline:input_type -> fleet.jobs.v1.GetJobTimelineRequest
-	74,  // 143: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
-	76,  // 144: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
-	33,  // 145: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
-	37,  // 146: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
-	39,  // 147: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
-	41,  // 148: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
-	43,  // 149: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
-	45,  // 150: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
-	47,  // 151: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
-	54,  // 152: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
-	49,  // 153: fleet.jobs.v1.JobService.ExplainExecution:output_type -> fleet.jobs.v1.ExplainExecutionResponse
-	56,  // 154: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
-	58,  // 155: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
-	60,  // 156: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
-	62,  // 157: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
-	64,  // 158: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
-	66,  // 159: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
-	68,  // 160: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
-	71,  // 161: fleet.jobs.v1.JobService.GetJobTimeline:output_type -> fleet.jobs.v1.GetJobTimelineResponse
-	75,  // 162: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
-	77,  // 163: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
-	145, // [145:164] is the sub-list for method output_type
-	126, // [126:145] is the sub-list for method input_type
-	126, // [126:126] is the sub-list for extension type_name
-	126, // [126:126] is the sub-list for extension extendee
-	0,   // [0:126] is the sub-list for field type_name
+	13,  // 106: fleet.jobs.v1.RejectStageResponse.job:type_name -> fleet.jobs.v1.Job
+	86,  // 107: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
+	18,  // 108: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	21,  // 109: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	84,  // 110: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
+	82,  // 111: fleet.jobs.v1.UpdateJobRequest.labels:type_name -> fleet.jobs.v1.UpdateJobRequest.LabelsEntry
+	84,  // 112: fleet.jobs.v1.UpdateJobRequest.start_at:type_name -> google.protobuf.Timestamp
+	15,  // 113: fleet.jobs.v1.UpdateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
+	16,  // 114: fleet.jobs.v1.UpdateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
+	13,  // 115: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
+	10,  // 116: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	71,  // 117: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
+	10,  // 118: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	84,  // 119: fleet.jobs.v1.GetJobTimelineResponse.computed_at:type_name -> google.protobuf.Timestamp
+	85,  // 120: fleet.jobs.v1.GetJobTimelineResponse.bucket_size:type_name -> google.protobuf.Duration
+	74,  // 121: fleet.jobs.v1.GetJobTimelineResponse.buckets:type_name -> fleet.jobs.v1.TimelineBucket
+	75,  // 122: fleet.jobs.v1.GetJobTimelineResponse.marks:type_name -> fleet.jobs.v1.TimelineMark
+	84,  // 123: fleet.jobs.v1.TimelineBucket.time:type_name -> google.protobuf.Timestamp
+	84,  // 124: fleet.jobs.v1.TimelineMark.time:type_name -> google.protobuf.Timestamp
+	13,  // 125: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
+	84,  // 126: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
+	29,  // 127: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
+	36,  // 128: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
+	38,  // 129: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
+	40,  // 130: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
+	42,  // 131: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
+	44,  // 132: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
+	46,  // 133: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
+	53,  // 134: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
+	48,  // 135: fleet.jobs.v1.JobService.ExplainExecution:input_type -> fleet.jobs.v1.ExplainExecutionRequest
+	55,  // 136: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
+	57,  // 137: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
+	59,  // 138: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
+	61,  // 139: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
+	63,  // 140: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
+	65,  // 141: fleet.jobs.v1.JobService.RejectStage:input_type -> fleet.jobs.v1.RejectStageRequest
+	67,  // 142: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
+	69,  // 143: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
+	72,  // 144: fleet.jobs.v1.JobService.GetJobTimeline:input_type -> fleet.jobs.v1.GetJobTimelineRequest
+	76,  // 145: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
+	78,  // 146: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
+	33,  // 147: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
+	37,  // 148: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
+	39,  // 149: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
+	41,  // 150: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
+	43,  // 151: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
+	45,  // 152: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
+	47,  // 153: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
+	54,  // 154: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
+	49,  // 155: fleet.jobs.v1.JobService.ExplainExecution:output_type -> fleet.jobs.v1.ExplainExecutionResponse
+	56,  // 156: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
+	58,  // 157: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
+	60,  // 158: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
+	62,  // 159: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
+	64,  // 160: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
+	66,  // 161: fleet.jobs.v1.JobService.RejectStage:output_type -> fleet.jobs.v1.RejectStageResponse
+	68,  // 162: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
+	70,  // 163: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
+	73,  // 164: fleet.jobs.v1.JobService.GetJobTimeline:output_type -> fleet.jobs.v1.GetJobTimelineResponse
+	77,  // 165: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
+	79,  // 166: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
+	147, // [147:167] is the sub-list for method output_type
+	127, // [127:147] is the sub-list for method input_type
+	127, // [127:127] is the sub-list for extension type_name
+	127, // [127:127] is the sub-list for extension extendee
+	0,   // [0:127] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_jobs_proto_init() }
@@ -7796,16 +7940,16 @@ func file_fleet_jobs_v1_jobs_proto_init() {
 	file_fleet_jobs_v1_jobs_proto_msgTypes[38].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[40].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[48].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[52].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[60].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[64].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[54].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[62].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[66].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_jobs_v1_jobs_proto_rawDesc), len(file_fleet_jobs_v1_jobs_proto_rawDesc)),
 			NumEnums:      13,
-			NumMessages:   68,
+			NumMessages:   70,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -33,6 +33,7 @@ const (
 	JobService_ResumeJob_FullMethodName             = "/fleet.jobs.v1.JobService/ResumeJob"
 	JobService_AdvanceJob_FullMethodName            = "/fleet.jobs.v1.JobService/AdvanceJob"
 	JobService_ApproveStage_FullMethodName          = "/fleet.jobs.v1.JobService/ApproveStage"
+	JobService_RejectStage_FullMethodName           = "/fleet.jobs.v1.JobService/RejectStage"
 	JobService_UpdateJob_FullMethodName             = "/fleet.jobs.v1.JobService/UpdateJob"
 	JobService_GetFailureSummary_FullMethodName     = "/fleet.jobs.v1.JobService/GetFailureSummary"
 	JobService_GetJobTimeline_FullMethodName        = "/fleet.jobs.v1.JobService/GetJobTimeline"
@@ -251,6 +252,15 @@ type JobServiceClient interface {
 	//	FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
 	//	ABORTED              JOB_CHANGED
 	ApproveStage(ctx context.Context, in *ApproveStageRequest, opts ...grpc.CallOption) (*ApproveStageResponse, error)
+	// Rejects the open stage of a rollout, if its gate requires an approval that it does not have. Pauses the job
+	// with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, only adds the event
+	// job.stage_rejected. The stage still needs its approval after ResumeJob, and ApproveStage can give it. The
+	// user who created the job may reject, and so may an unknown user, because this only stops the job.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	//	FAILED_PRECONDITION  STAGE_NOT_APPROVABLE, also if the stage is approved already
+	//	ABORTED              JOB_CHANGED
+	RejectStage(ctx context.Context, in *RejectStageRequest, opts ...grpc.CallOption) (*RejectStageResponse, error)
 	// Changes the settings of a job that is IN_PROGRESS, PAUSED or SCHEDULED. If the mask has only labels and
 	// description, the job can have any status. Takes effect at once.
 	//
@@ -434,6 +444,16 @@ func (c *jobServiceClient) ApproveStage(ctx context.Context, in *ApproveStageReq
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ApproveStageResponse)
 	err := c.cc.Invoke(ctx, JobService_ApproveStage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *jobServiceClient) RejectStage(ctx context.Context, in *RejectStageRequest, opts ...grpc.CallOption) (*RejectStageResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RejectStageResponse)
+	err := c.cc.Invoke(ctx, JobService_RejectStage_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -710,6 +730,15 @@ type JobServiceServer interface {
 	//	FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
 	//	ABORTED              JOB_CHANGED
 	ApproveStage(context.Context, *ApproveStageRequest) (*ApproveStageResponse, error)
+	// Rejects the open stage of a rollout, if its gate requires an approval that it does not have. Pauses the job
+	// with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, only adds the event
+	// job.stage_rejected. The stage still needs its approval after ResumeJob, and ApproveStage can give it. The
+	// user who created the job may reject, and so may an unknown user, because this only stops the job.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	//	FAILED_PRECONDITION  STAGE_NOT_APPROVABLE, also if the stage is approved already
+	//	ABORTED              JOB_CHANGED
+	RejectStage(context.Context, *RejectStageRequest) (*RejectStageResponse, error)
 	// Changes the settings of a job that is IN_PROGRESS, PAUSED or SCHEDULED. If the mask has only labels and
 	// description, the job can have any status. Takes effect at once.
 	//
@@ -800,6 +829,9 @@ func (UnimplementedJobServiceServer) AdvanceJob(context.Context, *AdvanceJobRequ
 }
 func (UnimplementedJobServiceServer) ApproveStage(context.Context, *ApproveStageRequest) (*ApproveStageResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ApproveStage not implemented")
+}
+func (UnimplementedJobServiceServer) RejectStage(context.Context, *RejectStageRequest) (*RejectStageResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RejectStage not implemented")
 }
 func (UnimplementedJobServiceServer) UpdateJob(context.Context, *UpdateJobRequest) (*UpdateJobResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateJob not implemented")
@@ -1089,6 +1121,24 @@ func _JobService_ApproveStage_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _JobService_RejectStage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RejectStageRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).RejectStage(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_RejectStage_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).RejectStage(ctx, req.(*RejectStageRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _JobService_UpdateJob_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(UpdateJobRequest)
 	if err := dec(in); err != nil {
@@ -1234,6 +1284,10 @@ var JobService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ApproveStage",
 			Handler:    _JobService_ApproveStage_Handler,
+		},
+		{
+			MethodName: "RejectStage",
+			Handler:    _JobService_RejectStage_Handler,
 		},
 		{
 			MethodName: "UpdateJob",

@@ -4,7 +4,7 @@ CREATE OR REPLACE FUNCTION jobs.stopped_rollouts(
     p_limit integer,
     OUT failure_criterion bigint,  -- paused by a failure criterion
     OUT gate_not_met bigint,       -- paused because a gate was not met
-    OUT operator bigint,           -- paused by an operator
+    OUT operator bigint,           -- paused by an operator, or by a rejection
     OUT awaiting_approval bigint,
     OUT canceled bigint
 )
@@ -16,7 +16,7 @@ AS $$
 BEGIN
     SELECT count(*) FILTER (WHERE waiting.pause_cause = 'FAILURE_CRITERION'),
            count(*) FILTER (WHERE waiting.pause_cause = 'GATE_NOT_MET'),
-           count(*) FILTER (WHERE waiting.pause_cause = 'OPERATOR'),
+           count(*) FILTER (WHERE waiting.pause_cause IN ('OPERATOR', 'REJECTED')),
            count(*) FILTER (WHERE waiting.awaiting_approval)
     INTO failure_criterion, gate_not_met, operator, awaiting_approval
     FROM (
