@@ -1,10 +1,11 @@
 """How often pages are loaded again: soon while something changes, rarely while nothing does."""
 
+import asyncio
 from urllib.parse import urlsplit
 
 import pytest
 from fleet.jobs.v1.jobs_pb2 import JobExecution
-from playwright.async_api import Page, Request, expect
+from playwright.async_api import Page, Request, Route, expect
 
 from tests.console.browser import Console
 from tests.support.callers import Operator
@@ -17,8 +18,8 @@ POLL = 3_400
 AT_REST, WITHIN_REST = 16_600, 13_000
 
 
-def _is_list(request: Request) -> bool:
-    return urlsplit(request.url).query == "limit=50"
+def _is_list(url: str) -> bool:
+    return urlsplit(url).query == "limit=50"
 
 
 async def _pass_time(page: Page, milliseconds: int) -> None:
@@ -29,20 +30,26 @@ async def _pass_time(page: Page, milliseconds: int) -> None:
 
 
 async def _count_lists(page: Page, milliseconds: int) -> int:
-    """Let time pass. Return how often the list is loaded."""
+    """Let time pass. Return how often the list is loaded.
+
+    Responses wait until the time has passed: otherwise one may set a timer that is due within it.
+    """
     sent: list[Request] = []
+    has_passed = asyncio.Event()
 
-    def note(request: Request) -> None:
-        if _is_list(request):
-            sent.append(request)
+    async def hold(route: Route) -> None:
+        sent.append(route.request)
+        await has_passed.wait()
+        await route.continue_()
 
-    page.on("request", note)
+    await page.route(_is_list, hold)
     await _pass_time(page, milliseconds)
-    page.remove_listener("request", note)
+    has_passed.set()
     for request in sent:
         response = await request.response()
         assert response
         await response.finished()
+    await page.unroute(_is_list)
     return len(sent)
 
 
