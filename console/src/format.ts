@@ -1,5 +1,7 @@
 /** Turns values of the API into text. */
 
+import { computed, signal } from "@preact/signals";
+
 const numbers = new Intl.NumberFormat("en-US");
 
 export function count(n: number): string {
@@ -53,12 +55,27 @@ export function relative(time: number, now: number): string {
     return seconds > 0 ? `${span(seconds)} ago` : `in ${span(-seconds)}`;
 }
 
-// A formatter takes 50 KB or more, and a page shows hundreds of times.
-const dateAndTime = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "medium" });
-const zoneName = new Intl.DateTimeFormat("en-US", { timeZoneName: "short" });
+/** Whether times are in UTC; otherwise in the zone of the browser. */
+export const isUtc = signal(localStorage.getItem("zone") === "UTC");
 
-/** A time in the zone of the browser, with the zone: "2026-11-29 14:03:05 GMT+1". */
+/** Chooses the zone of all times, which the browser remembers. */
+export function chooseUtc(chosen: boolean): void {
+    isUtc.value = chosen;
+    localStorage.setItem("zone", chosen ? "UTC" : "");
+}
+
+// A formatter takes 50 KB or more, and a page shows hundreds of times.
+const formats = computed(() => {
+    const timeZone = isUtc.value ? "UTC" : undefined;
+    return {
+        dateAndTime: new Intl.DateTimeFormat("sv-SE", { timeZone, dateStyle: "short", timeStyle: "medium" }),
+        zoneName: new Intl.DateTimeFormat("en-US", { timeZone, timeZoneName: "short" }),
+    };
+});
+
+/** A time in the chosen zone, with the zone: "2026-11-29 14:03:05 GMT+1". */
 export function absolute(time: number): string {
+    const { dateAndTime, zoneName } = formats.value;
     const zone = zoneName.formatToParts(time).find((part) => part.type === "timeZoneName");
     return `${dateAndTime.format(time)} ${zone?.value ?? ""}`.trim();
 }

@@ -63,14 +63,25 @@ async def dated(database: Database, operator: Operator, tenant: str) -> None:
 
 
 @pytest.mark.usefixtures("dated")
-async def test_times_are_shown_exactly_with_their_zone(console: Console) -> None:
+async def test_times_are_shown_exactly_in_the_chosen_zone(console: Console) -> None:
+    session = await console.page.context.new_cdp_session(console.page)
+    await session.send("Emulation.setTimezoneOverride", {"timezoneId": "Asia/Kolkata"})
     page = await console.open("/jobs/dated")
     created = page.locator(".heading time").first
     await expect(created).to_contain_text("ago")
     title = await created.get_attribute("title")
     await page.get_by_role("button", name="Show exact times").click()
     await expect(created).to_have_text(title or "")
-    assert str(datetime.now(UTC).year) in (title or "")
+    assert (title or "").endswith(" GMT+5:30")
+    instant = datetime.fromisoformat(await created.get_attribute("datetime") or "")
+    in_utc = f"{instant:%Y-%m-%d %H:%M:%S} UTC"
+    await page.get_by_role("button", name="Use UTC").click()
+    await expect(created).to_have_text(in_utc)
+    await page.reload()
+    await expect(created).to_have_attribute("title", in_utc)
+    await expect(page.get_by_text("Times in UTC")).to_be_visible()
+    await page.get_by_role("button", name="Use Asia/").click()
+    await expect(created).to_have_attribute("title", title or "")
 
 
 @pytest.mark.usefixtures("dated")

@@ -2,7 +2,7 @@
 
 import { signal } from "@preact/signals";
 import { serverNow } from "../clock";
-import { absolute, relative } from "../format";
+import { absolute, chooseUtc, isUtc, relative } from "../format";
 
 /** Whether times are absolute: the person can switch, because a phone has no hover. */
 export const exact = signal(false);
@@ -21,12 +21,17 @@ export function Time({ at }: { at: string | null | undefined }) {
     );
 }
 
-/** Names the zone, and switches between relative and absolute times. */
+/** Names the zone, chooses it, and switches between relative and absolute times. */
 export function Footer() {
     const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
     return (
         <footer class="quiet">
-            Times in {zone}{" "}
+            Times in {isUtc.value ? "UTC" : zone}{" "}
+            {zone !== "UTC" && (
+                <button class="link" onClick={() => chooseUtc(!isUtc.value)}>
+                    {isUtc.value ? `Use ${zone}` : "Use UTC"}
+                </button>
+            )}{" "}
             <button class="link" onClick={() => (exact.value = !exact.value)}>
                 {exact.value ? "Show relative times" : "Show exact times"}
             </button>
