@@ -161,8 +161,9 @@ async def test_rejection_pauses_the_job_until_a_resume_and_an_approval(
     assert (rejected.status, rejected.pause.cause) == (pb.Job.PAUSED, pb.Pause.REJECTED)
     assert (rejected.pause.paused_by, rejected.pause.reason) == ("ann", "too hot")
     assert rejected.waits_for[0].message == "ann rejected the stage: too hot"
-    again = await job.operator.reject("j", 0)
-    assert (again.etag, again.pause) == (rejected.etag, rejected.pause)
+    again = await job.operator.reject("j", 0, etag=rejected.etag)
+    await expect_error("JOB_CHANGED", job.operator.reject("j", 0, etag=rejected.etag))
+    assert again.pause == rejected.pause
     assert [(e.type, e.user, e.details) for e in (await log.new())[-3:]] == [
         ("job.stage_rejected", "ann", {"stage": 0, "reason": "too hot"}),
         ("job.paused", "ann", {"cause": "REJECTED", "reason": "too hot"}),

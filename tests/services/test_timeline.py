@@ -147,8 +147,9 @@ async def test_marks_say_what_happened_to_the_job(world: World) -> None:
         {"remainder": True},
         failure_criteria=[{"count": 1}],
     )
-    await world.operator.approve("j", 0, comment="go")
     await world.operator.pause("j", reason="r" * 1000)
+    await world.operator.reject("j", 0, comment="hot")
+    await world.operator.approve("j", 0, comment="go")
     await world.operator.resume("j")
     await job.device(0).update("j", "FAILED")
     await world.operator.cancel("j", reason="bad")
@@ -159,14 +160,15 @@ async def test_marks_say_what_happened_to_the_job(world: World) -> None:
 
     assert [*after.marks] == [*before.marks]
     assert [(mark.type, mark.cause, mark.reason[:2]) for mark in after.marks] == [
-        ("job.approved", "", "go"),
         ("job.paused", "OPERATOR", "rr"),
+        ("job.stage_rejected", "", "ho"),
+        ("job.approved", "", "go"),
         ("job.resumed", "", ""),
         ("job.tripped", "", "1 "),
         ("job.paused", "FAILURE_CRITERION", "1 "),
         ("job.canceled", "OPERATOR", "ba"),
     ]
-    assert (len(after.marks[1].reason), after.marks[0].stage) == (200, 0)
+    assert (len(after.marks[0].reason), after.marks[1].stage) == (200, 0)
 
 
 async def test_marks_are_the_last_ones_of_this_job(world: World) -> None:

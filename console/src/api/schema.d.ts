@@ -514,9 +514,10 @@ export interface paths {
         /**
          * Reject a stage of a rollout
          * @description Rejects the open stage of a rollout, if its gate requires an approval that it does not have. Pauses the job
-         *     with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, only adds the event
-         *     job.stage_rejected. The stage still needs its approval after ResumeJob, and ApproveStage can give it. The
-         *     user who created the job may reject, and so may an unknown user, because this only stops the job.
+         *     with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, keeps its pause, and
+         *     only adds the event job.stage_rejected and changes the etag. The stage still needs its approval after
+         *     ResumeJob, and ApproveStage can give it. The user who created the job may reject, and so may an unknown
+         *     user, because this only stops the job.
          */
         post: operations["RejectStage"];
         delete?: never;
@@ -3015,8 +3016,8 @@ export interface components {
              */
             time: string | null;
             /**
-             * @description The type: job.stage_opened, job.approved, job.tripped, job.paused, job.resumed, job.retried,
-             *     job.canceled or job.expired. Later versions can add types.
+             * @description The type: job.stage_opened, job.approved, job.stage_rejected, job.tripped, job.paused, job.resumed,
+             *     job.retried, job.canceled or job.expired. Later versions can add types.
              */
             type: string;
             /** @description The user whose call caused the event. Unset: see Event.user. */

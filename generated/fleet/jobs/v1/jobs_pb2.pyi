@@ -3628,8 +3628,8 @@ class TimelineMark(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     RETRIED_COUNT_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """The type: job.stage_opened, job.approved, job.tripped, job.paused, job.resumed, job.retried,
-    job.canceled or job.expired. Later versions can add types.
+    """The type: job.stage_opened, job.approved, job.stage_rejected, job.tripped, job.paused, job.resumed,
+    job.retried, job.canceled or job.expired. Later versions can add types.
     """
     user: _builtins.str
     """The user whose call caused the event. Unset: see Event.user."""

@@ -488,9 +488,10 @@ class JobServiceServicer:
 
     def RejectStage(self, request, context):
         """Rejects the open stage of a rollout, if its gate requires an approval that it does not have. Pauses the job
-        with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, only adds the event
-        job.stage_rejected. The stage still needs its approval after ResumeJob, and ApproveStage can give it. The
-        user who created the job may reject, and so may an unknown user, because this only stops the job.
+        with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, keeps its pause, and
+        only adds the event job.stage_rejected and changes the etag. The stage still needs its approval after
+        ResumeJob, and ApproveStage can give it. The user who created the job may reject, and so may an unknown
+        user, because this only stops the job.
 
         NOT_FOUND            JOB_NOT_FOUND
         FAILED_PRECONDITION  STAGE_NOT_APPROVABLE, also if the stage is approved already

@@ -255,9 +255,10 @@ class JobServiceStub:
     """
     RejectStage: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.RejectStageRequest, _jobs_pb2.RejectStageResponse]
     """Rejects the open stage of a rollout, if its gate requires an approval that it does not have. Pauses the job
-    with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, only adds the event
-    job.stage_rejected. The stage still needs its approval after ResumeJob, and ApproveStage can give it. The
-    user who created the job may reject, and so may an unknown user, because this only stops the job.
+    with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, keeps its pause, and
+    only adds the event job.stage_rejected and changes the etag. The stage still needs its approval after
+    ResumeJob, and ApproveStage can give it. The user who created the job may reject, and so may an unknown
+    user, because this only stops the job.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  STAGE_NOT_APPROVABLE, also if the stage is approved already
@@ -535,9 +536,10 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     RejectStage: _aio.UnaryUnaryMultiCallable[_jobs_pb2.RejectStageRequest, _jobs_pb2.RejectStageResponse]  # type: ignore[assignment]
     """Rejects the open stage of a rollout, if its gate requires an approval that it does not have. Pauses the job
-    with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, only adds the event
-    job.stage_rejected. The stage still needs its approval after ResumeJob, and ApproveStage can give it. The
-    user who created the job may reject, and so may an unknown user, because this only stops the job.
+    with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, keeps its pause, and
+    only adds the event job.stage_rejected and changes the etag. The stage still needs its approval after
+    ResumeJob, and ApproveStage can give it. The user who created the job may reject, and so may an unknown
+    user, because this only stops the job.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  STAGE_NOT_APPROVABLE, also if the stage is approved already
@@ -902,9 +904,10 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.RejectStageResponse, _abc.Awaitable[_jobs_pb2.RejectStageResponse]]:
         """Rejects the open stage of a rollout, if its gate requires an approval that it does not have. Pauses the job
-        with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, only adds the event
-        job.stage_rejected. The stage still needs its approval after ResumeJob, and ApproveStage can give it. The
-        user who created the job may reject, and so may an unknown user, because this only stops the job.
+        with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, keeps its pause, and
+        only adds the event job.stage_rejected and changes the etag. The stage still needs its approval after
+        ResumeJob, and ApproveStage can give it. The user who created the job may reject, and so may an unknown
+        user, because this only stops the job.
 
           NOT_FOUND            JOB_NOT_FOUND
           FAILED_PRECONDITION  STAGE_NOT_APPROVABLE, also if the stage is approved already

@@ -6587,8 +6587,8 @@ type TimelineMark struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The time of the event.
 	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	// The type: job.stage_opened, job.approved, job.tripped, job.paused, job.resumed, job.retried,
-	// job.canceled or job.expired. Later versions can add types.
+	// The type: job.stage_opened, job.approved, job.stage_rejected, job.tripped, job.paused, job.resumed,
+	// job.retried, job.canceled or job.expired. Later versions can add types.
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
 	// The user whose call caused the event. Unset: see Event.user.
 	User *string `protobuf:"bytes,3,opt,name=user,proto3,oneof" json:"user,omitempty"`

@@ -253,9 +253,10 @@ type JobServiceClient interface {
 	//	ABORTED              JOB_CHANGED
 	ApproveStage(ctx context.Context, in *ApproveStageRequest, opts ...grpc.CallOption) (*ApproveStageResponse, error)
 	// Rejects the open stage of a rollout, if its gate requires an approval that it does not have. Pauses the job
-	// with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, only adds the event
-	// job.stage_rejected. The stage still needs its approval after ResumeJob, and ApproveStage can give it. The
-	// user who created the job may reject, and so may an unknown user, because this only stops the job.
+	// with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, keeps its pause, and
+	// only adds the event job.stage_rejected and changes the etag. The stage still needs its approval after
+	// ResumeJob, and ApproveStage can give it. The user who created the job may reject, and so may an unknown
+	// user, because this only stops the job.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  STAGE_NOT_APPROVABLE, also if the stage is approved already
@@ -731,9 +732,10 @@ type JobServiceServer interface {
 	//	ABORTED              JOB_CHANGED
 	ApproveStage(context.Context, *ApproveStageRequest) (*ApproveStageResponse, error)
 	// Rejects the open stage of a rollout, if its gate requires an approval that it does not have. Pauses the job
-	// with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, only adds the event
-	// job.stage_rejected. The stage still needs its approval after ResumeJob, and ApproveStage can give it. The
-	// user who created the job may reject, and so may an unknown user, because this only stops the job.
+	// with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, keeps its pause, and
+	// only adds the event job.stage_rejected and changes the etag. The stage still needs its approval after
+	// ResumeJob, and ApproveStage can give it. The user who created the job may reject, and so may an unknown
+	// user, because this only stops the job.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  STAGE_NOT_APPROVABLE, also if the stage is approved already
