@@ -80,6 +80,21 @@ export function absolute(time: number): string {
     return `${dateAndTime.format(time)} ${zone?.value ?? ""}`.trim();
 }
 
+/** A time in the chosen zone, as inputs have it: "2026-11-29T14:03". */
+export function localTime(time: number): string {
+    return formats.value.dateAndTime.format(time).slice(0, 16).replace(" ", "T");
+}
+
+/** The time of an input, in the chosen zone. NaN: it is no time. */
+export function instant(text: string): number {
+    return Date.parse(isUtc.value ? `${text}Z` : text);
+}
+
+/** When the day of a time begins in the chosen zone. */
+export function startOfDay(time: number): number {
+    return instant(`${localTime(time).slice(0, 10)}T00:00`);
+}
+
 /** The seconds of a duration of the API, such as "5400s". */
 export function seconds(duration: string | null | undefined): number {
     return duration ? Number(duration.replace(/s$/, "")) : 0;

@@ -216,6 +216,23 @@ export function notice(job: Job, ago: (time: string) => string, opening: string 
 /** The types of events in the OpenAPI document. */
 export const eventTypes = __EVENT_TYPES__;
 
+const typeWords: Record<string, string> = {
+    "job.tripped": "failure criterion tripped",
+    "job.updated": "changed",
+    "executions.finished": "attempts finished",
+};
+
+/** The type of an event in words, such as "stage opened". */
+export function eventType(type: string): string {
+    return typeWords[type] ?? type.replace("job.", "").replaceAll("_", " ");
+}
+
+/** Counts in words, such as "9 succeeded, 1 timed out". */
+function results(counts: Counts): string {
+    const parts = Object.entries(counts).filter(([, n]) => n);
+    return parts.map(([name, n]) => `${count(n)} ${name.replace("_", " ")}`).join(", ") || "no devices";
+}
+
 /** An event as a sentence. An event has only the number of a stage: its job has the name. */
 export function event(e: Event, job?: Job): string {
     const by = e.user ? ` by ${shown(e.user)}` : "";
@@ -247,7 +264,7 @@ export function event(e: Event, job?: Job): string {
         case "job.expired":
             return "expired";
         case "job.completed":
-            return "completed";
+            return `completed: ${results(e.execution_counts)}`;
         case "job.deleted":
             return `deleted${by}`;
         case "executions.finished":
@@ -261,7 +278,7 @@ export function eventTone(e: Event): Tone {
     if (e.type === "job.tripped" || e.type === "job.stage_rejected" || e.type === "job.canceled")
         return "bad";
     if (e.type === "job.paused" || e.type === "job.awaiting_approval") return "warn";
-    if (e.type === "job.completed") return "good";
+    if (e.type === "job.completed") return failures(e.execution_counts) ? "warn" : "good";
     return "quiet";
 }
 

@@ -1,6 +1,8 @@
 """Every page in light and dark, on a phone and on a large screen, and with hostile text."""
 
 import json
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -251,3 +253,40 @@ async def test_events_begin_with_the_oldest_if_earlier_ones_were_purged(
     await console.open("/events")
     await expect(console.page.get_by_role("link", name="kept").first).to_be_visible()
     await expect(console.page.get_by_role("alert")).to_have_count(0)
+
+
+async def test_events_are_filtered_by_type_time_and_user(
+    console: Console, server: Server, database: Database, operator: Operator, tenant: str
+) -> None:
+    await database.add_devices(tenant, DEVICES[:2])
+    await operator.create(job_id="first", target_all=True)
+    for name, result in zip(DEVICES, (JobExecution.SUCCEEDED, JobExecution.FAILED), strict=False):
+        device = server.device(tenant, name)
+        await device.start("first")
+        await device.update("first", result)
+    await server.operator(tenant, "bob").create(job_id="later", target_all=True)
+    await console.page.add_init_script("localStorage.setItem('zone', 'UTC')")
+    page = await console.open("/events")
+    events = page.locator(".timeline li")
+    completed = events.filter(has_text="completed: 1 succeeded, 1 failed")
+    await expect(completed.locator(".dot")).to_have_class(re.compile("warn"))
+    by = page.get_by_label("By", exact=True)
+    await by.fill("bob")
+    await by.press("Enter")
+    await expect(events).to_have_count(1)
+    await expect(events).to_contain_text("later created by bob")
+    await by.fill("")
+    await by.press("Enter")
+    await page.get_by_label("Type").select_option("created")
+    await expect(events).to_have_count(2)
+
+    to = (await operator.get("later")).created_at.ToDatetime(UTC)
+    await console.open(f"/events?time=range&to={to:%Y-%m-%dT%H:%M:%S.%fZ}")
+    await expect(page.get_by_label("To", exact=True)).to_have_value(f"{to:%Y-%m-%dT%H:%M}")
+    await expect(events).to_have_count(2)
+    await expect(events.filter(has_text="later")).to_have_count(0)
+    async with page.expect_request("**/customer/events:watch*") as request:
+        await page.get_by_label("When").select_option("yesterday")
+    await expect(page.get_by_text("No such events yesterday.", exact=True)).to_be_visible()
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    assert f"from_time={yesterday:%Y-%m-%d}T00%3A00%3A00.000Z" in (await request.value).url

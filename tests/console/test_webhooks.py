@@ -54,7 +54,7 @@ async def stack(
     await database.add_devices(tenant, ["pump-1"])
     async with open_console(browser, gateway.url, tenant=tenant) as console:
         await console.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-        await console.open("/events")
+        await console.open("/events?tab=webhooks")
         operator = server.operator(tenant, "olivia")
         yield Stack(console, WebhookCaller.on(server, tenant), sender, operator)
 

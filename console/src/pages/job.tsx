@@ -22,6 +22,7 @@ import { Labels } from "../parts/labels";
 import { ErrorNotice, ErrorPage } from "../parts/notices";
 import { Settings } from "../parts/settings";
 import { Stages } from "../parts/stages";
+import { Tabs } from "../parts/tabs";
 import { Terminal } from "../parts/terminal";
 import { Time, ago } from "../parts/time";
 import { ProgressOverTime } from "../parts/timeline";
@@ -79,7 +80,7 @@ export function Job({ jobId }: { jobId: string }) {
                 <Criteria job={job} />
             </div>
             {query.tab !== "history" && <LastEvents job={job} />}
-            <Tabs job={job} ask={setQuestion} done={reload} />
+            <Details job={job} ask={setQuestion} done={reload} />
             {question && <Dialog question={question} close={() => setQuestion(null)} />}
         </article>
     );
@@ -278,7 +279,7 @@ const allTabs = {
 } as const;
 type Tab = keyof typeof allTabs;
 
-function Tabs({ job, ask, done }: Ask) {
+function Details({ job, ask, done }: Ask) {
     const [query, setQuery] = useQuery();
     // After a change, the form of the settings starts from the changed job.
     const [saves, setSaves] = useState(0);
@@ -290,38 +291,12 @@ function Tabs({ job, ask, done }: Ask) {
     const tabs: Partial<Record<Tab, string>> = actions.canChange() ? allTabs : reading;
     const tab = query.tab && query.tab in tabs ? (query.tab as Tab) : "executions";
     return (
-        <section class="card" id="details">
-            <div class="tabs" role="tablist" aria-label="Details">
-                {Object.entries(tabs).map(([name, title]) => (
-                    <button
-                        key={name}
-                        role="tab"
-                        id={`tab-${name}`}
-                        aria-selected={name === tab}
-                        aria-controls="panel"
-                        tabIndex={name === tab ? 0 : -1}
-                        onClick={() => setQuery({ tab: name, page: "" })}
-                        onKeyDown={(e) => {
-                            const names = Object.keys(tabs);
-                            const step = e.key === "ArrowRight" ? 1 : e.key === "ArrowLeft" ? -1 : 0;
-                            const next = names[(names.indexOf(name) + step + names.length) % names.length];
-                            if (step && next) {
-                                setQuery({ tab: next, page: "" });
-                                document.getElementById(`tab-${next}`)?.focus();
-                            }
-                        }}
-                    >
-                        {title}
-                    </button>
-                ))}
-            </div>
-            <div role="tabpanel" id="panel" aria-labelledby={`tab-${tab}`}>
-                {tab === "executions" && <Executions job={job} />}
-                {tab === "history" && <History job={job} />}
-                {tab === "document" && <Document job={job} />}
-                {tab === "settings" && <Settings key={saves} job={job} ask={ask} done={saved} />}
-            </div>
-        </section>
+        <Tabs label="Details" tabs={tabs} tab={tab} choose={(name) => setQuery({ tab: name, page: "" })}>
+            {tab === "executions" && <Executions job={job} />}
+            {tab === "history" && <History job={job} />}
+            {tab === "document" && <Document job={job} />}
+            {tab === "settings" && <Settings key={saves} job={job} ask={ask} done={saved} />}
+        </Tabs>
     );
 }
 

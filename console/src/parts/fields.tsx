@@ -151,6 +151,7 @@ export function FilterField(props: {
     label: string;
     value: string | undefined;
     placeholder?: string;
+    type?: "datetime-local";
     class?: string;
     suggestions?: Suggestions;
 }) {
@@ -165,6 +166,7 @@ export function FilterField(props: {
             <input
                 ref={input}
                 name={props.name}
+                type={props.type}
                 placeholder={props.placeholder}
                 autocomplete="off"
                 spellcheck={false}

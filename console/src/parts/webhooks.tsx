@@ -41,7 +41,7 @@ export function Webhooks() {
     const hideSecret = (text: string) => setSecrets((list) => list.filter((s) => s.secret !== text));
     const webhooks = data?.items ?? [];
     return (
-        <section class="card" aria-labelledby="webhooks">
+        <section aria-labelledby="webhooks">
             <h2>
                 <span id="webhooks">Webhooks</span>
                 {may("EventService.CreateWebhook") && (
