@@ -739,11 +739,13 @@ class EvaluationRunning(LimitExceeded, sqlstate="JB037"):
 
 
 class TimelineRunning(LimitExceeded):
-    """Another call of the tenant is computing a timeline in this server process."""
+    """The timeline of another job of the tenant is being computed in this server process."""
 
     def __init__(self) -> None:
         JobsError.__init__(
-            self, "This server process is already computing a timeline of the tenant; retry later"
+            self,
+            "This server process is already computing the timeline of another job of the tenant;"
+            " retry later",
         )
         self.retry_after = 1
 

@@ -43,7 +43,13 @@ _MAX_COUNTED = 100_000
 _MAX_ENDED = 1000
 _LOCK_WAIT_MS = 5000
 # What ListLabels reads and returns at most, as fleet.proto says.
-_LABEL_LIMITS = {"max_devices": 50_000, "max_labels": 50, "max_values": 50, "max_groups": 200}
+_LABEL_LIMITS = {
+    "max_devices": 50_000,
+    "max_pairs": 200_000,
+    "max_labels": 50,
+    "max_values": 50,
+    "max_groups": 200,
+}
 # The same of GetFleetSummary.
 _SUMMARY_LIMITS = {"max_jobs": 10_000, "max_failures": 20}
 
@@ -129,6 +135,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             allow_missing=request.allow_missing,
             max_devices=self._max_devices,
         )
+        self._labels.invalidate(current_principal().tenant_id)
         note_device_changes(request, changes.label_counts, row)
         return pb.UpdateDevicesResponse(
             registered_count=row["registered_count"], updated_count=row["updated_count"]
@@ -146,6 +153,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             wait_ms=_LOCK_WAIT_MS,
             user_id=caller.subject,
         )
+        self._labels.invalidate(caller.tenant_id)
         self.finished["REJECTED"] += row["ended_count"]
         return pb.DeleteDevicesResponse(
             deleted_count=row["deleted_count"],
@@ -187,7 +195,11 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             )
 
         return await self._labels.get(
-            tenant_id, compute, keep=lambda response: bool(response.labels or response.groups)
+            tenant_id,
+            compute,
+            keep=lambda response: bool(
+                response.labels or response.groups or not response.is_complete
+            ),
         )
 
     async def GetFleetSummary(

@@ -65,6 +65,7 @@ from jobs_grpc.services.row_conversions import (
     window_state_fields,
 )
 from jobs_grpc.services.selectors import ID_KEYS, Selector, check_labels, parse_field
+from jobs_grpc.services.single_flight import SingleFlight
 from jobs_grpc.services.start_blockers import explanation_fields
 from jobs_grpc.services.struct_json import to_json
 from jobs_grpc.services.target_hints import add_hint
@@ -99,7 +100,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
     ) -> None:
         self._store = store
         self._evaluations = evaluations
-        self._timelines = OnePerTenant()
+        self._timelines: SingleFlight[tuple[str, str], pb.GetJobTimelineResponse] = SingleFlight()
+        self._timeline_slots = OnePerTenant()
         self._memory = memory
         self._yield_now = slots.yield_for_caller
         self._max_document_bytes = config.limits.max_document_bytes
@@ -443,13 +445,18 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
     ) -> pb.GetJobTimelineResponse:
         validation.require_valid(request)
         tenant_id = current_principal().tenant_id
-        with self._timelines.slot(tenant_id) as is_free:
-            if not is_free:
-                raise TimelineRunning
-            row = await self._store.get_job_timeline(
-                tenant_id, job_id=request.job_id, max_buckets=MAX_BUCKETS, max_marks=MAX_MARKS
-            )
-        return pb.GetJobTimelineResponse(**timeline_fields(row))
+
+        async def compute() -> pb.GetJobTimelineResponse:
+            with self._timeline_slots.slot(tenant_id) as is_free:
+                if not is_free:
+                    raise TimelineRunning
+                row = await self._store.get_job_timeline(
+                    tenant_id, job_id=request.job_id, max_buckets=MAX_BUCKETS, max_marks=MAX_MARKS
+                )
+            return pb.GetJobTimelineResponse(**timeline_fields(row))
+
+        # The viewers of a job ask at the same time when one of its stages opens.
+        return await self._timelines.run((tenant_id, request.job_id), compute)
 
     async def CancelExecution(
         self, request: pb.CancelExecutionRequest, context: object

@@ -1,12 +1,13 @@
 """Keeps responses that are costly to compute, for each tenant."""
 
-import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
+
+from jobs_grpc.services.single_flight import SingleFlight
 
 R = TypeVar("R", bound=Message)
 
@@ -17,8 +18,7 @@ _ENTRY_BYTES = 500
 class TenantCache(Generic[R]):
     """The last response of a method for each tenant, and one computation at a time for a tenant.
 
-    A call that arrives during a computation waits for its result. If the computation fails or its
-    call is canceled, the next call that waits computes.
+    Calls that arrive during a computation share it: see SingleFlight.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class TenantCache(Generic[R]):
         # When the computation began, and the encoded response. The oldest one is first.
         self._entries: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
         self._bytes = 0
-        self._running: dict[str, asyncio.Event] = {}
+        self._running: SingleFlight[str, R] = SingleFlight()
 
     async def get(
         self, tenant_id: str, compute: Callable[[], Awaitable[R]], *, keep: Callable[[R], bool]
@@ -46,24 +46,23 @@ class TenantCache(Generic[R]):
 
         `keep` says whether to keep a response that was computed.
         """
-        while True:
-            started_at, encoded = self._entries.get(tenant_id, (0.0, None))
-            if encoded is not None and self._clock() - started_at < self._max_age:
-                return self._parse(encoded)
-            running = self._running.get(tenant_id)
-            if running is None:
-                break
-            await running.wait()
-        done = self._running[tenant_id] = asyncio.Event()
-        try:
+        started_at, encoded = self._entries.get(tenant_id, (0.0, None))
+        if encoded is not None and self._clock() - started_at < self._max_age:
+            return self._parse(encoded)
+
+        async def compute_and_store() -> R:
             started_at = self._clock()
             response = await compute()
-            if keep(response):
+            if keep(response) and self._running.is_open(tenant_id):
                 self._store(tenant_id, started_at, response.SerializeToString())
             return response
-        finally:
-            del self._running[tenant_id]
-            done.set()
+
+        return await self._running.run(tenant_id, compute_and_store)
+
+    def invalidate(self, tenant_id: str) -> None:
+        """Let calls that arrive from now on get a response that is computed from now on."""
+        self._drop(tenant_id)
+        self._running.close(tenant_id)
 
     def _store(self, tenant_id: str, started_at: float, encoded: bytes) -> None:
         self._drop(tenant_id)

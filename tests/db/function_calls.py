@@ -506,7 +506,14 @@ _DEVICE_CASES = {
     # 101 devices, whose labels are counted, and as many members as list_groups counts.
     "list_labels": Case(
         10_500,
-        _store("list_labels", max_devices=100, max_labels=10, max_values=10, max_groups=10),
+        _store(
+            "list_labels",
+            max_devices=100,
+            max_pairs=100,
+            max_labels=10,
+            max_values=10,
+            max_groups=10,
+        ),
     ),
     # Each device has two rows.
     "get_fleet_summary": Case(

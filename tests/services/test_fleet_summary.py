@@ -5,15 +5,17 @@ import json
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from fleet.jobs.v1 import fleet_pb2 as pb
 from fleet.jobs.v1.jobs_pb2 import JobExecution
 from google.protobuf.json_format import MessageToDict
 
+from jobs_grpc.services.fleet import _LABEL_LIMITS
 from tests.support.database import Database, request_session
 from tests.support.world import World
 
 DEVICES = [f"d{n:02}" for n in range(12)]
-LIMITS = {"max_devices": 10, "max_labels": 5, "max_values": 5, "max_groups": 5}
+LIMITS = {"max_devices": 10, "max_pairs": 8, "max_labels": 5, "max_values": 5, "max_groups": 5}
 
 
 async def see(world: World, device: str, ago: timedelta) -> None:
@@ -135,6 +137,19 @@ async def test_summary_of_a_fleet_is_kept_but_not_that_of_a_tenant_without_devic
     assert await other.labels() == pb.ListLabelsResponse(is_complete=True)
 
 
+async def test_labels_of_a_large_fleet_without_any_are_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_LABEL_LIMITS, "max_devices", 1)
+    for device in "ab":
+        await see(world, device, timedelta(0))
+    assert await world.fleet.labels() == pb.ListLabelsResponse()
+
+    await world.database.add_labels(world.tenant, {"a": {"model": "x"}})
+
+    assert await world.fleet.labels() == pb.ListLabelsResponse()
+
+
 async def test_calls_of_a_tenant_wait_for_one_computation(database: Database, world: World) -> None:
     await world.add_devices(["a"], group="north")
     async with database.owner.transaction():
@@ -174,6 +189,17 @@ async def test_labels_and_groups_are_listed_with_their_devices(world: World) -> 
     }
 
 
+async def test_labels_are_current_after_a_change_of_devices(world: World) -> None:
+    await world.add_devices(["a", "b"], group="north")
+    assert not (await world.fleet.labels()).labels
+
+    await world.fleet.update(pb.Device(device_id="a", labels={"model": "x"}), mask=["labels"])
+    assert [label.key for label in (await world.fleet.labels()).labels] == ["model"]
+
+    await world.fleet.delete("a", "b")
+    assert not (await world.fleet.labels()).labels
+
+
 async def test_labels_and_groups_are_limited(world: World) -> None:
     for n in range(4):
         await world.add_devices(["a", "b", "c"], group=f"g{n}")
@@ -193,5 +219,7 @@ async def test_labels_and_groups_are_limited(world: World) -> None:
     assert await labels(max_labels=4) == ([model, *keys[:3]], 4, False)
     assert await labels(max_values=3) == ([("model", 3), *keys], 4, True)
     assert await labels(max_groups=3) == ([model, *keys], 3, False)
+    # One more pair is read: the first seven.
+    assert await labels(max_pairs=6) == ([("model", 3), *keys], 4, False)
     # One more device is read, and members are counted until there are as many.
     assert await labels(max_devices=3) == ([model, *keys], 1, False)

@@ -58,22 +58,52 @@ async def test_calls_share_one_computation_of_their_tenant() -> None:
     assert [(await call).device_count for call in calls] == [1, 1, 1]
 
 
-@pytest.mark.parametrize("is_canceled", [False, True])
-async def test_next_call_computes_when_a_computation_fails(is_canceled: bool) -> None:
+async def test_error_is_that_of_all_calls_that_wait() -> None:
     c = Computations()
-    first, second, third = [await c.call() for _ in range(3)]
+    calls = [await c.call() for _ in range(3)]
 
-    if is_canceled:
-        first.cancel()
-    else:
-        c.begun[0].set_exception(ValueError("no"))
-    await _settle()
-
-    assert len(c.begun) == 2
-    with pytest.raises((ValueError, asyncio.CancelledError)):
-        await first
+    c.begun[0].set_exception(ValueError("no"))
+    for call in calls:
+        with pytest.raises(ValueError, match="no"):
+            await call
+    next_call = await c.call()
     await c.end()
-    assert [(await second).device_count, (await third).device_count] == [2, 2]
+
+    assert (await next_call).device_count == 2
+
+
+async def test_computation_is_canceled_with_its_last_call() -> None:
+    c = Computations()
+    calls = [await c.call() for _ in range(2)]
+
+    calls[0].cancel()
+    await _settle()
+    assert calls[0].cancelled()
+    assert not c.begun[0].cancelled()
+    calls[1].cancel()
+    later = await c.call()
+    assert c.begun[0].cancelled()
+    await c.end()
+
+    assert (await later).device_count == 2
+
+
+async def test_response_that_a_change_made_old_is_neither_kept_nor_shared() -> None:
+    c = Computations()
+    before = await c.call()
+    c.cache.invalidate("t")
+    after = await c.call()
+    assert len(c.begun) == 1  # One computation runs at a time.
+
+    await c.end()
+    assert (await before).device_count == 1
+    await c.end()
+    assert (await after).device_count == 2
+    assert (await c.get()).device_count == 2
+    c.cache.invalidate("t")
+    last = await c.call()
+    await c.end()
+    assert (await last).device_count == 3
 
 
 async def test_response_is_computed_again_after_its_age_since_the_begin() -> None:
@@ -91,13 +121,12 @@ async def test_response_is_computed_again_after_its_age_since_the_begin() -> Non
     assert (await again).device_count == 2
 
 
-async def test_response_that_is_not_kept_is_computed_by_each_call() -> None:
+async def test_response_that_is_not_kept_is_computed_again() -> None:
     c = Computations()
-    calls = [await c.call(keep=False) for _ in range(2)]
-    for _ in calls:
+    for number in (1, 2):
+        calls = [await c.call(keep=False) for _ in range(2)]
         await c.end()
-
-    assert [(await call).device_count for call in calls] == [1, 2]
+        assert [(await call).device_count for call in calls] == [number, number]
 
 
 async def test_oldest_responses_are_dropped_beyond_the_limit() -> None:

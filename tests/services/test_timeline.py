@@ -1,5 +1,6 @@
 """GetJobTimeline: when the devices of a job ended, and what happened to it."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -208,17 +209,21 @@ async def test_timeline_of_a_job_that_the_tenant_does_not_have_is_not_found(worl
         await expect_error("JOB_NOT_FOUND", call)
 
 
-async def test_one_timeline_of_a_tenant_is_computed_at_a_time(
+async def test_timeline_of_one_job_of_a_tenant_is_computed_at_a_time(
     world: World, database: Database
 ) -> None:
     await world.add_devices(1)
-    await world.create()
+    await world.create("j", "other")
     async with database.owner.transaction():
         # Briefly: the server's check of the database waits for it, too.
         await database.owner.execute("LOCK TABLE jobs.event_queue")
-        running = await database.blocked(world.operator.timeline())
-        failure = await expect_error("LIMIT_EXCEEDED", world.operator.timeline())
+        first = await database.blocked(world.operator.timeline())
+        same = [asyncio.ensure_future(world.operator.timeline()) for _ in range(3)]
+        failure = await expect_error("LIMIT_EXCEEDED", world.operator.timeline("other"))
+        assert await database.blocked_sessions() == 1
+        first.cancel()  # The others still get the response.
 
     assert failure.retry_after == 1
-    assert (await running).HasField("computed_at")
-    assert (await world.operator.timeline()).HasField("computed_at")
+    [timeline] = {(await each).SerializeToString(deterministic=True) for each in same}
+    assert pb.GetJobTimelineResponse.FromString(timeline).HasField("computed_at")
+    assert (await world.operator.timeline("other")).HasField("computed_at")

@@ -221,11 +221,12 @@ export interface paths {
         /**
          * List labels of devices, and groups
          * @description Lists the labels of devices with their values, and the groups, each with its number of devices, the most
-         *     frequent labels first: suggestions for selectors. Reads at most 50,000 devices and 50,000 memberships;
-         *     `is_complete` says whether that was all.
+         *     frequent labels first: suggestions for selectors. Reads at most 50,000 devices, 200,000 of their labels and
+         *     50,000 memberships; `is_complete` says whether that was all.
          *
-         *     The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
-         *     once while the tenant has neither labels nor groups.
+         *     The response can be a minute old: a server process computes it at most once a minute for a tenant, and again
+         *     after UpdateDevices and DeleteDevices of the same process, and while the tenant has neither labels nor
+         *     groups.
          */
         get: operations["ListLabels"];
         put?: never;
@@ -536,7 +537,8 @@ export interface paths {
         /**
          * Get the ends of a job's devices over time
          * @description Returns how the devices of a job ended over time: at most 200 buckets, and marks of what happened to
-         *     the job meanwhile. The server computes it from the executions in each call: half a second for a million.
+         *     the job meanwhile. The server computes it from the executions when asked: half a second for a million. A
+         *     call that arrives meanwhile for the same job gets the same response.
          *
          *     Each device counts once, at its present end. A device that is retried is in no bucket until it ends
          *     again. Devices that the cancel or the expiry of the job ended count at that time. So the sum of all
@@ -2396,7 +2398,7 @@ export interface components {
         ListLabelsResponse: {
             /** @description The groups, in the order of group_id: the first 200, or fewer if these have more than 50,000 devices. */
             groups: components["schemas"]["Group"][];
-            /** @description All devices with labels were read, and `labels` and `groups` have all keys and groups: others are unknown. */
+            /** @description All labels of all devices were read, and `labels` and `groups` have all keys and groups: others are unknown. */
             is_complete: boolean;
             /** @description The labels, those of the most devices first: at most 50. */
             labels: components["schemas"]["LabelSummary"][];

@@ -430,7 +430,7 @@ class ListLabelsResponse(_message.Message):
     GROUPS_FIELD_NUMBER: _builtins.int
     IS_COMPLETE_FIELD_NUMBER: _builtins.int
     is_complete: _builtins.bool
-    """All devices with labels were read, and `labels` and `groups` have all keys and groups: others are unknown."""
+    """All labels of all devices were read, and `labels` and `groups` have all keys and groups: others are unknown."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelSummary]:
         """The labels, those of the most devices first: at most 50."""

@@ -150,11 +150,12 @@ class FleetServiceServicer:
 
     def ListLabels(self, request, context):
         """Lists the labels of devices with their values, and the groups, each with its number of devices, the most
-        frequent labels first: suggestions for selectors. Reads at most 50,000 devices and 50,000 memberships;
-        `is_complete` says whether that was all.
+        frequent labels first: suggestions for selectors. Reads at most 50,000 devices, 200,000 of their labels and
+        50,000 memberships; `is_complete` says whether that was all.
 
-        The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
-        once while the tenant has neither labels nor groups.
+        The response can be a minute old: a server process computes it at most once a minute for a tenant, and again
+        after UpdateDevices and DeleteDevices of the same process, and while the tenant has neither labels nor
+        groups.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

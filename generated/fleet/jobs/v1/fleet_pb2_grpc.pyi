@@ -81,11 +81,12 @@ class FleetServiceStub:
     """
     ListLabels: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListLabelsRequest, _fleet_pb2.ListLabelsResponse]
     """Lists the labels of devices with their values, and the groups, each with its number of devices, the most
-    frequent labels first: suggestions for selectors. Reads at most 50,000 devices and 50,000 memberships;
-    `is_complete` says whether that was all.
+    frequent labels first: suggestions for selectors. Reads at most 50,000 devices, 200,000 of their labels and
+    50,000 memberships; `is_complete` says whether that was all.
 
-    The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
-    once while the tenant has neither labels nor groups.
+    The response can be a minute old: a server process computes it at most once a minute for a tenant, and again
+    after UpdateDevices and DeleteDevices of the same process, and while the tenant has neither labels nor
+    groups.
     """
     GetFleetSummary: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.GetFleetSummaryRequest, _fleet_pb2.GetFleetSummaryResponse]
     """Returns how many devices were last seen when, how many jobs are active, and the failures of these jobs by
@@ -158,11 +159,12 @@ class FleetServiceAsyncStub(FleetServiceStub):
     """
     ListLabels: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListLabelsRequest, _fleet_pb2.ListLabelsResponse]  # type: ignore[assignment]
     """Lists the labels of devices with their values, and the groups, each with its number of devices, the most
-    frequent labels first: suggestions for selectors. Reads at most 50,000 devices and 50,000 memberships;
-    `is_complete` says whether that was all.
+    frequent labels first: suggestions for selectors. Reads at most 50,000 devices, 200,000 of their labels and
+    50,000 memberships; `is_complete` says whether that was all.
 
-    The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
-    once while the tenant has neither labels nor groups.
+    The response can be a minute old: a server process computes it at most once a minute for a tenant, and again
+    after UpdateDevices and DeleteDevices of the same process, and while the tenant has neither labels nor
+    groups.
     """
     GetFleetSummary: _aio.UnaryUnaryMultiCallable[_fleet_pb2.GetFleetSummaryRequest, _fleet_pb2.GetFleetSummaryResponse]  # type: ignore[assignment]
     """Returns how many devices were last seen when, how many jobs are active, and the failures of these jobs by
@@ -268,11 +270,12 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.ListLabelsResponse, _abc.Awaitable[_fleet_pb2.ListLabelsResponse]]:
         """Lists the labels of devices with their values, and the groups, each with its number of devices, the most
-        frequent labels first: suggestions for selectors. Reads at most 50,000 devices and 50,000 memberships;
-        `is_complete` says whether that was all.
+        frequent labels first: suggestions for selectors. Reads at most 50,000 devices, 200,000 of their labels and
+        50,000 memberships; `is_complete` says whether that was all.
 
-        The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
-        once while the tenant has neither labels nor groups.
+        The response can be a minute old: a server process computes it at most once a minute for a tenant, and again
+        after UpdateDevices and DeleteDevices of the same process, and while the tenant has neither labels nor
+        groups.
         """
 
     @_abc_1.abstractmethod

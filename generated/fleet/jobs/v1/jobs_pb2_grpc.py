@@ -527,15 +527,16 @@ class JobServiceServicer:
 
     def GetJobTimeline(self, request, context):
         """Returns how the devices of a job ended over time: at most 200 buckets, and marks of what happened to
-        the job meanwhile. The server computes it from the executions in each call: half a second for a million.
+        the job meanwhile. The server computes it from the executions when asked: half a second for a million. A
+        call that arrives meanwhile for the same job gets the same response.
 
         Each device counts once, at its present end. A device that is retried is in no bucket until it ends
         again. Devices that the cancel or the expiry of the job ended count at that time. So the sum of all
         buckets is the number of devices that have ended.
 
         NOT_FOUND            JOB_NOT_FOUND
-        RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: this server process is already computing a timeline of the
-        tenant (with a delay)
+        RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: this server process is already computing the timeline of another job
+        of the tenant (with a delay)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -282,15 +282,16 @@ class JobServiceStub:
     """
     GetJobTimeline: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetJobTimelineRequest, _jobs_pb2.GetJobTimelineResponse]
     """Returns how the devices of a job ended over time: at most 200 buckets, and marks of what happened to
-    the job meanwhile. The server computes it from the executions in each call: half a second for a million.
+    the job meanwhile. The server computes it from the executions when asked: half a second for a million. A
+    call that arrives meanwhile for the same job gets the same response.
 
     Each device counts once, at its present end. A device that is retried is in no bucket until it ends
     again. Devices that the cancel or the expiry of the job ended count at that time. So the sum of all
     buckets is the number of devices that have ended.
 
       NOT_FOUND            JOB_NOT_FOUND
-      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: this server process is already computing a timeline of the
-                           tenant (with a delay)
+      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: this server process is already computing the timeline of another job
+                           of the tenant (with a delay)
     """
     WatchJob: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]
     """Watches a job. Sends its current state, and the new state about a second after a change, or
@@ -563,15 +564,16 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     GetJobTimeline: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetJobTimelineRequest, _jobs_pb2.GetJobTimelineResponse]  # type: ignore[assignment]
     """Returns how the devices of a job ended over time: at most 200 buckets, and marks of what happened to
-    the job meanwhile. The server computes it from the executions in each call: half a second for a million.
+    the job meanwhile. The server computes it from the executions when asked: half a second for a million. A
+    call that arrives meanwhile for the same job gets the same response.
 
     Each device counts once, at its present end. A device that is retried is in no bucket until it ends
     again. Devices that the cancel or the expiry of the job ended count at that time. So the sum of all
     buckets is the number of devices that have ended.
 
       NOT_FOUND            JOB_NOT_FOUND
-      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: this server process is already computing a timeline of the
-                           tenant (with a delay)
+      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: this server process is already computing the timeline of another job
+                           of the tenant (with a delay)
     """
     WatchJob: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobRequest, _jobs_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Watches a job. Sends its current state, and the new state about a second after a change, or
@@ -949,15 +951,16 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.GetJobTimelineResponse, _abc.Awaitable[_jobs_pb2.GetJobTimelineResponse]]:
         """Returns how the devices of a job ended over time: at most 200 buckets, and marks of what happened to
-        the job meanwhile. The server computes it from the executions in each call: half a second for a million.
+        the job meanwhile. The server computes it from the executions when asked: half a second for a million. A
+        call that arrives meanwhile for the same job gets the same response.
 
         Each device counts once, at its present end. A device that is retried is in no bucket until it ends
         again. Devices that the cancel or the expiry of the job ended count at that time. So the sum of all
         buckets is the number of devices that have ended.
 
           NOT_FOUND            JOB_NOT_FOUND
-          RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: this server process is already computing a timeline of the
-                               tenant (with a delay)
+          RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: this server process is already computing the timeline of another job
+                               of the tenant (with a delay)
         """
 
     @_abc_1.abstractmethod

@@ -791,7 +791,7 @@ type ListLabelsResponse struct {
 	Labels []*LabelSummary `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty"`
 	// The groups, in the order of group_id: the first 200, or fewer if these have more than 50,000 devices.
 	Groups []*Group `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"`
-	// All devices with labels were read, and `labels` and `groups` have all keys and groups: others are unknown.
+	// All labels of all devices were read, and `labels` and `groups` have all keys and groups: others are unknown.
 	IsComplete    bool `protobuf:"varint,3,opt,name=is_complete,json=isComplete,proto3" json:"is_complete,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -76,11 +76,12 @@ type FleetServiceClient interface {
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListGroups(ctx context.Context, in *ListGroupsRequest, opts ...grpc.CallOption) (*ListGroupsResponse, error)
 	// Lists the labels of devices with their values, and the groups, each with its number of devices, the most
-	// frequent labels first: suggestions for selectors. Reads at most 50,000 devices and 50,000 memberships;
-	// `is_complete` says whether that was all.
+	// frequent labels first: suggestions for selectors. Reads at most 50,000 devices, 200,000 of their labels and
+	// 50,000 memberships; `is_complete` says whether that was all.
 	//
-	// The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
-	// once while the tenant has neither labels nor groups.
+	// The response can be a minute old: a server process computes it at most once a minute for a tenant, and again
+	// after UpdateDevices and DeleteDevices of the same process, and while the tenant has neither labels nor
+	// groups.
 	ListLabels(ctx context.Context, in *ListLabelsRequest, opts ...grpc.CallOption) (*ListLabelsResponse, error)
 	// Returns how many devices were last seen when, how many jobs are active, and the failures of these jobs by
 	// code.
@@ -234,11 +235,12 @@ type FleetServiceServer interface {
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListGroups(context.Context, *ListGroupsRequest) (*ListGroupsResponse, error)
 	// Lists the labels of devices with their values, and the groups, each with its number of devices, the most
-	// frequent labels first: suggestions for selectors. Reads at most 50,000 devices and 50,000 memberships;
-	// `is_complete` says whether that was all.
+	// frequent labels first: suggestions for selectors. Reads at most 50,000 devices, 200,000 of their labels and
+	// 50,000 memberships; `is_complete` says whether that was all.
 	//
-	// The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
-	// once while the tenant has neither labels nor groups.
+	// The response can be a minute old: a server process computes it at most once a minute for a tenant, and again
+	// after UpdateDevices and DeleteDevices of the same process, and while the tenant has neither labels nor
+	// groups.
 	ListLabels(context.Context, *ListLabelsRequest) (*ListLabelsResponse, error)
 	// Returns how many devices were last seen when, how many jobs are active, and the failures of these jobs by
 	// code.

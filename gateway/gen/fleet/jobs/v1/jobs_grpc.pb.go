@@ -277,15 +277,16 @@ type JobServiceClient interface {
 	//	NOT_FOUND            JOB_NOT_FOUND
 	GetFailureSummary(ctx context.Context, in *GetFailureSummaryRequest, opts ...grpc.CallOption) (*GetFailureSummaryResponse, error)
 	// Returns how the devices of a job ended over time: at most 200 buckets, and marks of what happened to
-	// the job meanwhile. The server computes it from the executions in each call: half a second for a million.
+	// the job meanwhile. The server computes it from the executions when asked: half a second for a million. A
+	// call that arrives meanwhile for the same job gets the same response.
 	//
 	// Each device counts once, at its present end. A device that is retried is in no bucket until it ends
 	// again. Devices that the cancel or the expiry of the job ended count at that time. So the sum of all
 	// buckets is the number of devices that have ended.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
-	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: this server process is already computing a timeline of the
-	//	                     tenant (with a delay)
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: this server process is already computing the timeline of another job
+	//	                     of the tenant (with a delay)
 	GetJobTimeline(ctx context.Context, in *GetJobTimelineRequest, opts ...grpc.CallOption) (*GetJobTimelineResponse, error)
 	// Watches a job. Sends its current state, and the new state about a second after a change, or
 	// 0.3 seconds if the same server process made it; at most seven times per second. Changes in
@@ -756,15 +757,16 @@ type JobServiceServer interface {
 	//	NOT_FOUND            JOB_NOT_FOUND
 	GetFailureSummary(context.Context, *GetFailureSummaryRequest) (*GetFailureSummaryResponse, error)
 	// Returns how the devices of a job ended over time: at most 200 buckets, and marks of what happened to
-	// the job meanwhile. The server computes it from the executions in each call: half a second for a million.
+	// the job meanwhile. The server computes it from the executions when asked: half a second for a million. A
+	// call that arrives meanwhile for the same job gets the same response.
 	//
 	// Each device counts once, at its present end. A device that is retried is in no bucket until it ends
 	// again. Devices that the cancel or the expiry of the job ended count at that time. So the sum of all
 	// buckets is the number of devices that have ended.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
-	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: this server process is already computing a timeline of the
-	//	                     tenant (with a delay)
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: this server process is already computing the timeline of another job
+	//	                     of the tenant (with a delay)
 	GetJobTimeline(context.Context, *GetJobTimelineRequest) (*GetJobTimelineResponse, error)
 	// Watches a job. Sends its current state, and the new state about a second after a change, or
 	// 0.3 seconds if the same server process made it; at most seven times per second. Changes in

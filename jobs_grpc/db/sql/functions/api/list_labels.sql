@@ -1,8 +1,10 @@
 -- Returns the labels of the tenant's devices with their values, and its groups: what a selector can name.
--- Reads at most p_max_devices rows of jobs.devices, the first by device_id, and counts about as many members of groups.
+-- Reads at most p_max_devices rows of jobs.devices, the first by device_id, and p_max_pairs of their labels, and
+-- counts about p_max_devices members of groups.
 CREATE OR REPLACE FUNCTION jobs.list_labels(
     p_tenant_id text,
     p_max_devices integer,
+    p_max_pairs integer,
     p_max_labels integer,
     p_max_values integer,  -- of each label
     p_max_groups integer,
@@ -17,17 +19,21 @@ AS $$
 DECLARE
     v_are_groups_complete boolean;
 BEGIN
-    WITH devices AS MATERIALIZED (
-        SELECT d.labels
-        FROM jobs.devices d
-        WHERE d.tenant_id = p_tenant_id
-        ORDER BY d.device_id
-        LIMIT p_max_devices + 1
+    WITH listed AS MATERIALIZED (
+        SELECT l.key, l.value
+        FROM (
+            SELECT d.labels
+            FROM jobs.devices d
+            WHERE d.tenant_id = p_tenant_id
+            ORDER BY d.device_id
+            LIMIT p_max_devices + 1
+        ) d
+        CROSS JOIN LATERAL jsonb_each_text(d.labels) AS l
+        LIMIT p_max_pairs + 1
     ), pairs AS MATERIALIZED (
         SELECT l.key, l.value, count(*)::integer AS device_count,
                row_number() OVER (PARTITION BY l.key ORDER BY count(*) DESC, l.value) AS rank
-        FROM devices d
-        CROSS JOIN LATERAL jsonb_each_text(d.labels) AS l
+        FROM listed l
         GROUP BY l.key, l.value
     ), keys AS MATERIALIZED (
         SELECT p.key, sum(p.device_count)::integer AS device_count,
@@ -50,7 +56,16 @@ BEGIN
                ) FILTER (WHERE k.rank <= p_max_labels),
                '[]'
            ),
-           count(*) <= p_max_labels AND (SELECT count(*) <= p_max_devices FROM devices)
+           count(*) <= p_max_labels AND (SELECT count(*) <= p_max_pairs FROM listed)
+           AND (
+               SELECT count(*) <= p_max_devices
+               FROM (
+                   SELECT
+                   FROM jobs.devices d
+                   WHERE d.tenant_id = p_tenant_id
+                   LIMIT p_max_devices + 1
+               ) d
+           )
     INTO labels, is_complete
     FROM keys k;
 
