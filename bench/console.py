@@ -125,7 +125,7 @@ async def _fill(env: Environment, devices: int) -> None:
 async def _measure_list(bench: Bench) -> None:
     for _ in range(bench.args.rounds):
         async with open_console(bench.browser, bench.gateway.url, tenant=TENANT) as console:
-            await console.await_elements("ul.jobs li", 50)
+            await console.await_elements(".jobs tbody tr", 50)
             await console.open("/jobs")
             painted = await console.painted_at()
             first = await console.page.evaluate(_FIRST_PAINT)
@@ -220,7 +220,7 @@ async def _measure(args: argparse.Namespace) -> str:
             facts = {"chromium": bench.browser.version}
             # The first calls of a server prepare statements.
             async with open_console(bench.browser, bench.gateway.url, tenant=TENANT) as console:
-                await console.await_elements("ul.jobs li", 50)
+                await console.await_elements(".jobs tbody tr", 50)
                 await console.open("/jobs")
                 await console.painted_at()
             facts["load before"] = f"{os.getloadavg()[0]:.1f}"

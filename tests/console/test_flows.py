@@ -353,6 +353,41 @@ async def test_filters_are_in_the_url_and_survive_a_reload(
     await expect(page.get_by_label("Job starts with")).to_have_value("")
 
 
+async def test_list_shows_what_each_job_is_in_columns_that_do_not_move(
+    console: Console, operator: Operator
+) -> None:
+    identifier = "0f8fad5b-d9cb-469f-a165-70867728950e"
+    await operator.create(job_id="canceled", document_type="firmware", target_all=True)
+    await operator.cancel("canceled")
+    await operator.create(
+        job_id=identifier, document_type="reboot", target_all=True, description="After the storm"
+    )
+    page = await console.open("/jobs")
+    table = page.get_by_role("table", name="Jobs")
+    await expect(table.get_by_role("columnheader")).to_have_text(
+        ["Job", "Status", "Progress", "Devices ended", "Created by", "Created"]
+    )
+    row = table.get_by_role("row").filter(has_text=identifier)
+    await expect(row).to_contain_text("reboot · all devices · After the storm")
+    link = row.get_by_role("link")
+    await expect(link).to_have_attribute("title", identifier)
+    assert await link.evaluate("(link) => link.scrollWidth > link.clientWidth")
+    fill = "(rect) => getComputedStyle(rect).fill"
+    fills = [await page.locator(f".jobs rect.{name}").first.evaluate(fill) for name in BARS]
+    assert len(set(fills)) == len(BARS)
+
+    columns = """(table) => [...table.querySelectorAll(".row")].map((row) =>
+        [...row.children].map((cell) => cell.getBoundingClientRect().x).join())"""
+    before = await table.evaluate(columns)
+    assert len(set(before)) == 1
+    await operator.pause(identifier, reason="The plant is busy until Monday. " * 5)
+    await expect(row).to_contain_text("Paused The plant")
+    assert await table.evaluate(columns) == before
+
+
+BARS = ("queued", "held", "canceled")
+
+
 async def test_conflict_shows_what_has_changed(console: Console, operator: Operator) -> None:
     page = console.page
     await operator.create(job_id="shared", document_type="firmware", target_all=True)

@@ -238,7 +238,7 @@ function Numbers({ job }: { job: JobState }) {
         ...(job.status === "CANCELED"
             ? ([
                   ["Failed", c.failed + c.timed_out, "failed"],
-                  ["Canceled or rejected", c.rejected, "queued"],
+                  ["Canceled or rejected", c.rejected, "canceled"],
               ] as [string, number, string][])
             : ([["Failed", failures(c), "failed"]] as [string, number, string][])),
     ];

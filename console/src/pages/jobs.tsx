@@ -97,11 +97,29 @@ export function Jobs() {
                 <Selection jobs={jobs} chosen={chosen} select={select} ask={setQuestion} done={done} />
             )}
             {jobs.length > 0 && (
-                <ul class="card jobs" aria-label="Jobs">
-                    {jobs.map((job) => (
-                        <Row key={job.job_id} job={job} selected={!!selected[job.job_id]} toggle={toggle} />
-                    ))}
-                </ul>
+                <table class="card jobs" aria-label="Jobs">
+                    <thead>
+                        <tr class="row">
+                            <td />
+                            <th>Job</th>
+                            <th>Status</th>
+                            <th>Progress</th>
+                            <th class="number">Devices ended</th>
+                            <th>Created by</th>
+                            <th>Created</th>
+                        </tr>
+                    </thead>
+                    <tbody>
+                        {jobs.map((job) => (
+                            <Row
+                                key={job.job_id}
+                                job={job}
+                                selected={!!selected[job.job_id]}
+                                toggle={toggle}
+                            />
+                        ))}
+                    </tbody>
+                </table>
             )}
             <Pager next={data?.next} label="Pages of the list" />
             {question && <Dialog question={question} close={() => setQuestion(null)} />}
@@ -114,41 +132,58 @@ const mayActOnJobs = () => may("PauseJob") || may("CancelJob") || may("DeleteJob
 function Row({ job, selected, toggle }: { job: Job; selected: boolean; toggle: (id: string) => void }) {
     const awaits = waiting.value?.items.some((w) => w.job_id === job.job_id) ?? false;
     const s = status(job, awaits);
+    const about = [shown(job.document_type), target(job), shown(job.description ?? "")]
+        .filter(Boolean)
+        .join(" · ");
     const finished = job.total_executions - unfinished(job.execution_counts);
     return (
-        <li class="row">
-            {mayActOnJobs() ? (
-                <input
-                    type="checkbox"
-                    checked={selected}
-                    onChange={() => toggle(job.job_id)}
-                    aria-label={`Select ${shown(job.job_id)}`}
-                />
-            ) : (
-                <span />
-            )}
-            <a class="id" href={jobPath(job.job_id)}>
-                {shown(job.job_id)}
-            </a>
-            <span class="state">
+        <tr class="row">
+            <td>
+                {mayActOnJobs() && (
+                    <input
+                        type="checkbox"
+                        checked={selected}
+                        onChange={() => toggle(job.job_id)}
+                        aria-label={`Select ${shown(job.job_id)}`}
+                    />
+                )}
+            </td>
+            <td class="what">
+                <a
+                    class={uuid.test(job.job_id) ? "id uuid" : "id"}
+                    title={job.job_id}
+                    href={jobPath(job.job_id)}
+                >
+                    {shown(job.job_id)}
+                </a>
+                <p class="quiet" title={about}>
+                    {about}
+                </p>
+            </td>
+            <td class="state">
                 <Badge word={s.word} tone={s.tone} /> <span class="quiet">{s.detail}</span>
-            </span>
-            <Bar
-                counts={job.execution_counts}
-                total={job.total_executions}
-                canceled={job.status === "CANCELED"}
-                label={shown(job.job_id)}
-            />
-            <span class="number" title={target(job)}>
+            </td>
+            <td class="progress">
+                <Bar
+                    counts={job.execution_counts}
+                    total={job.total_executions}
+                    canceled={job.status === "CANCELED"}
+                    label={shown(job.job_id)}
+                />
+            </td>
+            <td class="number">
                 {count(finished)} of {count(job.total_executions)}
-            </span>
-            <span class="quiet by">{shown(job.created_by ?? "")}</span>
-            <span class="quiet age">
+            </td>
+            <td class="quiet by">{shown(job.created_by ?? "")}</td>
+            <td class="quiet age">
                 <Time at={job.created_at} />
-            </span>
-        </li>
+            </td>
+        </tr>
     );
 }
+
+// The style cuts it: a selection that is copied has the whole.
+const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 function Empty({ isFiltered }: { isFiltered: boolean }) {
     return (

@@ -17,7 +17,7 @@ export function Bar({ counts, total, canceled = false, label }: Props) {
         ["succeeded", counts.succeeded, "succeeded"],
         ["busy", counts.in_progress, "in progress"],
         ["failed", failures(counts) - (canceled ? counts.rejected : 0), "failed"],
-        ["queued", canceled ? counts.rejected : 0, "canceled or rejected"],
+        ["canceled", canceled ? counts.rejected : 0, "canceled or rejected"],
         ["queued", counts.queued, "queued"],
     ];
     const text = [...parts, ["held", counts.held, "held"] as const]

@@ -17,7 +17,7 @@ const MAX_WORDS = 3;
 const layers: [keyof Point, string, string][] = [
     ["succeeded", "succeeded", "succeeded"],
     ["failed", "failed", "failed"],
-    ["others", "queued", "canceled or expired"],
+    ["others", "canceled", "canceled or expired"],
 ];
 
 export function ProgressOverTime({ job }: { job: Job }) {
