@@ -5,6 +5,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Literal, TypeAlias
 
 import pytest
+from fleet.jobs.v1 import events_pb2 as pb
 
 from tests.support.callers import Events, Operator
 from tests.support.database import Database, replaced_function, uncommitted
@@ -45,6 +46,13 @@ async def types_after(events: Events, position: int) -> list[tuple[str, str]]:
     return found
 
 
+async def next_types(stream: AsyncIterator[pb.WatchEventsResponse]) -> list[tuple[str, str]]:
+    """Return the jobs and types of the next events of a stream."""
+    while not (response := await anext(stream)).events:
+        pass
+    return [(event.job_id, event.type) for event in response.events]
+
+
 @pytest.mark.parametrize("isolation", ["read_committed", "serializable"])
 @pytest.mark.parametrize("same_database", [False, True])
 async def test_open_transaction_delays_no_event(
@@ -73,16 +81,20 @@ async def test_uncommitted_change_delays_no_event_of_other_jobs(
 ) -> None:
     start = (await events.list()).position
     pause = "SELECT jobs.pause_job($1, 'b', '', 'peter', '')"
-    async with uncommitted(database, pause, jobs.tenant):
-        await jobs.pause("a")
-        assert await types_after(events, start) == [("a", "job.paused")]
-        position = (await events.list()).position
-        await jobs.resume("a")
-        assert await types_after(events, position) == [("a", "job.resumed")]
-        position = (await events.list()).position
+    async with aclosing(events.watch(after_position=start)) as stream:
+        async with uncommitted(database, pause, jobs.tenant):
+            await jobs.pause("a")
+            assert await types_after(events, start) == [("a", "job.paused")]
+            assert await next_types(stream) == [("a", "job.paused")]
+            position = (await events.list()).position
+            await jobs.resume("a")
+            assert await types_after(events, position) == [("a", "job.resumed")]
+            assert await next_types(stream) == [("a", "job.resumed")]
+            position = (await events.list()).position
 
-    # Its position is that of the commit, so a reader who has passed the others still gets it.
-    assert await types_after(events, position) == [("b", "job.paused")]
+        # Its position is that of the commit, so a reader who has passed the others still gets it.
+        assert await types_after(events, position) == [("b", "job.paused")]
+        assert await next_types(stream) == [("b", "job.paused")]
 
 
 @asynccontextmanager
