@@ -66,6 +66,11 @@ class Gate:
         return f"The gate of {self.stage}: {share} % succeeded, {self.percent} % required."
 
 
+def stage_words(number: int, display_name: str) -> str:
+    """Return a stage in words, such as "stage 0 (canary)"."""
+    return f"stage {number} ({display_name})" if display_name else f"stage {number}"
+
+
 def pause_message(row: Row) -> str:
     """Say who or what paused the job, and why."""
     text = _PAUSES.get(row["pause_cause"], "The job is paused")
@@ -134,9 +139,7 @@ def _add_gate(
 ) -> None:
     """Add what the gate of the open stage waits for, and the calls of stages."""
     stage = details["stages"][number]
-    name = f"stage {number}"
-    if stage["display_name"]:
-        name += f" ({stage['display_name']})"
+    name = stage_words(number, stage["display_name"])
     gate = Gate(
         name,
         stage["total_executions"],

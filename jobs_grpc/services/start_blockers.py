@@ -10,6 +10,7 @@ from jobs_grpc.services.job_waits import (
     approval_message,
     bake_message,
     pause_message,
+    stage_words,
 )
 from jobs_grpc.services.row_conversions import (
     MessageFields,
@@ -97,7 +98,7 @@ def _gate_fields(row: Row) -> MessageFields:
 
 def _gate_message(row: Row) -> str:
     """What the stage of the execution waits for, such as devices of the open stage."""
-    name = f"stage {row['open_stage']}"
+    name = stage_words(row["open_stage"], row["open_stage_name"])
     gate = Gate(
         name,
         row["open_stage_executions"],
@@ -109,6 +110,8 @@ def _gate_message(row: Row) -> str:
         wait = approval_message(name)
     elif gate.have < gate.need:
         wait = gate.message
-    else:
+    elif row["open_stage_bake_seconds"]:
         wait = bake_message(name)
+    else:
+        wait = f"The gate of {name} is met."  # A pause delays the opening.
     return f"Stage {row['stage']} is not open. {wait}"

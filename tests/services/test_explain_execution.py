@@ -146,6 +146,30 @@ async def test_stage_blocks_until_its_approval(world: World) -> None:
     assert blocker.stage_gate.awaiting_approval
 
 
+@pytest.mark.parametrize("bake_seconds", [0, 60])
+async def test_stage_with_a_met_gate_waits_for_its_bake_time_or_a_resume(
+    world: World, bake_seconds: int
+) -> None:
+    canary = {"device_count": 1, "display_name": "canary"}
+    await world.create(rollout=rollout(canary, REMAINDER))
+    first, last = await world.database.order_of_release(["pump", "valve"], "j")
+    await world.execute(
+        "UPDATE jobs.job_stages SET bake_seconds = $2 WHERE tenant_id = $1", bake_seconds
+    )
+    await world.device(first).start("j")
+    await world.operator.pause("j")
+    await world.device(first).update("j", "SUCCEEDED")
+
+    _, blocker = (await world.operator.explain("j", last)).blockers
+
+    wait = (
+        "The bake_time of stage 0 (canary) has not passed."
+        if bake_seconds
+        else "The gate of stage 0 (canary) is met."
+    )
+    assert blocker.message == f"Stage 1 is not open. {wait}"
+
+
 async def test_rate_blocks_until_the_exact_release_unless_the_job_is_paused(world: World) -> None:
     """Three devices per minute: the first after 20 s, the second after 40 s."""
     await world.create(rollout=rollout(REMAINDER | {"releases_per_minute": 3}))

@@ -24,7 +24,9 @@ CREATE OR REPLACE FUNCTION jobs.explain_execution(
     open_stage_unfinished integer,
     awaiting_approval boolean,
     next_opens_at timestamptz,
-    open_stage_percent integer  -- the min_succeeded_percent of the gate
+    open_stage_percent integer,  -- the min_succeeded_percent of the gate
+    open_stage_bake_seconds integer,
+    open_stage_name text        -- the display_name
 )
 LANGUAGE plpgsql STABLE  -- see set_read_time
 -- settings: tenant, page
@@ -83,9 +85,9 @@ BEGIN
         next_opens_at := CASE WHEN v_job.paused_at IS NULL THEN v_job.stage_due_at END;
         SELECT s.last_rank - s.first_rank + 1, s.succeeded, s.queued + s.in_progress,
                ceil((s.last_rank - s.first_rank + 1) * s.min_succeeded_percent::bigint / 100.0),
-               s.min_succeeded_percent
+               s.min_succeeded_percent, s.bake_seconds, s.display_name
         INTO open_stage_executions, open_stage_succeeded, open_stage_unfinished,
-             open_stage_required, open_stage_percent
+             open_stage_required, open_stage_percent, open_stage_bake_seconds, open_stage_name
         FROM jobs.job_stages s
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = v_job.open_stage;
     END IF;
