@@ -42,8 +42,27 @@ export function isActive(job: Job): boolean {
     return job.status !== "COMPLETED" && job.status !== "CANCELED";
 }
 
+/** The devices that a stage takes, such as "10 %" or "group lab". */
+export function stageDevices(stage: Stage): string {
+    if (stage.group_id) return `group ${shown(stage.group_id)}`;
+    if (stage.selector) return shown(stage.selector);
+    if (stage.percent) return `${stage.percent} %`;
+    if (stage.device_count) return counted(stage.device_count, "device");
+    return "the rest";
+}
+
+/** What a stage is called in a sentence: its name, or "stage 1 (5 %)"; without its job, "stage 1". */
 export function stageName(job: Job | undefined, index: number): string {
-    return shown(job?.stages?.[index]?.display_name || `stage ${index}`);
+    const config = job?.rollout?.stages[index];
+    const name = shown(job?.stages?.[index]?.display_name ?? "");
+    return name || `stage ${index}${config ? ` (${stageDevices(config)})` : ""}`;
+}
+
+/** What a stage is called in a table: its name, or what it takes, such as "5 %". */
+export function stageLabel(job: Job, index: number): string {
+    const config = job.rollout?.stages[index];
+    const name = shown(job.stages?.[index]?.display_name ?? "");
+    return name || (config ? stageDevices(config) : stageName(job, index));
 }
 
 /** How fast devices start, such as "400 per minute"; "": at once. */

@@ -21,7 +21,11 @@ PAGES = {
     "jobs": ("/jobs", "a typo"),
     "fleet": ("", "BOOT_LOOP"),
     "job": ("/jobs/paused", "BOOT_LOOP"),
-    "job history": ("/jobs/staged?tab=history", "the gate of stage 0 waits for approval"),
+    "stages": ("/jobs/staged", "stage 2 · not open yet"),
+    "job history": (
+        "/jobs/staged?tab=history",
+        "the gate of stage 0 (1 device) waits for approval",
+    ),
     "job document": ("/jobs/staged?tab=document", "Timeout of an execution"),
     "job settings": ("/jobs/staged?tab=settings", "Stages that have not passed"),
     "execution": ("/jobs/paused/devices/pump-00", "Attempts"),

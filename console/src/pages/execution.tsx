@@ -16,7 +16,7 @@ import { Time } from "../parts/time";
 import { devicePath, jobPath, search, useQuery } from "../query";
 import { may } from "../session";
 import { useTitle } from "../title";
-import { executionState, stageName, status } from "../words";
+import { executionState, stageLabel, status } from "../words";
 
 const POLL_MS = 3000;
 const JOB_POLL_MS = 10_000;
@@ -63,7 +63,7 @@ export function Execution({ jobId, deviceId }: { jobId: string; deviceId: string
                     <h1>{shown(deviceId)}</h1>
                     <p class="quiet">
                         <Badge {...executionState(e)} /> · attempt {e.execution_number}
-                        {job && e.stage !== null && ` · ${stageName(job, e.stage)}`} · changed{" "}
+                        {job && e.stage !== null && ` · ${stageLabel(job, e.stage)}`} · changed{" "}
                         <Time at={e.last_updated_at} />
                         {data.last_seen_at && (
                             <>

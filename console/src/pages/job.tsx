@@ -261,6 +261,7 @@ function Numbers({ job }: { job: JobState }) {
                     </div>
                 )}
             </dl>
+            {c.held > 0 && <p class="quiet">Held: {executionWords.HELD?.hint}.</p>}
             <Bar
                 counts={c}
                 total={job.total_executions}

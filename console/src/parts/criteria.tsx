@@ -11,6 +11,7 @@ export function Criteria({ job }: { job: Job }) {
         <section class="card" aria-labelledby="criteria">
             <h2 id="criteria">Failure criteria</h2>
             <div class="pad">
+                <p class="quiet">A criterion pauses or cancels the job when too many devices fail.</p>
                 {criteria.map((c, index) => {
                     const states = (job.criterion_states ?? []).filter((s) => s.criterion === index);
                     // Of the stages, the one that tripped or else the one that is nearest to its threshold.

@@ -4,7 +4,7 @@ import { api, page, type Counts, type Job, type Page } from "../api/client";
 import { counted, shown } from "../format";
 import { useLoaded } from "../load";
 import { executionPath, search, useQuery, type Query } from "../query";
-import { executionState, executionWords, isActive, stageName } from "../words";
+import { executionState, executionWords, isActive, stageLabel } from "../words";
 import { Badge } from "./badge";
 import { FilterField, submitted } from "./fields";
 import { ErrorNotice } from "./notices";
@@ -80,7 +80,7 @@ export function Executions({ job }: { job: Job }) {
                                         <td class="number extra">{e.execution_number}</td>
                                         {hasStages && (
                                             <td class="extra">
-                                                {e.stage !== null && stageName(job, e.stage)}
+                                                {e.stage !== null && stageLabel(job, e.stage)}
                                             </td>
                                         )}
                                         <td class="quiet">
@@ -140,7 +140,7 @@ function Filters({ job, query, filter }: { job: Job; query: Query; filter: (chan
                         <option value="">all</option>
                         {job.stages.map((_, index) => (
                             <option key={index} value={String(index)}>
-                                {stageName(job, index)}
+                                {stageLabel(job, index)}
                             </option>
                         ))}
                     </select>

@@ -5,7 +5,7 @@ import { api, body, type FailureCount, type Job } from "../api/client";
 import { count, counted, shown } from "../format";
 import { useLoaded } from "../load";
 import { executionPath, jobPath, search } from "../query";
-import { executionWords, failures, isActive, stageName } from "../words";
+import { executionWords, failures, isActive, stageLabel } from "../words";
 import { showDetails } from "./details";
 import type { Question } from "./dialog";
 import { ErrorNotice } from "./notices";
@@ -129,9 +129,9 @@ function ByStage({ job, failure: f }: { job: Job; failure: FailureCount }) {
                     <a
                         href={devicesOf(job, f, stage)}
                         onClick={showDetails}
-                        aria-label={`Devices of ${stageName(job, stage)} with ${f.failure_code}`}
+                        aria-label={`Devices of ${stageLabel(job, stage)} with ${f.failure_code}`}
                     >
-                        {stageName(job, stage)}
+                        {stageLabel(job, stage)}
                     </a>
                 </span>
             ))}

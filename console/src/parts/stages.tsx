@@ -4,7 +4,7 @@ import type { Job, Stage } from "../api/client";
 import { count, counted, percent, seconds, shown, span } from "../format";
 import { jobPath, search } from "../query";
 import { gateText } from "../waits";
-import { failed, failedStatuses, isActive, rate, stageName, type Tone } from "../words";
+import { failed, failedStatuses, isActive, rate, stageDevices, stageLabel, type Tone } from "../words";
 import { Bar } from "./bar";
 import { showDetails } from "./details";
 
@@ -21,6 +21,9 @@ export function Stages({ job }: { job: Job }) {
                     </span>
                 )}
             </h2>
+            <p class="pad quiet">
+                The gate of a stage is what opens the next one. Devices of stages that are not open are held.
+            </p>
             <div class="across" tabIndex={0} role="group" aria-label="Table of stages">
                 <table class="stack">
                     <thead>
@@ -38,8 +41,8 @@ export function Stages({ job }: { job: Job }) {
                             const { word, tone } = stageState(job, index);
                             const notes = [
                                 // Events and commands have the number.
-                                stage.display_name && `stage ${index}`,
-                                config && stageDevices(config),
+                                `stage ${index}`,
+                                stage.display_name && config && stageDevices(config),
                                 word,
                                 config && rate(config),
                             ];
@@ -47,7 +50,7 @@ export function Stages({ job }: { job: Job }) {
                                 <tr key={index}>
                                     <td>
                                         <span class={`dot ${tone}`} aria-hidden="true" />{" "}
-                                        {stageName(job, index)}{" "}
+                                        {stageLabel(job, index)}{" "}
                                         <span class="quiet">{notes.filter(Boolean).join(" · ")}</span>
                                     </td>
                                     <td class="wide">
@@ -55,7 +58,7 @@ export function Stages({ job }: { job: Job }) {
                                             counts={stage.execution_counts}
                                             total={stage.total_executions}
                                             canceled={job.status === "CANCELED"}
-                                            label={stageName(job, index)}
+                                            label={stageLabel(job, index)}
                                         />
                                     </td>
                                     <td class="number">{count(stage.total_executions)}</td>
@@ -88,7 +91,7 @@ function Failed({ job, stage }: { job: Job; stage: number }) {
         <a
             href={jobPath(job.job_id) + search({ tab: "executions", stage: String(stage), status })}
             onClick={showDetails}
-            aria-label={`${counted(n, "failure")} in ${stageName(job, stage)}`}
+            aria-label={`${counted(n, "failure")} in ${stageLabel(job, stage)}`}
         >
             {count(n)}
         </a>
@@ -106,15 +109,6 @@ function stageState(job: Job, index: number): { word: string; tone: Tone } {
     const isLastOpened = !stages[index + 1]?.opened_at;
     const wasStopped = job.status === "CANCELED" || index < stages.length - 1;
     return isLastOpened && wasStopped ? { word: "stopped", tone: "warn" } : { word: "passed", tone: "good" };
-}
-
-/** The devices that a stage takes, such as "10 %" or "group lab". */
-function stageDevices(stage: Stage): string {
-    if (stage.group_id) return `group ${shown(stage.group_id)}`;
-    if (stage.selector) return shown(stage.selector);
-    if (stage.percent) return `${stage.percent} %`;
-    if (stage.device_count) return counted(stage.device_count, "device");
-    return "the rest";
 }
 
 /** What opens the stage after this one, as configured, such as "95 % succeeded, then wait 1 h". */
