@@ -1,4 +1,4 @@
-/** When the devices of a job ended: the timeline of the service, continued by the watch of the job. */
+/** The finished executions of a job over time: the timeline of the service, continued by the watch of the job. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Job, Timeline } from "./api/client";
@@ -8,7 +8,7 @@ import { seconds } from "./format";
 import { useLoaded } from "./load";
 import { failures, isActive } from "./words";
 
-/** How many devices had ended at a time, in milliseconds. */
+/** How many executions had finished at a time, in milliseconds. */
 export interface Point {
     time: number;
     succeeded: number;
@@ -63,8 +63,8 @@ export function useTimeline(job: Job) {
         };
         // The state of the watch can be older than the timeline.
         if (count <= ended(points.at(-1) ?? base)) return;
-        const slot = (p: Point) => Math.floor(p.time / 1000 / seconds(data.bucket_size));
-        setLive({ of: data, points: [...points.filter((p) => slot(p) !== slot(point)), point] });
+        const bucketOf = (p: Point) => Math.floor(p.time / 1000 / seconds(data.bucket_size));
+        setLive({ of: data, points: [...points.filter((p) => bucketOf(p) !== bucketOf(point)), point] });
     }, [data, count, counts.succeeded]);
 
     return { timeline: data, points: live.of === data ? [...known, ...live.points] : known };
@@ -86,11 +86,11 @@ export function range(job: Job, points: Point[]): [number, number] {
     const last = points.at(-1)?.time ?? 0;
     const start = Date.parse(job.start_at ?? job.created_at ?? "");
     const end = isActive(job) ? serverNow() : Date.parse(job.completed_at ?? job.updated_at ?? "");
-    // A job can be canceled before its start, and devices can end after it.
+    // A job can be canceled before its start, and executions can finish after it.
     return [Math.min(start, first), Math.max(end, last, start + 1000)];
 }
 
-/** How many devices end per second at the moment. */
+/** How many executions finish per second at the moment. */
 export function rate(points: Point[], [start, end]: [number, number]): number {
     const since = Math.max(end - Math.max(RATE_SHARE * (end - start), MIN_RATE_MS), start);
     const before = points.filter((point) => point.time < since).at(-1);

@@ -47,7 +47,7 @@ LEFT JOIN (
         -- The platform stored the reason of a cancel in the executions that it rejected.
         (array_agg(e.status_details ->> 'reason' ORDER BY e.last_updated_at DESC) FILTER (
             WHERE e.status::text = 'REJECTED' AND e.started_at IS NULL
-              -- What the platform stored if nobody gave a reason.
+              -- The platform's text for a cancel without a reason.
               AND e.status_details ->> 'reason' NOT IN ('', 'canceled by operator')
         ))[1] AS cancel_reason
     FROM public.job_executions e

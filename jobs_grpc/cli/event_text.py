@@ -22,7 +22,7 @@ _CAUSES = {
     "FAILURE_CRITERION": "failure criterion",
     "GATE": "gate",
     "GATE_NOT_MET": "gate",
-    "REJECTED": "rejection",
+    "STAGE_REJECTED": "rejection",
     "RETENTION": "retention",
 }
 

@@ -46,8 +46,9 @@ def _fields(summary: pb.GetFleetSummaryResponse, utc: bool) -> Iterator[tuple[st
     seen = summary.last_seen
     yield (
         "last seen",
-        f"{seen.within_hour:,} in the last hour, {seen.within_day:,} in the last day, "
-        f"{seen.within_week:,} in the last week, {seen.earlier:,} earlier, {seen.never:,} never",
+        f"{seen.within_hour:,} in the last hour, {seen.within_day:,} 1–24 hours ago, "
+        f"{seen.within_week:,} 1–7 days ago, {seen.earlier:,} more than 7 days ago, "
+        f"{seen.never:,} never",
     )
     jobs = summary.jobs
     approvals = jobs.awaiting_approval

@@ -67,7 +67,7 @@ class Listing(Generic[M]):
     def add_options(self, parser: argparse.ArgumentParser, limit: int = 0) -> None:
         """Add --columns and --raw, and the options for pages if there is a default limit.
 
-        `forwarded` returns the latter.
+        `forwarded` returns the limit and the page token.
         """
         names = [column.name for column in self.columns]
         option: Any = parser.add_argument(

@@ -136,7 +136,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-# It takes 50 ms, and tests run many commands in one process. argcomplete changes its parser.
+# Building it takes 50 ms, and tests run many commands in one process. Completion builds its own,
+# because argcomplete changes it.
 _shared_parser = functools.cache(_parser)
 
 

@@ -82,7 +82,10 @@ def format_wait(wait: pb.JobWait, format_until: Callable[[Timestamp], str]) -> s
 
 
 def first_wait(job: pb.Job) -> pb.JobWait | None:
-    """Return what the job waits for now, in addition to reports of its devices."""
+    """Return the wait to show: the first that is not for devices.
+
+    None if the job waits only for its devices.
+    """
     for wait in job.waits_for:
         if wait.kind == pb.JobWait.APPROVAL and wait != job.waits_for[0]:
             return None

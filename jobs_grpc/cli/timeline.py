@@ -1,4 +1,4 @@
-"""`jobs-grpc timeline`: when the devices of a job ended, as a plot of text."""
+"""`jobs-grpc timeline`: how many executions of a job finished over time, as a plot of text."""
 
 import argparse
 import itertools
@@ -48,7 +48,7 @@ Part = tuple[str, str]
 
 
 class Rate(NamedTuple):
-    """How fast devices end, and when all have ended at this rate."""
+    """How fast executions finish, and when all have finished at this rate."""
 
     per_second: float
     seconds_left: float | None
@@ -110,7 +110,7 @@ def _facts(job: pb.Job, timeline: pb.GetJobTimelineResponse, ended: int) -> Iter
 
 
 def rate(job: pb.Job, timeline: pb.GetJobTimelineResponse) -> Rate:
-    """Return how fast devices have ended lately."""
+    """Return how fast executions have finished lately."""
     now, start = _seconds(timeline.computed_at), _start(job, timeline)
     since = max(now - max(_RATE_SHARE * _span(job, timeline), _MIN_RATE_SECONDS), start)
     recent = sum(_counts([b for b in timeline.buckets if b.time.seconds >= since]))

@@ -98,5 +98,5 @@ class FleetClient(OperatorClient):
         return await self._calls.unary(pb.ListLabelsRequest(), pb.ListLabelsResponse)
 
     async def summary(self) -> pb.GetFleetSummaryResponse:
-        """Return when devices were seen, what is active and what fails: at most a minute old."""
+        """Return devices by last seen, active jobs and failures: at most a minute old."""
         return await self._calls.unary(pb.GetFleetSummaryRequest(), pb.GetFleetSummaryResponse)

@@ -111,7 +111,7 @@ class JobsClient(OperatorClient):
         return await self._calls.unary(request, pb.GetFailureSummaryResponse)
 
     async def timeline(self, job_id: str) -> pb.GetJobTimelineResponse:
-        """Get how the devices of a job ended over time."""
+        """Return how many executions of a job finished over time."""
         request = pb.GetJobTimelineRequest(job_id=job_id)
         return await self._calls.unary(request, pb.GetJobTimelineResponse)
 

@@ -78,7 +78,8 @@ class EventFilter(TypedDict, total=False):
 def build_request(request_type: type[M], parameters: Mapping[str, Any]) -> M:
     """Return a request with the parameters of a method, its locals(), as fields.
 
-    Call it before the method has other local variables. The parameter `fields` has more of them.
+    Call it before the method has other local variables. The entries of the parameter `fields` are
+    added.
     Raises TypeError for a field that the request does not have, and ValueError if two fields of a
     oneof are given. Empty targets are left out.
     """

@@ -1,18 +1,18 @@
-"""Lets one call of each tenant do costly work."""
+"""Limits costly work to one call per tenant."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class OnePerTenant:
-    """At most one call of each tenant has a slot. No call waits for it."""
+    """Admits one call per tenant at a time; others are refused, not queued."""
 
     def __init__(self) -> None:
         self._tenants: set[str] = set()
 
     @contextmanager
-    def slot(self, tenant_id: str) -> Iterator[bool]:
-        """Context manager; yields whether the call has the slot of its tenant."""
+    def admit(self, tenant_id: str) -> Iterator[bool]:
+        """Context manager; yields whether the call is admitted."""
         if tenant_id in self._tenants:
             yield False
             return

@@ -50,7 +50,7 @@ _LABEL_LIMITS = {
     "max_values": 50,
     "max_groups": 200,
 }
-# The same of GetFleetSummary.
+# The limits of GetFleetSummary.
 _SUMMARY_LIMITS = {"max_jobs": 10_000, "max_failures": 20}
 
 

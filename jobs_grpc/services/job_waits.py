@@ -20,7 +20,7 @@ WINDOW_CLOSED = "No start window is open."
 _PAUSES = {
     "OPERATOR": "{user} paused the job",
     "FAILURE_CRITERION": "A failure criterion paused the job",
-    "REJECTED": "{user} rejected the stage",
+    "STAGE_REJECTED": "{user} rejected the stage",
     "GATE_NOT_MET": "A gate that is not met paused the job",
 }
 
@@ -47,12 +47,12 @@ class Gate:
     """The min_succeeded_percent."""
 
     @property
-    def have(self) -> int:
+    def met(self) -> int:
         """The number of devices that meet the gate."""
         return self.total - self.unfinished if self.percent is None else self.succeeded
 
     @property
-    def need(self) -> int:
+    def required(self) -> int:
         """The number of devices that must meet it."""
         return self.total if self.percent is None else -(-self.total * self.percent // 100)
 
@@ -80,7 +80,7 @@ def pause_message(row: Row) -> str:
 
 def approval_message(stage: str, approver: str = "") -> str:
     """Say that a stage needs an approval."""
-    return f"{stage[0].upper()}{stage[1:]} needs an approval{approver}."
+    return f"{_capitalized(stage)} needs an approval{approver}."
 
 
 def bake_message(stage: str) -> str:
@@ -120,7 +120,7 @@ def add_waits(
 
 
 def add_window_wait(fields: dict[str, MessageFields]) -> None:
-    """Add the wait for a start window to the fields of a Job that has the state of its windows."""
+    """Add the wait for a start window. `fields` must have those of window_state_fields."""
     counts = fields["execution_counts"]
     if fields["is_window_open"] or not counts["queued"] + counts["held"]:
         return
@@ -137,7 +137,7 @@ def _add_gate(
     details: Mapping[str, Any],
     number: int,
 ) -> None:
-    """Add what the gate of the open stage waits for, and the calls of stages."""
+    """Add what the gate of the open stage waits for, and the actions on stages."""
     stage = details["stages"][number]
     name = stage_words(number, stage["display_name"])
     gate = Gate(
@@ -150,11 +150,11 @@ def _add_gate(
     needs_approval = stage["require_approval"] and stage["approved_at"] is None
     if needs_approval:
         actions += (Job.APPROVE, Job.REJECT)
-    elif not details["is_scheduled"]:
+    elif not details["is_before_start"]:
         actions.append(Job.ADVANCE)
-    if details["is_over"]:
+    if details["is_ended_early"]:
         return
-    has_failed = gate.have < gate.need and not gate.unfinished
+    has_failed = gate.met < gate.required and not gate.unfinished
     if has_failed and stage["advance_after_seconds"] is None and Job.RESUME in actions:
         actions.remove(Job.RESUME)
     for kind, message, more in _gate_waits(gate, stage, details):
@@ -172,11 +172,17 @@ def _gate_waits(
     until = timestamp_fields(details["stage_due_at"])
     if details["awaiting_approval"]:
         return
-    if gate.have < gate.need:
-        yield JobWait.DEVICES, gate.message, {"have_count": gate.have, "need_count": gate.need}
+    if gate.met < gate.required:
+        counts = {"met_count": gate.met, "required_count": gate.required}
+        yield JobWait.DEVICES, gate.message, counts
         if stage["advance_after_seconds"] is not None:
             latest = format_seconds(stage["advance_after_seconds"])
-            message = f"The gate of {gate.stage} waits for devices until {latest} after it opened."
+            stage_name = _capitalized(gate.stage)
+            message = f"{stage_name} waits at most {latest} from its opening for its devices."
             yield JobWait.ADVANCE_AFTER, message, {"until": until}
     elif stage["bake_seconds"] and gate.total:
         yield JobWait.BAKE_TIME, bake_message(gate.stage), {"until": until}
+
+
+def _capitalized(text: str) -> str:
+    return text[0].upper() + text[1:]

@@ -101,7 +101,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self._store = store
         self._evaluations = evaluations
         self._timelines: SingleFlight[tuple[str, str], pb.GetJobTimelineResponse] = SingleFlight()
-        self._timeline_slots = OnePerTenant()
+        self._timeline_limit = OnePerTenant()
         self._memory = memory
         self._yield_now = slots.yield_for_caller
         self._max_document_bytes = config.limits.max_document_bytes
@@ -447,8 +447,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         tenant_id = current_principal().tenant_id
 
         async def compute() -> pb.GetJobTimelineResponse:
-            with self._timeline_slots.slot(tenant_id) as is_free:
-                if not is_free:
+            with self._timeline_limit.admit(tenant_id) as is_admitted:
+                if not is_admitted:
                     raise TimelineRunning
                 row = await self._store.get_job_timeline(
                     tenant_id, job_id=request.job_id, max_buckets=MAX_BUCKETS, max_marks=MAX_MARKS

@@ -108,7 +108,7 @@ def _gate_message(row: Row) -> str:
     )
     if row["awaiting_approval"]:
         wait = approval_message(name)
-    elif gate.have < gate.need:
+    elif gate.met < gate.required:
         wait = gate.message
     elif row["open_stage_bake_seconds"]:
         wait = bake_message(name)

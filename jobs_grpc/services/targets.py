@@ -127,13 +127,13 @@ class EvaluationLimit:
     """Lets one call of each tenant evaluate a target: that can take a second of CPU time."""
 
     def __init__(self) -> None:
-        self._slots = OnePerTenant()
+        self._calls = OnePerTenant()
 
     def evaluation(
         self, tenant_id: str, request: TargetRequest, *, is_preview: bool
     ) -> AbstractContextManager[bool]:
         """Context manager; yields whether the call may evaluate its target."""
-        return self._slots.slot(tenant_id) if _is_costly(request, is_preview) else _NOT_LIMITED
+        return self._calls.admit(tenant_id) if _is_costly(request, is_preview) else _NOT_LIMITED
 
 
 def _is_costly(request: TargetRequest, is_preview: bool) -> bool:

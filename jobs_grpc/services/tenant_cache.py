@@ -11,7 +11,7 @@ from jobs_grpc.services.single_flight import SingleFlight
 
 R = TypeVar("R", bound=Message)
 
-# What an entry takes besides its response and the ID of its tenant.
+# Bytes of an entry besides its response and tenant ID.
 _ENTRY_BYTES = 500
 
 

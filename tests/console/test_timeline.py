@@ -23,12 +23,12 @@ async def test_plot_starts_with_the_timeline_and_continues_with_the_watch(
     await console.open("/jobs/j")
     progress = page.get_by_role("region", name="Progress over time")
     plot = progress.get_by_role("img")
-    await expect(progress.get_by_label("1 of 4 devices ended")).to_be_visible()
+    await expect(progress.get_by_label("1 of 4 executions finished")).to_be_visible()
 
     for device, status in (("d00002", JobExecution.FAILED), ("d00003", JobExecution.SUCCEEDED)):
         await server.device(operator.tenant, device).update("j", status)
 
-    await expect(progress.get_by_label("3 of 4 devices ended")).to_be_visible()
+    await expect(progress.get_by_label("3 of 4 executions finished")).to_be_visible()
     assert "2 succeeded, 1 failed" in (await plot.get_attribute("aria-label") or "")
     assert len([url for url in requests if url.endswith("/timeline")]) == 1
     await progress.get_by_role("button", name="paused by").focus()
@@ -37,6 +37,6 @@ async def test_plot_starts_with_the_timeline_and_continues_with_the_watch(
 
     await operator.retry("j", "FAILED")
 
-    await expect(progress.get_by_label("2 of 4 devices ended")).to_be_visible()
+    await expect(progress.get_by_label("2 of 4 executions finished")).to_be_visible()
     await expect(progress).to_contain_text("one that is retried counts at its last end")
     assert await console.violations() == []

@@ -157,7 +157,7 @@ def _actual(job: pb.Job) -> dict[str, Any]:
         ],
         "budget": job.is_retry_budget_exhausted,
         "waits": [
-            (pb.JobWait.Kind.Name(wait.kind), wait.stage, wait.have_count, wait.need_count)
+            (pb.JobWait.Kind.Name(wait.kind), wait.stage, wait.met_count, wait.required_count)
             for wait in job.waits_for
             if wait.kind != pb.JobWait.START_WINDOW  # The windows have a model of their own.
         ],

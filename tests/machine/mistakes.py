@@ -18,7 +18,7 @@ any call/6 delete_devices: deletion of a device is a cancel
 - end_cause => 'DEVICE_REMOVED'
 + end_cause => 'EXECUTION_CANCELED'
 any call/0 reject_stage: pause after a rejection has another cause
-- 'REJECTED', p_comment
+- 'STAGE_REJECTED', p_comment
 + 'OPERATOR', p_comment
 criteria/10 count_changes: failure before a resume leaves the wrong count
 - WHERE f.failed_at > c.counts_since AND
@@ -93,8 +93,8 @@ schedules/90 rollout_details: expired job waits for its gate
 - v_job.queued_status <> 'QUEUED',
 + false,
 schedules/3 rollout_details: stage can open before the start
-- 'is_scheduled', v_job.is_scheduled
-+ 'is_scheduled', false
+- 'is_before_start', v_job.is_before_start
++ 'is_before_start', false
 schedules/22 minimum_rollout_time: releases may end as soon as the job expires
 - round(greatest(v_needed - v_released, 0) * 60 / v_rate, 6)
 + greatest(v_needed - v_released, 0) * 60 / v_rate

@@ -140,7 +140,7 @@ def reject_stage(state: State, job_id: str, stage: int, user: str) -> Result:
     if not rollout.needs_approval:
         raise Rejected("STAGE_NOT_APPROVABLE")
     job = add_event(job, "job.stage_rejected", user, stage=stage)
-    return state.with_job(job if job.is_paused else pause(job, "REJECTED", user)), None
+    return state.with_job(job if job.is_paused else pause(job, "STAGE_REJECTED", user)), None
 
 
 def cancel_execution(state: State, job_id: str, device: str, user: str, *, force: bool) -> Result:

@@ -96,12 +96,12 @@ async def test_gate_waits_for_devices_then_for_time_then_for_an_approval(world: 
         ("DEVICES", "The gate of stage 0 (canary): 25 % succeeded, 70 % required."),
         (
             "ADVANCE_AFTER",
-            "The gate of stage 0 (canary) waits for devices until 2 h after it opened.",
+            "Stage 0 (canary) waits at most 2 h from its opening for its devices.",
         ),
         approval,
     ]
     devices, latest, _ = read.waits_for
-    assert (devices.stage, devices.have_count, devices.need_count) == (0, 1, 3)
+    assert (devices.stage, devices.met_count, devices.required_count) == (0, 1, 3)
     assert latest.until.seconds - read.stages[0].opened_at.seconds == 7200
     assert actions(read) == "pause approve reject cancel update"
 

@@ -158,7 +158,7 @@ async def test_rejection_pauses_the_job_until_a_resume_and_an_approval(
 
     rejected = await approver.reject("j", 0, comment="too hot")
 
-    assert (rejected.status, rejected.pause.cause) == (pb.Job.PAUSED, pb.Pause.REJECTED)
+    assert (rejected.status, rejected.pause.cause) == (pb.Job.PAUSED, pb.Pause.STAGE_REJECTED)
     assert (rejected.pause.paused_by, rejected.pause.reason) == ("ann", "too hot")
     assert rejected.waits_for[0].message == "ann rejected the stage: too hot"
     again = await job.operator.reject("j", 0, etag=rejected.etag)
@@ -166,7 +166,7 @@ async def test_rejection_pauses_the_job_until_a_resume_and_an_approval(
     assert again.pause == rejected.pause
     assert [(e.type, e.user, e.details) for e in (await log.new())[-3:]] == [
         ("job.stage_rejected", "ann", {"stage": 0, "reason": "too hot"}),
-        ("job.paused", "ann", {"cause": "REJECTED", "reason": "too hot"}),
+        ("job.paused", "ann", {"cause": "STAGE_REJECTED", "reason": "too hot"}),
         ("job.stage_rejected", "olivia", {"stage": 0}),
     ]
     resumed = await job.operator.resume("j")

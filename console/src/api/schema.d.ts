@@ -220,13 +220,13 @@ export interface paths {
         };
         /**
          * List labels of devices, and groups
-         * @description Lists the labels of devices with their values, and the groups, each with its number of devices, the most
-         *     frequent labels first: suggestions for selectors. Reads at most 50,000 devices, 200,000 of their labels and
-         *     50,000 memberships; `is_complete` says whether that was all.
+         * @description Lists the label keys and values and the groups of devices, with the number of devices of each, for use in
+         *     selectors. The labels of the most devices come first. Reads at most 50,000 devices, 200,000 of their labels
+         *     and 50,000 memberships; `is_complete` says whether that was all.
          *
-         *     The response can be a minute old: a server process computes it at most once a minute for a tenant, and again
-         *     after UpdateDevices and DeleteDevices of the same process, and while the tenant has neither labels nor
-         *     groups.
+         *     The response can be a minute old: each server process keeps it for a minute per tenant, or until it serves
+         *     UpdateDevices or DeleteDevices. While the tenant has neither labels nor groups, each call computes it. A
+         *     call that arrives during a computation waits for its result.
          */
         get: operations["ListLabels"];
         put?: never;
@@ -246,11 +246,11 @@ export interface paths {
         };
         /**
          * Summarize devices, active jobs and failures
-         * @description Returns how many devices were last seen when, how many jobs are active, and the failures of these jobs by
+         * @description Returns the number of devices by last seen, the number of active jobs, and the failures of these jobs by
          *     code.
          *
-         *     The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
-         *     once while the tenant has no devices. A call that arrives meanwhile waits for it.
+         *     The response can be a minute old: each server process keeps it for a minute per tenant. While the tenant has
+         *     no devices, each call computes it. A call that arrives during a computation waits for its result.
          */
         get: operations["GetFleetSummary"];
         put?: never;
@@ -514,11 +514,11 @@ export interface paths {
         put?: never;
         /**
          * Reject a stage of a rollout
-         * @description Rejects the open stage of a rollout, if its gate requires an approval that it does not have. Pauses the job
-         *     with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, keeps its pause, and
+         * @description Rejects the open stage of a rollout, whose gate requires an approval and has none yet. Pauses the job with
+         *     the cause STAGE_REJECTED, and the comment as the reason. If the job is PAUSED already, keeps its pause, and
          *     only adds the event job.stage_rejected and changes the etag. The stage still needs its approval after
-         *     ResumeJob, and ApproveStage can give it. The user who created the job may reject, and so may an unknown
-         *     user, because this only stops the job.
+         *     ResumeJob, and ApproveStage can give it. The creator of the job and unknown users may reject too: a
+         *     rejection only pauses the job.
          */
         post: operations["RejectStage"];
         delete?: never;
@@ -535,14 +535,14 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get the ends of a job's devices over time
-         * @description Returns how the devices of a job ended over time: at most 200 buckets, and marks of what happened to
-         *     the job meanwhile. The server computes it from the executions when asked: half a second for a million. A
-         *     call that arrives meanwhile for the same job gets the same response.
+         * Count the finished executions of a job over time
+         * @description Returns how many executions of a job finished over time, by outcome: at most 200 buckets, and marks, which
+         *     are the events that explain them. Computed from the executions when called: about 0.5 s for a million. A
+         *     call that arrives during a computation for the same job gets the same response.
          *
-         *     Each device counts once, at its present end. A device that is retried is in no bucket until it ends
-         *     again. Devices that the cancel or the expiry of the job ended count at that time. So the sum of all
-         *     buckets is the number of devices that have ended.
+         *     Each execution counts once, at the end of its current attempt. One that is retried leaves its bucket until
+         *     its next attempt ends. Executions that the cancel or the expiry of the job ended count at the time of that
+         *     cancel or expiry. The sum of all buckets is the number of finished executions.
          */
         get: operations["GetJobTimeline"];
         put?: never;
@@ -937,7 +937,7 @@ export interface components {
         ActiveJobCounts: {
             /**
              * Format: int32
-             * @description Of all these, the jobs with a stage that waits for an approval.
+             * @description Jobs in any of these statuses that wait for an approval.
              */
             awaiting_approval: number;
             /**
@@ -1429,7 +1429,7 @@ export interface components {
              *                               unless the job was paused already.
              *       job.tripped             A failure criterion has tripped: `reason`, and `stage` if its scope is STAGE.
              *                               job.paused or job.canceled follows.
-             *       job.paused              The job was paused: `cause` OPERATOR, FAILURE_CRITERION, GATE_NOT_MET or REJECTED, and `reason`.
+             *       job.paused              The job was paused: `cause`, a Pause.Cause, and `reason`.
              *       job.resumed             The job was resumed.
              *       job.updated             UpdateJob has changed the fields `updated_fields`.
              *       job.retried             RetryExecutions has retried `retried_count` executions. Automatic retries add no event.
@@ -1908,30 +1908,30 @@ export interface components {
             device_count: number;
             /** @description The failures of these jobs by status and failure_code, the most frequent first: at most 20. */
             failures: components["schemas"]["FleetFailureCount"][];
-            /** @description The active jobs by status. Of a tenant with more than 10,000, those that expire last. */
+            /** @description The active jobs by status. If the tenant has more than 10,000, only the 10,000 that expire last are counted. */
             jobs: components["schemas"]["ActiveJobCounts"] | null;
             /** @description The devices by the time at which they were last seen: see Device.last_seen_at. */
             last_seen: components["schemas"]["LastSeenCounts"] | null;
             /**
              * Format: int32
-             * @description The number of their other failures.
+             * @description The number of failures that `failures` leaves out.
              */
             other_failure_count: number;
         };
         GetJobTimelineResponse: {
             /**
-             * @description The length of each bucket: 1 s, 5 s, 15 s, 1 min, 5 min, 15 min, 1 h, 3 h, 6 h, 12 h, 1 day or longer, such
-             *     that 200 buckets reach from the first end to the last one.
+             * @description The length of each bucket: 1 s, 5 s, 15 s, 1 min, 5 min, 15 min, 1 h, 3 h, 6 h, 12 h, 1 day or longer.
+             *     Chosen so that at most 200 buckets cover the time from the first end to the last.
              */
             bucket_size: string | null;
-            /** @description The buckets in which devices ended, oldest first. A bucket in which none ended is left out. */
+            /** @description The buckets, oldest first. Empty ones are left out. */
             buckets: components["schemas"]["TimelineBucket"][];
             /**
              * Format: date-time
              * @description When the timeline was computed.
              */
             computed_at: string | null;
-            /** @description What happened to the job, oldest first: the last 200 marks among the last 5,000 events of the job. */
+            /** @description The marks, oldest first: the last 200 among the last 5,000 events of the job. */
             marks: components["schemas"]["TimelineMark"][];
         };
         /** @description A group of devices. A group exists as long as it has members. */
@@ -2123,8 +2123,9 @@ export interface components {
              */
             updated_at: string | null;
             /**
-             * @description What the job waits for, apart from reports of its devices; what it waits for first comes first. Empty if the
-             *     job is finished. ListJobs leaves it unset.
+             * @description The conditions that keep the job from starting devices or opening its next stage, in the order in which they
+             *     must be met. Reports of devices are included only if the gate of the open stage needs them (DEVICES). Empty:
+             *     there are none, or the job is finished. ListJobs leaves it unset.
              */
             waits_for: components["schemas"]["JobWait"][];
             /** @description The time zone of the start windows. See CreateJobRequest.window_time_zone. Empty: there are none. */
@@ -2293,22 +2294,18 @@ export interface components {
         /** @description Something that a job waits for. */
         JobWait: {
             /**
-             * Format: int32
-             * @description Of DEVICES: how many devices fulfill the gate.
-             */
-            have_count: number;
-            /**
              * @description What the job waits for.
              *
              *      - RESUME: The job is PAUSED: ResumeJob.
              *      - START: The job has not started: its start_at, in `until`. If that passes during a pause, the job starts with
              *     ResumeJob.
              *      - START_WINDOW: No start window is open: the next opening, in `until`. Only in responses of GetJob.
-             *      - DEVICES: The gate of the open stage: have_count of its devices are SUCCEEDED, or finished if it has no
-             *     min_succeeded_percent, and need_count must be.
-             *      - ADVANCE_AFTER: The advance_after of the open stage, which ends the wait for its devices in `until`. Follows DEVICES.
+             *      - DEVICES: The gate of the open stage needs more devices: met_count of required_count have SUCCEEDED or, if the gate
+             *     has no min_succeeded_percent, are finished.
+             *      - ADVANCE_AFTER: The advance_after of the open stage: at `until`, the gate no longer waits for devices. It always follows
+             *     DEVICES, as the alternative to it.
              *      - BAKE_TIME: The bake_time of the open stage, which ends in `until`.
-             *      - APPROVAL: An approval of the open stage. If the rest of the gate is met, this is the first wait with a stage.
+             *      - APPROVAL: An approval of the open stage. If no other wait of the stage comes before it, the rest of the gate is met.
              * @enum {string}
              */
             kind: "RESUME" | "START" | "START_WINDOW" | "DEVICES" | "ADVANCE_AFTER" | "BAKE_TIME" | "APPROVAL";
@@ -2316,18 +2313,23 @@ export interface components {
             message: string;
             /**
              * Format: int32
-             * @description Of DEVICES: how many must.
+             * @description For DEVICES: the number of devices that meet the gate.
              */
-            need_count: number;
+            met_count: number;
             /**
              * Format: int32
-             * @description The open stage, if its gate waits. The first is 0.
+             * @description For DEVICES: the number of devices that must meet it.
+             */
+            required_count: number;
+            /**
+             * Format: int32
+             * @description The number of the open stage, from 0. Set for DEVICES, ADVANCE_AFTER, BAKE_TIME and APPROVAL.
              */
             stage: number | null;
             /**
              * Format: date-time
-             * @description The time at which this wait ends if nothing else changes. Unset: unknown. The times of gates are also unset
-             *     while the job is PAUSED, because they stand still.
+             * @description The time at which this wait ends if nothing else changes. Unset if it is unknown, and for gates while the job
+             *     is PAUSED, because a pause stops their clocks.
              */
             until: string | null;
         };
@@ -2398,7 +2400,10 @@ export interface components {
         ListLabelsResponse: {
             /** @description The groups, in the order of group_id: the first 200, or fewer if these have more than 50,000 devices. */
             groups: components["schemas"]["Group"][];
-            /** @description All labels of all devices were read, and `labels` and `groups` have all keys and groups: others are unknown. */
+            /**
+             * @description True if every label key and every group of the tenant is in the response. Values can still be missing: see
+             *     has_more_values.
+             */
             is_complete: boolean;
             /** @description The labels, those of the most devices first: at most 50. */
             labels: components["schemas"]["LabelSummary"][];
@@ -2412,10 +2417,10 @@ export interface components {
              *      - FAILURE_CRITERION: A failure criterion tripped; Job.trip has the numbers.
              *      - GATE_NOT_MET: All executions of the open stage are finished, and its gate is not met. Retry executions,
              *     change the gate by UpdateJob, or open the next stage by AdvanceJob; then resume the job.
-             *      - REJECTED: RejectStage.
+             *      - STAGE_REJECTED: RejectStage paused the job.
              * @enum {string}
              */
-            cause: "OPERATOR" | "FAILURE_CRITERION" | "GATE_NOT_MET" | "REJECTED";
+            cause: "OPERATOR" | "FAILURE_CRITERION" | "GATE_NOT_MET" | "STAGE_REJECTED";
             /**
              * Format: date-time
              * @description The time of the pause.
@@ -2967,27 +2972,27 @@ export interface components {
              */
             http_status: number;
         };
-        /** @description The devices that ended within a time of the length `bucket_size`. */
+        /** @description The numbers of executions that finished within a time of the length `bucket_size`. */
         TimelineBucket: {
             /**
              * Format: int32
-             * @description The number of devices that others ended: the end_cause is JOB_CANCELED, EXECUTION_CANCELED or
+             * @description The number of executions that were canceled: the end_cause is JOB_CANCELED, EXECUTION_CANCELED or
              *     DEVICE_REMOVED.
              */
             canceled_count: number;
             /**
              * Format: int32
-             * @description The number of devices that had not started when the job expired: the end_cause is JOB_EXPIRED.
+             * @description The number of executions that had not started when the job expired: the end_cause is JOB_EXPIRED.
              */
             expired_count: number;
             /**
              * Format: int32
-             * @description The number of devices that failed: FAILED, or REJECTED or TIMED_OUT with the end_cause DEVICE or TIMEOUT.
+             * @description The number of executions that failed: FAILED, or REJECTED or TIMED_OUT with the end_cause DEVICE or TIMEOUT.
              */
             failed_count: number;
             /**
              * Format: int32
-             * @description The number of devices that SUCCEEDED.
+             * @description The number of executions that SUCCEEDED.
              */
             succeeded_count: number;
             /**
@@ -3396,7 +3401,7 @@ export interface components {
          * @description The body is too large.
          *
          *     - `BODY_TOO_LARGE`: The body exceeds a limit of the gateway or of the server.
-         *     - `LIMIT_EXCEEDED`: The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its value. Neither is set for the limits that no setting defines: those of webhooks, and one call of the tenant at a time that evaluates a target, and one that computes a timeline. If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If they do not, it fails again.
+         *     - `LIMIT_EXCEEDED`: The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its value. Neither is set for limits without a setting: those of webhooks, and one target evaluation and one timeline computation at a time per tenant. If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If they do not, it fails again.
          */
         BodyTooLarge: {
             headers: {
@@ -3535,7 +3540,7 @@ export interface components {
         /**
          * @description There are too many requests, or a limit of the tenant is reached. With `Retry-After`, the same request can succeed later.
          *
-         *     - `LIMIT_EXCEEDED`: The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its value. Neither is set for the limits that no setting defines: those of webhooks, and one call of the tenant at a time that evaluates a target, and one that computes a timeline. If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If they do not, it fails again.
+         *     - `LIMIT_EXCEEDED`: The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its value. Neither is set for limits without a setting: those of webhooks, and one target evaluation and one timeline computation at a time per tenant. If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If they do not, it fails again.
          *     - `OVERLOADED`: The server has more calls than it can serve in time. Retry after the delay in google.rpc.RetryInfo.
          */
         TooManyRequests: {
@@ -6284,10 +6289,10 @@ export interface operations {
                      *       "updated_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "waits_for": [
                      *         {
-                     *           "have_count": 0,
                      *           "kind": "DEVICES",
                      *           "message": "In stage 0 (canary), 1 of 1 executions are not finished.",
-                     *           "need_count": 1,
+                     *           "met_count": 0,
+                     *           "required_count": 1,
                      *           "stage": 0,
                      *           "until": null
                      *         }
@@ -6303,7 +6308,7 @@ export interface operations {
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
-             *     - `STAGE_NOT_APPROVABLE`: The job has no such stage, the stage is not the open one, its gate requires no approval, or the job is COMPLETED or CANCELED. The message states which. Read the job.
+             *     - `STAGE_NOT_APPROVABLE`: The job has no such stage, the stage is not the open one, its gate requires no approval, RejectStage was called for a stage that is already approved, or the job is COMPLETED or CANCELED. The message states which. Read the job.
              */
             400: {
                 headers: {
@@ -6471,7 +6476,7 @@ export interface operations {
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
-             *     - `STAGE_NOT_APPROVABLE`: The job has no such stage, the stage is not the open one, its gate requires no approval, or the job is COMPLETED or CANCELED. The message states which. Read the job.
+             *     - `STAGE_NOT_APPROVABLE`: The job has no such stage, the stage is not the open one, its gate requires no approval, RejectStage was called for a stage that is already approved, or the job is COMPLETED or CANCELED. The message states which. Read the job.
              */
             400: {
                 headers: {
@@ -7038,10 +7043,10 @@ export interface operations {
                      *       "updated_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "waits_for": [
                      *         {
-                     *           "have_count": 0,
                      *           "kind": "RESUME",
                      *           "message": "olivia paused the job: too many failures",
-                     *           "need_count": 0,
+                     *           "met_count": 0,
+                     *           "required_count": 0,
                      *           "stage": null,
                      *           "until": null
                      *         }

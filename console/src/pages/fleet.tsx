@@ -149,9 +149,9 @@ function Line({ job }: { job: Job }) {
 
 const ages = {
     within_hour: "in the last hour",
-    within_day: "in the last day",
-    within_week: "in the last week",
-    earlier: "longer ago",
+    within_day: "1–24 hours ago",
+    within_week: "1–7 days ago",
+    earlier: "more than 7 days ago",
     never: "never",
 };
 
@@ -204,7 +204,7 @@ function Failures({ summary }: { summary: FleetSummary }) {
                 <span id="codes">Failures in active jobs</span>
                 {total > 0 && <span class="quiet">{counted(total, "failure")}</span>}
             </h2>
-            {!total && <p class="pad quiet">No device has failed.</p>}
+            {!total && <p class="pad quiet">There are no failures in active jobs.</p>}
             {failures.length > 0 && (
                 <div class="across">
                     <table>

@@ -1,4 +1,4 @@
-/** The progress of a job over time: how many devices have ended, and what happened meanwhile. */
+/** The timeline of a job: how many executions have finished over time, and the events that explain it. */
 
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
@@ -39,7 +39,7 @@ export function ProgressOverTime({ job }: { job: Job }) {
                     <svg
                         role="img"
                         aria-label={
-                            `${count(ended(last))} of ${counted(job.total_executions, "device")} ended` +
+                            `${count(ended(last))} of ${counted(job.total_executions, "execution")} finished` +
                             ` from ${absolute(start)} to ${absolute(end)}: ${summary}`
                         }
                         viewBox={`0 0 ${WIDTH} ${HEIGHT}`}

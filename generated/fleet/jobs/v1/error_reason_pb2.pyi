@@ -446,8 +446,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     STAGE_NOT_APPROVABLE: _ErrorReason.ValueType  # 39
-    """The job has no such stage, the stage is not the open one, its gate requires no approval, or the
-    job is COMPLETED or CANCELED. The message states which. Read the job.
+    """The job has no such stage, the stage is not the open one, its gate requires no approval, RejectStage was
+    called for a stage that is already approved, or the job is COMPLETED or CANCELED. The message states which.
+    Read the job.
 
     Example of an ErrorInfo:
 
@@ -596,9 +597,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     LIMIT_EXCEEDED: _ErrorReason.ValueType  # 26
     """The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its
-    value. Neither is set for the limits that no setting defines: those of webhooks, and one call of the
-    tenant at a time that evaluates a target, and one that computes a timeline. If the details carry a
-    google.rpc.RetryInfo, the same call can succeed after that delay. If they do not, it fails again.
+    value. Neither is set for limits without a setting: those of webhooks, and one target evaluation and one
+    timeline computation at a time per tenant. If the details carry a google.rpc.RetryInfo, the same call can
+    succeed after that delay. If they do not, it fails again.
 
     Example of an ErrorInfo:
 
@@ -1107,8 +1108,9 @@ Example of an ErrorInfo:
     }
 """
 STAGE_NOT_APPROVABLE: ErrorReason.ValueType  # 39
-"""The job has no such stage, the stage is not the open one, its gate requires no approval, or the
-job is COMPLETED or CANCELED. The message states which. Read the job.
+"""The job has no such stage, the stage is not the open one, its gate requires no approval, RejectStage was
+called for a stage that is already approved, or the job is COMPLETED or CANCELED. The message states which.
+Read the job.
 
 Example of an ErrorInfo:
 
@@ -1257,9 +1259,9 @@ Example of an ErrorInfo:
 """
 LIMIT_EXCEEDED: ErrorReason.ValueType  # 26
 """The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its
-value. Neither is set for the limits that no setting defines: those of webhooks, and one call of the
-tenant at a time that evaluates a target, and one that computes a timeline. If the details carry a
-google.rpc.RetryInfo, the same call can succeed after that delay. If they do not, it fails again.
+value. Neither is set for limits without a setting: those of webhooks, and one target evaluation and one
+timeline computation at a time per tenant. If the details carry a google.rpc.RetryInfo, the same call can
+succeed after that delay. If they do not, it fails again.
 
 Example of an ErrorInfo:
 

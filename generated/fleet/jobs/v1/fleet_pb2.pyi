@@ -430,7 +430,9 @@ class ListLabelsResponse(_message.Message):
     GROUPS_FIELD_NUMBER: _builtins.int
     IS_COMPLETE_FIELD_NUMBER: _builtins.int
     is_complete: _builtins.bool
-    """All labels of all devices were read, and `labels` and `groups` have all keys and groups: others are unknown."""
+    """True if every label key and every group of the tenant is in the response. Values can still be missing: see
+    has_more_values.
+    """
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelSummary]:
         """The labels, those of the most devices first: at most 50."""
@@ -544,7 +546,7 @@ class GetFleetSummaryResponse(_message.Message):
     device_count: _builtins.int
     """The number of devices."""
     other_failure_count: _builtins.int
-    """The number of their other failures."""
+    """The number of failures that `failures` leaves out."""
     @_builtins.property
     def computed_at(self) -> _timestamp_pb2.Timestamp:
         """When the numbers were computed: at most a minute ago."""
@@ -555,7 +557,7 @@ class GetFleetSummaryResponse(_message.Message):
 
     @_builtins.property
     def jobs(self) -> Global___ActiveJobCounts:
-        """The active jobs by status. Of a tenant with more than 10,000, those that expire last."""
+        """The active jobs by status. If the tenant has more than 10,000, only the 10,000 that expire last are counted."""
 
     @_builtins.property
     def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___FleetFailureCount]:
@@ -634,7 +636,7 @@ class ActiveJobCounts(_message.Message):
     scheduled: _builtins.int
     """Jobs that are SCHEDULED."""
     awaiting_approval: _builtins.int
-    """Of all these, the jobs with a stage that waits for an approval."""
+    """Jobs in any of these statuses that wait for an approval."""
     def __init__(
         self,
         *,

@@ -149,24 +149,24 @@ class FleetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListLabels(self, request, context):
-        """Lists the labels of devices with their values, and the groups, each with its number of devices, the most
-        frequent labels first: suggestions for selectors. Reads at most 50,000 devices, 200,000 of their labels and
-        50,000 memberships; `is_complete` says whether that was all.
+        """Lists the label keys and values and the groups of devices, with the number of devices of each, for use in
+        selectors. The labels of the most devices come first. Reads at most 50,000 devices, 200,000 of their labels
+        and 50,000 memberships; `is_complete` says whether that was all.
 
-        The response can be a minute old: a server process computes it at most once a minute for a tenant, and again
-        after UpdateDevices and DeleteDevices of the same process, and while the tenant has neither labels nor
-        groups.
+        The response can be a minute old: each server process keeps it for a minute per tenant, or until it serves
+        UpdateDevices or DeleteDevices. While the tenant has neither labels nor groups, each call computes it. A
+        call that arrives during a computation waits for its result.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetFleetSummary(self, request, context):
-        """Returns how many devices were last seen when, how many jobs are active, and the failures of these jobs by
+        """Returns the number of devices by last seen, the number of active jobs, and the failures of these jobs by
         code.
 
-        The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
-        once while the tenant has no devices. A call that arrives meanwhile waits for it.
+        The response can be a minute old: each server process keeps it for a minute per tenant. While the tenant has
+        no devices, each call computes it. A call that arrives during a computation waits for its result.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

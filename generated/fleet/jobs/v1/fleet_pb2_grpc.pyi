@@ -80,20 +80,20 @@ class FleetServiceStub:
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
     """
     ListLabels: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListLabelsRequest, _fleet_pb2.ListLabelsResponse]
-    """Lists the labels of devices with their values, and the groups, each with its number of devices, the most
-    frequent labels first: suggestions for selectors. Reads at most 50,000 devices, 200,000 of their labels and
-    50,000 memberships; `is_complete` says whether that was all.
+    """Lists the label keys and values and the groups of devices, with the number of devices of each, for use in
+    selectors. The labels of the most devices come first. Reads at most 50,000 devices, 200,000 of their labels
+    and 50,000 memberships; `is_complete` says whether that was all.
 
-    The response can be a minute old: a server process computes it at most once a minute for a tenant, and again
-    after UpdateDevices and DeleteDevices of the same process, and while the tenant has neither labels nor
-    groups.
+    The response can be a minute old: each server process keeps it for a minute per tenant, or until it serves
+    UpdateDevices or DeleteDevices. While the tenant has neither labels nor groups, each call computes it. A
+    call that arrives during a computation waits for its result.
     """
     GetFleetSummary: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.GetFleetSummaryRequest, _fleet_pb2.GetFleetSummaryResponse]
-    """Returns how many devices were last seen when, how many jobs are active, and the failures of these jobs by
+    """Returns the number of devices by last seen, the number of active jobs, and the failures of these jobs by
     code.
 
-    The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
-    once while the tenant has no devices. A call that arrives meanwhile waits for it.
+    The response can be a minute old: each server process keeps it for a minute per tenant. While the tenant has
+    no devices, each call computes it. A call that arrives during a computation waits for its result.
     """
     PreviewTarget: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.PreviewTargetRequest, _fleet_pb2.PreviewTargetResponse]
     """Returns the devices that a target and a rollout select now, and creates nothing. An empty target,
@@ -158,20 +158,20 @@ class FleetServiceAsyncStub(FleetServiceStub):
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
     """
     ListLabels: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListLabelsRequest, _fleet_pb2.ListLabelsResponse]  # type: ignore[assignment]
-    """Lists the labels of devices with their values, and the groups, each with its number of devices, the most
-    frequent labels first: suggestions for selectors. Reads at most 50,000 devices, 200,000 of their labels and
-    50,000 memberships; `is_complete` says whether that was all.
+    """Lists the label keys and values and the groups of devices, with the number of devices of each, for use in
+    selectors. The labels of the most devices come first. Reads at most 50,000 devices, 200,000 of their labels
+    and 50,000 memberships; `is_complete` says whether that was all.
 
-    The response can be a minute old: a server process computes it at most once a minute for a tenant, and again
-    after UpdateDevices and DeleteDevices of the same process, and while the tenant has neither labels nor
-    groups.
+    The response can be a minute old: each server process keeps it for a minute per tenant, or until it serves
+    UpdateDevices or DeleteDevices. While the tenant has neither labels nor groups, each call computes it. A
+    call that arrives during a computation waits for its result.
     """
     GetFleetSummary: _aio.UnaryUnaryMultiCallable[_fleet_pb2.GetFleetSummaryRequest, _fleet_pb2.GetFleetSummaryResponse]  # type: ignore[assignment]
-    """Returns how many devices were last seen when, how many jobs are active, and the failures of these jobs by
+    """Returns the number of devices by last seen, the number of active jobs, and the failures of these jobs by
     code.
 
-    The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
-    once while the tenant has no devices. A call that arrives meanwhile waits for it.
+    The response can be a minute old: each server process keeps it for a minute per tenant. While the tenant has
+    no devices, each call computes it. A call that arrives during a computation waits for its result.
     """
     PreviewTarget: _aio.UnaryUnaryMultiCallable[_fleet_pb2.PreviewTargetRequest, _fleet_pb2.PreviewTargetResponse]  # type: ignore[assignment]
     """Returns the devices that a target and a rollout select now, and creates nothing. An empty target,
@@ -269,13 +269,13 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fleet_pb2.ListLabelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.ListLabelsResponse, _abc.Awaitable[_fleet_pb2.ListLabelsResponse]]:
-        """Lists the labels of devices with their values, and the groups, each with its number of devices, the most
-        frequent labels first: suggestions for selectors. Reads at most 50,000 devices, 200,000 of their labels and
-        50,000 memberships; `is_complete` says whether that was all.
+        """Lists the label keys and values and the groups of devices, with the number of devices of each, for use in
+        selectors. The labels of the most devices come first. Reads at most 50,000 devices, 200,000 of their labels
+        and 50,000 memberships; `is_complete` says whether that was all.
 
-        The response can be a minute old: a server process computes it at most once a minute for a tenant, and again
-        after UpdateDevices and DeleteDevices of the same process, and while the tenant has neither labels nor
-        groups.
+        The response can be a minute old: each server process keeps it for a minute per tenant, or until it serves
+        UpdateDevices or DeleteDevices. While the tenant has neither labels nor groups, each call computes it. A
+        call that arrives during a computation waits for its result.
         """
 
     @_abc_1.abstractmethod
@@ -284,11 +284,11 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fleet_pb2.GetFleetSummaryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.GetFleetSummaryResponse, _abc.Awaitable[_fleet_pb2.GetFleetSummaryResponse]]:
-        """Returns how many devices were last seen when, how many jobs are active, and the failures of these jobs by
+        """Returns the number of devices by last seen, the number of active jobs, and the failures of these jobs by
         code.
 
-        The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
-        once while the tenant has no devices. A call that arrives meanwhile waits for it.
+        The response can be a minute old: each server process keeps it for a minute per tenant. While the tenant has
+        no devices, each call computes it. A call that arrives during a computation waits for its result.
         """
 
     @_abc_1.abstractmethod

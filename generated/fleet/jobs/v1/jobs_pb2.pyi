@@ -116,20 +116,18 @@ class Job(_message.Message):
         PAUSE: Job._Action.ValueType  # 1
         """PauseJob, which pauses the job."""
         RESUME: Job._Action.ValueType  # 2
-        """ResumeJob, which ends the pause. It is missing while the gate of the open stage would pause the job
-        again at once (GATE_NOT_MET).
-        """
+        """ResumeJob, which ends the pause. Absent while ResumeJob would fail with GATE_NOT_MET."""
         ADVANCE: Job._Action.ValueType  # 3
-        """AdvanceJob of the next stage."""
+        """AdvanceJob, which opens the next stage."""
         APPROVE: Job._Action.ValueType  # 4
-        """ApproveStage of the open stage, also before the rest of its gate is met."""
+        """ApproveStage of the open stage, even before the rest of its gate is met."""
         REJECT: Job._Action.ValueType  # 5
         """RejectStage of the open stage."""
         CANCEL: Job._Action.ValueType  # 6
         """CancelJob."""
         RETRY: Job._Action.ValueType  # 7
-        """RetryExecutions: the job has executions that are FAILED, TIMED_OUT or REJECTED. If the job has expired,
-        the call must set another expiry.
+        """RetryExecutions: the job is not CANCELED, and has executions that are FAILED, TIMED_OUT or REJECTED. If the
+        job has expired, the call must set another expiry.
         """
         UPDATE: Job._Action.ValueType  # 8
         """UpdateJob of settings. Labels and the description can always be changed."""
@@ -144,20 +142,18 @@ class Job(_message.Message):
     PAUSE: Job.Action.ValueType  # 1
     """PauseJob, which pauses the job."""
     RESUME: Job.Action.ValueType  # 2
-    """ResumeJob, which ends the pause. It is missing while the gate of the open stage would pause the job
-    again at once (GATE_NOT_MET).
-    """
+    """ResumeJob, which ends the pause. Absent while ResumeJob would fail with GATE_NOT_MET."""
     ADVANCE: Job.Action.ValueType  # 3
-    """AdvanceJob of the next stage."""
+    """AdvanceJob, which opens the next stage."""
     APPROVE: Job.Action.ValueType  # 4
-    """ApproveStage of the open stage, also before the rest of its gate is met."""
+    """ApproveStage of the open stage, even before the rest of its gate is met."""
     REJECT: Job.Action.ValueType  # 5
     """RejectStage of the open stage."""
     CANCEL: Job.Action.ValueType  # 6
     """CancelJob."""
     RETRY: Job.Action.ValueType  # 7
-    """RetryExecutions: the job has executions that are FAILED, TIMED_OUT or REJECTED. If the job has expired,
-    the call must set another expiry.
+    """RetryExecutions: the job is not CANCELED, and has executions that are FAILED, TIMED_OUT or REJECTED. If the
+    job has expired, the call must set another expiry.
     """
     UPDATE: Job.Action.ValueType  # 8
     """UpdateJob of settings. Labels and the description can always be changed."""
@@ -381,8 +377,9 @@ class Job(_message.Message):
 
     @_builtins.property
     def waits_for(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobWait]:
-        """What the job waits for, apart from reports of its devices; what it waits for first comes first. Empty if the
-        job is finished. ListJobs leaves it unset.
+        """The conditions that keep the job from starting devices or opening its next stage, in the order in which they
+        must be met. Reports of devices are included only if the gate of the open stage needs them (DEVICES). Empty:
+        there are none, or the job is finished. ListJobs leaves it unset.
         """
 
     @_builtins.property
@@ -491,15 +488,17 @@ class JobWait(_message.Message):
         START_WINDOW: JobWait._Kind.ValueType  # 3
         """No start window is open: the next opening, in `until`. Only in responses of GetJob."""
         DEVICES: JobWait._Kind.ValueType  # 4
-        """The gate of the open stage: have_count of its devices are SUCCEEDED, or finished if it has no
-        min_succeeded_percent, and need_count must be.
+        """The gate of the open stage needs more devices: met_count of required_count have SUCCEEDED or, if the gate
+        has no min_succeeded_percent, are finished.
         """
         ADVANCE_AFTER: JobWait._Kind.ValueType  # 5
-        """The advance_after of the open stage, which ends the wait for its devices in `until`. Follows DEVICES."""
+        """The advance_after of the open stage: at `until`, the gate no longer waits for devices. It always follows
+        DEVICES, as the alternative to it.
+        """
         BAKE_TIME: JobWait._Kind.ValueType  # 6
         """The bake_time of the open stage, which ends in `until`."""
         APPROVAL: JobWait._Kind.ValueType  # 7
-        """An approval of the open stage. If the rest of the gate is met, this is the first wait with a stage."""
+        """An approval of the open stage. If no other wait of the stage comes before it, the rest of the gate is met."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What the job waits for."""
@@ -515,36 +514,38 @@ class JobWait(_message.Message):
     START_WINDOW: JobWait.Kind.ValueType  # 3
     """No start window is open: the next opening, in `until`. Only in responses of GetJob."""
     DEVICES: JobWait.Kind.ValueType  # 4
-    """The gate of the open stage: have_count of its devices are SUCCEEDED, or finished if it has no
-    min_succeeded_percent, and need_count must be.
+    """The gate of the open stage needs more devices: met_count of required_count have SUCCEEDED or, if the gate
+    has no min_succeeded_percent, are finished.
     """
     ADVANCE_AFTER: JobWait.Kind.ValueType  # 5
-    """The advance_after of the open stage, which ends the wait for its devices in `until`. Follows DEVICES."""
+    """The advance_after of the open stage: at `until`, the gate no longer waits for devices. It always follows
+    DEVICES, as the alternative to it.
+    """
     BAKE_TIME: JobWait.Kind.ValueType  # 6
     """The bake_time of the open stage, which ends in `until`."""
     APPROVAL: JobWait.Kind.ValueType  # 7
-    """An approval of the open stage. If the rest of the gate is met, this is the first wait with a stage."""
+    """An approval of the open stage. If no other wait of the stage comes before it, the rest of the gate is met."""
 
     KIND_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
-    HAVE_COUNT_FIELD_NUMBER: _builtins.int
-    NEED_COUNT_FIELD_NUMBER: _builtins.int
+    MET_COUNT_FIELD_NUMBER: _builtins.int
+    REQUIRED_COUNT_FIELD_NUMBER: _builtins.int
     UNTIL_FIELD_NUMBER: _builtins.int
     kind: Global___JobWait.Kind.ValueType
     """What the job waits for."""
     message: _builtins.str
     """A sentence for people, without the time of `until`."""
     stage: _builtins.int
-    """The open stage, if its gate waits. The first is 0."""
-    have_count: _builtins.int
-    """Of DEVICES: how many devices fulfill the gate."""
-    need_count: _builtins.int
-    """Of DEVICES: how many must."""
+    """The number of the open stage, from 0. Set for DEVICES, ADVANCE_AFTER, BAKE_TIME and APPROVAL."""
+    met_count: _builtins.int
+    """For DEVICES: the number of devices that meet the gate."""
+    required_count: _builtins.int
+    """For DEVICES: the number of devices that must meet it."""
     @_builtins.property
     def until(self) -> _timestamp_pb2.Timestamp:
-        """The time at which this wait ends if nothing else changes. Unset: unknown. The times of gates are also unset
-        while the job is PAUSED, because they stand still.
+        """The time at which this wait ends if nothing else changes. Unset if it is unknown, and for gates while the job
+        is PAUSED, because a pause stops their clocks.
         """
 
     def __init__(
@@ -553,13 +554,13 @@ class JobWait(_message.Message):
         kind: Global___JobWait.Kind.ValueType = ...,
         message: _builtins.str = ...,
         stage: _builtins.int | None = ...,
-        have_count: _builtins.int = ...,
-        need_count: _builtins.int = ...,
+        met_count: _builtins.int = ...,
+        required_count: _builtins.int = ...,
         until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "stage", b"stage", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "have_count", b"have_count", "kind", b"kind", "message", b"message", "need_count", b"need_count", "stage", b"stage", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "kind", b"kind", "message", b"message", "met_count", b"met_count", "required_count", b"required_count", "stage", b"stage", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__stage: _TypeAlias = _typing.Literal["stage"]  # noqa: Y015
     _WhichOneofArgType__stage: _TypeAlias = _typing.Literal["_stage", b"_stage"]  # noqa: Y015
@@ -1316,8 +1317,8 @@ class Pause(_message.Message):
         """All executions of the open stage are finished, and its gate is not met. Retry executions,
         change the gate by UpdateJob, or open the next stage by AdvanceJob; then resume the job.
         """
-        REJECTED: Pause._Cause.ValueType  # 4
-        """RejectStage."""
+        STAGE_REJECTED: Pause._Cause.ValueType  # 4
+        """RejectStage paused the job."""
 
     class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
         """What paused the job."""
@@ -1332,8 +1333,8 @@ class Pause(_message.Message):
     """All executions of the open stage are finished, and its gate is not met. Retry executions,
     change the gate by UpdateJob, or open the next stage by AdvanceJob; then resume the job.
     """
-    REJECTED: Pause.Cause.ValueType  # 4
-    """RejectStage."""
+    STAGE_REJECTED: Pause.Cause.ValueType  # 4
+    """RejectStage paused the job."""
 
     PAUSED_AT_FIELD_NUMBER: _builtins.int
     PAUSED_BY_FIELD_NUMBER: _builtins.int
@@ -3544,17 +3545,17 @@ class GetJobTimelineResponse(_message.Message):
 
     @_builtins.property
     def bucket_size(self) -> _duration_pb2.Duration:
-        """The length of each bucket: 1 s, 5 s, 15 s, 1 min, 5 min, 15 min, 1 h, 3 h, 6 h, 12 h, 1 day or longer, such
-        that 200 buckets reach from the first end to the last one.
+        """The length of each bucket: 1 s, 5 s, 15 s, 1 min, 5 min, 15 min, 1 h, 3 h, 6 h, 12 h, 1 day or longer.
+        Chosen so that at most 200 buckets cover the time from the first end to the last.
         """
 
     @_builtins.property
     def buckets(self) -> _containers.RepeatedCompositeFieldContainer[Global___TimelineBucket]:
-        """The buckets in which devices ended, oldest first. A bucket in which none ended is left out."""
+        """The buckets, oldest first. Empty ones are left out."""
 
     @_builtins.property
     def marks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TimelineMark]:
-        """What happened to the job, oldest first: the last 200 marks among the last 5,000 events of the job."""
+        """The marks, oldest first: the last 200 among the last 5,000 events of the job."""
 
     def __init__(
         self,
@@ -3574,7 +3575,7 @@ Global___GetJobTimelineResponse: _TypeAlias = GetJobTimelineResponse  # noqa: Y0
 
 @_typing.final
 class TimelineBucket(_message.Message):
-    """The devices that ended within a time of the length `bucket_size`."""
+    """The numbers of executions that finished within a time of the length `bucket_size`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -3584,15 +3585,15 @@ class TimelineBucket(_message.Message):
     CANCELED_COUNT_FIELD_NUMBER: _builtins.int
     EXPIRED_COUNT_FIELD_NUMBER: _builtins.int
     succeeded_count: _builtins.int
-    """The number of devices that SUCCEEDED."""
+    """The number of executions that SUCCEEDED."""
     failed_count: _builtins.int
-    """The number of devices that failed: FAILED, or REJECTED or TIMED_OUT with the end_cause DEVICE or TIMEOUT."""
+    """The number of executions that failed: FAILED, or REJECTED or TIMED_OUT with the end_cause DEVICE or TIMEOUT."""
     canceled_count: _builtins.int
-    """The number of devices that others ended: the end_cause is JOB_CANCELED, EXECUTION_CANCELED or
+    """The number of executions that were canceled: the end_cause is JOB_CANCELED, EXECUTION_CANCELED or
     DEVICE_REMOVED.
     """
     expired_count: _builtins.int
-    """The number of devices that had not started when the job expired: the end_cause is JOB_EXPIRED."""
+    """The number of executions that had not started when the job expired: the end_cause is JOB_EXPIRED."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """The start of the bucket: a multiple of `bucket_size` since 1970-01-01 UTC."""

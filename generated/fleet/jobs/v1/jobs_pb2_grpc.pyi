@@ -254,11 +254,11 @@ class JobServiceStub:
       ABORTED              JOB_CHANGED
     """
     RejectStage: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.RejectStageRequest, _jobs_pb2.RejectStageResponse]
-    """Rejects the open stage of a rollout, if its gate requires an approval that it does not have. Pauses the job
-    with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, keeps its pause, and
+    """Rejects the open stage of a rollout, whose gate requires an approval and has none yet. Pauses the job with
+    the cause STAGE_REJECTED, and the comment as the reason. If the job is PAUSED already, keeps its pause, and
     only adds the event job.stage_rejected and changes the etag. The stage still needs its approval after
-    ResumeJob, and ApproveStage can give it. The user who created the job may reject, and so may an unknown
-    user, because this only stops the job.
+    ResumeJob, and ApproveStage can give it. The creator of the job and unknown users may reject too: a
+    rejection only pauses the job.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  STAGE_NOT_APPROVABLE, also if the stage is approved already
@@ -281,13 +281,13 @@ class JobServiceStub:
       NOT_FOUND            JOB_NOT_FOUND
     """
     GetJobTimeline: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetJobTimelineRequest, _jobs_pb2.GetJobTimelineResponse]
-    """Returns how the devices of a job ended over time: at most 200 buckets, and marks of what happened to
-    the job meanwhile. The server computes it from the executions when asked: half a second for a million. A
-    call that arrives meanwhile for the same job gets the same response.
+    """Returns how many executions of a job finished over time, by outcome: at most 200 buckets, and marks, which
+    are the events that explain them. Computed from the executions when called: about 0.5 s for a million. A
+    call that arrives during a computation for the same job gets the same response.
 
-    Each device counts once, at its present end. A device that is retried is in no bucket until it ends
-    again. Devices that the cancel or the expiry of the job ended count at that time. So the sum of all
-    buckets is the number of devices that have ended.
+    Each execution counts once, at the end of its current attempt. One that is retried leaves its bucket until
+    its next attempt ends. Executions that the cancel or the expiry of the job ended count at the time of that
+    cancel or expiry. The sum of all buckets is the number of finished executions.
 
       NOT_FOUND            JOB_NOT_FOUND
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: this server process is already computing the timeline of another job
@@ -536,11 +536,11 @@ class JobServiceAsyncStub(JobServiceStub):
       ABORTED              JOB_CHANGED
     """
     RejectStage: _aio.UnaryUnaryMultiCallable[_jobs_pb2.RejectStageRequest, _jobs_pb2.RejectStageResponse]  # type: ignore[assignment]
-    """Rejects the open stage of a rollout, if its gate requires an approval that it does not have. Pauses the job
-    with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, keeps its pause, and
+    """Rejects the open stage of a rollout, whose gate requires an approval and has none yet. Pauses the job with
+    the cause STAGE_REJECTED, and the comment as the reason. If the job is PAUSED already, keeps its pause, and
     only adds the event job.stage_rejected and changes the etag. The stage still needs its approval after
-    ResumeJob, and ApproveStage can give it. The user who created the job may reject, and so may an unknown
-    user, because this only stops the job.
+    ResumeJob, and ApproveStage can give it. The creator of the job and unknown users may reject too: a
+    rejection only pauses the job.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  STAGE_NOT_APPROVABLE, also if the stage is approved already
@@ -563,13 +563,13 @@ class JobServiceAsyncStub(JobServiceStub):
       NOT_FOUND            JOB_NOT_FOUND
     """
     GetJobTimeline: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetJobTimelineRequest, _jobs_pb2.GetJobTimelineResponse]  # type: ignore[assignment]
-    """Returns how the devices of a job ended over time: at most 200 buckets, and marks of what happened to
-    the job meanwhile. The server computes it from the executions when asked: half a second for a million. A
-    call that arrives meanwhile for the same job gets the same response.
+    """Returns how many executions of a job finished over time, by outcome: at most 200 buckets, and marks, which
+    are the events that explain them. Computed from the executions when called: about 0.5 s for a million. A
+    call that arrives during a computation for the same job gets the same response.
 
-    Each device counts once, at its present end. A device that is retried is in no bucket until it ends
-    again. Devices that the cancel or the expiry of the job ended count at that time. So the sum of all
-    buckets is the number of devices that have ended.
+    Each execution counts once, at the end of its current attempt. One that is retried leaves its bucket until
+    its next attempt ends. Executions that the cancel or the expiry of the job ended count at the time of that
+    cancel or expiry. The sum of all buckets is the number of finished executions.
 
       NOT_FOUND            JOB_NOT_FOUND
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: this server process is already computing the timeline of another job
@@ -905,11 +905,11 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.RejectStageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.RejectStageResponse, _abc.Awaitable[_jobs_pb2.RejectStageResponse]]:
-        """Rejects the open stage of a rollout, if its gate requires an approval that it does not have. Pauses the job
-        with the cause REJECTED, and the comment as the reason. If the job is PAUSED already, keeps its pause, and
+        """Rejects the open stage of a rollout, whose gate requires an approval and has none yet. Pauses the job with
+        the cause STAGE_REJECTED, and the comment as the reason. If the job is PAUSED already, keeps its pause, and
         only adds the event job.stage_rejected and changes the etag. The stage still needs its approval after
-        ResumeJob, and ApproveStage can give it. The user who created the job may reject, and so may an unknown
-        user, because this only stops the job.
+        ResumeJob, and ApproveStage can give it. The creator of the job and unknown users may reject too: a
+        rejection only pauses the job.
 
           NOT_FOUND            JOB_NOT_FOUND
           FAILED_PRECONDITION  STAGE_NOT_APPROVABLE, also if the stage is approved already
@@ -950,13 +950,13 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.GetJobTimelineRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.GetJobTimelineResponse, _abc.Awaitable[_jobs_pb2.GetJobTimelineResponse]]:
-        """Returns how the devices of a job ended over time: at most 200 buckets, and marks of what happened to
-        the job meanwhile. The server computes it from the executions when asked: half a second for a million. A
-        call that arrives meanwhile for the same job gets the same response.
+        """Returns how many executions of a job finished over time, by outcome: at most 200 buckets, and marks, which
+        are the events that explain them. Computed from the executions when called: about 0.5 s for a million. A
+        call that arrives during a computation for the same job gets the same response.
 
-        Each device counts once, at its present end. A device that is retried is in no bucket until it ends
-        again. Devices that the cancel or the expiry of the job ended count at that time. So the sum of all
-        buckets is the number of devices that have ended.
+        Each execution counts once, at the end of its current attempt. One that is retried leaves its bucket until
+        its next attempt ends. Executions that the cancel or the expiry of the job ended count at the time of that
+        cancel or expiry. The sum of all buckets is the number of finished executions.
 
           NOT_FOUND            JOB_NOT_FOUND
           RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: this server process is already computing the timeline of another job

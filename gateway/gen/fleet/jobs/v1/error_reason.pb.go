@@ -409,8 +409,9 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "stage": "0", "tenantId": "demo" }
 	//	}
 	ErrorReason_APPROVAL_REQUIRED ErrorReason = 38
-	// The job has no such stage, the stage is not the open one, its gate requires no approval, or the
-	// job is COMPLETED or CANCELED. The message states which. Read the job.
+	// The job has no such stage, the stage is not the open one, its gate requires no approval, RejectStage was
+	// called for a stage that is already approved, or the job is COMPLETED or CANCELED. The message states which.
+	// Read the job.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -541,9 +542,9 @@ const (
 	//	{ "reason": "OVERLOADED", "domain": "jobs-grpc" }
 	ErrorReason_OVERLOADED ErrorReason = 25
 	// The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its
-	// value. Neither is set for the limits that no setting defines: those of webhooks, and one call of the
-	// tenant at a time that evaluates a target, and one that computes a timeline. If the details carry a
-	// google.rpc.RetryInfo, the same call can succeed after that delay. If they do not, it fails again.
+	// value. Neither is set for limits without a setting: those of webhooks, and one target evaluation and one
+	// timeline computation at a time per tenant. If the details carry a google.rpc.RetryInfo, the same call can
+	// succeed after that delay. If they do not, it fails again.
 	//
 	// Example of an ErrorInfo:
 	//

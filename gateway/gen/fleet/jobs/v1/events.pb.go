@@ -173,7 +173,7 @@ type Event struct {
 	//	                        unless the job was paused already.
 	//	job.tripped             A failure criterion has tripped: `reason`, and `stage` if its scope is STAGE.
 	//	                        job.paused or job.canceled follows.
-	//	job.paused              The job was paused: `cause` OPERATOR, FAILURE_CRITERION, GATE_NOT_MET or REJECTED, and `reason`.
+	//	job.paused              The job was paused: `cause`, a Pause.Cause, and `reason`.
 	//	job.resumed             The job was resumed.
 	//	job.updated             UpdateJob has changed the fields `updated_fields`.
 	//	job.retried             RetryExecutions has retried `retried_count` executions. Automatic retries add no event.

@@ -791,7 +791,8 @@ type ListLabelsResponse struct {
 	Labels []*LabelSummary `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty"`
 	// The groups, in the order of group_id: the first 200, or fewer if these have more than 50,000 devices.
 	Groups []*Group `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"`
-	// All labels of all devices were read, and `labels` and `groups` have all keys and groups: others are unknown.
+	// True if every label key and every group of the tenant is in the response. Values can still be missing: see
+	// has_more_values.
 	IsComplete    bool `protobuf:"varint,3,opt,name=is_complete,json=isComplete,proto3" json:"is_complete,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1020,11 +1021,11 @@ type GetFleetSummaryResponse struct {
 	DeviceCount int32 `protobuf:"varint,2,opt,name=device_count,json=deviceCount,proto3" json:"device_count,omitempty"`
 	// The devices by the time at which they were last seen: see Device.last_seen_at.
 	LastSeen *LastSeenCounts `protobuf:"bytes,3,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
-	// The active jobs by status. Of a tenant with more than 10,000, those that expire last.
+	// The active jobs by status. If the tenant has more than 10,000, only the 10,000 that expire last are counted.
 	Jobs *ActiveJobCounts `protobuf:"bytes,4,opt,name=jobs,proto3" json:"jobs,omitempty"`
 	// The failures of these jobs by status and failure_code, the most frequent first: at most 20.
 	Failures []*FleetFailureCount `protobuf:"bytes,5,rep,name=failures,proto3" json:"failures,omitempty"`
-	// The number of their other failures.
+	// The number of failures that `failures` leaves out.
 	OtherFailureCount int32 `protobuf:"varint,6,opt,name=other_failure_count,json=otherFailureCount,proto3" json:"other_failure_count,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
@@ -1193,7 +1194,7 @@ type ActiveJobCounts struct {
 	Paused int32 `protobuf:"varint,2,opt,name=paused,proto3" json:"paused,omitempty"`
 	// Jobs that are SCHEDULED.
 	Scheduled int32 `protobuf:"varint,3,opt,name=scheduled,proto3" json:"scheduled,omitempty"`
-	// Of all these, the jobs with a stage that waits for an approval.
+	// Jobs in any of these statuses that wait for an approval.
 	AwaitingApproval int32 `protobuf:"varint,4,opt,name=awaiting_approval,json=awaitingApproval,proto3" json:"awaiting_approval,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache

@@ -75,19 +75,19 @@ type FleetServiceClient interface {
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListGroups(ctx context.Context, in *ListGroupsRequest, opts ...grpc.CallOption) (*ListGroupsResponse, error)
-	// Lists the labels of devices with their values, and the groups, each with its number of devices, the most
-	// frequent labels first: suggestions for selectors. Reads at most 50,000 devices, 200,000 of their labels and
-	// 50,000 memberships; `is_complete` says whether that was all.
+	// Lists the label keys and values and the groups of devices, with the number of devices of each, for use in
+	// selectors. The labels of the most devices come first. Reads at most 50,000 devices, 200,000 of their labels
+	// and 50,000 memberships; `is_complete` says whether that was all.
 	//
-	// The response can be a minute old: a server process computes it at most once a minute for a tenant, and again
-	// after UpdateDevices and DeleteDevices of the same process, and while the tenant has neither labels nor
-	// groups.
+	// The response can be a minute old: each server process keeps it for a minute per tenant, or until it serves
+	// UpdateDevices or DeleteDevices. While the tenant has neither labels nor groups, each call computes it. A
+	// call that arrives during a computation waits for its result.
 	ListLabels(ctx context.Context, in *ListLabelsRequest, opts ...grpc.CallOption) (*ListLabelsResponse, error)
-	// Returns how many devices were last seen when, how many jobs are active, and the failures of these jobs by
+	// Returns the number of devices by last seen, the number of active jobs, and the failures of these jobs by
 	// code.
 	//
-	// The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
-	// once while the tenant has no devices. A call that arrives meanwhile waits for it.
+	// The response can be a minute old: each server process keeps it for a minute per tenant. While the tenant has
+	// no devices, each call computes it. A call that arrives during a computation waits for its result.
 	GetFleetSummary(ctx context.Context, in *GetFleetSummaryRequest, opts ...grpc.CallOption) (*GetFleetSummaryResponse, error)
 	// Returns the devices that a target and a rollout select now, and creates nothing. An empty target,
 	// empty stages and stages that are too small are not errors here.
@@ -234,19 +234,19 @@ type FleetServiceServer interface {
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListGroups(context.Context, *ListGroupsRequest) (*ListGroupsResponse, error)
-	// Lists the labels of devices with their values, and the groups, each with its number of devices, the most
-	// frequent labels first: suggestions for selectors. Reads at most 50,000 devices, 200,000 of their labels and
-	// 50,000 memberships; `is_complete` says whether that was all.
+	// Lists the label keys and values and the groups of devices, with the number of devices of each, for use in
+	// selectors. The labels of the most devices come first. Reads at most 50,000 devices, 200,000 of their labels
+	// and 50,000 memberships; `is_complete` says whether that was all.
 	//
-	// The response can be a minute old: a server process computes it at most once a minute for a tenant, and again
-	// after UpdateDevices and DeleteDevices of the same process, and while the tenant has neither labels nor
-	// groups.
+	// The response can be a minute old: each server process keeps it for a minute per tenant, or until it serves
+	// UpdateDevices or DeleteDevices. While the tenant has neither labels nor groups, each call computes it. A
+	// call that arrives during a computation waits for its result.
 	ListLabels(context.Context, *ListLabelsRequest) (*ListLabelsResponse, error)
-	// Returns how many devices were last seen when, how many jobs are active, and the failures of these jobs by
+	// Returns the number of devices by last seen, the number of active jobs, and the failures of these jobs by
 	// code.
 	//
-	// The response can be a minute old: a server process computes it at most once a minute for a tenant, and at
-	// once while the tenant has no devices. A call that arrives meanwhile waits for it.
+	// The response can be a minute old: each server process keeps it for a minute per tenant. While the tenant has
+	// no devices, each call computes it. A call that arrives during a computation waits for its result.
 	GetFleetSummary(context.Context, *GetFleetSummaryRequest) (*GetFleetSummaryResponse, error)
 	// Returns the devices that a target and a rollout select now, and creates nothing. An empty target,
 	// empty stages and stages that are too small are not errors here.

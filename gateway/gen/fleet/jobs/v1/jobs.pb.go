@@ -160,19 +160,18 @@ const (
 	Job_ACTION_UNSPECIFIED Job_Action = 0
 	// PauseJob, which pauses the job.
 	Job_PAUSE Job_Action = 1
-	// ResumeJob, which ends the pause. It is missing while the gate of the open stage would pause the job
-	// again at once (GATE_NOT_MET).
+	// ResumeJob, which ends the pause. Absent while ResumeJob would fail with GATE_NOT_MET.
 	Job_RESUME Job_Action = 2
-	// AdvanceJob of the next stage.
+	// AdvanceJob, which opens the next stage.
 	Job_ADVANCE Job_Action = 3
-	// ApproveStage of the open stage, also before the rest of its gate is met.
+	// ApproveStage of the open stage, even before the rest of its gate is met.
 	Job_APPROVE Job_Action = 4
 	// RejectStage of the open stage.
 	Job_REJECT Job_Action = 5
 	// CancelJob.
 	Job_CANCEL Job_Action = 6
-	// RetryExecutions: the job has executions that are FAILED, TIMED_OUT or REJECTED. If the job has expired,
-	// the call must set another expiry.
+	// RetryExecutions: the job is not CANCELED, and has executions that are FAILED, TIMED_OUT or REJECTED. If the
+	// job has expired, the call must set another expiry.
 	Job_RETRY Job_Action = 7
 	// UpdateJob of settings. Labels and the description can always be changed.
 	Job_UPDATE Job_Action = 8
@@ -248,14 +247,15 @@ const (
 	JobWait_START JobWait_Kind = 2
 	// No start window is open: the next opening, in `until`. Only in responses of GetJob.
 	JobWait_START_WINDOW JobWait_Kind = 3
-	// The gate of the open stage: have_count of its devices are SUCCEEDED, or finished if it has no
-	// min_succeeded_percent, and need_count must be.
+	// The gate of the open stage needs more devices: met_count of required_count have SUCCEEDED or, if the gate
+	// has no min_succeeded_percent, are finished.
 	JobWait_DEVICES JobWait_Kind = 4
-	// The advance_after of the open stage, which ends the wait for its devices in `until`. Follows DEVICES.
+	// The advance_after of the open stage: at `until`, the gate no longer waits for devices. It always follows
+	// DEVICES, as the alternative to it.
 	JobWait_ADVANCE_AFTER JobWait_Kind = 5
 	// The bake_time of the open stage, which ends in `until`.
 	JobWait_BAKE_TIME JobWait_Kind = 6
-	// An approval of the open stage. If the rest of the gate is met, this is the first wait with a stage.
+	// An approval of the open stage. If no other wait of the stage comes before it, the rest of the gate is met.
 	JobWait_APPROVAL JobWait_Kind = 7
 )
 
@@ -622,8 +622,8 @@ const (
 	// All executions of the open stage are finished, and its gate is not met. Retry executions,
 	// change the gate by UpdateJob, or open the next stage by AdvanceJob; then resume the job.
 	Pause_GATE_NOT_MET Pause_Cause = 3
-	// RejectStage.
-	Pause_REJECTED Pause_Cause = 4
+	// RejectStage paused the job.
+	Pause_STAGE_REJECTED Pause_Cause = 4
 )
 
 // Enum value maps for Pause_Cause.
@@ -633,14 +633,14 @@ var (
 		1: "OPERATOR",
 		2: "FAILURE_CRITERION",
 		3: "GATE_NOT_MET",
-		4: "REJECTED",
+		4: "STAGE_REJECTED",
 	}
 	Pause_Cause_value = map[string]int32{
 		"CAUSE_UNSPECIFIED": 0,
 		"OPERATOR":          1,
 		"FAILURE_CRITERION": 2,
 		"GATE_NOT_MET":      3,
-		"REJECTED":          4,
+		"STAGE_REJECTED":    4,
 	}
 )
 
@@ -1010,8 +1010,9 @@ type Job struct {
 	NextOpenings []*timestamppb.Timestamp `protobuf:"bytes,43,rep,name=next_openings,json=nextOpenings,proto3" json:"next_openings,omitempty"`
 	// Attempts that end add executions.finished events.
 	ExecutionEvents bool `protobuf:"varint,44,opt,name=execution_events,json=executionEvents,proto3" json:"execution_events,omitempty"`
-	// What the job waits for, apart from reports of its devices; what it waits for first comes first. Empty if the
-	// job is finished. ListJobs leaves it unset.
+	// The conditions that keep the job from starting devices or opening its next stage, in the order in which they
+	// must be met. Reports of devices are included only if the gate of the open stage needs them (DEVICES). Empty:
+	// there are none, or the job is finished. ListJobs leaves it unset.
 	WaitsFor []*JobWait `protobuf:"bytes,45,rep,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"`
 	// The calls that the state of the job allows, in the order of Action. It does not depend on the caller:
 	// GetCaller returns the methods that the caller may call, and Gate.allow_self_approval decides whether the
@@ -1438,14 +1439,14 @@ type JobWait struct {
 	Kind JobWait_Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=fleet.jobs.v1.JobWait_Kind" json:"kind,omitempty"`
 	// A sentence for people, without the time of `until`.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	// The open stage, if its gate waits. The first is 0.
+	// The number of the open stage, from 0. Set for DEVICES, ADVANCE_AFTER, BAKE_TIME and APPROVAL.
 	Stage *int32 `protobuf:"varint,3,opt,name=stage,proto3,oneof" json:"stage,omitempty"`
-	// Of DEVICES: how many devices fulfill the gate.
-	HaveCount int32 `protobuf:"varint,4,opt,name=have_count,json=haveCount,proto3" json:"have_count,omitempty"`
-	// Of DEVICES: how many must.
-	NeedCount int32 `protobuf:"varint,5,opt,name=need_count,json=needCount,proto3" json:"need_count,omitempty"`
-	// The time at which this wait ends if nothing else changes. Unset: unknown. The times of gates are also unset
-	// while the job is PAUSED, because they stand still.
+	// For DEVICES: the number of devices that meet the gate.
+	MetCount int32 `protobuf:"varint,4,opt,name=met_count,json=metCount,proto3" json:"met_count,omitempty"`
+	// For DEVICES: the number of devices that must meet it.
+	RequiredCount int32 `protobuf:"varint,5,opt,name=required_count,json=requiredCount,proto3" json:"required_count,omitempty"`
+	// The time at which this wait ends if nothing else changes. Unset if it is unknown, and for gates while the job
+	// is PAUSED, because a pause stops their clocks.
 	Until         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=until,proto3" json:"until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1502,16 +1503,16 @@ func (x *JobWait) GetStage() int32 {
 	return 0
 }
 
-func (x *JobWait) GetHaveCount() int32 {
+func (x *JobWait) GetMetCount() int32 {
 	if x != nil {
-		return x.HaveCount
+		return x.MetCount
 	}
 	return 0
 }
 
-func (x *JobWait) GetNeedCount() int32 {
+func (x *JobWait) GetRequiredCount() int32 {
 	if x != nil {
-		return x.NeedCount
+		return x.RequiredCount
 	}
 	return 0
 }
@@ -6430,12 +6431,12 @@ type GetJobTimelineResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When the timeline was computed.
 	ComputedAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=computed_at,json=computedAt,proto3" json:"computed_at,omitempty"`
-	// The length of each bucket: 1 s, 5 s, 15 s, 1 min, 5 min, 15 min, 1 h, 3 h, 6 h, 12 h, 1 day or longer, such
-	// that 200 buckets reach from the first end to the last one.
+	// The length of each bucket: 1 s, 5 s, 15 s, 1 min, 5 min, 15 min, 1 h, 3 h, 6 h, 12 h, 1 day or longer.
+	// Chosen so that at most 200 buckets cover the time from the first end to the last.
 	BucketSize *durationpb.Duration `protobuf:"bytes,2,opt,name=bucket_size,json=bucketSize,proto3" json:"bucket_size,omitempty"`
-	// The buckets in which devices ended, oldest first. A bucket in which none ended is left out.
+	// The buckets, oldest first. Empty ones are left out.
 	Buckets []*TimelineBucket `protobuf:"bytes,3,rep,name=buckets,proto3" json:"buckets,omitempty"`
-	// What happened to the job, oldest first: the last 200 marks among the last 5,000 events of the job.
+	// The marks, oldest first: the last 200 among the last 5,000 events of the job.
 	Marks         []*TimelineMark `protobuf:"bytes,4,rep,name=marks,proto3" json:"marks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -6499,19 +6500,19 @@ func (x *GetJobTimelineResponse) GetMarks() []*TimelineMark {
 	return nil
 }
 
-// The devices that ended within a time of the length `bucket_size`.
+// The numbers of executions that finished within a time of the length `bucket_size`.
 type TimelineBucket struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The start of the bucket: a multiple of `bucket_size` since 1970-01-01 UTC.
 	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	// The number of devices that SUCCEEDED.
+	// The number of executions that SUCCEEDED.
 	SucceededCount int32 `protobuf:"varint,2,opt,name=succeeded_count,json=succeededCount,proto3" json:"succeeded_count,omitempty"`
-	// The number of devices that failed: FAILED, or REJECTED or TIMED_OUT with the end_cause DEVICE or TIMEOUT.
+	// The number of executions that failed: FAILED, or REJECTED or TIMED_OUT with the end_cause DEVICE or TIMEOUT.
 	FailedCount int32 `protobuf:"varint,3,opt,name=failed_count,json=failedCount,proto3" json:"failed_count,omitempty"`
-	// The number of devices that others ended: the end_cause is JOB_CANCELED, EXECUTION_CANCELED or
+	// The number of executions that were canceled: the end_cause is JOB_CANCELED, EXECUTION_CANCELED or
 	// DEVICE_REMOVED.
 	CanceledCount int32 `protobuf:"varint,4,opt,name=canceled_count,json=canceledCount,proto3" json:"canceled_count,omitempty"`
-	// The number of devices that had not started when the job expired: the end_cause is JOB_EXPIRED.
+	// The number of executions that had not started when the job expired: the end_cause is JOB_EXPIRED.
 	ExpiredCount  int32 `protobuf:"varint,5,opt,name=expired_count,json=expiredCount,proto3" json:"expired_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -6997,15 +6998,13 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\v_created_byB\x10\n" +
 	"\x0e_cancel_reasonB\x1e\n" +
 	"\x1c_in_progress_timeout_minutesB\x11\n" +
-	"\x0f_is_window_open\"\xee\x02\n" +
+	"\x0f_is_window_open\"\xf4\x02\n" +
 	"\aJobWait\x12/\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1b.fleet.jobs.v1.JobWait.KindR\x04kind\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x19\n" +
-	"\x05stage\x18\x03 \x01(\x05H\x00R\x05stage\x88\x01\x01\x12\x1d\n" +
-	"\n" +
-	"have_count\x18\x04 \x01(\x05R\thaveCount\x12\x1d\n" +
-	"\n" +
-	"need_count\x18\x05 \x01(\x05R\tneedCount\x120\n" +
+	"\x05stage\x18\x03 \x01(\x05H\x00R\x05stage\x88\x01\x01\x12\x1b\n" +
+	"\tmet_count\x18\x04 \x01(\x05R\bmetCount\x12%\n" +
+	"\x0erequired_count\x18\x05 \x01(\x05R\rrequiredCount\x120\n" +
 	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x82\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\n" +
@@ -7143,18 +7142,18 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\rfailure_count\x18\x04 \x01(\x05R\ffailureCount\x12\x1f\n" +
 	"\vbasis_count\x18\x05 \x01(\x05R\n" +
 	"basisCountB\b\n" +
-	"\x06_stage\"\x9f\x02\n" +
+	"\x06_stage\"\xa5\x02\n" +
 	"\x05Pause\x127\n" +
 	"\tpaused_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\bpausedAt\x12 \n" +
 	"\tpaused_by\x18\x02 \x01(\tH\x00R\bpausedBy\x88\x01\x01\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x120\n" +
-	"\x05cause\x18\x04 \x01(\x0e2\x1a.fleet.jobs.v1.Pause.CauseR\x05cause\"c\n" +
+	"\x05cause\x18\x04 \x01(\x0e2\x1a.fleet.jobs.v1.Pause.CauseR\x05cause\"i\n" +
 	"\x05Cause\x12\x15\n" +
 	"\x11CAUSE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bOPERATOR\x10\x01\x12\x15\n" +
 	"\x11FAILURE_CRITERION\x10\x02\x12\x10\n" +
-	"\fGATE_NOT_MET\x10\x03\x12\f\n" +
-	"\bREJECTED\x10\x04B\f\n" +
+	"\fGATE_NOT_MET\x10\x03\x12\x12\n" +
+	"\x0eSTAGE_REJECTED\x10\x04B\f\n" +
 	"\n" +
 	"_paused_by\"\xcd\x01\n" +
 	"\x0fExecutionCounts\x12\x16\n" +
@@ -7558,7 +7557,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
 	"\b_user_idB\f\n" +
 	"\n" +
-	"_device_id2\xe6\x13\n" +
+	"_device_id2\xed\x13\n" +
 	"\n" +
 	"JobService\x12f\n" +
 	"\tCreateJob\x12\x1f.fleet.jobs.v1.CreateJobRequest\x1a .fleet.jobs.v1.CreateJobResponse\"\x16\xb2\x89#\x12\n" +
@@ -7595,9 +7594,9 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\tUpdateJob\x12\x1f.fleet.jobs.v1.UpdateJobRequest\x1a .fleet.jobs.v1.UpdateJobResponse\"(\xb2\x89#$\n" +
 	"\x1cChange the settings of a job\x10\x02\x18\x01 \x01\x12\x90\x01\n" +
 	"\x11GetFailureSummary\x12'.fleet.jobs.v1.GetFailureSummaryRequest\x1a(.fleet.jobs.v1.GetFailureSummaryResponse\"(\xb2\x89#!\n" +
-	"\x1bCount the failures of a job\x10\x01 \x02\x90\x02\x01\x12\x95\x01\n" +
-	"\x0eGetJobTimeline\x12$.fleet.jobs.v1.GetJobTimelineRequest\x1a%.fleet.jobs.v1.GetJobTimelineResponse\"6\xb2\x89#/\n" +
-	")Get the ends of a job's devices over time\x10\x01 \a\x90\x02\x01\x12e\n" +
+	"\x1bCount the failures of a job\x10\x01 \x02\x90\x02\x01\x12\x9c\x01\n" +
+	"\x0eGetJobTimeline\x12$.fleet.jobs.v1.GetJobTimelineRequest\x1a%.fleet.jobs.v1.GetJobTimelineResponse\"=\xb2\x89#6\n" +
+	"0Count the finished executions of a job over time\x10\x01 \a\x90\x02\x01\x12e\n" +
 	"\bWatchJob\x12\x1e.fleet.jobs.v1.WatchJobRequest\x1a\x1f.fleet.jobs.v1.WatchJobResponse\"\x16\xb2\x89#\x0f\n" +
 	"\vWatch a job\x10\x01\x90\x02\x010\x01\x12~\n" +
 	"\tGetCaller\x12\x1f.fleet.jobs.v1.GetCallerRequest\x1a .fleet.jobs.v1.GetCallerResponse\".\xb2\x89#'\n" +

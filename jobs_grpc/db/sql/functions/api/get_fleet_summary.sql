@@ -1,5 +1,5 @@
--- Returns how many devices of the tenant were last seen when, how many of its jobs are active, and the failures of
--- these jobs by status and code: the p_max_failures most frequent ones, as JSON, and how many others there are.
+-- Returns the number of devices of the tenant by last seen, the number of its active jobs, and the failures of
+-- these jobs by status and code: the p_max_failures most frequent ones, as JSON, and the number of other failures.
 --
 -- Reads all devices: no index has the time at which they were last seen, because each call of a device would have to
 -- change it. Reads at most p_max_jobs active jobs, those that expire last.
@@ -8,8 +8,9 @@ CREATE OR REPLACE FUNCTION jobs.get_fleet_summary(
     p_max_jobs integer,
     p_max_failures integer,
     OUT computed_at timestamptz,
+    -- each device is counted in the first of these columns that applies
     OUT seen_within_hour integer,
-    OUT seen_within_day integer,   -- this and the next two: and not counted before
+    OUT seen_within_day integer,
     OUT seen_within_week integer,
     OUT seen_earlier integer,
     OUT never_seen integer,

@@ -1,8 +1,9 @@
--- Returns how the devices of a job ended over time, and what happened to the job meanwhile, in one row.
+-- Returns how many executions of a job finished over time, and the events that explain it, in one row.
 --
--- A device counts at the end of its present attempt. Devices that the cancel or the expiry of the job ended
--- count at that time, whether finalize_executions has written their ends or not. The buckets have the smallest
--- size of v_sizes with which p_max_buckets suffice; a bucket without ends is left out.
+-- An execution counts at the end of its current attempt. Executions that the cancel or the expiry of the job
+-- ended count at that time, whether finalize_executions has written their ends or not. The bucket size is the
+-- smallest of v_sizes that is at least v_fine_bucket_seconds and needs at most p_max_buckets. Empty buckets are
+-- left out.
 --
 -- Raises JOB_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.get_job_timeline(
@@ -19,7 +20,7 @@ CREATE OR REPLACE FUNCTION jobs.get_job_timeline(
     marks json  -- of events, oldest first; NULL: none
 )
 LANGUAGE plpgsql
--- Without sorts, rows are counted in a hash table.
+-- The executions are grouped in a hash table: the settings disable sorts.
 -- settings: tenant, page, no parallel query
 AS $$
 #variable_conflict use_column
@@ -28,14 +29,14 @@ DECLARE
     -- multiple of the one before.
     v_sizes CONSTANT integer[] :=
         '{1, 5, 15, 60, 300, 900, 3600, 10800, 21600, 43200, 86400, 604800, 2419200, 31449600}';
-    v_max_slots CONSTANT integer := 2000;
+    v_max_fine_buckets CONSTANT integer := 2000;
     v_max_examined CONSTANT integer := 5000;
     v_mark_types CONSTANT text[] := '{job.stage_opened, job.approved, job.stage_rejected, job.tripped,'
         'job.paused, job.resumed, job.retried, job.canceled, job.expired}';
     v_created_at timestamptz;
     v_ended_at timestamptz;  -- some executions can end later
-    v_slot_seconds integer;
-    v_slot interval;
+    v_fine_bucket_seconds integer;
+    v_fine_bucket interval;
 BEGIN
     SELECT j.created_at, coalesce(j.completed_at, j.canceled_at, least(jobs.now(), j.expires_at))
     INTO v_created_at, v_ended_at
@@ -45,12 +46,12 @@ BEGIN
         PERFORM jobs.raise_error('JOB_NOT_FOUND');
     END IF;
 
-    -- Slots are small buckets, about v_max_slots of which are as long as the job. They are counted first, so that
-    -- the executions are read once.
-    SELECT min(s.seconds) INTO v_slot_seconds
+    -- Executions are first counted in fine buckets, about v_max_fine_buckets for the lifetime of the job, so that
+    -- they are read only once.
+    SELECT min(s.seconds) INTO v_fine_bucket_seconds
     FROM unnest(v_sizes) s (seconds)
-    WHERE extract(epoch FROM v_ended_at - v_created_at) < s.seconds::bigint * v_max_slots;
-    v_slot := make_interval(secs => v_slot_seconds);
+    WHERE extract(epoch FROM v_ended_at - v_created_at) < s.seconds::bigint * v_max_fine_buckets;
+    v_fine_bucket := make_interval(secs => v_fine_bucket_seconds);
 
     -- An earlier job may have had the same job_id. Both tables are read in one statement, because
     -- sequence_events moves events between them.
@@ -85,22 +86,22 @@ BEGIN
     -- One statement, because finalize_executions turns derived ends into stored ones.
     RETURN QUERY
     WITH ends AS MATERIALIZED (
-        SELECT extract(epoch FROM e.slot)::bigint AS slot, e.number,
+        SELECT extract(epoch FROM e.fine_bucket)::bigint AS fine_bucket, e.number,
                CASE WHEN e.status = 'SUCCEEDED' THEN 'SUCCEEDED'
                     WHEN e.status = 'FAILED' OR e.has_failed THEN 'FAILED'
                     WHEN e.status = 'REJECTED' THEN 'CANCELED'
                     ELSE 'EXPIRED' END AS outcome
         FROM (
-            SELECT date_bin(v_slot, e.last_updated_at, 'epoch') AS slot, e.status,
+            SELECT date_bin(v_fine_bucket, e.last_updated_at, 'epoch') AS fine_bucket, e.status,
                    e.failure_code IS NOT NULL AS has_failed, count(*) AS number
             FROM jobs.job_executions e
             WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
             GROUP BY 1, 2, 3
-            OFFSET 0  -- fewer rows are filtered
+            OFFSET 0  -- filter after grouping, when there are fewer rows
         ) e
         WHERE e.status NOT IN ('QUEUED', 'IN_PROGRESS')
         UNION ALL
-        SELECT extract(epoch FROM date_bin(v_slot, d.ended_at, 'epoch'))::bigint, d.number, d.outcome
+        SELECT extract(epoch FROM date_bin(v_fine_bucket, d.ended_at, 'epoch'))::bigint, d.number, d.outcome
         FROM jobs.jobs j
         JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
         CROSS JOIN LATERAL (
@@ -114,13 +115,13 @@ BEGIN
         ) d (outcome, ended_at, number)
         WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND d.number > 0
     ), size AS (
-        SELECT coalesce(min(s.seconds), v_slot_seconds) AS seconds
-        FROM (SELECT min(e.slot) AS first, max(e.slot) AS last FROM ends e) e
+        SELECT coalesce(min(s.seconds), v_fine_bucket_seconds) AS seconds
+        FROM (SELECT min(e.fine_bucket) AS first, max(e.fine_bucket) AS last FROM ends e) e
         CROSS JOIN unnest(v_sizes) s (seconds)
-        WHERE s.seconds >= v_slot_seconds
+        WHERE s.seconds >= v_fine_bucket_seconds
           AND e.last / s.seconds - e.first / s.seconds < p_max_buckets
     ), buckets AS (
-        SELECT e.slot / s.seconds * s.seconds AS time,
+        SELECT e.fine_bucket / s.seconds * s.seconds AS time,
                coalesce(sum(e.number) FILTER (WHERE e.outcome = 'SUCCEEDED'), 0)::integer AS succeeded,
                coalesce(sum(e.number) FILTER (WHERE e.outcome = 'FAILED'), 0)::integer AS failed,
                coalesce(sum(e.number) FILTER (WHERE e.outcome = 'CANCELED'), 0)::integer AS canceled,

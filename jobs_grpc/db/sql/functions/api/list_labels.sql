@@ -1,6 +1,6 @@
 -- Returns the labels of the tenant's devices with their values, and its groups: what a selector can name.
--- Reads at most p_max_devices rows of jobs.devices, the first by device_id, and p_max_pairs of their labels, and
--- counts about p_max_devices members of groups.
+-- Reads at most p_max_devices rows of jobs.devices, the first by device_id, p_max_pairs of their labels, and about
+-- p_max_devices group memberships.
 CREATE OR REPLACE FUNCTION jobs.list_labels(
     p_tenant_id text,
     p_max_devices integer,

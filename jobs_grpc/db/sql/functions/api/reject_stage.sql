@@ -1,6 +1,6 @@
 -- Rejects the open stage of a rollout, whose gate requires an approval: pauses the job with the cause
--- REJECTED. If the job is paused, only adds the event and changes the revision. The stage can still be approved.
--- Returns the job.
+-- STAGE_REJECTED. If the job is paused, only adds the event and changes the revision. The stage can still be
+-- approved. Returns the job.
 --
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, and STAGE_NOT_APPROVABLE (with the stage, the cause, the status and the
 -- open stage).
@@ -50,7 +50,7 @@ BEGIN
     );
     IF v_job.paused_at IS NULL THEN
         PERFORM jobs.set_paused(
-            p_tenant_id, p_job_id, v_job.locked_at, 'REJECTED', p_comment, p_rejected_by
+            p_tenant_id, p_job_id, v_job.locked_at, 'STAGE_REJECTED', p_comment, p_rejected_by
         );
     ELSE
         -- A repeated call with the same etag must not add another event.

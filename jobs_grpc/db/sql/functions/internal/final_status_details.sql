@@ -1,5 +1,5 @@
 -- Returns the status_details of an execution that a cancel, or the expiry of its job, moved to `status`.
--- A cancel without a reason has the text that the platform had.
+-- A cancel without a reason gets the platform's text.
 CREATE OR REPLACE FUNCTION jobs.final_status_details(
     status jobs.execution_status,
     cancel_reason text  -- '': none

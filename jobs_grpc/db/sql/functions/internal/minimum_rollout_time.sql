@@ -73,7 +73,7 @@ BEGIN
             WHEN v_is_released OR v_met_seconds IS NOT NULL THEN 0
             ELSE v_last_rank - v_size + coalesce(v_needed_successes, v_size)
         END;
-        -- Rounded, because p_released can have no exact fraction.
+        -- Rounded to microseconds, because p_released can be a repeating fraction.
         v_release_seconds := CASE
             WHEN v_rate IS NULL THEN 0
             ELSE round(greatest(v_needed - v_released, 0) * 60 / v_rate, 6)

@@ -16,7 +16,7 @@ BEGIN
            j.request -> 'rollout' ->> 'seed' AS seed,
            j.has_failure_criteria, j.canceled_at, j.force_canceled, j.awaiting_approval,
            CASE WHEN j.paused_at IS NULL THEN j.stage_due_at END AS stage_due_at,
-           coalesce(j.start_at > jobs.read_time(), false) AS is_scheduled,
+           coalesce(j.start_at > jobs.read_time(), false) AS is_before_start,
            jobs.queued_status_at(j.canceled_at, j.expires_at, jobs.now()) AS queued_status,
            jobs.released_count_at(j.release, jobs.read_time()) AS released
     INTO v_job
@@ -85,8 +85,8 @@ BEGIN
         'open_stage', v_job.open_stage,
         'max_in_progress', v_job.max_in_progress,
         'seed', v_job.seed,
-        'is_scheduled', v_job.is_scheduled,  -- also during a pause
-        'is_over', v_job.queued_status <> 'QUEUED',  -- no execution can start anymore
+        'is_before_start', v_job.is_before_start,
+        'is_ended_early', v_job.queued_status <> 'QUEUED',  -- canceled or expired: no execution can start
         'awaiting_approval', v_job.awaiting_approval AND v_job.queued_status = 'QUEUED',
         'stage_due_at',
             CASE WHEN v_job.queued_status = 'QUEUED' THEN jobs.pg_micros(v_job.stage_due_at) END,

@@ -16,7 +16,7 @@ AS $$
 BEGIN
     SELECT count(*) FILTER (WHERE waiting.pause_cause = 'FAILURE_CRITERION'),
            count(*) FILTER (WHERE waiting.pause_cause = 'GATE_NOT_MET'),
-           count(*) FILTER (WHERE waiting.pause_cause IN ('OPERATOR', 'REJECTED')),
+           count(*) FILTER (WHERE waiting.pause_cause IN ('OPERATOR', 'STAGE_REJECTED')),
            count(*) FILTER (WHERE waiting.awaiting_approval)
     INTO failure_criterion, gate_not_met, operator, awaiting_approval
     FROM (
