@@ -51,7 +51,7 @@ export function pause(job: Job, done: Done): Question {
         children: pauseEffect(job.execution_counts),
         action: "Pause",
         job,
-        reasonSeen: `${seenOnJob}.`,
+        reasonVisibility: `${seenOnJob}.`,
         command: (reason) =>
             command(["pause", job.job_id], option("--reason", reason), post(path(job, ":pause"), { reason })),
         run: async (reason) => {
@@ -65,7 +65,7 @@ export function pause(job: Job, done: Done): Question {
 /** What can start when a paused job is resumed, and what the other devices wait for. */
 function afterResume(job: Job): string {
     if (job.start_at && Date.parse(job.start_at) > serverNow()) {
-        return `Devices can start from ${absolute(Date.parse(job.start_at))} on.`;
+        return `Devices can start at ${absolute(Date.parse(job.start_at))}.`;
     }
     const { queued, held } = job.execution_counts;
     const stages = job.stages ?? [];
@@ -127,7 +127,7 @@ function cancelQuestion(job: Job, force: boolean, done: Done): Question {
         destructive: true,
         devices: unfinished(job.execution_counts),
         typed: job.job_id,
-        reasonSeen: `${seenOnJob}, and with each device that the cancel ends.`,
+        reasonVisibility: `${seenOnJob}, and with each device that the cancel ends.`,
         command: (reason) =>
             command(["cancel", job.job_id], [...option("--reason", reason), ...(force ? ["--force"] : [])], {
                 method: "DELETE",
@@ -153,7 +153,7 @@ export function cancelExecution(jobId: string, execution: Execution, done: Done)
             : "The device will never start it. This can't be undone.",
         action: "Cancel execution",
         destructive: true,
-        reasonSeen: "Shown with this execution, which the device can read.",
+        reasonVisibility: "Shown with this execution, which the device can read.",
         command: (reason) =>
             command(
                 ["cancel", jobId],
@@ -259,7 +259,7 @@ export function approve(job: Job, stage: number, comment: string, done: Done): Q
 export function reject(job: Job, stage: number, comment: string, done: Done): Question {
     return {
         title: `Reject ${stageName(job, stage)} of ${job.job_id}?`,
-        children: `${job.status === "PAUSED" ? "The job stays paused." : pauseEffect(job.execution_counts)} ${stageName(job, stage)} still needs an approval after that.`,
+        children: `${job.status === "PAUSED" ? "The job stays paused." : pauseEffect(job.execution_counts)} After a resume, ${stageName(job, stage)} still needs an approval.`,
         action: "Reject",
         job,
         command: command(

@@ -32,20 +32,21 @@ function ofPath<Props>(Page: FunctionComponent<Props>) {
 
 const RETRY_MS = 2000;
 
-/** The gateway did not say what it needs. */
-const isAway = signal(false);
+/** True while /console/config.json can't be loaded. */
+const isUnreachable = signal(false);
 // Before the first frame.
 void loadConfig();
 
 export function App() {
-    if (!config.value) return <main class="narrow">{isAway.value && <Away what="gateway" />}</main>;
+    if (!config.value)
+        return <main class="narrow">{isUnreachable.value && <Unreachable what="gateway" />}</main>;
     return <LocationProvider scope="/console">{isSignedIn.value ? <Pages /> : <SignIn />}</LocationProvider>;
 }
 
 async function loadConfig() {
     const response = await fetch("/console/config.json").catch(() => null);
     if (!response?.ok) {
-        isAway.value = true;
+        isUnreachable.value = true;
         setTimeout(loadConfig, RETRY_MS);
         return;
     }
@@ -57,7 +58,7 @@ async function loadConfig() {
     config.value = loaded;
 }
 
-function Away({ what }: { what: string }) {
+function Unreachable({ what }: { what: string }) {
     return (
         <p class="notice warn" role="status">
             The {what} can't be reached. This page loads when it responds.
@@ -84,7 +85,7 @@ function Pages() {
             <main id="main" tabIndex={-1}>
                 <Confirmation />
                 {error && <ErrorNotice error={error} />}
-                {!error && (key ? <Routes key={key} /> : outage.value && <Away what="service" />)}
+                {!error && (key ? <Routes key={key} /> : outage.value && <Unreachable what="service" />)}
             </main>
             <Footer />
         </>

@@ -31,7 +31,7 @@ export function reloadAll(): void {
 }
 
 const MAX_DELAY_MS = 30_000;
-// A person waits for data that were never there.
+// Retry sooner before the first response: the page is still empty.
 const MAX_FIRST_DELAY_MS = 3000;
 // What does not change is loaded more rarely, so that consoles that are left open cost little.
 const REST_FACTOR = 1.5;

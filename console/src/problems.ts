@@ -1,4 +1,4 @@
-/** Says at which field of the form of a job a problem is, in the words of the form. */
+/** Maps errors to fields of the job form, in the words of the form. */
 
 import type { ApiError, CreateJobRequest } from "./api/client";
 import { DraftError, type CriterionDraft, type Draft, type StageDraft } from "./draft";

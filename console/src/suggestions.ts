@@ -11,7 +11,7 @@ export type Suggestions = Record<string, string>;
 
 const MAX_SUGGESTED = 100;
 
-/** undefined: not read yet, or the service does not tell. */
+/** undefined: not read yet, or the caller may not call ListLabels. */
 export function useLabels(): FleetLabels | undefined {
     const { data } = useLoaded(may("FleetService.ListLabels") ? "labels" : null, (signal) =>
         body(api.GET("/customer/fleet/labels", { signal })),

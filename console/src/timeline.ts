@@ -1,4 +1,4 @@
-/** The finished executions of a job over time: the timeline of the service, continued by the watch of the job. */
+/** When the executions of a job finished: the timeline of the service, continued by the watch of the job. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Job, Timeline } from "./api/client";
@@ -17,7 +17,7 @@ export interface Point {
     others: number;
 }
 
-// The rate is that of the last tenth of the time, at least of so many milliseconds.
+// The rate covers the last tenth of the time, but at least this many milliseconds.
 const RATE_SHARE = 0.1;
 const MIN_RATE_MS = 15_000;
 const MAX_LIVE_POINTS = 200;
@@ -51,7 +51,7 @@ export function useTimeline(job: Job) {
 
     useEffect(() => {
         const points = live.of === data ? live.points : [];
-        // Devices were retried, or there are many points: the service tells it better.
+        // Devices were retried, or there are many points: read the timeline again.
         if (count < last.current || points.length > MAX_LIVE_POINTS) setOutdated((n) => n + 1);
         last.current = count;
         if (!data) return;
@@ -86,11 +86,11 @@ export function range(job: Job, points: Point[]): [number, number] {
     const last = points.at(-1)?.time ?? 0;
     const start = Date.parse(job.start_at ?? job.created_at ?? "");
     const end = isActive(job) ? serverNow() : Date.parse(job.completed_at ?? job.updated_at ?? "");
-    // A job can be canceled before its start, and executions can finish after it.
+    // A job can be canceled before its start, and devices can report after the cancel.
     return [Math.min(start, first), Math.max(end, last, start + 1000)];
 }
 
-/** How many executions finish per second at the moment. */
+/** How many executions have recently finished per second. */
 export function rate(points: Point[], [start, end]: [number, number]): number {
     const since = Math.max(end - Math.max(RATE_SHARE * (end - start), MIN_RATE_MS), start);
     const before = points.filter((point) => point.time < since).at(-1);

@@ -9,7 +9,7 @@ import { caller } from "./session";
 const endings: Record<string, string> = {
     START: "It starts",
     START_WINDOW: "The next one opens",
-    ADVANCE_AFTER: "That is",
+    ADVANCE_AFTER: "The wait ends",
     BAKE_TIME: "It ends",
 };
 
@@ -28,7 +28,7 @@ export function gateText(job: Job, stage: number): string {
         .join(" ");
 }
 
-/** Whether the state of the job allows an action. ListJobs does not tell. */
+/** Whether the state of the job allows an action. ListJobs does not return them. */
 export function allows(job: Job, action: Job["possible_actions"][number]): boolean {
     return (job.possible_actions ?? []).includes(action);
 }

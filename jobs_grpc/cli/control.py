@@ -126,7 +126,7 @@ async def _approve(args: argparse.Namespace, jobs: JobsClient) -> None:
 
 
 async def _reject(args: argparse.Namespace, jobs: JobsClient) -> None:
-    """Reject the open stage, which needs an approval: pause the job.
+    """Reject the open stage of a rollout, which pauses the job.
 
     jobs-grpc reject update-1 --comment 'the canaries overheat'
     jobs-grpc reject update-1 0 --etag 5

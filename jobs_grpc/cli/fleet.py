@@ -68,7 +68,7 @@ def _fields(summary: pb.GetFleetSummaryResponse, utc: bool) -> Iterator[tuple[st
         )
         name = ""
     if summary.other_failure_count:
-        yield name, f"{summary.other_failure_count:,} with other codes"
+        yield name, format_number(summary.other_failure_count, "other failure")
 
 
 async def _labels(args: argparse.Namespace, fleet: FleetClient) -> None:
@@ -85,7 +85,7 @@ async def _labels(args: argparse.Namespace, fleet: FleetClient) -> None:
         is_complete=response.is_complete,
     )
     if not response.is_complete and args.output != "json":
-        print_note("there can be more: the tenant has many devices, labels or groups")
+        print_note("the list is incomplete: the tenant has too many devices, labels or groups")
 
 
 def _values(label: pb.LabelSummary) -> list[str]:

@@ -121,7 +121,7 @@ def _job_fields(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
     if job.HasField("trip") and job.trip.tripped_at != job.pause.paused_at:
         yield "tripped", format_moment(job.trip.tripped_at, utc)
     for wait in wait_lines(job, utc):
-        yield "waits for", wait
+        yield "open stage", wait
     yield "devices", f"{job.total_executions:,}: {format_counts(job.execution_counts, job.status)}"
 
 

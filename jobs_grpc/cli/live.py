@@ -164,7 +164,7 @@ def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
         Text(" · ".join(facts), "bright_black"),
     ]
     lines += stage_bars(job)
-    if wait := describe_wait(job, lambda until: f"{format_time_left(until)} left."):
+    if wait := describe_wait(job, lambda until: f"in {format_time_left(until)}"):
         text = escape_unprintable(wait)
         cut = text if len(text) <= _MAX_WAIT else f"{text[:_MAX_WAIT]}…"
         lines.append(Text(cut, "yellow"))

@@ -8,6 +8,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from jobs_grpc.cli.formatting import format_number, format_span
 from jobs_grpc.client import execution_status_name
 
+# What happens at the end of each wait, as the console says it.
+_ENDS = {
+    pb.JobWait.START: "It starts",
+    pb.JobWait.START_WINDOW: "The next one opens",
+    pb.JobWait.ADVANCE_AFTER: "The wait ends",
+    pb.JobWait.BAKE_TIME: "It ends",
+}
+
 # A criterion without statuses counts all of these.
 _FAILURE_STATUSES = {pb.JobExecution.FAILED, pb.JobExecution.TIMED_OUT, pb.JobExecution.REJECTED}
 
@@ -77,8 +85,13 @@ def format_gate(stage: pb.Stage, state: pb.JobStage | None = None) -> str:
 
 
 def format_wait(wait: pb.JobWait, format_until: Callable[[Timestamp], str]) -> str:
-    """Return the message of a wait, and when it ends if that is known."""
-    return f"{wait.message} {format_until(wait.until)}" if wait.HasField("until") else wait.message
+    """Return the message of a wait, and when it ends if that is known.
+
+    `format_until` includes the preposition, as in "at 2030-01-31 12:00:00Z" or "in 0:01:30".
+    """
+    if not wait.HasField("until"):
+        return wait.message
+    return f"{wait.message} {_ENDS.get(wait.kind, 'It ends')} {format_until(wait.until)}."
 
 
 def first_wait(job: pb.Job) -> pb.JobWait | None:

@@ -41,7 +41,7 @@ def wait_lines(job: pb.Job, utc: bool) -> Iterator[str]:
     """Yield what the gate of the open stage waits for."""
     for wait in job.waits_for:
         if wait.HasField("stage"):
-            yield format_wait(wait, lambda until: f"Until {format_moment(until, utc)}.")
+            yield format_wait(wait, lambda until: f"at {format_moment(until, utc)}")
 
 
 def planned_stage_lines(rollout: pb.Rollout | None, sizes: Sequence[int]) -> Iterator[str]:

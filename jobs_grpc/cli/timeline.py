@@ -18,6 +18,7 @@ from jobs_grpc.cli.fields import forwarded
 from jobs_grpc.cli.formatting import (
     format_duration,
     format_moment,
+    format_number,
     format_target,
     format_time,
     is_active,
@@ -27,7 +28,7 @@ from jobs_grpc.cli.stages import split_width
 from jobs_grpc.client import JobsClient, job_status_name
 from jobs_grpc.text import escape_unprintable
 
-# What a device counts as: its character, that of a terminal without it, and its color.
+# For each outcome: its character, the ASCII replacement, and its color.
 _OUTCOMES = {
     "succeeded": ("█", "#", "green"),
     "failed": ("×", "x", "red"),
@@ -39,7 +40,7 @@ _MAX_WIDTH = 120
 _MIN_PLOT_WIDTH = 44  # the times at both ends of the axis
 _MAX_MARKS = 20
 
-# The rate is that of the last tenth of the time, at least of so many seconds.
+# The rate covers the last tenth of the time, but at least this many seconds.
 _RATE_SHARE = 0.1
 _MIN_RATE_SECONDS = 15.0
 
@@ -52,7 +53,7 @@ class Rate(NamedTuple):
 
     per_second: float
     seconds_left: float | None
-    """None: unknown, because no device ends at the moment, or less than a second."""
+    """None if no execution has finished recently, or less than a second is left."""
 
 
 def add_command(commands: Subparsers) -> None:
@@ -60,10 +61,10 @@ def add_command(commands: Subparsers) -> None:
 
 
 async def _timeline(args: argparse.Namespace, jobs: JobsClient) -> None:
-    """Plot how many devices of a job have ended over time.
+    """Plot how many executions of a job have finished over time.
 
-    Also shows what happened to the job meanwhile, the rate and the time left. A device counts at
-    its last end: one that is retried leaves the plot until it ends again.
+    Also shows the events that explain it, the rate and the time left. A retried execution leaves
+    the plot until its next attempt ends.
 
     jobs-grpc timeline update-1
     jobs-grpc timeline update-1 --json | jq '.buckets[].failed_count'
@@ -77,7 +78,8 @@ async def _timeline(args: argparse.Namespace, jobs: JobsClient) -> None:
     for line in _lines(job, timeline, columns, utc=args.utc):
         _print_line(line)
     if (hidden := len(timeline.marks) - _MAX_MARKS) > 0:
-        print_note(f"{hidden} earlier marks; `jobs-grpc history {job.job_id}` shows all events")
+        history = f"`jobs-grpc history {job.job_id}` shows all events"
+        print_note(f"{format_number(hidden, 'earlier mark')} not shown; {history}")
 
 
 def _lines(
@@ -98,19 +100,19 @@ def _lines(
         yield [(f"{number:>2}  {format_moment(mark.time, utc)}  {_phrase(mark)}", "")]
 
 
-def _facts(job: pb.Job, timeline: pb.GetJobTimelineResponse, ended: int) -> Iterator[str]:
+def _facts(job: pb.Job, timeline: pb.GetJobTimelineResponse, finished: int) -> Iterator[str]:
     yield job_status_name(job.status)
-    yield f"{ended:,} of {job.total_executions:,} ended"
+    yield f"{finished:,} of {job.total_executions:,} finished"
     if job.status == pb.Job.IN_PROGRESS:
         per_second, seconds_left = rate(job, timeline)
         yield f"{per_second:,.1f}/s"
-        left = "-" if seconds_left is None else format_duration(timedelta(seconds=seconds_left))
-        yield f"{left} left"
+        if seconds_left is not None:
+            yield f"{format_duration(timedelta(seconds=seconds_left))} left"
     yield f"{format_duration(timedelta(seconds=max(_span(job, timeline), 0)))} elapsed"
 
 
 def rate(job: pb.Job, timeline: pb.GetJobTimelineResponse) -> Rate:
-    """Return how fast executions have finished lately."""
+    """Return how fast executions have finished recently."""
     now, start = _seconds(timeline.computed_at), _start(job, timeline)
     since = max(now - max(_RATE_SHARE * _span(job, timeline), _MIN_RATE_SECONDS), start)
     recent = sum(_counts([b for b in timeline.buckets if b.time.seconds >= since]))
@@ -214,7 +216,7 @@ def _span(job: pb.Job, timeline: pb.GetJobTimelineResponse) -> float:
     end = _seconds(timeline.computed_at)
     if not is_active(job):
         end = _seconds(job.completed_at if job.HasField("completed_at") else job.updated_at)
-    # Devices can end after a cancel.
+    # Devices can report after a cancel.
     last = timeline.buckets[-1].time.seconds if timeline.buckets else 0
     return max(end, last) - _start(job, timeline)
 

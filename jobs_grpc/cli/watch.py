@@ -58,7 +58,7 @@ class LineView:
             self._explain(job)
 
     def _explain(self, job: pb.Job) -> None:
-        wait = describe_wait(job, lambda until: f"Until {format_time(until)}.")
+        wait = describe_wait(job, lambda until: f"at {format_time(until)}")
         explanation = [wait, *next_steps(job)] if wait else []
         if explanation != self._explanation:
             print_note(*explanation)

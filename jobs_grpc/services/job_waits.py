@@ -20,7 +20,7 @@ WINDOW_CLOSED = "No start window is open."
 _PAUSES = {
     "OPERATOR": "{user} paused the job",
     "FAILURE_CRITERION": "A failure criterion paused the job",
-    "STAGE_REJECTED": "{user} rejected the stage",
+    "STAGE_REJECTED": "{user} rejected a stage of the rollout",
     "GATE_NOT_MET": "A gate that is not met paused the job",
 }
 
@@ -161,7 +161,7 @@ def _add_gate(
         waits.append({"kind": kind, "message": message, "stage": number, **more})
     if needs_approval:
         other = creator and not stage["allow_self_approval"]
-        message = approval_message(name, f" by another user than {creator}" if other else "")
+        message = approval_message(name, f" from a user other than {creator}" if other else "")
         waits.append({"kind": JobWait.APPROVAL, "message": message, "stage": number})
 
 

@@ -122,8 +122,8 @@ def test_job_display_says_when_a_scheduled_job_starts() -> None:
     lines = display(job)
 
     assert lines[0].endswith(" SCHEDULED")
-    message = "The job has not started yet."
-    assert {f"{message} 2:00:00 left.", f"{message} 1:59:59 left."} & {*lines}
+    message = "The job has not started yet. It starts in"
+    assert {f"{message} 2:00:00.", f"{message} 1:59:59."} & {*lines}
 
 
 def test_job_display_names_the_next_steps_when_a_gate_is_not_met() -> None:

@@ -33,7 +33,7 @@ async def address() -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("no_color", ["", "1"])
-async def test_timeline_has_colors_on_a_terminal_unless_the_user_wants_none(
+async def test_timeline_has_colors_on_a_terminal_unless_no_color_is_set(
     address: str, no_color: str
 ) -> None:
     code, shown = await run_on_terminal(

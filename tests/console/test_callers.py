@@ -137,7 +137,7 @@ async def test_expired_token_is_asked_for_again_and_the_page_continues(
         await _sign_in(page, "not a token")
         await expect(page.get_by_text("was not accepted")).to_be_visible()
         await _sign_in(page, valid)
-        await expect(page.locator("#panel .timeline")).to_contain_text("created by olivia")
+        await expect(page.locator("#panel .events")).to_contain_text("created by olivia")
         assert page.url.endswith("/console/jobs/long?tab=history")
 
         stored = await page.evaluate(

@@ -10,7 +10,7 @@ from tests.support.server import Server
 DEVICES = [f"pump-{n}" for n in range(4)]
 
 
-async def test_fleet_page_leads_from_the_first_device_to_what_waits_and_fails(
+async def test_fleet_page_shows_first_device_then_waits_and_failures(
     console: Console, server: Server, database: Database, operator: Operator, tenant: str
 ) -> None:
     page = await console.open()
@@ -41,7 +41,7 @@ async def test_fleet_page_leads_from_the_first_device_to_what_waits_and_fails(
     await page.reload()
 
     await expect(page.get_by_role("navigation").get_by_role("link").first).to_have_text("Fleet")
-    waits = page.get_by_role("region", name="Waits for you")
+    waits = page.get_by_role("region", name="Waiting for you")
     await expect(waits.get_by_role("link")).to_have_text(["careful", "stopped"])
     await expect(waits).to_contain_text("too hot")
     running = page.get_by_role("region", name="Running jobs")

@@ -207,7 +207,7 @@ async def test_stage_is_approved_by_another_user(
         await page.get_by_role("dialog").get_by_role("button", name="Reject").click()
         await page.get_by_role("link", name="careful", exact=True).first.click()
         await expect(
-            page.get_by_role("heading", name="ann rejected the stage: too hot")
+            page.get_by_role("heading", name="ann rejected a stage of the rollout: too hot")
         ).to_be_visible()
         await page.get_by_role("button", name="Resume").click()
         await page.get_by_role("dialog").get_by_role("button", name="Resume").click()
@@ -223,7 +223,7 @@ async def test_stage_is_approved_by_another_user(
             status = other.page.locator("main").get_by_role("status").first
             await expect(status).to_contain_text("opens (38 devices). careful")
             await other.open("/jobs/careful?tab=history")
-            await expect(other.page.locator("#panel .timeline")).to_contain_text(
+            await expect(other.page.locator("#panel .events")).to_contain_text(
                 "the gate of Canary was approved by bob"
             )
             await expect(other.page.locator(".badge").first).to_have_text("Completed")

@@ -271,7 +271,7 @@ async def test_events_are_filtered_by_type_time_and_user(
     await server.operator(tenant, "bob").create(job_id="later", target_all=True)
     await console.page.add_init_script("localStorage.setItem('zone', 'UTC')")
     page = await console.open("/events")
-    events = page.locator(".timeline li")
+    events = page.locator(".events li")
     completed = events.filter(has_text="completed: 1 succeeded, 1 failed")
     await expect(completed.locator(".dot")).to_have_class(re.compile("warn"))
     by = page.get_by_label("By", exact=True)

@@ -1,4 +1,4 @@
-"""The progress of a job over time, on its page."""
+"""The timeline of a job, on its page."""
 
 from fleet.jobs.v1.jobs_pb2 import JobExecution
 from playwright.async_api import expect
@@ -21,7 +21,7 @@ async def test_plot_starts_with_the_timeline_and_continues_with_the_watch(
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
     await console.open("/jobs/j")
-    progress = page.get_by_role("region", name="Progress over time")
+    progress = page.get_by_role("region", name="Timeline")
     plot = progress.get_by_role("img")
     await expect(progress.get_by_label("1 of 4 executions finished")).to_be_visible()
 
@@ -38,5 +38,5 @@ async def test_plot_starts_with_the_timeline_and_continues_with_the_watch(
     await operator.retry("j", "FAILED")
 
     await expect(progress.get_by_label("2 of 4 executions finished")).to_be_visible()
-    await expect(progress).to_contain_text("one that is retried counts at its last end")
+    await expect(progress).to_contain_text("a retried device counts when its current attempt ends")
     assert await console.violations() == []

@@ -70,7 +70,7 @@ class Traffic:
         devices: int = 3,
         pause: float = 0.0,
     ) -> None:
-        """Four times `devices` are at work at a time.
+        """Keep 4 × `devices` devices busy at a time.
 
         Devices and REST clients wait up to `pause` seconds after each execution or job.
         """

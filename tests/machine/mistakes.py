@@ -152,7 +152,7 @@ class Mistake:
 
     profile: Profile
     sequence: int
-    """The number of a sequence that notices it; the service equals the model in it."""
+    """The number of a sequence that detects the mistake, and passes without it."""
     function: str
     part: str
     wrong: str

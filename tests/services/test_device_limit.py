@@ -15,7 +15,7 @@ from tests.support.world import World
 
 @pytest.fixture(scope="module")
 def server_settings() -> dict[str, str]:
-    """They allow three devices per tenant."""
+    """Settings that allow three devices per tenant."""
     return {"JOBS_MAX_TENANT_DEVICES": "3"}
 
 

@@ -32,7 +32,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @pytest.fixture(scope="module")
 def server_settings(database: Database) -> dict[str, str]:
-    """They let the server accept bake_time."""
+    """Settings with which the server accepts bake_time."""
     return {"JOBS_OWNER_DATABASE_URL": database.owner_dsn}
 
 

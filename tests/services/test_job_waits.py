@@ -30,7 +30,7 @@ async def gated(world: World, **gate: Any) -> StagedJob:
     return await world.create_staged(canary, REST)
 
 
-async def test_job_without_rollout_waits_for_its_devices_only(world: World) -> None:
+async def test_waits_for_is_empty_when_job_has_no_rollout(world: World) -> None:
     await world.create()
     job = await world.operator.get("j")
 
@@ -89,7 +89,7 @@ async def test_gate_waits_for_devices_then_for_time_then_for_an_approval(world: 
     job = await gated(world, min_succeeded_percent=70, require_approval=True)
     await job.set_gate(0, bake_seconds=600, advance_after_seconds=7200)
     await job.device(0).update("j", "SUCCEEDED")
-    approval = ("APPROVAL", "Stage 0 (canary) needs an approval by another user than olivia.")
+    approval = ("APPROVAL", "Stage 0 (canary) needs an approval from a user other than olivia.")
 
     read = await job.get()
     assert waits(read) == [
@@ -118,7 +118,9 @@ async def test_gate_waits_for_devices_then_for_time_then_for_an_approval(world: 
     assert waits(await job.get()) == [approval]
 
 
-async def test_approval_is_not_by_another_user_if_the_creator_may_approve(world: World) -> None:
+async def test_approval_message_names_no_creator_when_self_approval_is_allowed(
+    world: World,
+) -> None:
     job = await gated(world, require_approval=True, allow_self_approval=True)
     await job.finish(0)
 
@@ -158,7 +160,9 @@ async def test_expired_job_waits_for_nothing_while_a_device_runs(world: World) -
     assert (await job.operator.resume("j")).status == pb.Job.IN_PROGRESS
 
 
-async def test_finished_job_can_be_retried_or_deleted_when_no_device_runs(world: World) -> None:
+async def test_canceled_job_can_be_deleted_and_expired_job_retried_when_no_device_runs(
+    world: World,
+) -> None:
     job = await gated(world)
     await job.device(0).start("j")
     await job.operator.cancel("j")
@@ -172,7 +176,7 @@ async def test_finished_job_can_be_retried_or_deleted_when_no_device_runs(world:
     assert actions(await world.operator.get("k")) == "retry delete"
 
 
-async def test_watch_and_update_answer_with_the_same_waits(world: World) -> None:
+async def test_watch_and_update_return_the_same_waits_as_get(world: World) -> None:
     job = await gated(world, min_succeeded_percent=100)
 
     watch = job.operator.watch("j")

@@ -30,7 +30,7 @@ REST: dict[str, Any] = {"remainder": True}
 
 @pytest.fixture(scope="module")
 def server_settings(database: Database) -> dict[str, str]:
-    """They let the server accept bake_time and advance_after."""
+    """Settings with which the server accepts bake_time and advance_after."""
     return {"JOBS_OWNER_DATABASE_URL": database.owner_dsn}
 
 

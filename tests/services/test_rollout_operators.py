@@ -160,7 +160,7 @@ async def test_rejection_pauses_the_job_until_a_resume_and_an_approval(
 
     assert (rejected.status, rejected.pause.cause) == (pb.Job.PAUSED, pb.Pause.STAGE_REJECTED)
     assert (rejected.pause.paused_by, rejected.pause.reason) == ("ann", "too hot")
-    assert rejected.waits_for[0].message == "ann rejected the stage: too hot"
+    assert rejected.waits_for[0].message == "ann rejected a stage of the rollout: too hot"
     again = await job.operator.reject("j", 0, etag=rejected.etag)
     await expect_error("JOB_CHANGED", job.operator.reject("j", 0, etag=rejected.etag))
     assert again.pause == rejected.pause

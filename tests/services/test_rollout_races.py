@@ -99,7 +99,7 @@ async def test_first_of_two_approvals_is_stored_and_both_succeed(world: World) -
 
 
 @pytest.mark.parametrize("approved_first", [True, False])
-async def test_rejection_is_refused_only_after_the_approval(
+async def test_reject_is_refused_only_when_approval_came_first(
     world: World, approved_first: bool
 ) -> None:
     gated = {"device_count": 2, "gate": pb.Gate(require_approval=True)}

@@ -71,7 +71,7 @@ async def test_device_counts_by_what_ended_it(world: World) -> None:
         (None, {"canceled": 1, "expired": 1}),
     ],
 )
-async def test_device_that_the_job_ended_counts_at_that_time_before_and_after_it_is_written(
+async def test_canceled_and_expired_executions_count_at_that_time_before_and_after_finalization(
     world: World, end: dict[str, Any] | None, ended: dict[str, int]
 ) -> None:
     if end is None:

@@ -13,7 +13,7 @@ export interface StreamEvent {
 // No event and no comment within this time: the connection is dead.
 const SILENCE_MS = 45_000;
 const MAX_DELAY_MS = 15_000;
-// Before the first event: a person waits for it.
+// Retry sooner before the first event: the page is still empty.
 const MAX_FIRST_DELAY_MS = 2500;
 
 /**

@@ -9,7 +9,7 @@ import { useLoaded } from "../load";
 import { Bar } from "../parts/bar";
 import { Comment } from "../parts/comment";
 import { Dialog, type Question } from "../parts/dialog";
-import { Timeline } from "../parts/history";
+import { EventList } from "../parts/history";
 import { jobPath } from "../query";
 import { may } from "../session";
 import { useTitle } from "../title";
@@ -89,7 +89,7 @@ function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; don
                     label={stageName(job, stage)}
                 />
             </div>
-            {since.length > 0 && <Timeline events={since} job={job} />}
+            {since.length > 0 && <EventList events={since} job={job} />}
             {may("ApproveStage") && problem && <p class="pad quiet">{problem}</p>}
             {may("ApproveStage") && (
                 <div class="approve pad">

@@ -7,7 +7,7 @@ import { serverNow } from "../clock";
 import { HOUR_MS, instant, isUtc, localTime, startOfDay } from "../format";
 import { noteOutcome } from "../load";
 import { FilterField, Select, submitted } from "../parts/fields";
-import { Timeline } from "../parts/history";
+import { EventList } from "../parts/history";
 import { ErrorNotice } from "../parts/notices";
 import { Tabs } from "../parts/tabs";
 import { Webhooks } from "../parts/webhooks";
@@ -151,7 +151,7 @@ function Feed({ query, setQuery }: { query: Query; setQuery: (changes: Query) =>
                     {period(query).to === Infinity && " New ones appear here."}
                 </p>
             )}
-            <Timeline events={events ?? []} />
+            <EventList events={events ?? []} />
             {events?.length === KEPT && (
                 <p class="pad quiet">
                     Only the newest {KEPT} are shown. Narrow the filter to see older events.

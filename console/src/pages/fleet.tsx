@@ -62,18 +62,18 @@ export function Fleet() {
                 <div>
                     <Jobs
                         id="waits"
-                        title="Waits for you"
+                        title="Waiting for you"
                         jobs={paused && [...approvals.slice(0, JOBS_SHOWN), ...stopped]}
                         total={summary?.jobs.paused}
-                        all="PAUSED"
-                        empty="No approval and no paused job waits for you."
+                        status="PAUSED"
+                        empty="No approvals or paused jobs are waiting for you."
                     />
                     <Jobs
                         id="running"
                         title="Running jobs"
                         jobs={running?.filter((job) => !isApproval(job))}
                         total={summary?.jobs.in_progress}
-                        all="IN_PROGRESS"
+                        status="IN_PROGRESS"
                         empty="No other job is running."
                     />
                 </div>
@@ -93,25 +93,25 @@ async function listJobs(status: "PAUSED" | "IN_PROGRESS", signal: AbortSignal) {
     return (await page(api.GET("/customer/jobs", { params: { query }, signal }))).items;
 }
 
-/** Jobs with their bars; `total`: how many the list of all jobs in the status `all` has. */
+/** A card of jobs; `total` is the number of all jobs with this `status`. */
 function Jobs(props: {
     id: string;
     title: string;
     /** undefined: not read yet. */
     jobs: Job[] | undefined;
     total: number | undefined;
-    all: string;
+    status: "PAUSED" | "IN_PROGRESS";
     empty: string;
 }) {
-    const { id, title, jobs, total = 0, all, empty } = props;
+    const { id, title, jobs, total = 0, status, empty } = props;
     if (!jobs) return null;
     return (
         <section class="card" aria-labelledby={id}>
             <h2>
                 <span id={id}>{title}</span>
                 {total > JOBS_SHOWN && (
-                    <a href={`/console/jobs?status=${all}`}>
-                        All {count(total)} {all === "PAUSED" ? "paused jobs" : "running jobs"}
+                    <a href={`/console/jobs?status=${status}`}>
+                        All {count(total)} {status === "PAUSED" ? "paused jobs" : "running jobs"}
                     </a>
                 )}
             </h2>
@@ -223,7 +223,7 @@ function Failures({ summary }: { summary: FleetSummary }) {
                     </table>
                 </div>
             )}
-            {others > 0 && <p class="pad quiet">{counted(others, "failure")} with other codes</p>}
+            {others > 0 && <p class="pad quiet">{counted(others, "other failure")}</p>}
         </section>
     );
 }

@@ -25,7 +25,7 @@ import { Stages } from "../parts/stages";
 import { Tabs } from "../parts/tabs";
 import { Terminal } from "../parts/terminal";
 import { Time, ago } from "../parts/time";
-import { ProgressOverTime } from "../parts/timeline";
+import { JobTimeline } from "../parts/timeline";
 import { useOpenings } from "../openings";
 import { jobPath, search, useQuery } from "../query";
 import { may } from "../session";
@@ -73,7 +73,7 @@ export function Job({ jobId }: { jobId: string }) {
             {/* The comment of one approval is not that of the next. */}
             <Notice key={awaitingApproval(job)} job={job} ask={setQuestion} done={reload} />
             <Numbers job={job} />
-            <ProgressOverTime job={job} />
+            <JobTimeline job={job} />
             <Stages job={job} />
             <div class="columns">
                 <Failures job={job} ask={setQuestion} done={reload} />

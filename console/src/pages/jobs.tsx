@@ -263,7 +263,7 @@ const countsOf = (jobs: Job[]) => ({
     in_progress: sum(jobs, (job) => job.execution_counts.in_progress),
 });
 
-// ListJobs does not tell which actions a job allows.
+// ListJobs does not return the possible actions.
 const bulkActions = [
     {
         verb: "Pause",
@@ -309,7 +309,7 @@ function bulkQuestion(action: (typeof bulkActions)[number], jobs: Job[], done: (
         devices: sum(jobs, action.devices),
         typed: verb.toLowerCase(),
         action: `${verb} ${counted(jobs.length, "job")}`,
-        reasonSeen: questions[0]?.reasonSeen,
+        reasonVisibility: questions[0]?.reasonVisibility,
         command: (reason) => ({ cli: all(reason, "cli"), curl: all(reason, "curl") }),
         run: async (reason) => {
             const failed: { job: Job; question: Question; error: ApiError }[] = [];

@@ -209,8 +209,10 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                     )}
                 </div>
             </div>
-            {kept && isChanged && <p class="quiet">This is your draft, which this tab has kept.</p>}
-            {!fits && <p class="caution">This draft is too large to be kept when you leave the page.</p>}
+            {kept && isChanged && <p class="quiet">Your draft was restored from this tab.</p>}
+            {!fits && (
+                <p class="caution">This draft is too large to keep: it is lost when you leave the page.</p>
+            )}
 
             <fieldset class="card">
                 <legend>What</legend>
@@ -234,7 +236,7 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                 <legend>Which devices</legend>
                 <TargetFields draft={draft} set={set} known={known} problems={problems} />
                 {check.error && !found ? (
-                    <p class="pad quiet">The devices are counted when the problems below are solved.</p>
+                    <p class="pad quiet">Fix the problems below to count the devices.</p>
                 ) : (
                     <Preview
                         found={found}

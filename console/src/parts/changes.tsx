@@ -3,7 +3,7 @@
 import type { Job } from "../api/client";
 import { readNewestEvents } from "../api/reads";
 import { useLoaded } from "../load";
-import { Timeline } from "./history";
+import { EventList } from "./history";
 
 const SHOWN = 3;
 
@@ -12,7 +12,7 @@ export function Changes({ job }: { job: Job }) {
     return (
         <div class="notice warn" role="alert">
             <p>The job has changed since this page showed it. Go back, look at it and decide again.</p>
-            {data && <Timeline events={data.items} job={job} />}
+            {data && <EventList events={data.items} job={job} />}
         </div>
     );
 }

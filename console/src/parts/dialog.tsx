@@ -33,8 +33,8 @@ export interface Question {
     /** How many devices it affects, and the word to type if there are many. */
     devices?: number;
     typed?: string;
-    /** Where the reason is seen, if it takes one. */
-    reasonSeen?: string;
+    /** Who can read the reason, and where, if it takes one. */
+    reasonVisibility?: string;
     command?: Command | ((reason?: string) => Command);
     /** The job whose etag is sent. */
     job?: Job;
@@ -108,7 +108,7 @@ export function Dialog(props: { question: Question; close: () => void }) {
                     question.children
                 )}
                 {choice && <Check label={choice.label} checked={isChosen} set={choose} />}
-                {question.reasonSeen && (
+                {question.reasonVisibility && (
                     <>
                         <Text
                             label="Reason"
@@ -117,7 +117,7 @@ export function Dialog(props: { question: Question; close: () => void }) {
                             placeholder="optional"
                             maxLength={MAX_REASON}
                         />
-                        <p class="quiet">{question.reasonSeen}</p>
+                        <p class="quiet">{question.reasonVisibility}</p>
                     </>
                 )}
                 {word && (

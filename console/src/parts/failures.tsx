@@ -60,9 +60,7 @@ export function Failures(props: Props) {
                     </tbody>
                 </table>
             </div>
-            {data.other_count > 0 && (
-                <p class="pad quiet">{counted(data.other_count, "failure")} with other codes</p>
-            )}
+            {data.other_count > 0 && <p class="pad quiet">{counted(data.other_count, "other failure")}</p>}
         </section>
     );
 }

@@ -14,7 +14,7 @@ export function bind<D>(draft: D, set: (changes: Partial<D>) => void, problems: 
     });
 }
 
-/** What is wrong with the field `id`, before its input: inputs beside each other stay in line. */
+/** The problem of the field `id`, above the input, so that inputs in one row stay aligned. */
 export function Problem({ id, text }: { id: string; text: string | undefined }) {
     if (!text) return null;
     // The description of the field, not a part of its name.

@@ -32,7 +32,7 @@ export function History({ job }: { job: Job }) {
     if (error) return <ErrorNotice error={error} />;
     return (
         <>
-            <Timeline events={data?.items ?? []} job={job} />
+            <EventList events={data?.items ?? []} job={job} />
             <Pager next={data?.next} label="Pages of the history" />
         </>
     );
@@ -55,15 +55,15 @@ export function LastEvents({ job }: { job: Job }) {
                     Whole history
                 </a>
             </h2>
-            <Timeline events={data.items} job={job} />
+            <EventList events={data.items} job={job} />
         </section>
     );
 }
 
 /** Events: those of one job, or of several, each with a link to its own. */
-export function Timeline({ events, job }: { events: Event[]; job?: Job }) {
+export function EventList({ events, job }: { events: Event[]; job?: Job }) {
     return (
-        <ol class="timeline pad">
+        <ol class="events pad">
             {events.map((e) => (
                 <li key={e.position}>
                     <span class={`dot ${eventTone(e)}`} aria-hidden="true" />

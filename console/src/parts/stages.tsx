@@ -98,7 +98,7 @@ function Failed({ job, stage }: { job: Job; stage: number }) {
     );
 }
 
-/** The state of a stage. In a finished job, the API also calls a stage PASSED that has not opened or was stopped. */
+/** The state of a stage. In a finished job, the API reports PASSED even for stages that never opened or were stopped. */
 function stageState(job: Job, index: number): { word: string; tone: Tone } {
     const stages = job.stages ?? [];
     const stage = stages[index];

@@ -20,7 +20,7 @@ const layers: [keyof Point, string, string][] = [
     ["others", "canceled", "canceled or expired"],
 ];
 
-export function ProgressOverTime({ job }: { job: Job }) {
+export function JobTimeline({ job }: { job: Job }) {
     const { timeline, points } = useTimeline(job);
     const last = points.at(-1);
     if (!timeline || !last) return null;
@@ -29,10 +29,10 @@ export function ProgressOverTime({ job }: { job: Job }) {
     const legend = layers.filter(([name]) => last[name]);
     const summary = legend.map(([name, , word]) => `${count(last[name])} ${word}`).join(", ");
     return (
-        <section class="card" aria-labelledby="progress">
+        <section class="card" aria-labelledby="timeline">
             <h2>
-                <span id="progress">Progress over time</span>
-                <Pace job={job} points={points} />
+                <span id="timeline">Timeline</span>
+                <Rate job={job} points={points} />
             </h2>
             <div class="progress pad">
                 <div class="plot">
@@ -69,8 +69,8 @@ export function ProgressOverTime({ job }: { job: Job }) {
                         </span>
                     ))}
                     <span class="quiet">
-                        of {counted(job.total_executions, "device")}; one that is retried counts at its last
-                        end
+                        of {counted(job.total_executions, "device")}; a retried device counts when its current
+                        attempt ends
                     </span>
                 </p>
             </div>
@@ -88,16 +88,16 @@ function area(points: Point[], depth: number, total: number, percent: (time: num
     return `M0 ${HEIGHT}${steps.join("")}H${WIDTH}V${HEIGHT}Z`;
 }
 
-function Pace({ job, points }: { job: Job; points: Point[] }) {
+function Rate({ job, points }: { job: Job; points: Point[] }) {
     if (job.status !== "IN_PROGRESS") return null;
     const perSecond = rate(points, range(job, points));
     const left = job.total_executions - ended(points.at(-1));
-    if (!perSecond || !left) return <span class="quiet">no device ends at the moment</span>;
+    if (!perSecond || !left) return <span class="quiet">nothing finished recently</span>;
     const [factor, unit] = perSecond >= 1 ? [1, "s"] : perSecond * 60 >= 1 ? [60, "min"] : [3600, "h"];
-    const pace = Math.round(perSecond * factor * 10) / 10;
+    const rounded = Math.round(perSecond * factor * 10) / 10;
     return (
         <span class="quiet">
-            {count(pace)} devices/{unit} · about {span(left / perSecond)} left
+            {count(rounded)} devices/{unit} · about {span(left / perSecond)} left
         </span>
     );
 }
