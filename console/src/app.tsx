@@ -44,18 +44,20 @@ export function App() {
 }
 
 async function loadConfig() {
-    const response = await fetch("/console/config.json").catch(() => null);
-    if (!response?.ok) {
+    try {
+        const response = await fetch("/console/config.json");
+        if (!response.ok) throw new Error(`status ${response.status}`);
+        // A proxy can answer with a page of its own.
+        const loaded = (await response.json()) as Config;
+        if (loaded.oidc) {
+            const { completeSignIn } = await import("./oidc");
+            await completeSignIn(loaded.oidc);
+        }
+        config.value = loaded;
+    } catch {
         isUnreachable.value = true;
         setTimeout(loadConfig, RETRY_MS);
-        return;
     }
-    const loaded = (await response.json()) as Config;
-    if (loaded.oidc) {
-        const { completeSignIn } = await import("./oidc");
-        await completeSignIn(loaded.oidc);
-    }
-    config.value = loaded;
 }
 
 function Unreachable({ what }: { what: string }) {

@@ -38,17 +38,21 @@ const REST_FACTOR = 1.5;
 const MAX_REST_MS = 15_000;
 // A version that changes with each report of a device must not load more often.
 const MIN_VERSION_MS = 5000;
+// Consoles that show the same job learn of a change at the same time.
+const MAX_SPREAD_MS = 5000;
 
 /**
  * Loads data when `key` changes (null: none), and then every `everyMs` while the page is visible (0: only once), or
  * more rarely while the data stays the same. Loads soon when `version` changes: it tells that there are other data.
  * Keeps the last data of the same key until others are there, and loads again until the service answers.
+ * `hasOwnLimit`: the service limits these calls of all consoles together, so a 429 is no outage, and loads are spread.
  */
 export function useLoaded<T>(
     key: string | null,
     load: (signal: AbortSignal) => Promise<T>,
     everyMs = 0,
     version = "",
+    hasOwnLimit = false,
 ): Loaded<T> {
     const [state, setState] = useState<{ key: string | null; data?: T; error?: ApiError }>({ key });
     const [round, setRound] = useState(0);
@@ -73,7 +77,8 @@ export function useLoaded<T>(
         let delay = everyMs;
         let known = "";
         const pause = everyMs ? Math.min(everyMs, MIN_VERSION_MS) : MIN_VERSION_MS;
-        const soon = () => Math.max(1, startedAt + pause - Date.now());
+        const spread = () => (hasOwnLimit ? Math.random() * MAX_SPREAD_MS : 0);
+        const soon = () => Math.max(1, startedAt + pause - Date.now()) + spread();
         const run = async () => {
             if (document.hidden) {
                 due = true;
@@ -102,7 +107,7 @@ export function useLoaded<T>(
                 if (controller.signal.aborted) return;
                 const e = error instanceof ApiError ? error : new ApiError(String(error), "", 400);
                 // A call that is limited once succeeds soon; the person need not know.
-                if (e.status !== 429 || failures) noteOutcome(e);
+                if (e.status !== 429 || (failures && !hasOwnLimit)) noteOutcome(e);
                 next = everyMs;
                 if (e.isTemporary) {
                     failures += 1;
@@ -115,10 +120,13 @@ export function useLoaded<T>(
             }
             isLoading = false;
             next *= 0.9 + 0.2 * Math.random();
+            if (failures) next += spread();
             if (isOutdated && !failures) next = soon();
             if (next) timer = setTimeout(run, next);
         };
         latest.current.loadSoon = () => {
+            // Otherwise, changes that follow each other would put the load off.
+            if (isOutdated) return;
             isOutdated = true;
             if (isLoading || due || failures) return;
             clearTimeout(timer);

@@ -88,9 +88,9 @@ export const DRAFTS = "drafts";
 
 export function signOut(): void {
     for (const listener of signOutListeners) listener();
-    // The next person does not see them.
-    sessionStorage.removeItem(DRAFTS);
     token.value = "";
     tokenProblem.value = "";
     caller.value = null;
+    // The next person does not see them. Last: it fails where the browser stores nothing.
+    sessionStorage.removeItem(DRAFTS);
 }

@@ -22,7 +22,15 @@ export function useLabels(): FleetLabels | undefined {
 /** The groups; none for a field without suggestions. */
 export function groupSuggestions(known: FleetLabels | undefined): Suggestions {
     const groups = known?.groups ?? [];
-    return Object.fromEntries(groups.map((g) => [g.group_id, counted(g.device_count, "device")]));
+    return Object.fromEntries(groups.map((g) => [g.group_id, groupSize(g.device_count)]));
+}
+
+// The service counts no further.
+const MAX_COUNTED = 10_000;
+
+/** How many devices a group has. */
+function groupSize(devices: number): string {
+    return devices > MAX_COUNTED ? `more than ${counted(MAX_COUNTED, "device")}` : counted(devices, "device");
 }
 
 // Another value of "key in (a,b" or "key notin (a,b": the text before it, and the key.
@@ -30,8 +38,14 @@ const list = /^(?:.*,)?\s*([\w./-]+)\s+(?:not)?in\s*\((?:[^()]*,)?\s*(?=[^(),]*$
 
 /** The selectors that continue a text with a label or a group that exists. */
 export function selectorSuggestions(known: FleetLabels | undefined, text: string): Suggestions {
-    const groups = (known?.groups ?? []).map((g) => ({ value: g.group_id, device_count: g.device_count }));
-    const keys = [...(known?.labels ?? []), { key: "group", values: groups }];
+    const groups = Object.entries(groupSuggestions(known)).map(([value, size]) => ({ value, size }));
+    // Of a large fleet, the service reads a part of the labels, and all devices of the groups.
+    const least = known?.is_complete ? "" : "at least ";
+    const labels = (known?.labels ?? []).map(({ key, values }) => ({
+        key,
+        values: values.map((v) => ({ value: v.value, size: least + counted(v.device_count, "device") })),
+    }));
+    const keys = [...labels, { key: "group", values: groups }];
     const [head, listKey] = list.exec(text) ?? [];
     // What is typed last begins after a comma, spaces and a "!".
     const start = head ?? /^(?:.*,)?\s*!?/.exec(text)?.[0] ?? "";
@@ -41,10 +55,7 @@ export function selectorSuggestions(known: FleetLabels | undefined, text: string
         const operator = text.startsWith(`${start}${key}!=`) ? "!=" : "=";
         return values.map((v) => {
             const value = term("", v.value).slice(1);
-            return [
-                start + (head === undefined ? key + operator + value : value),
-                counted(v.device_count, "device"),
-            ];
+            return [start + (head === undefined ? key + operator + value : value), v.size];
         });
     });
     const matching = found.filter(([value]) => value.startsWith(text) && value !== text);

@@ -31,20 +31,31 @@ export function useTimeline(job: Job) {
     const counts = job.execution_counts;
     const count = counts.succeeded + failures(counts);
     const last = useRef(count);
+    const rejected = useRef(counts.rejected);
+    const isExpired = job.expires_at !== null && Date.parse(job.expires_at) <= serverNow();
     const [live, setLive] = useState<{ of?: Timeline; points: Point[] }>({ points: [] });
     const [outdated, setOutdated] = useState(0);
     const { data } = useLoaded(
         `timeline of ${job.job_id}`,
-        (signal) =>
-            body(
-                api.GET("/customer/jobs/{job_id}/timeline", {
-                    params: { path: { job_id: job.job_id } },
-                    signal,
-                }),
-            ),
+        async (signal) => {
+            const params = { path: { job_id: job.job_id } };
+            const answer = await body(api.GET("/customer/jobs/{job_id}/timeline", { params, signal }));
+            // Those of before the request: the answer has them.
+            rejected.current = counts.rejected;
+            return answer;
+        },
         0,
-        // Changes with the marks. The counts do not say which end changed, or whether an operator canceled.
-        `${outdated} ${job.etag} ${job.status} ${(job.stages ?? []).map((stage) => stage.state).join()}`,
+        // Changes with the marks. The counts do not say which end changed, or why devices were rejected: they rejected
+        // the job, were canceled or removed, or the job expired.
+        [
+            outdated,
+            job.etag,
+            job.status,
+            counts.rejected,
+            isExpired,
+            ...(job.stages ?? []).map((stage) => stage.state),
+        ].join(),
+        true,
     );
     const known = data ? cumulated(data) : [];
     const base = known.at(-1);
@@ -61,8 +72,8 @@ export function useTimeline(job: Job) {
             failed: count - counts.succeeded - (base?.others ?? 0),
             others: base?.others ?? 0,
         };
-        // The state of the watch can be older than the timeline.
-        if (count <= ended(points.at(-1) ?? base)) return;
+        // The state of the watch can be older than the timeline; and the timeline says how many of the rejected failed.
+        if (count <= ended(points.at(-1) ?? base) || counts.rejected > rejected.current) return;
         const bucketOf = (p: Point) => Math.floor(p.time / 1000 / seconds(data.bucket_size));
         setLive({ of: data, points: [...points.filter((p) => bucketOf(p) !== bucketOf(point)), point] });
     }, [data, count, counts.succeeded]);

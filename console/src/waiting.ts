@@ -19,23 +19,29 @@ export const waiting = signal<Page<Job[]> | null>(null);
 export const approvable = signal<Job[]>([]);
 
 // Whether the caller may approve its own jobs. An approval changes the etag, and so the next stage is asked about.
-let own = new Map<string, boolean>();
+let own = new Map<string, { etag: string; isAllowed: boolean }>();
 
 async function findApprovable(jobs: Job[], signal: AbortSignal): Promise<Job[]> {
-    if (!may("ApproveStage") || !caller.value?.user_id) return [];
-    const known = own;
-    own = new Map();
+    const user = caller.value?.user_id;
+    if (!may("ApproveStage") || !user) return [];
+    const next: typeof own = new Map();
     const found: Job[] = [];
     for (const job of jobs) {
-        let isAllowed = job.created_by !== caller.value.user_id;
-        if (!isAllowed) {
-            const key = `${callerKey.value} ${job.job_id} ${job.etag}`;
-            const read = known.has(key) ? null : await readJob(job.job_id, signal).catch(() => null);
-            isAllowed = read ? !whyNotApprove(read, awaitingApproval(read)) : (known.get(key) ?? false);
-            if (read || known.has(key)) own.set(key, isAllowed);
+        if (job.created_by !== user) {
+            found.push(job);
+            continue;
         }
-        if (isAllowed) found.push(job);
+        const key = `${callerKey.value} ${job.job_id}`;
+        let known = own.get(key);
+        if (known?.etag !== job.etag) {
+            // After an error, what was known stays, and the next poll reads the job.
+            const read = await readJob(job.job_id, signal).catch(() => null);
+            if (read) known = { etag: job.etag, isAllowed: !whyNotApprove(read, awaitingApproval(read)) };
+        }
+        if (known) next.set(key, known);
+        if (known?.isAllowed) found.push(job);
     }
+    if (!signal.aborted) own = next;
     return found;
 }
 
@@ -43,21 +49,15 @@ async function findApprovable(jobs: Job[], signal: AbortSignal): Promise<Job[]> 
 export function useWaiting() {
     const { data } = useLoaded(
         may("ListJobs") ? "awaiting" : null,
-        (signal) =>
-            page(
-                api.GET("/customer/jobs", {
-                    params: { query: { awaiting_approval: true, limit: MAX_WAITING } },
-                    signal,
-                }),
-            ),
+        async (signal) => {
+            const query = { awaiting_approval: true, limit: MAX_WAITING };
+            const jobs = await page(api.GET("/customer/jobs", { params: { query }, signal }));
+            return { jobs, approvable: await findApprovable(jobs.items, signal) };
+        },
         POLL_MS,
     );
     useEffect(() => {
-        waiting.value = data ?? null;
-        const controller = new AbortController();
-        void findApprovable(data?.items ?? [], controller.signal).then((found) => {
-            if (!controller.signal.aborted) approvable.value = found;
-        });
-        return () => controller.abort();
+        waiting.value = data?.jobs ?? null;
+        approvable.value = data?.approvable ?? [];
     }, [data]);
 }

@@ -99,6 +99,7 @@ async def test_command_of_a_new_job_creates_it_with_its_stages(
         document_params={"text": 'it\'s 5 % \\ "done"'},
         target_device_ids={"device_ids": [DEVICE, "pump-1"]},
         rollout=rollout,
+        execution_events=True,
     )
     page = await console.open("/new?copy=first")
     await page.get_by_role("button", name="Create job for 2 devices").wait_for()
@@ -112,4 +113,5 @@ async def test_command_of_a_new_job_creates_it_with_its_stages(
     for job in jobs:
         copy = await world.operator.get(job.job_id)
         assert copy.rollout == first.rollout
+        assert copy.execution_events
         assert copy.document_params == first.document_params

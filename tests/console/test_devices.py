@@ -132,9 +132,10 @@ async def test_selector_fields_suggest_labels_and_mark_unknown_ones(
         await expect(page.locator("datalist option")).to_have_count(len(suggested))
         values = await page.locator("datalist option").evaluate_all("all => all.map(o => o.value)")
         assert values == suggested
+    unknown = "No device had the label modell when the labels were last read."
     for text, problem in {
-        "modell=x200": "No device has the label modell.",
-        "modell=x200,mo": "No device has the label modell.",
+        "modell=x200": unknown,
+        "modell=x200,mo": unknown,
         'model in (a,b),site="ring,b",group=north,!site': "",
     }.items():
         await field.fill(text)

@@ -55,6 +55,15 @@ async def test_operator_creates_a_staged_job_and_watches_it_finish(
     await expect(page.get_by_text("failures from 4 finished devices on")).to_be_visible()
     await expect(late).to_have_count(0)
 
+    # The section with a problem stays open while the person types.
+    timeout = page.get_by_label("Timeout of an execution")
+    await page.get_by_text("When to start, retries, timeouts").click()
+    await timeout.fill("x")
+    await expect(timeout).to_have_attribute("aria-invalid", "true")
+    await timeout.fill("")
+    await expect(timeout).not_to_have_attribute("aria-invalid", "true")
+    await expect(timeout).to_be_visible()
+
     # The draft survives a reload, another page and another user.
     await page.reload()
     await page.get_by_role("link", name="Events").click()
@@ -205,6 +214,9 @@ async def test_stage_is_approved_by_another_user(
         await page.get_by_label("Comment").fill("too hot")
         await page.get_by_role("button", name="Reject").click()
         await page.get_by_role("dialog").get_by_role("button", name="Reject").click()
+        rejected = page.get_by_role("region", name="careful")
+        await expect(rejected).to_contain_text("Paused ann rejected the stage: too hot")
+        await expect(rejected.get_by_label("Comment")).to_have_count(0)
         await page.get_by_role("link", name="careful", exact=True).first.click()
         await expect(
             page.get_by_role("heading", name="ann rejected a stage of the rollout: too hot")
@@ -584,6 +596,34 @@ async def test_copy_of_a_job_keeps_what_the_form_does_not_show(
     first, second = await operator.get("first"), await operator.get("second")
     for field in ("rollout", "failure_criteria", "retry_policy", "target_device_count"):
         assert getattr(first, field) == getattr(second, field), field
+
+
+async def test_job_is_created_once_when_the_response_is_lost(
+    console: Console, operator: Operator
+) -> None:
+    await operator.create(job_id="first", document_type="firmware", target_all=True)
+    page = console.page
+    # As without TLS.
+    await page.add_init_script("delete Crypto.prototype.randomUUID")
+
+    async def lose_response(route: Route) -> None:
+        if "validate_only" in (route.request.post_data or ""):
+            await route.continue_()
+            return
+        await route.fetch()
+        await route.abort()
+
+    await page.route("**/customer/jobs", lose_response)
+    await console.open("/new?copy=first")
+    create = page.get_by_role("button", name="Create job for 40 devices")
+    await create.click()
+    await expect(page.get_by_role("alert")).to_contain_text("can't be reached")
+    await page.unroute_all()
+    await page.reload()
+    await create.click()
+
+    await expect(page.get_by_role("link", name="Copy job")).to_be_visible()
+    assert len((await operator.list()).jobs) == 2
 
 
 async def test_settings_of_a_job_are_changed(console: Console, operator: Operator) -> None:

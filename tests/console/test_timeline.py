@@ -1,5 +1,7 @@
 """The timeline of a job, on its page."""
 
+import re
+
 from fleet.jobs.v1.jobs_pb2 import JobExecution
 from playwright.async_api import expect
 
@@ -39,4 +41,14 @@ async def test_plot_starts_with_the_timeline_and_continues_with_the_watch(
 
     await expect(progress.get_by_label("2 of 4 executions finished")).to_be_visible()
     await expect(progress).to_contain_text("a retried device counts when its current attempt ends")
+
+    # The counts do not say that a device was canceled, so the timeline is asked again.
+    await page.route("**/timeline", lambda route: route.fulfill(status=429), times=2)
+    await operator.cancel_execution("j", "d00004")
+
+    canceled = progress.get_by_label("3 of 4 executions finished")
+    await expect(canceled).to_have_attribute(
+        "aria-label", re.compile("2 succeeded, 1 canceled or expired")
+    )
+    await expect(page.locator(".outage")).to_have_count(0)
     assert await console.violations() == []

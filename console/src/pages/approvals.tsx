@@ -6,6 +6,7 @@ import { type Job } from "../api/client";
 import { readJob, readNewestEvents } from "../api/reads";
 import { count, counted, percent, shown } from "../format";
 import { useLoaded } from "../load";
+import { Badge } from "../parts/badge";
 import { Bar } from "../parts/bar";
 import { Comment } from "../parts/comment";
 import { Dialog, type Question } from "../parts/dialog";
@@ -64,6 +65,9 @@ function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; don
     const failed = failures(state.execution_counts);
     const next = stageName(job, stage + 1);
     const problem = whyNotApprove(job, stage);
+    const isPaused = job.status === "PAUSED";
+    const mayApprove = may("ApproveStage") && !problem;
+    const mayReject = may("ApproveStage") && actions.canReject(job) && !isPaused;
     // What happened since the last approval, or since the job was created.
     const all = events.data?.items ?? [];
     const last = all.findIndex((e) => e.type === "job.approved");
@@ -77,6 +81,12 @@ function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; don
                 <span class="quiet">{target(job)}</span>
             </h2>
             <div class="pad">
+                {isPaused && (
+                    <p>
+                        <Badge word="Paused" tone="warn" />{" "}
+                        {shown(job.waits_for?.[0]?.message ?? job.pause?.reason ?? "")}
+                    </p>
+                )}
                 <p>
                     In {stageName(job, stage)}, {counted(state.execution_counts.succeeded, "device")}{" "}
                     succeeded ({percent(state.execution_counts.succeeded, state.total_executions)}
@@ -91,15 +101,15 @@ function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; don
             </div>
             {since.length > 0 && <EventList events={since} job={job} />}
             {may("ApproveStage") && problem && <p class="pad quiet">{problem}</p>}
-            {may("ApproveStage") && (
+            {(mayApprove || mayReject) && (
                 <div class="approve pad">
                     <Comment value={comment} set={setComment} />
-                    {actions.canReject(job) && job.status !== "PAUSED" && (
+                    {mayReject && (
                         <button onClick={() => ask(actions.reject(job, stage, comment.trim(), done))}>
                             Reject…
                         </button>
                     )}
-                    {!problem && (
+                    {mayApprove && (
                         <button
                             class="primary"
                             onClick={() => ask(actions.approve(job, stage, comment.trim(), done))}

@@ -1,5 +1,6 @@
 /** The first page: when devices were last seen, what waits for the person, what runs, and what fails. */
 
+import type { ComponentChildren } from "preact";
 import { api, body, page, type FleetSummary, type Job } from "../api/client";
 import { count, counted, percent, shown } from "../format";
 import { useLoaded } from "../load";
@@ -67,7 +68,9 @@ export function Fleet() {
                         total={summary?.jobs.paused}
                         status="PAUSED"
                         empty="No approvals or paused jobs are waiting for you."
-                    />
+                    >
+                        {approvals.length > JOBS_SHOWN && <a href="/console/approvals">All approvals</a>}
+                    </Jobs>
                     <Jobs
                         id="running"
                         title="Running jobs"
@@ -102,13 +105,16 @@ function Jobs(props: {
     total: number | undefined;
     status: "PAUSED" | "IN_PROGRESS";
     empty: string;
+    /** Another link. */
+    children?: ComponentChildren;
 }) {
-    const { id, title, jobs, total = 0, status, empty } = props;
+    const { id, title, jobs, total = 0, status, empty, children } = props;
     if (!jobs) return null;
     return (
         <section class="card" aria-labelledby={id}>
             <h2>
                 <span id={id}>{title}</span>
+                {children}
                 {total > JOBS_SHOWN && (
                     <a href={`/console/jobs?status=${status}`}>
                         All {count(total)} {status === "PAUSED" ? "paused jobs" : "running jobs"}
@@ -243,9 +249,11 @@ function Failure({ failure: f }: { failure: FleetSummary["failures"][number] }) 
                     <span key={id}>
                         {index > 0 && ", "}
                         <a
+                            // The list of devices has no filter for failures without a code.
                             href={
                                 jobPath(id) +
-                                search({ tab: "executions", status: f.status, code: f.failure_code })
+                                (f.failure_code &&
+                                    search({ tab: "executions", status: f.status, code: f.failure_code }))
                             }
                         >
                             {shown(id)}

@@ -1,7 +1,7 @@
 /** Creates a job: which devices, what, in which stages, when. The service checks it before the button is enabled. */
 
 import { useLocation } from "preact-iso";
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import {
     ApiError,
     api,
@@ -29,7 +29,7 @@ import {
     type Draft,
     type TargetKind,
 } from "../draft";
-import { keepDraft, keptDraft } from "../drafts";
+import { keepDraft, keptDraft, randomId } from "../drafts";
 import { counted, shown } from "../format";
 import { useLoaded } from "../load";
 import { CriterionFields } from "../parts/criterion-fields";
@@ -113,7 +113,8 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
     const [query] = useQuery();
     const place = search(query);
     const [kept] = useState(() => keptDraft(place));
-    const [draft, setDraft] = useState(kept ?? start);
+    const [draft, setDraft] = useState(kept?.draft ?? start);
+    const attempt = useRef(kept?.attempt);
     const [discarded, setDiscarded] = useState<Draft | null>(null);
     const [fits, setFits] = useState(true);
     const [error, setError] = useState<ApiError | null>(null);
@@ -123,7 +124,8 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
     const isChanged = JSON.stringify(draft) !== JSON.stringify(start);
     const replace = (next: Draft) => {
         setDraft(next);
-        setFits(keepDraft(place, JSON.stringify(next) === JSON.stringify(start) ? null : next));
+        const isStart = JSON.stringify(next) === JSON.stringify(start);
+        setFits(keepDraft(place, isStart ? null : next, attempt.current));
         setError(null);
         setExisting(null);
         setDiscarded(null);
@@ -142,9 +144,6 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
         problem = e as DraftError;
     }
     const key = JSON.stringify(request);
-    // Without an ID of its own, a request that is repeated after a lost response would create another job. Browsers
-    // have the function only with TLS or on this machine.
-    const generatedId = useMemo(() => crypto.randomUUID?.(), [key]);
     const rested = useRested(request);
     const check = useLoaded(rested ? JSON.stringify(rested) : null, (signal) =>
         body(api.POST("/customer/jobs", { body: { ...rested!, validate_only: true }, signal })),
@@ -153,6 +152,12 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
     const problems = problemsOf(problem ?? error ?? check.error, draft);
     const texts = Object.values(problems);
     const field = bind(draft, set, problems);
+    // It stays open when the problem is solved: the person may still type there.
+    const hasTimingProblem = Object.keys(problems).some(isTiming);
+    const [isTimingOpen, setTimingOpen] = useState(false);
+    useEffect(() => {
+        if (hasTimingProblem) setTimingOpen(true);
+    }, [hasTimingProblem]);
     // The check also counts the devices, and the service evaluates one target of a tenant at a time.
     const preview = usePreview(draft, request === null || check.error !== undefined);
     const submit = async (event: SubmitEvent) => {
@@ -162,13 +167,17 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
         setError(null);
         try {
             const digest = check.data?.preview?.target_digest;
+            // Kept before the request is sent: after a lost response, a request with another ID would create
+            // another job.
+            if (attempt.current?.key !== key) attempt.current = { key, id: randomId() };
+            keepDraft(place, draft, attempt.current);
             // A request that is repeated gets the same response as the first one.
             const before = request.job_id ? await readIfExists(request.job_id) : null;
             const created = await body(
                 api.POST("/customer/jobs", {
                     body: {
                         ...request,
-                        job_id: request.job_id ?? generatedId,
+                        job_id: request.job_id ?? attempt.current.id,
                         expected_target_digest: digest,
                     },
                 }),
@@ -211,7 +220,10 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
             </div>
             {kept && isChanged && <p class="quiet">Your draft was restored from this tab.</p>}
             {!fits && (
-                <p class="caution">This draft is too large to keep: it is lost when you leave the page.</p>
+                <p class="caution">
+                    This draft is lost when you leave the page: it is too large, or the browser does not store
+                    it.
+                </p>
             )}
 
             <fieldset class="card">
@@ -274,7 +286,7 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                 />
             </fieldset>
 
-            <details class="card" open={Object.keys(problems).some(isTiming) || undefined}>
+            <details class="card" open={isTimingOpen} onToggle={(e) => setTimingOpen(e.currentTarget.open)}>
                 <summary>When to start, retries, timeouts</summary>
                 <TimingFields draft={draft} set={set} problems={problems}>
                     <Text
@@ -356,6 +368,7 @@ function terminalCommand(draft: Draft, request: CreateJobRequest) {
         ...option("--expires-in-hours", request.expires_in_hours),
         ...option("--in-progress-timeout", request.in_progress_timeout_minutes),
         ...option("--priority", request.priority?.toLowerCase()),
+        ...(request.execution_events ? ["--execution-events"] : []),
         ...(described ?? []),
     ];
     const file = described

@@ -24,7 +24,7 @@ export function SelectorField(props: {
         <div class="selector long">
             <Text {...field} suggestions={suggestions} />
             <span class="caution" role="status">
-                {unknown && `No device has the label ${shown(unknown)}.`}
+                {unknown && `No device had the label ${shown(unknown)} when the labels were last read.`}
             </span>
         </div>
     );
