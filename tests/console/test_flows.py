@@ -215,7 +215,9 @@ async def test_stage_is_approved_by_another_user(
         await page.get_by_role("button", name="Reject").click()
         await page.get_by_role("dialog").get_by_role("button", name="Reject").click()
         rejected = page.get_by_role("region", name="careful")
-        await expect(rejected).to_contain_text("Paused ann rejected the stage: too hot")
+        await expect(rejected).to_contain_text(
+            "Paused ann rejected a stage of the rollout: too hot"
+        )
         await expect(rejected.get_by_label("Comment")).to_have_count(0)
         await page.get_by_role("link", name="careful", exact=True).first.click()
         await expect(
