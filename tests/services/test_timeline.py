@@ -224,6 +224,6 @@ async def test_timeline_of_one_job_of_a_tenant_is_computed_at_a_time(
         first.cancel()  # The others still get the response.
 
     assert failure.retry_after == 1
-    [timeline] = {(await each).SerializeToString(deterministic=True) for each in same}
-    assert pb.GetJobTimelineResponse.FromString(timeline).HasField("computed_at")
+    for each in same:
+        assert (await each).HasField("computed_at")
     assert (await world.operator.timeline("other")).HasField("computed_at")
