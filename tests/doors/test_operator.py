@@ -107,7 +107,10 @@ async def test_stages_are_approved_and_advanced(door: Door) -> None:
     await door("CreateJob", **JOB, **REBOOT, rollout={"stages": stages})
 
     rejected = await door("RejectStage", **JOB, stage=0, comment="too hot")
-    assert (rejected["pause"]["cause"], rejected["pause"]["reason"]) == ("REJECTED", "too hot")
+    assert (rejected["pause"]["cause"], rejected["pause"]["reason"]) == (
+        "STAGE_REJECTED",
+        "too hot",
+    )
     await door("ResumeJob", **JOB)
     approved = await door("ApproveStage", **JOB, stage=0, comment="go")
     advanced = await door("AdvanceJob", **JOB, stage=1)

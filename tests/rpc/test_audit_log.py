@@ -113,6 +113,7 @@ async def test_successful_calls_agree_with_the_events(world: World, audit_log: A
     await operator().update("j", "description", description="x")
     await operator().pause("j")
     await expect_error("JOB_NOT_FOUND", operator().pause("k"))
+    await operator().reject("j", 0)
     await operator().resume("j")
     await operator().approve("j", 0)
     await operator().advance("j")
