@@ -260,7 +260,7 @@ async def test_watch_sends_an_execution_when_its_window_opens(world: World, devi
 async def test_watch_sends_an_execution_when_its_backoff_ends(world: World, device: Device) -> None:
     await world.create()
     now: datetime = await world.database.owner.fetchval("SELECT jobs.clock_time()")
-    not_before = now + timedelta(seconds=1)
+    not_before = now + timedelta(seconds=3)  # The watch opens before.
     await world.owner_value(
         "UPDATE jobs.job_executions SET not_before = $2 WHERE tenant_id = $1", not_before
     )
