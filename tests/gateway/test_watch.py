@@ -44,8 +44,8 @@ async def test_watch_sends_each_state_until_the_job_is_finished(rest: RestClient
 
     (listed,) = await rest.get()
     assert [event["data"]["status"] for event in received] == ["IN_PROGRESS", "COMPLETED"]
-    unlisted = {"waits_for": [], "possible_actions": []}
-    assert (received[-1]["data"] | unlisted).items() >= listed.items()
+    job = received[-1]["data"] | {"waits_for": [], "possible_actions": []}
+    assert job.items() >= listed.items()
     assert "executions" not in received[-1]["data"]
 
 
