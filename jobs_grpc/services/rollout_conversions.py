@@ -33,12 +33,12 @@ _PENDING_COUNTS = ("held", "queued", "in_progress")
 def job_details_fields(row: Row) -> MessageFields:
     """The fields of a Job with its rollout and failure criteria, from a row of jobs.job_details."""
     fields = job_fields(row)
-    if row["rollout_details"] is None:
-        add_waits(fields, row, None)
-        return fields
-    details = json.loads(row["rollout_details"])
-    stages = details["stages"]
+    encoded = row["rollout_details"]
+    details = None if encoded is None else json.loads(encoded)
     add_waits(fields, row, details)
+    if details is None:
+        return fields
+    stages = details["stages"]
     return fields | {
         "rollout": _rollout_fields(details) if stages else None,
         "failure_criteria": [_criterion_fields(c) for c in details["failure_criteria"] or ()],
