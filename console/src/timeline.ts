@@ -40,7 +40,7 @@ export function useTimeline(job: Job) {
         async (signal) => {
             const params = { path: { job_id: job.job_id } };
             const answer = await body(api.GET("/customer/jobs/{job_id}/timeline", { params, signal }));
-            // Those of before the request: the answer has them.
+            // The response includes the rejections that the watch had reported before the request.
             rejected.current = counts.rejected;
             return answer;
         },
