@@ -155,7 +155,7 @@ async def test_calls_of_a_tenant_wait_for_one_computation(database: Database, wo
     async with database.owner.transaction():
         # Briefly: the server's check of the database waits for it, too.
         await database.owner.execute("LOCK TABLE jobs.devices")
-        first = await database.blocked(world.fleet.summary())
+        first = await database.blocked_in("get_fleet_summary", world.fleet.summary())
         second = asyncio.ensure_future(world.fleet.summary())
         await world.fleet.groups()  # The server has received the second call.
         assert not second.done()

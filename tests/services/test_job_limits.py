@@ -65,7 +65,9 @@ async def test_create_is_rejected_when_devices_added_while_it_runs_exceed_the_li
     """A table lock stops the create between its first check and its insert."""
     async with database.owner.transaction():
         await database.owner.execute("LOCK jobs.job_executions IN ACCESS EXCLUSIVE MODE")
-        creating = await database.blocked(limited.create(job_id="j", target_all=True))
+        creating = await database.blocked_in(
+            "create_job", limited.create(job_id="j", target_all=True)
+        )
         await database.add_devices(limited.tenant, ["fourth"])
 
     failure = await expect_error("LIMIT_EXCEEDED", creating)

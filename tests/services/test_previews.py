@@ -126,7 +126,9 @@ async def test_one_preview_of_a_tenant_runs_at_a_time(database: Database, fleet:
     async with database.owner.transaction():
         # Briefly: the server's check of the database waits for it, too.
         await database.owner.execute("LOCK TABLE jobs.devices")
-        running = await database.blocked(fleet.preview(target_selector="model"))
+        running = await database.blocked_in(
+            "preview_target", fleet.preview(target_selector="model")
+        )
         failure = await expect_error("LIMIT_EXCEEDED", fleet.preview(target_all=True))
 
     assert failure.retry_after == 1

@@ -217,10 +217,10 @@ async def test_timeline_of_one_job_of_a_tenant_is_computed_at_a_time(
     async with database.owner.transaction():
         # Briefly: the server's check of the database waits for it, too.
         await database.owner.execute("LOCK TABLE jobs.event_queue")
-        first = await database.blocked(world.operator.timeline())
+        first = await database.blocked_in("get_job_timeline", world.operator.timeline())
         same = [asyncio.ensure_future(world.operator.timeline()) for _ in range(3)]
         failure = await expect_error("LIMIT_EXCEEDED", world.operator.timeline("other"))
-        assert await database.blocked_sessions() == 1
+        assert await database.sessions_blocked_in("get_job_timeline") == 1
         first.cancel()  # The others still get the response.
 
     assert failure.retry_after == 1

@@ -157,6 +157,7 @@ class Database:
 
     async def sessions(self, condition: str, *args: object) -> list[int]:
         """Return the processes of the other sessions of this database that meet the condition."""
+        await self._forget_statistics()
         rows = await self.owner.fetch(
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
             f" AND pid <> pg_backend_pid() AND {condition}",
@@ -180,8 +181,7 @@ class Database:
         await wait_until_equal(lambda: self._sum_of_nodes(sql), 0)
 
     async def _sum_of_nodes(self, sql: str) -> int:
-        # In a transaction, PostgreSQL would otherwise show the sessions as of the first query.
-        await self.owner.execute("SELECT pg_stat_clear_snapshot()")
+        await self._forget_statistics()
         number: int = (
             await self.owner.fetchval(
                 "SELECT sum(result::integer) FROM run_command_on_all_nodes($1)", sql
@@ -190,6 +190,10 @@ class Database:
             else await self.owner.fetchval(sql)
         )
         return number
+
+    async def _forget_statistics(self) -> None:
+        # In a transaction, PostgreSQL would otherwise show the sessions as of the first query.
+        await self.owner.execute("SELECT pg_stat_clear_snapshot()")
 
     async def wait_for_blocked_sessions(self, count: int) -> None:
         """Return when exactly `count` sessions of this database wait for a lock."""
@@ -200,6 +204,20 @@ class Database:
         task = asyncio.ensure_future(call)
         await self.wait_for_blocked_sessions(count)
         return task
+
+    async def blocked_in(self, function: str, call: Awaitable[Any]) -> asyncio.Task[Any]:
+        """Start a call, and return it when this SQL function waits for a lock.
+
+        For locks of whole tables: background statements of a server may wait for them, too.
+        """
+        task = asyncio.ensure_future(call)
+        await read_until(lambda: self.sessions_blocked_in(function), bool)
+        return task
+
+    async def sessions_blocked_in(self, function: str) -> int:
+        """Count the sessions in which this SQL function waits for a lock."""
+        condition = "wait_event_type = 'Lock' AND strpos(query, $1) > 0"
+        return len(await self.sessions(condition, f"jobs.{function}("))
 
     async def expire(self, tenant: str, job_id: str) -> None:
         """Move the job's expiry to an hour ago, and its creation to an hour before that."""
