@@ -16,34 +16,10 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     v_job record;
-    v_stage record;
-    v_cause text;
 BEGIN
-    v_job := jobs.lock_job(p_tenant_id, p_job_id, p_etag);
-    SELECT s.require_approval, s.approved_at IS NOT NULL AS is_approved
-    INTO v_stage
-    FROM jobs.job_stages s
-    WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = p_stage;
-    IF NOT FOUND THEN
-        v_cause := 'NO_STAGE';
-    ELSIF NOT v_stage.require_approval THEN
-        v_cause := 'NO_APPROVAL';
-    ELSIF v_stage.is_approved THEN
-        v_cause := 'APPROVED';
-    ELSIF v_job.status <> 'IN_PROGRESS' THEN
-        v_cause := 'FINISHED';
-    ELSIF p_stage <> v_job.open_stage THEN
-        v_cause := 'NOT_OPEN';
-    END IF;
-    IF v_cause IS NOT NULL THEN
-        PERFORM jobs.raise_error(
-            'STAGE_NOT_APPROVABLE', p_stage::text,
-            jsonb_build_object(
-                'cause', v_cause, 'status', v_job.status, 'open_stage', v_job.open_stage
-            )
-        );
-    END IF;
-
+    v_job := jobs.lock_job_for_approval(
+        p_tenant_id, p_job_id, p_stage, p_etag, p_rejected_by, p_approves => false
+    );
     PERFORM jobs.add_event(
         p_tenant_id, p_job_id, v_job.locked_at, 'job.stage_rejected', p_rejected_by,
         jsonb_strip_nulls(jsonb_build_object('stage', p_stage, 'reason', nullif(p_comment, '')))
