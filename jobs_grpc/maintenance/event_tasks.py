@@ -85,16 +85,16 @@ class SequenceEvents(_TenantTask):
     async def run(self) -> None:
         """Sequence all queued events."""
         try:
-            failed = await self._run()
+            left = await self._run()
         except Exception:
             self.errors += 1
             raise
-        self._oldest_due_at = min(failed, default=None)
+        self._oldest_due_at = min(left, default=None)
         self.completed_runs += 1
 
     async def _run(self) -> list[datetime]:
-        """Sequence; return the time of a queued event for each tenant that failed."""
-        failed: list[datetime] = []
+        """Sequence; return the time of a queued event for each failed or skipped tenant."""
+        left: list[datetime] = []
         after = ""
         while found := await self._fetch(
             "SELECT * FROM jobs.tenants_with_queued_events($1, $2)", _EVENTS_PER_SEARCH, after
@@ -103,12 +103,12 @@ class SequenceEvents(_TenantTask):
                 if await self._sequence(tenant_id):
                     self._on_write(tenant_id)
                 else:
-                    failed.append(due_at)
+                    left.append(due_at)
             after = found[-1]["tenant_id"]
-        return failed
+        return left
 
     async def _sequence(self, tenant_id: str) -> bool:
-        """Sequence the queued events of a tenant; return whether no statement failed."""
+        """Sequence the queued events of a tenant; return whether none failed or was skipped."""
         for _ in range(_MAX_STATEMENTS):
             more = await self._run_for(tenant_id, "SELECT jobs.sequence_queued_events($1)")
             if not more:

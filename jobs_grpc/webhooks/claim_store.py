@@ -71,8 +71,9 @@ class ClaimStore:
             "SELECT jobs.release_webhook($1, $2, $3, $4)", *key, claim_id, delay_seconds
         )
 
-    async def sequence_queued_events(self, tenant_id: str) -> None:
-        await self._fetch("SELECT jobs.sequence_queued_events($1)", tenant_id)
+    async def sequence_queued_events(self, tenant_id: str) -> bool | None:
+        ((more,),) = await self._fetch("SELECT jobs.sequence_queued_events($1)", tenant_id)
+        return more  # type: ignore[no-any-return]
 
     async def count_webhooks(self, limit: int) -> asyncpg.Record:
         (row,) = await self._fetch("SELECT * FROM jobs.count_webhooks($1)", limit)

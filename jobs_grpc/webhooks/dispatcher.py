@@ -48,7 +48,7 @@ _MIN_INTERVAL = 0.1
 # Webhooks that one statement of a search reads, and statements of a search for each pool of slots.
 _MAX_READ = 200
 _MAX_READS = 5
-# Tenants whose events one search sequences. The sweeper sequences those of other tenants.
+# Tenants whose events one search sequences, a batch of each. The next search continues.
 _MAX_SEQUENCED = 20
 _COUNT_INTERVAL = 10.0
 _MAX_COUNTED = 10_000
@@ -159,7 +159,8 @@ class Dispatcher:
         """The result of the last count; None: not counted yet."""
         self._running: dict[WebhookKey, asyncio.Task[None]] = {}
         self._known_tenants: OrderedDict[str, None] = OrderedDict()
-        self._written_tenants: set[str] = set()
+        # With an order, so that tenants whose head stays locked do not delay others.
+        self._written_tenants: dict[str, None] = {}
         # Until when no webhook of the tenant is claimed.
         self._locked_tenants: dict[str, float] = {}
         # Of the proven webhooks, at the last search.
@@ -180,7 +181,7 @@ class Dispatcher:
     def note_write(self, tenant_id: str) -> None:
         """Search at once, because this process may have added events of the tenant."""
         if tenant_id in self._known_tenants:
-            self._written_tenants.add(tenant_id)
+            self._written_tenants[tenant_id] = None
             self._wake.set()
 
     def lag_seconds(self) -> float:
@@ -249,9 +250,11 @@ class Dispatcher:
                 logger.warning("webhook dispatcher failed; retrying: %s", problem)
 
     async def _search(self) -> None:
-        written, self._written_tenants = self._written_tenants, set()
-        for tenant_id in islice(written, _MAX_SEQUENCED):
-            await self._store.sequence_queued_events(tenant_id)
+        for tenant_id in [*islice(self._written_tenants, _MAX_SEQUENCED)]:
+            # Before the statement, which may not see what is written meanwhile.
+            del self._written_tenants[tenant_id]
+            if await self._store.sequence_queued_events(tenant_id) is not False:
+                self._written_tenants[tenant_id] = None
         now = time.monotonic()
         self._locked_tenants = {t: end for t, end in self._locked_tenants.items() if end > now}
         # Before slots are filled, and also while none is free.

@@ -149,6 +149,30 @@ async def test_event_of_this_process_is_sent_at_once(hooks: Hooks) -> None:
             await hooks.endpoint.received(count)
 
 
+async def test_event_that_is_written_during_a_claim_is_sent_after_it(
+    hooks: Hooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim locks the head of the tenant."""
+    tried = asyncio.Event()
+    sequence = ClaimStore.sequence_queued_events
+
+    async def sequence_and_note(store: ClaimStore, tenant_id: str) -> bool | None:
+        more = await sequence(store, tenant_id)
+        tried.set()
+        return more
+
+    await hooks.add(works=True)
+    async with hooks.dispatched() as dispatcher:
+        await hooks.events()
+        await hooks.endpoint.received(1)
+        monkeypatch.setattr(ClaimStore, "sequence_queued_events", sequence_and_note)
+        async with rows_locked(hooks.database, "jobs.event_heads", tenant_id=hooks.tenant):
+            await hooks.write(dispatcher)
+            await tried.wait()
+        # Nothing else sequences the event.
+        await hooks.endpoint.received(2)
+
+
 async def test_event_that_fails_blocks_those_after_it(hooks: Hooks) -> None:
     hooks.endpoint.answer(OK, response(500))
     webhook_id = await hooks.add()
