@@ -29,7 +29,7 @@ export function gateText(job: Job, stage: number): string {
 }
 
 /** Whether the state of the job allows an action. ListJobs does not return them. */
-export function allows(job: Job, action: Job["possible_actions"][number]): boolean {
+export function allows(job: Job, action: NonNullable<Job["possible_actions"]>[number]): boolean {
     return (job.possible_actions ?? []).includes(action);
 }
 

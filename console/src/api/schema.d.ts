@@ -2040,7 +2040,7 @@ export interface components {
              *     GetCaller returns the methods that the caller may call, and Gate.allow_self_approval decides whether the
              *     creator may approve. ListJobs leaves it unset.
              */
-            possible_actions: ("PAUSE" | "RESUME" | "ADVANCE" | "APPROVE" | "REJECT" | "CANCEL" | "RETRY" | "UPDATE" | "DELETE")[];
+            possible_actions?: ("PAUSE" | "RESUME" | "ADVANCE" | "APPROVE" | "REJECT" | "CANCEL" | "RETRY" | "UPDATE" | "DELETE")[];
             /**
              * @description The priority.
              *
@@ -2127,7 +2127,7 @@ export interface components {
              *     must be met. Reports of devices are included only if the gate of the open stage needs them (DEVICES). Empty:
              *     there are none, or the job is finished. ListJobs leaves it unset.
              */
-            waits_for: components["schemas"]["JobWait"][];
+            waits_for?: components["schemas"]["JobWait"][];
             /** @description The time zone of the start windows. See CreateJobRequest.window_time_zone. Empty: there are none. */
             window_time_zone: string;
         } | null;
@@ -4814,7 +4814,6 @@ export interface operations {
                      *         "labels": {},
                      *         "next_openings": [],
                      *         "pause": null,
-                     *         "possible_actions": [],
                      *         "priority": "NORMAL",
                      *         "retry_policy": null,
                      *         "retrying_count": 0,
@@ -4832,7 +4831,6 @@ export interface operations {
                      *         "total_executions": 2,
                      *         "trip": null,
                      *         "updated_at": "2026-11-24T15:05:36.757135+00:00",
-                     *         "waits_for": [],
                      *         "window_time_zone": ""
                      *       }
                      *     ]

@@ -43,6 +43,8 @@ var omissions = map[protoreflect.FullName]omission{
 	"fleet.jobs.v1.Job.failure_criteria":           omittedInLists,
 	"fleet.jobs.v1.Job.stages":                     omittedInLists,
 	"fleet.jobs.v1.Job.criterion_states":           omittedInLists,
+	"fleet.jobs.v1.Job.waits_for":                  omittedInLists,
+	"fleet.jobs.v1.Job.possible_actions":           omittedInLists,
 	"fleet.jobs.v1.Job.executions":                 onlyOfGetJob,
 	"fleet.jobs.v1.Job.next_executions_page_token": onlyOfGetJob,
 }
