@@ -20,12 +20,14 @@ _CAUSED_BY = {
     ("job.canceled", "OPERATOR"): "CancelJob",
     ("job.deleted", "OPERATOR"): "DeleteJob",
     ("job.approved", None): "ApproveStage",
+    ("job.stage_rejected", None): "RejectStage",
     ("job.stage_opened", "OPERATOR"): "AdvanceJob",
 }
 # Events that have the user of a call if it caused them, but that other changes add, too.
 _ALSO_CAUSED_BY = {
     ("executions.finished", None): "CancelExecution",
     ("job.completed", None): "CancelExecution",
+    ("job.paused", "STAGE_REJECTED"): "RejectStage",
     ("job.stage_opened", "GATE"): "ApproveStage",
 }
 _IN_PROGRESS = 2  # the index in the counts
@@ -153,7 +155,7 @@ class JobChecks:
     def _changed(self, call: OperatorCall) -> bool:
         """Whether an accepted call without an event must have changed the job."""
         match call.method:
-            case "CancelJob" | "UpdateJob" | "DeleteJob" | "RetryExecutions":
+            case "CancelJob" | "UpdateJob" | "DeleteJob" | "RetryExecutions" | "RejectStage":
                 return True
             case "CancelExecution":
                 return bool(self.stored and self.stored["execution_events"])

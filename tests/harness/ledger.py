@@ -19,7 +19,7 @@ from jobs_grpc.client.errors import CALL_RESET
 
 CHANGES = {
     *("CreateJob", "PauseJob", "ResumeJob", "UpdateJob", "CancelJob", "DeleteJob", "ApproveStage"),
-    *("AdvanceJob", "RetryExecutions", "CancelExecution"),
+    *("RejectStage", "AdvanceJob", "RetryExecutions", "CancelExecution"),
 }
 """The calls that change a job."""
 UNCHANGED = ("keep-", "closed-")

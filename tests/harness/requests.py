@@ -107,6 +107,7 @@ def all_reads(job_id: str, rng: random.Random) -> Sequence[Any]:
         pb.ListExecutionAttemptsRequest(job_id=job_id, device_id=device),
         pb.ExplainExecutionRequest(job_id=job_id, device_id=device),
         pb.GetFailureSummaryRequest(job_id=job_id),
+        pb.GetJobTimelineRequest(job_id=job_id),
         event_pb.ListJobEventsRequest(job_id=job_id),
         fleet_pb.PreviewTargetRequest(target_selector=rng.choice(_SELECTORS)),
     )
@@ -148,6 +149,11 @@ _CHANGES: Mapping[Change, int] = {
         pb.ApproveStageRequest(job_id=job, stage=rng.randrange(2)),
         pb.AdvanceJobRequest(job_id=job, stage=rng.randint(1, 2)),
     ): 3,
+    lambda job, rng: _some(
+        rng,
+        pb.RejectStageRequest(job_id=job, stage=rng.randrange(2)),
+        pb.ResumeJobRequest(job_id=job),
+    ): 1,
     _change_criteria: 1,
     _change_windows: 3,
     lambda job, rng: [pb.RetryExecutionsRequest(job_id=job, statuses=_RETRIED)]: 3,

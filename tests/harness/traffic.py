@@ -45,9 +45,10 @@ _GONE_UNCHANGED = ("JOB_NOT_PAUSABLE", "JOB_NOT_UPDATABLE")
 
 METHODS = CHANGES | {
     *("GetJob", "ListJobs", "ListJobExecutions", "ListExecutionAttempts", "ExplainExecution"),
-    *("GetFailureSummary", "ListJobEvents", "WatchJob", "PreviewTarget", "UpdateDevices"),
-    *("DeleteDevices", "StartNextExecution", "StartExecution", "UpdateExecution", "GetExecution"),
-    *("ListPendingExecutions", "WatchPendingExecutions", "ReportExecutions"),
+    *("GetFailureSummary", "GetJobTimeline", "ListJobEvents", "WatchJob", "PreviewTarget"),
+    *("UpdateDevices", "DeleteDevices", "StartNextExecution", "StartExecution"),
+    *("UpdateExecution", "GetExecution", "ListPendingExecutions", "WatchPendingExecutions"),
+    "ReportExecutions",
 }
 """The methods that the traffic calls all the time."""
 
