@@ -240,7 +240,7 @@ function jsonProblem(text: string, error: SyntaxError): string {
     return number ? `Line ${number}: ${problem}` : problem;
 }
 
-function draftLabels(text: string): Record<string, string> | undefined {
+export function draftLabels(text: string): Record<string, string> | undefined {
     const lines = text.split("\n").filter((line) => line.trim());
     const entries = lines.map((line) => {
         const [key = "", ...rest] = line.split("=");

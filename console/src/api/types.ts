@@ -47,6 +47,7 @@ export type Webhook = Message<"Webhook">;
 export type Explanation = Message<"ExplainExecutionResponse">;
 export type Execution = Message<"JobExecution">;
 export type TargetPreview = Message<"TargetPreview">;
+export type Device = Message<"Device">;
 export type FleetSummary = Message<"GetFleetSummaryResponse">;
 export type FleetLabels = Message<"ListLabelsResponse">;
 export type Caller = Message<"GetCallerResponse">;

@@ -1,12 +1,17 @@
 /** One device: its queue in order, why it does not start, and its history. */
 
+import type { ComponentChildren } from "preact";
+import { useLocation } from "preact-iso";
 import { useState } from "preact/hooks";
 import { api, body, page, restPath, type Execution } from "../api/client";
 import { readExplanation } from "../api/reads";
 import { command } from "../commands";
+import { remove } from "../devices";
 import { shown } from "../format";
 import { useLoaded } from "../load";
 import { Badge } from "../parts/badge";
+import { DeviceDialog } from "../parts/device-dialog";
+import { Dialog } from "../parts/dialog";
 import { Labels } from "../parts/labels";
 import { ErrorNotice, ErrorPage } from "../parts/notices";
 import { Pager } from "../parts/pager";
@@ -28,7 +33,9 @@ const PAGE_SIZE = 50;
 export function Device({ deviceId }: { deviceId: string }) {
     useTitle(deviceId);
     const path = { device_id: deviceId };
-    const { data, error } = useLoaded(
+    const { route } = useLocation();
+    const [dialog, setDialog] = useState<ComponentChildren>(null);
+    const { data, error, reload } = useLoaded(
         deviceId,
         (signal) => body(api.GET("/customer/fleet/devices/{device_id}", { params: { path }, signal })),
         POLL_MS,
@@ -38,6 +45,12 @@ export function Device({ deviceId }: { deviceId: string }) {
     if (error) return <ErrorPage title={deviceId} error={error} />;
     if (!data) return <p class="quiet loading">Loading {shown(deviceId)} …</p>;
     const device = data.device;
+    const close = () => setDialog(null);
+    const edit = () => setDialog(<DeviceDialog devices={[device]} close={close} done={reload} />);
+    const askRemove = () => {
+        const question = remove([device], () => route("/console/devices"));
+        setDialog(<Dialog question={question} close={close} />);
+    };
     return (
         <article>
             <div class="heading">
@@ -59,13 +72,19 @@ export function Device({ deviceId }: { deviceId: string }) {
                         href={(label) => `/console/devices${search({ where: label })}`}
                     />
                 </div>
-                {may("CreateJob") && (
-                    <div class="buttons">
+                <div class="buttons">
+                    {may("CreateJob") && (
                         <a class="button" href={`/console/new?device=${encodeURIComponent(deviceId)}`}>
                             New job for this device
                         </a>
-                    </div>
-                )}
+                    )}
+                    {may("FleetService.UpdateDevices") && <button onClick={edit}>Edit…</button>}
+                    {may("FleetService.DeleteDevices") && (
+                        <button class="danger" onClick={askRemove}>
+                            Delete…
+                        </button>
+                    )}
+                </div>
             </div>
             <section class="card" aria-labelledby="queue">
                 <h2 id="queue">Queue, in order</h2>
@@ -90,6 +109,7 @@ export function Device({ deviceId }: { deviceId: string }) {
                 </div>
             </section>
             <Past deviceId={deviceId} />
+            {dialog}
         </article>
     );
 }

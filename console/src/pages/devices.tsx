@@ -1,13 +1,20 @@
-/** The directory of devices: search by prefix, group and labels. */
+/** The directory of devices: search by prefix, group and labels; register, change and delete. */
 
+import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
-import { api, page, type FleetLabels } from "../api/client";
-import { counted, shown } from "../format";
+import { ApiError, api, page, type Device, type FleetLabels } from "../api/client";
+import { MAX_DEVICES, readDevices, remove } from "../devices";
+import { count, counted, shown } from "../format";
 import { useLoaded } from "../load";
+import { lateFailure } from "../parts/confirmation";
+import { DeviceDialog } from "../parts/device-dialog";
+import { Dialog } from "../parts/dialog";
 import { FilterField, submitted } from "../parts/fields";
 import { Labels, term } from "../parts/labels";
+import { NoDevices } from "../parts/no-devices";
 import { ErrorNotice } from "../parts/notices";
 import { Pager } from "../parts/pager";
+import { Selection } from "../parts/selection";
 import { SelectorField } from "../parts/selector-field";
 import { Time } from "../parts/time";
 import { devicePath, search, useQuery } from "../query";
@@ -22,8 +29,10 @@ const GROUPS_SHOWN = 20;
 export function Devices() {
     useTitle("Devices");
     const [query, setQuery] = useQuery();
+    const [selected, setSelected] = useState<Record<string, Device>>({});
+    const [dialog, setDialog] = useState<ComponentChildren>(null);
     const known = useLabels();
-    const { data, error } = useLoaded(
+    const { data, error, reload } = useLoaded(
         JSON.stringify(query),
         (signal) =>
             page(
@@ -46,6 +55,38 @@ export function Devices() {
         setQuery({ id, where, page: "" });
     };
     const devices = data?.items ?? [];
+    // Also of other pages.
+    const chosen = Object.values(selected);
+    const select = (some: Device[], on: boolean) => {
+        const ids = new Set(some.map((d) => d.device_id));
+        const all = [...chosen.filter((d) => !ids.has(d.device_id)), ...(on ? some : [])];
+        setSelected(Object.fromEntries(all.slice(0, MAX_DEVICES).map((d) => [d.device_id, d])));
+    };
+    const selectMatching = async () => {
+        try {
+            select(await readDevices(query.where, query.id), true);
+        } catch (error) {
+            if (!(error instanceof ApiError)) throw error;
+            lateFailure.value = { text: "“Select devices” failed:", error };
+        }
+    };
+    const close = () => setDialog(null);
+    const done = () => {
+        setSelected({});
+        reload();
+    };
+    const edit = (some: Device[]) => setDialog(<DeviceDialog devices={some} close={close} done={done} />);
+    const actions = [
+        { verb: "Edit", may: mayUpdate(), destructive: false, act: edit },
+        {
+            verb: "Delete",
+            may: may("FleetService.DeleteDevices"),
+            destructive: true,
+            act: (some: Device[]) => setDialog(<Dialog question={remove(some, done)} close={close} />),
+        },
+    ];
+    const allowed = actions.filter((action) => action.may).map((action) => ({ ...action, can: () => true }));
+    const isEmpty = data && !devices.length && !data.next && !query.id && !query.where && !query.page;
     // A label narrows the list that is shown.
     const narrowed = (label: string) => {
         const terms = query.where?.split(",") ?? [];
@@ -56,11 +97,14 @@ export function Devices() {
         <>
             <div class="heading">
                 <h1>Devices</h1>
-                {query.where && may("CreateJob") && (
-                    <a class="button" href={`/console/new?selector=${encodeURIComponent(query.where)}`}>
-                        New job for these
-                    </a>
-                )}
+                <div class="buttons">
+                    {query.where && may("CreateJob") && (
+                        <a class="button" href={`/console/new?selector=${encodeURIComponent(query.where)}`}>
+                            New job for these
+                        </a>
+                    )}
+                    {mayUpdate() && <button onClick={() => edit([])}>Register device…</button>}
+                </div>
             </div>
             <form class="filters" onSubmit={submit} role="search">
                 <FilterField name="id" label="Device starts with" value={query.id} />
@@ -72,10 +116,25 @@ export function Devices() {
                 onChoose={(group) => setQuery({ where: term("group", group), page: "" })}
             />
             {error && <ErrorNotice error={error} />}
-            {data && !devices.length && (
+            {isEmpty && <NoDevices />}
+            {data && !devices.length && !isEmpty && (
                 <div class="card empty">
                     <p>{data.next ? "No device on this page; others can follow." : "No device matches."}</p>
                 </div>
+            )}
+            {(devices.length > 0 || chosen.length > 0) && allowed.length > 0 && (
+                <Selection
+                    noun="device"
+                    chosen={chosen}
+                    isAll={devices.every((d) => selected[d.device_id])}
+                    selectAll={(on) => select(devices, on)}
+                    actions={allowed}
+                >
+                    {(query.page || data?.next) && (
+                        <button onClick={selectMatching}>Select up to {count(MAX_DEVICES)} that match</button>
+                    )}
+                    {chosen.length > 0 && <button onClick={() => setSelected({})}>Select none</button>}
+                </Selection>
             )}
             {devices.length > 0 && (
                 <section class="card">
@@ -94,6 +153,14 @@ export function Devices() {
                                 {devices.map((d) => (
                                     <tr key={d.device_id}>
                                         <td>
+                                            {allowed.length > 0 && (
+                                                <input
+                                                    type="checkbox"
+                                                    checked={!!selected[d.device_id]}
+                                                    onChange={(e) => select([d], e.currentTarget.checked)}
+                                                    aria-label={`Select ${shown(d.device_id)}`}
+                                                />
+                                            )}{" "}
                                             <a href={devicePath(d.device_id)}>{shown(d.device_id)}</a>
                                         </td>
                                         <td>{d.group_ids.map(shown).join(", ")}</td>
@@ -112,9 +179,12 @@ export function Devices() {
                 </section>
             )}
             <Pager next={data?.next} label="Pages of devices" />
+            {dialog}
         </>
     );
 }
+
+const mayUpdate = () => may("FleetService.UpdateDevices");
 
 /** The selector of the form, until it is submitted. */
 function Where({ start, known }: { start: string; known: FleetLabels | undefined }) {

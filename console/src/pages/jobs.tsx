@@ -9,9 +9,10 @@ import { reloadAll, useLoaded } from "../load";
 import { Badge } from "../parts/badge";
 import { Bar } from "../parts/bar";
 import { commandOf, Dialog, type Question } from "../parts/dialog";
-import { Check, FilterField, submitted } from "../parts/fields";
+import { FilterField, submitted } from "../parts/fields";
 import { ErrorNotice } from "../parts/notices";
 import { Pager } from "../parts/pager";
+import { Selection } from "../parts/selection";
 import { Time } from "../parts/time";
 import { jobPath, useQuery, type Query } from "../query";
 import { may } from "../session";
@@ -94,7 +95,16 @@ export function Jobs() {
             {error && <ErrorNotice error={error} />}
             {data && jobs.length === 0 && <Empty isFiltered={isFiltered} />}
             {jobs.length > 0 && mayActOnJobs() && (
-                <Selection jobs={jobs} chosen={chosen} select={select} ask={setQuestion} done={done} />
+                <Selection
+                    noun="job"
+                    chosen={chosen}
+                    isAll={chosen.length === jobs.length}
+                    selectAll={(on) => select(on ? jobs : [])}
+                    actions={bulkActions.map((action) => ({
+                        ...action,
+                        act: (some: Job[]) => setQuestion(bulkQuestion(action, some, done)),
+                    }))}
+                />
             )}
             {jobs.length > 0 && (
                 <table class="card jobs" aria-label="Jobs">
@@ -335,42 +345,4 @@ function bulkQuestion(action: (typeof bulkActions)[number], jobs: Job[], done: (
             );
         },
     };
-}
-
-/** Selects jobs of this page, and asks about those that are selected. */
-function Selection(props: {
-    jobs: Job[];
-    chosen: Job[];
-    select: (jobs: Job[]) => void;
-    ask: (question: Question) => void;
-    done: () => void;
-}) {
-    const { jobs, chosen, select, ask, done } = props;
-    const all = chosen.length === jobs.length;
-    return (
-        <div class={chosen.length ? "bulk active" : "bulk"} role="toolbar" aria-label="Selected jobs">
-            <Check
-                label={
-                    chosen.length ? `${counted(chosen.length, "job")} selected` : "Select all on this page"
-                }
-                checked={all}
-                set={() => select(all ? [] : jobs)}
-            />
-            {bulkActions.map((action) => {
-                const some = chosen.filter(action.can);
-                if (!some.length) return null;
-                const which = some.length < chosen.length ? ` ${count(some.length)} of them` : "";
-                return (
-                    <button
-                        key={action.verb}
-                        class={action.destructive ? "danger" : ""}
-                        onClick={() => ask(bulkQuestion(action, some, done))}
-                    >
-                        {action.verb}
-                        {which}…
-                    </button>
-                );
-            })}
-        </div>
-    );
 }

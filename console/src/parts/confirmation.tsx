@@ -10,7 +10,8 @@ import { ErrorNotice } from "./notices";
 export interface Outcome {
     /** What was done, such as "Approved: Rest opens (300 devices)". */
     text: string;
-    jobId: string;
+    /** Absent: it is about no job. */
+    jobId: string | undefined;
 }
 
 export interface Failure {
@@ -33,7 +34,7 @@ export function Confirmation() {
     const { path } = useLocation();
     const outcome = confirmation.value;
     const failure = lateFailure.value;
-    const page = outcome ? jobPath(outcome.jobId) : "";
+    const jobId = outcome?.jobId;
     return (
         <>
             {failure && (
@@ -51,7 +52,8 @@ export function Confirmation() {
                 {outcome && (
                     <p class="notice good">
                         <span>
-                            {shown(outcome.text)} {path !== page && <a href={page}>{shown(outcome.jobId)}</a>}
+                            {shown(outcome.text)}{" "}
+                            {jobId && path !== jobPath(jobId) && <a href={jobPath(jobId)}>{shown(jobId)}</a>}
                         </span>
                         <button class="small" onClick={() => (confirmation.value = null)}>
                             Close

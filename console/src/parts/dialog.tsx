@@ -40,9 +40,9 @@ export interface Question {
     job?: Job;
     /** Says what is wrong in other words than those of the API. */
     explain?: (error: ApiError) => string[];
-    /** What to say after it, if the page does not show it. */
+    /** What to say after it, if the page does not show it; or `run` returns it. */
     outcome?: string;
-    run: (reason?: string) => Promise<void>;
+    run: (reason?: string) => Promise<string | void>;
 }
 
 /** The command of a question about an action with this reason. */
@@ -80,10 +80,9 @@ export function Dialog(props: { question: Question; close: () => void }) {
         setError(null);
         const calledBy = callerKey.value;
         try {
-            await question.run(reason);
+            const outcome = (await question.run(reason)) || question.outcome;
             if (callerKey.value !== calledBy) return;
-            const { outcome, job } = question;
-            confirmation.value = outcome && job ? { text: outcome, jobId: job.job_id } : null;
+            confirmation.value = outcome ? { text: outcome, jobId: question.job?.job_id } : null;
             reloadAll();
             // The person can have closed it, and opened another.
             if (dialog.current) close();

@@ -12,9 +12,14 @@ export function NoDevices() {
         <div class="card empty">
             <p>This tenant has no devices yet.</p>
             <p class="quiet">
-                {mayRegister
-                    ? "Register some in a terminal, for example pump-1 with a label:"
-                    : "An admin can register some."}
+                {mayRegister ? (
+                    <>
+                        Register or import some on the page <a href="/console/devices">Devices</a> or in a
+                        terminal, for example pump-1 with a label:
+                    </>
+                ) : (
+                    "An admin can register some."
+                )}
             </p>
             {mayRegister && (
                 <Terminal

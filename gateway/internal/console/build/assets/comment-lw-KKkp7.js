@@ -1,1 +1,0 @@
-import{l as e}from"./title-C7-_tmpW.js";var t=200;function n(n){return e(`label`,{class:n.class,children:[`Comment`,e(`input`,{value:n.value,maxLength:t,onInput:e=>n.set(e.currentTarget.value),placeholder:`optional`})]})}export{n as t};
