@@ -33,6 +33,9 @@ _SETS = {
     "page": f"{_LOOKUP}\nSET enable_sort = off\nSET jit = off",
     # A few rows of a table that may have millions are looked up one by one.
     "nested loops": "SET enable_hashjoin = off\nSET enable_mergejoin = off",
+    # Many rows are read in the order of their pages, and each page once. One by one in the order of
+    # an index, they take three times as long.
+    "bitmap scan": "SET enable_indexscan = off",
     # A table is read once, and each row looked up in a small array.
     "hash join": "SET enable_mergejoin = off\nSET enable_nestloop = off",
     # Two tables are read in one order.

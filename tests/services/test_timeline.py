@@ -200,6 +200,30 @@ async def test_job_without_ends_has_no_buckets(world: World) -> None:
     assert timeline.HasField("computed_at")
 
 
+async def test_executions_are_read_in_the_order_of_their_pages(
+    world: World, database: Database
+) -> None:
+    await world.add_devices(1)
+    await world.create()
+    # With these statistics, the planner prefers an index scan, which takes much longer once there
+    # are many executions, and the session keeps the plan.
+    await database.owner.execute("ANALYZE jobs.job_executions")
+
+    read = (
+        "SELECT pg_stat_get_xact_tuples_returned(oid), pg_stat_get_xact_tuples_fetched(oid)"
+        " FROM pg_class WHERE relname = 'job_executions_pkey'"
+    )
+    async with database.owner.transaction():
+        [before] = await database.owner.fetch(read)
+        await database.owner.fetchrow(
+            "SELECT * FROM jobs.get_job_timeline($1, 'j', 200, 200)", world.tenant
+        )
+        [after] = await database.owner.fetch(read)
+
+    # By an index scan, it would be [1, 1].
+    assert [end - start for end, start in zip(after, before, strict=True)] == [1, 0]
+
+
 async def test_timeline_of_a_job_that_the_tenant_does_not_have_is_not_found(world: World) -> None:
     await world.add_devices(1)
     await world.create()

@@ -1,9 +1,7 @@
 -- Returns how many executions of a job finished over time, and the events that explain it, in one row.
 --
--- An execution counts at the end of its current attempt. Executions that the cancel or the expiry of the job
--- ended count at that time, whether finalize_executions has written their ends or not. The bucket size is the
--- smallest of v_sizes that is at least v_fine_bucket_seconds and needs at most p_max_buckets. Empty buckets are
--- left out.
+-- See execution_ends.sql for what counts when. The bucket size is the smallest of v_sizes that is at least
+-- v_fine_bucket_seconds and needs at most p_max_buckets. Empty buckets are left out.
 --
 -- Raises JOB_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.get_job_timeline(
@@ -20,8 +18,7 @@ CREATE OR REPLACE FUNCTION jobs.get_job_timeline(
     marks json  -- of events, oldest first; NULL: none
 )
 LANGUAGE plpgsql
--- The executions are grouped in a hash table: the settings disable sorts.
--- settings: tenant, page, no parallel query
+-- settings: tenant, page
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -36,7 +33,6 @@ DECLARE
     v_created_at timestamptz;
     v_ended_at timestamptz;  -- some executions can end later
     v_fine_bucket_seconds integer;
-    v_fine_bucket interval;
 BEGIN
     SELECT j.created_at, coalesce(j.completed_at, j.canceled_at, least(jobs.now(), j.expires_at))
     INTO v_created_at, v_ended_at
@@ -51,7 +47,6 @@ BEGIN
     SELECT min(s.seconds) INTO v_fine_bucket_seconds
     FROM unnest(v_sizes) s (seconds)
     WHERE extract(epoch FROM v_ended_at - v_created_at) < s.seconds::bigint * v_max_fine_buckets;
-    v_fine_bucket := make_interval(secs => v_fine_bucket_seconds);
 
     -- An earlier job may have had the same job_id. Both tables are read in one statement, because
     -- sequence_events moves events between them.
@@ -83,45 +78,22 @@ BEGIN
         ORDER BY e.is_queued, e.number
     ) m;
 
-    -- One statement, because finalize_executions turns derived ends into stored ones.
     RETURN QUERY
     WITH ends AS MATERIALIZED (
-        SELECT extract(epoch FROM e.fine_bucket)::bigint AS fine_bucket, e.number,
-               CASE WHEN e.status = 'SUCCEEDED' THEN 'SUCCEEDED'
-                    WHEN e.status = 'FAILED' OR e.has_failed THEN 'FAILED'
-                    WHEN e.status = 'REJECTED' THEN 'CANCELED'
-                    ELSE 'EXPIRED' END AS outcome
-        FROM (
-            SELECT date_bin(v_fine_bucket, e.last_updated_at, 'epoch') AS fine_bucket, e.status,
-                   e.failure_code IS NOT NULL AS has_failed, count(*) AS number
-            FROM jobs.job_executions e
-            WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
-            GROUP BY 1, 2, 3
-            OFFSET 0  -- filter after grouping, when there are fewer rows
-        ) e
-        WHERE e.status NOT IN ('QUEUED', 'IN_PROGRESS')
-        UNION ALL
-        SELECT extract(epoch FROM date_bin(v_fine_bucket, d.ended_at, 'epoch'))::bigint, d.number, d.outcome
-        FROM jobs.jobs j
-        JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
-        CROSS JOIN LATERAL (
-            SELECT jobs.queued_status_at(j.canceled_at, j.expires_at, jobs.now()) AS status
-            OFFSET 0
-        ) queued
-        CROSS JOIN LATERAL (VALUES
-            ('EXPIRED', j.expires_at, CASE WHEN queued.status = 'TIMED_OUT' THEN p.queued ELSE 0 END),
-            ('CANCELED', j.canceled_at, CASE WHEN queued.status = 'REJECTED' THEN p.queued ELSE 0 END),
-            ('CANCELED', j.canceled_at, CASE WHEN j.force_canceled THEN p.in_progress ELSE 0 END)
-        ) d (outcome, ended_at, number)
-        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND d.number > 0
+        SELECT e.*
+        FROM jobs.execution_ends(p_tenant_id, p_job_id, make_interval(secs => v_fine_bucket_seconds)) e
     ), size AS (
         SELECT coalesce(min(s.seconds), v_fine_bucket_seconds) AS seconds
-        FROM (SELECT min(e.fine_bucket) AS first, max(e.fine_bucket) AS last FROM ends e) e
+        FROM (
+            SELECT extract(epoch FROM min(e.bucket))::bigint AS first,
+                   extract(epoch FROM max(e.bucket))::bigint AS last
+            FROM ends e
+        ) e
         CROSS JOIN unnest(v_sizes) s (seconds)
         WHERE s.seconds >= v_fine_bucket_seconds
           AND e.last / s.seconds - e.first / s.seconds < p_max_buckets
     ), buckets AS (
-        SELECT e.fine_bucket / s.seconds * s.seconds AS time,
+        SELECT date_bin(make_interval(secs => s.seconds), e.bucket, 'epoch') AS time,
                coalesce(sum(e.number) FILTER (WHERE e.outcome = 'SUCCEEDED'), 0)::integer AS succeeded,
                coalesce(sum(e.number) FILTER (WHERE e.outcome = 'FAILED'), 0)::integer AS failed,
                coalesce(sum(e.number) FILTER (WHERE e.outcome = 'CANCELED'), 0)::integer AS canceled,
@@ -131,7 +103,7 @@ BEGIN
         GROUP BY 1
         ORDER BY 1
     )
-    SELECT jobs.now(), (SELECT s.seconds FROM size s), array_agg(b.time), array_agg(b.succeeded),
-           array_agg(b.failed), array_agg(b.canceled), array_agg(b.expired), marks
+    SELECT jobs.now(), (SELECT s.seconds FROM size s), array_agg(extract(epoch FROM b.time)::bigint),
+           array_agg(b.succeeded), array_agg(b.failed), array_agg(b.canceled), array_agg(b.expired), marks
     FROM buckets b;
 END $$;
