@@ -1,4 +1,4 @@
-"""The coverage that `make test` measures: which lines of a module ran."""
+"""The coverage that `make coverage` measures: which lines of a module ran."""
 
 import ast
 
