@@ -27,7 +27,8 @@ POLICY: Mapping[str, frozenset[Role] | None] = {
 }
 
 _DEVICE_SERVICE = "/fleet.jobs.v1.DeviceJobService/"
-_REPORT_EXECUTIONS = f"{_DEVICE_SERVICE}ReportExecutions"
+# Their requests can name several devices.
+_METHODS_FOR_DEVICES = (f"{_DEVICE_SERVICE}ReportExecutions", f"{_DEVICE_SERVICE}UpdateFacts")
 
 
 def allowed_roles(method: str) -> frozenset[Role] | None:
@@ -57,9 +58,9 @@ def is_device_method(method: str) -> bool:
 def needs_device(method: str, roles: frozenset[Role]) -> bool:
     """Whether a caller with these roles must be a device or name one in x-device-id.
 
-    A bridge names a device in each report of ReportExecutions instead.
+    A bridge names its devices in the requests of ReportExecutions and UpdateFacts instead.
     """
-    if method == _REPORT_EXECUTIONS and Role.BRIDGE in roles:
+    if method in _METHODS_FOR_DEVICES and Role.BRIDGE in roles:
         return False
     return is_device_method(method)
 

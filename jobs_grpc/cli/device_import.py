@@ -155,7 +155,7 @@ class _CsvRows:
                 f"{self._name}:1: the header must be device_id, and optionally group_id,"
                 f" time_zone and label:KEY{actual}"
             )
-        if violations := check_labels(dict.fromkeys(keys.values(), "")):
+        if violations := check_labels(dict.fromkeys(keys.values(), ""), of_device=True):
             raise InvalidInput(f"{self._name}:1: {violations[0].description}")
         self.has_labels = bool(keys) or "time_zone" in found
         return keys
@@ -174,7 +174,7 @@ def _read_row(row: dict[str, str], label_keys: Mapping[str, str]) -> tuple[Devic
     violations = check(CancelExecutionRequest(job_id="any", device_id=device_row.device_id))
     if device_row.group_id is not None:
         violations += check(Stage(group_id=device_row.group_id))
-    violations += check_labels(device_row.labels)
+    violations += check_labels(device_row.labels, of_device=True)
     violations += check_time_zone(device_row.time_zone or "")
     return device_row, "; ".join(violation.description for violation in violations)
 

@@ -13,14 +13,17 @@ from fleet.jobs.v1.jobs_pb2 import JobExecution
 
 from jobs_grpc.client.calls import Caller, ServiceCalls, TokenSource
 from jobs_grpc.client.channel import Connection
-from jobs_grpc.client.errors import JobsError
+from jobs_grpc.client.errors import JobsError, from_report_error
 from jobs_grpc.client.operator_client import Client
 from jobs_grpc.client.report_stream import ReportStream
 from jobs_grpc.client.requests import struct
 from jobs_grpc.client.retry import RetryPolicy, is_transient
+from jobs_grpc.contract.field_rules import rules_of
 
 Details: TypeAlias = Mapping[str, Any] | None
 """The status_details of a report; None keeps the stored ones."""
+
+_MAX_DEVICES = rules_of(pb.UpdateFactsRequest, "devices").repeated.max_items
 
 # Seconds to wait between polls before the server has sent a poll_after.
 _DEFAULT_POLL_AFTER = 60.0
@@ -47,8 +50,9 @@ class DeviceClient(Client):
     ) -> None:
         """Call `server`: HOST:PORT, unix:PATH, or a Connection for TLS or several channels.
 
-        Without a device_id and a token that names one, only `report_stream` works, which needs
-        the role bridge. `timeout` is in seconds, for each unary call with its retries.
+        Without a device_id and a token that names one, only `report_stream` and `update_facts_of`
+        work, which need the role bridge. `timeout` is in seconds, for each unary call with its
+        retries.
         """
         caller = Caller(tenant=tenant, device_id=device_id, roles=roles, token=token)
         self._calls = ServiceCalls(
@@ -172,6 +176,33 @@ class DeviceClient(Client):
             update, pb.UpdateExecutionResponse, repeatable=repeatable
         )
         return response.execution
+
+    async def update_facts(self, facts: Mapping[str, str], *, replace: bool = False) -> None:
+        """Store facts of the device, such as {"version": "2.1"}.
+
+        Other facts stay, unless they are to `replace`.
+        """
+        request = pb.UpdateFactsRequest(facts=facts, replace=replace)
+        await self._calls.unary(request, pb.UpdateFactsResponse)
+
+    async def update_facts_of(
+        self, facts: Mapping[str, Mapping[str, str]], *, replace: bool = False
+    ) -> dict[str, JobsError]:
+        """Store facts of many devices, by their IDs. Needs the role bridge.
+
+        Returns the error of each device whose facts were not stored. Makes a call for each 100
+        devices.
+        """
+        errors: dict[str, JobsError] = {}
+        devices = [pb.DeviceFacts(device_id=key, facts=value) for key, value in facts.items()]
+        for first in range(0, len(devices), _MAX_DEVICES):
+            part = devices[first : first + _MAX_DEVICES]
+            request = pb.UpdateFactsRequest(devices=part, replace=replace)
+            response = await self._calls.unary(request, pb.UpdateFactsResponse)
+            for device, result in zip(part, response.results, strict=True):
+                if result.HasField("error"):
+                    errors[device.device_id] = from_report_error(result.error)
+        return errors
 
     @asynccontextmanager
     async def report_stream(self, *, max_pending: int = 1000) -> AsyncIterator[ReportStream]:

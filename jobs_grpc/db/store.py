@@ -137,6 +137,7 @@ class Store:
     get_execution = Function(_first)
     list_pending_executions = Function(_all)
     list_watched_executions = Function(_all)
+    update_facts = Function(_first)  # the devices whose facts were not stored
 
     list_devices = Function(_all)
     get_device = Function(_all)  # the device, then a row for each execution of its queue

@@ -11,6 +11,7 @@ TENANT_TABLES = (
     "jobs.job_criterion_counts",
     "jobs.job_labels",
     "jobs.devices",
+    "jobs.device_facts",
     "jobs.device_counts",
     "jobs.event_queue",
     "jobs.events",

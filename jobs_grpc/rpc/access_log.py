@@ -23,6 +23,9 @@ _STATUS_CODES: Mapping[object, grpc.StatusCode] = {
 # Longer than a valid one. A request may have any text.
 _MAX_JOB_ID_LENGTH = 256
 
+# Of all devices of a request, as written.
+_MAX_IDS_BYTES = 4096
+
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -66,11 +69,19 @@ def device_call_fields(caller: Principal | None, request: Any, response: Any) ->
     if not job_id and response is not None:
         # StartNextExecution chooses the job.
         job_id = getattr(getattr(response, "execution", None), "job_id", "")
+    device_id = caller.device_id if caller else None
     return {
         "subject": caller.subject if caller else None,
-        "device_id": caller.device_id if caller else None,
+        "device_id": device_id,
+        "device_ids": None if device_id else _device_ids(request),
         "job_id": job_id or None,
     }
+
+
+def _device_ids(request: Any) -> list[str] | None:
+    """Return the devices that a bridge names in UpdateFacts, as many as fit; None: none."""
+    devices = getattr(request, "devices", ())
+    return logs.first_that_fit((device.device_id for device in devices), _MAX_IDS_BYTES) or None
 
 
 def write(

@@ -23,6 +23,7 @@ from jobs_grpc.services.execution_updates import (
     updated_execution,
 )
 from jobs_grpc.services.execution_watch import ExecutionWatch
+from jobs_grpc.services.facts import FactReport
 from jobs_grpc.services.poll_after import PollAfter
 from jobs_grpc.services.report_stream import REPORT_LOG_SECONDS, ReportStream
 from jobs_grpc.services.response_pages import fill_page
@@ -190,6 +191,23 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         tenant_id, device_id = current_tenant_and_device()
         with self._last_seen.watching(tenant_id, device_id):
             await self.watch.run(tenant_id, device_id, limit, context.write)
+
+    async def UpdateFacts(
+        self, request: pb.UpdateFactsRequest, context: object
+    ) -> pb.UpdateFactsResponse:
+        caller = current_principal()
+        report = await FactReport.read(request, caller, self._yield_now)
+        for device_id in report.facts:
+            self._last_seen.mark(caller.tenant_id, device_id)
+        if report.facts:
+            row = await self._store.update_facts(
+                caller.tenant_id,
+                device_ids=[*report.facts],
+                facts=[*report.facts.values()],
+                replace=request.replace,
+            )
+            report.add_refused(row)
+        return report.response()
 
     def _calling_device(self) -> tuple[str, str]:
         """The tenant and device of the caller, which are marked as seen."""

@@ -59,7 +59,7 @@ async def device_changes(request: pb.UpdateDevicesRequest, yield_now: YieldNow) 
         path = f"devices[{index}]"
         violations += check(device, f"{path}.")
         if changes.labels is not None:
-            violations += check_labels(device.labels, f"{path}.labels")
+            violations += check_labels(device.labels, f"{path}.labels", of_device=True)
             violations += _check_not_removed(request, device, f"{path}.labels")
             changes.labels.append(json.dumps(dict(device.labels), ensure_ascii=False))
             changes.label_counts.update([*device.labels])

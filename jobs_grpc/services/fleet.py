@@ -246,6 +246,8 @@ def device_fields(row: Row) -> MessageFields:
         "time_zone": row["time_zone"],
         "group_ids": row["group_ids"],
         "last_seen_at": timestamp_fields(row["last_seen_at"]),
+        "facts": json.loads(row["facts"]),
+        "facts_updated_at": timestamp_fields(row["facts_updated_at"]),
     }
 
 

@@ -586,7 +586,7 @@ def _status_filter(request: pb.ListJobsRequest) -> list[str]:
 
 def _selector_of_jobs(request: pb.ListJobsRequest) -> Selector:
     """Parse the selector. Raises InvalidField, also if it has terms that only devices can match."""
-    selector = parse_field("selector", request.selector)
+    selector = parse_field("selector", request.selector, of_jobs=True)
     keys = {term.key for term in selector.terms} & {*ID_KEYS}
     validation.raise_for_violations(
         [

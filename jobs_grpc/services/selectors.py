@@ -1,4 +1,4 @@
-"""Parses selectors: conditions on the labels, groups and ids of devices.
+"""Parses selectors: conditions on the labels, facts, groups and ids of devices.
 
 docs/targets.md describes the grammar. All terms of a selector must be true. The canonical text has
 sorted terms and values without duplicates, so equal selectors have the same text.
@@ -16,11 +16,15 @@ MAX_CHARACTERS = 4096
 MAX_TERMS = 32
 MAX_VALUES = 100
 MAX_LABELS = 32
+MAX_FACTS = 32
 
 # Keys that select by something else than a label. A label can't have them, nor the keys that the
 # grammar or later versions need.
 ID_KEYS = ("group", "device_id")
 _RESERVED_KEYS = ("in", "notin", "time_zone", "last_seen")
+
+FACT_PREFIX = "fact."
+"""In a selector of devices, a key with this prefix is that of a fact."""
 
 # The operators that have values, as SQL and as the text names them.
 _OPERATORS = {"=": "in", "==": "in", "in": "in", "!=": "not_in", "notin": "not_in"}
@@ -38,11 +42,13 @@ _TOKEN = re.compile(
 # Why a character starts no token.
 _UNKNOWN = {'"': 'a quoted value has no end, or a \\ that is not before " or \\'}
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
+_FACT_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,57}")
 _LABEL_VALUE = re.compile(r"[^\x00-\x1f\x7f-\x9f]{0,63}")
 _ID = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,256}")
 _UNQUOTED = re.compile(r"[A-Za-z0-9._:/-]+")
 
 _KEY_RULE = "1–63 characters of A-Z a-z 0-9 . _ / -, the first a letter or digit"
+_FACT_KEY_RULE = "1–58 characters of A-Z a-z 0-9 . _ / -, the first a letter or digit"
 _ID_RULE = "1–256 characters without control characters"
 _VALUE_RULE = "at most 63 characters without control characters"
 
@@ -97,21 +103,24 @@ class Selector:
         return json.dumps(self.sql_terms, ensure_ascii=False)
 
 
-def parse(text: str, max_characters: int = MAX_CHARACTERS) -> Selector:
-    """Parse a selector. The limit also applies to the canonical text. Raises SelectorError."""
+def parse(text: str, max_characters: int = MAX_CHARACTERS, *, of_jobs: bool = False) -> Selector:
+    """Parse a selector. The limit also applies to the canonical text. Raises SelectorError.
+
+    In a selector `of_jobs`, FACT_PREFIX has no meaning: jobs have no facts.
+    """
     if len(text) > max_characters:
         raise SelectorError(f"it has more than {max_characters} characters")
-    selector = Selector(tuple(sorted(set(_Parser(text).terms()))))
+    selector = Selector(tuple(sorted(set(_Parser(text, of_jobs=of_jobs).terms()))))
     # A space may be optional in the text, but not in the canonical text.
     if len(selector.text) > max_characters:
         raise SelectorError(f"its canonical text has more than {max_characters} characters")
     return selector
 
 
-def parse_field(field: str, text: str, max_characters: int = MAX_CHARACTERS) -> Selector:
+def parse_field(field: str, text: str, *, of_jobs: bool = False) -> Selector:
     """Parse the selector of a request's field. Raises InvalidField."""
     try:
-        return parse(text, max_characters)
+        return parse(text, of_jobs=of_jobs)
     except SelectorError as e:
         raise InvalidField([e.violation(field)]) from None
 
@@ -133,18 +142,42 @@ def check_selector(
     return [Violation(field, f"{field} must have a term")]
 
 
-def check_labels(labels: Mapping[str, str], field: str = "labels") -> list[Violation]:
+def check_labels(
+    labels: Mapping[str, str], field: str = "labels", *, of_device: bool = False
+) -> list[Violation]:
     """Check the number of labels, their keys and their values."""
-    if len(labels) > MAX_LABELS:
-        return [Violation(field, f"{field} must have at most {MAX_LABELS} elements")]
-    violations = []
-    for key, value in labels.items():
-        if not _KEY.fullmatch(key):
-            # Only the start of the key, which can be long.
-            problem = f"has the key {key[:20]!r}; a key must be {_KEY_RULE}"
-            violations.append(Violation(field, f"{field} {problem}"))
-        elif key in (*ID_KEYS, *_RESERVED_KEYS):
+    violations = _check_pairs(labels, field, MAX_LABELS, _KEY, _KEY_RULE)
+    for key in labels if len(labels) <= MAX_LABELS else ():
+        if key in (*ID_KEYS, *_RESERVED_KEYS):
             violations.append(Violation(field, f"{field} has the key {key}, which is reserved"))
+        elif of_device and key.startswith(FACT_PREFIX):
+            problem = (
+                f"has the key {key[:20]}; keys with the prefix {FACT_PREFIX} are those of facts"
+            )
+            violations.append(Violation(field, f"{field} {problem}"))
+    return violations
+
+
+def check_facts(facts: Mapping[str, str], field: str = "facts") -> list[Violation]:
+    """Check the number of facts, their keys and their values."""
+    return _check_pairs(facts, field, MAX_FACTS, _FACT_KEY, _FACT_KEY_RULE)
+
+
+def _check_pairs(
+    pairs: Mapping[str, str],
+    field: str,
+    max_pairs: int,
+    key_pattern: re.Pattern[str],
+    key_rule: str,
+) -> list[Violation]:
+    if len(pairs) > max_pairs:
+        return [Violation(field, f"{field} must have at most {max_pairs} elements")]
+    violations = []
+    for key, value in pairs.items():
+        if not key_pattern.fullmatch(key):
+            # Only the start of the key, which can be long.
+            problem = f"has the key {key[:20]!r}; a key must be {key_rule}"
+            violations.append(Violation(field, f"{field} {problem}"))
         elif not _LABEL_VALUE.fullmatch(value):
             path = f'{field}["{key}"]'
             violations.append(Violation(path, f"{path} must be {_VALUE_RULE}"))
@@ -161,8 +194,9 @@ def _quote(value: str) -> str:
 class _Parser:
     """Reads a text from left to right. The current token is the first that is not parsed yet."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, of_jobs: bool) -> None:
         self._text = text
+        self._of_jobs = of_jobs
         self._end = 0
         self._next()
 
@@ -202,6 +236,9 @@ class _Parser:
             raise self._error(f"a key must be {_KEY_RULE}")
         if key in _RESERVED_KEYS:
             raise self._error(f"the key {key} is reserved")
+        fact = key.removeprefix(FACT_PREFIX)
+        if fact != key and not self._of_jobs and not _FACT_KEY.fullmatch(fact):
+            raise self._error(f"the key of a fact, after {FACT_PREFIX}, must be {_FACT_KEY_RULE}")
         if key in ID_KEYS and not can_be_id:
             raise self._error(f"{key} needs a value, as in {key}!=NAME")
         self._next()

@@ -99,7 +99,8 @@ async def _hints(
 
 
 def _can_be_unmatched(term: Term) -> bool:
-    return term.operator in ("in", "exists") and term.key != "device_id"
+    is_label_or_group = term.key != "device_id" and not term.key.startswith(selectors.FACT_PREFIX)
+    return is_label_or_group and term.operator in ("in", "exists")
 
 
 def _problems(terms: tuple[Term, ...], names: Row) -> Iterator[tuple[str, str, list[str]]]:

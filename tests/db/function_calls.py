@@ -360,6 +360,8 @@ _SELECTORS = {
     "group in (fleet,pumps,none),rare": 15_200,
     "group!=fleet": 10_200,
     "group notin (fleet,pumps),rare": 15_200,
+    "fact.k=v": 15_300,
+    "group=pumps,!fact.k": 110,
     "device_id in (d1,d2,d3)": 40,
     "device_id in (d1,d2,d3),group=fleet,rare": 40,
     "device_id!=d1,device_id!=d2": 120,
@@ -378,6 +380,15 @@ def _update_devices(devices: Callable[[Probe], list[str]]) -> Call:
         group_ids=all_of('["pumps", "new"]'),
         remove_labels=[],
         allow_missing=True,
+    )
+
+
+def _update_facts(devices: Callable[[Probe], list[str]]) -> Call:
+    return _store(
+        "update_facts",
+        device_ids=devices,
+        facts=lambda p: ['{"version": "2.1"}'] * len(devices(p)),
+        replace=False,
     )
 
 
@@ -490,6 +501,8 @@ _DEVICE_CASES = {
     "get_device": Case(250, _store("get_device", device_id=_device, limit=11), reads_skipped=True),
     "update_devices: one": Case(30, _update_devices(_devices)),
     "update_devices: batch": Case(3000, _update_devices(lambda p: [*_batch(p), "new"])),
+    "update_facts: one": Case(30, _update_facts(_devices)),
+    "update_facts: batch": Case(1200, _update_facts(_batch)),
     "delete_devices": Case(
         400,
         _store(
@@ -520,9 +533,9 @@ _DEVICE_CASES = {
         11_000, _store("get_fleet_summary", max_jobs=10, max_failures=5), reads_devices=True
     ),
     "remove_stale_devices": Case(
-        40, lambda c, p: store_on(c).remove_stale_devices(p.tenant, "d2", 11)
+        70, lambda c, p: store_on(c).remove_stale_devices(p.tenant, "d2", 11)
     ),
-    "next_device_tenant": _of_owner(2, "next_device_tenant('')"),
+    "next_device_tenant": _of_owner(4, "next_device_tenant('')"),
     # Reads the row of each device three times.
     "insert_last_seen": Case(
         400, lambda c, p: c.fetch(INSERT_LAST_SEEN, p.tenant, _batch(p), [5.0] * p.devices)

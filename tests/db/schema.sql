@@ -559,6 +559,14 @@ CREATE TABLE jobs.device_counts (
 )
 WITH (fillfactor='50');
 
+CREATE TABLE jobs.device_facts (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    device_id text NOT NULL COLLATE pg_catalog."C",
+    facts jsonb NOT NULL,
+    facts_updated_at timestamp with time zone NOT NULL
+)
+WITH (fillfactor='80', autovacuum_vacuum_scale_factor='0.05');
+
 CREATE TABLE jobs.device_tables (
     is_only_row boolean DEFAULT true NOT NULL,
     is_own boolean NOT NULL,
@@ -790,6 +798,9 @@ CREATE TABLE public.device_state (
 ALTER TABLE ONLY jobs.device_counts
     ADD CONSTRAINT device_counts_pkey PRIMARY KEY (tenant_id);
 
+ALTER TABLE ONLY jobs.device_facts
+    ADD CONSTRAINT device_facts_pkey PRIMARY KEY (tenant_id, device_id);
+
 ALTER TABLE ONLY jobs.device_tables
     ADD CONSTRAINT device_tables_pkey PRIMARY KEY (is_only_row);
 
@@ -939,6 +950,8 @@ CREATE INDEX device_group_members_by_device ON public.device_group_members USING
 
 ALTER TABLE jobs.device_counts ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE jobs.device_facts ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE jobs.devices ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE jobs.event_heads ENABLE ROW LEVEL SECURITY;
@@ -966,6 +979,8 @@ ALTER TABLE jobs.job_stages ENABLE ROW LEVEL SECURITY;
 ALTER TABLE jobs.jobs ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY tenant_isolation ON jobs.device_counts USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
+
+CREATE POLICY tenant_isolation ON jobs.device_facts USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 
 CREATE POLICY tenant_isolation ON jobs.devices USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 

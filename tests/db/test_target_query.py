@@ -12,6 +12,7 @@ from tests.support.world import World
 
 TERMS = {
     "label": [{"key": "k", "op": "in", "values": ["a", "'%s"]}, {"key": "l", "op": "not_exists"}],
+    "fact": [{"key": "fact.k", "op": "not_in", "values": ["a", "'%s"]}],
     "group": [{"key": "group", "op": "in", "values": ["g", "h"]}],
     "others": [
         {"key": "group", "op": "not_in", "values": ["g"]},
@@ -32,6 +33,7 @@ ROLLOUTS: list[dict[str, Any]] = [
     {},
     {"rollout": {"stages": [{"percent": 1}, {}]}},
     {"rollout": {"stages": [{"group_id": "g"}, {"selector": "label"}, {"selector": "group"}, {}]}},
+    {"rollout": {"stages": [{"selector": "fact"}, {}]}},
 ]
 
 
@@ -63,7 +65,7 @@ async def test_query_fails_when_the_terms_of_a_selector_are_missing(database: Da
 async def test_query_of_a_selector_returns_its_order_without_another_sort(
     database: Database,
 ) -> None:
-    for selector in ("label", "others"):
+    for selector in ("label", "fact", "others"):
         query = await database.owner.fetchval(
             "SELECT jobs.target_query('t', $1, $2, 10)",
             json.dumps({"target_selector": selector}),

@@ -11,6 +11,7 @@ from tests.cli.conftest import config_file, shell
 from tests.doors.doors import Cli, Client, Door, Grpc, Rest, client_of, client_of_device
 from tests.gateway.conftest import gateway, gateway_binary, http, rest
 from tests.gateway.support import RestClient
+from tests.support.callers import Fleet
 from tests.support.cli import Shell
 from tests.support.server import Server
 
@@ -50,6 +51,12 @@ def door(request: pytest.FixtureRequest) -> Door:
     """A door of the operator olivia in the test's tenant."""
     found: Door = request.getfixturevalue(f"{request.param}_door")
     return found
+
+
+@pytest.fixture
+def fleet(server: Server, tenant: str) -> Fleet:
+    """A caller of FleetService in the test's tenant."""
+    return server.fleet(tenant)
 
 
 @pytest.fixture

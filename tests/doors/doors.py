@@ -212,6 +212,7 @@ def client_of_device(device: DeviceClient) -> Client:
             "StartExecution": device.start,
             "GetExecution": device.get,
             "UpdateExecution": lambda **fields: device.report(_request("UpdateExecution", fields)),
+            "UpdateFacts": device.update_facts,
         }
     )
 

@@ -4,7 +4,7 @@ import pytest
 from grpc import StatusCode
 
 from tests.doors.doors import Door, refused, shown
-from tests.support.callers import Operator
+from tests.support.callers import Fleet, Operator
 from tests.support.database import Database
 
 JOB = {"job_id": "j"}
@@ -35,6 +35,17 @@ async def test_device_finds_starts_and_finishes_its_execution(
     assert shown(await device("GetExecution", **JOB), final) == final
     assert not (await device("StartNextExecution")).get("execution")
     assert (await operator.get("j")).execution_counts.failed == 1
+
+
+async def test_device_reports_facts(device: Door, fleet: Fleet) -> None:
+    await device("UpdateFacts", facts={"version": "2.0", "battery": "low"})
+    await device("UpdateFacts", facts={"version": "2.1"})
+
+    assert (await fleet.get("pump")).device.facts == {"version": "2.1", "battery": "low"}
+    await device("UpdateFacts", facts={}, replace=True)
+    assert not (await fleet.get("pump")).device.facts
+    with refused(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", "facts"):
+        await device("UpdateFacts", facts={"-": ""})
 
 
 async def test_device_starts_the_execution_of_a_job(device: Door, operator: Operator) -> None:

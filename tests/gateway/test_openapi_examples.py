@@ -61,6 +61,7 @@ CALLS: list[tuple[str, str, str, Any]] = [
     ("StartExecution", "POST", f"{DEVICE_JOB}:start", {"status_details": {"step": "download"}}),
     ("UpdateExecution", "PATCH", DEVICE_JOB, FAILED),
     ("GetExecution", "GET", DEVICE_JOB, None),
+    ("UpdateFacts", "PATCH", "/device/v1/facts", {"facts": {"version": "2.1"}}),
     ("GetFailureSummary", "GET", f"{JOB}/failures", None),
     ("RetryExecutions", "POST", f"{JOB}:retry", {"statuses": ["FAILED", "TIMED_OUT"]}),
     ("ListExecutionAttempts", "GET", f"{JOB}/executions/{DEVICE}/attempts", None),

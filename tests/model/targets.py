@@ -14,6 +14,7 @@ class Device:
 
     device_id: str
     labels: frozenset[tuple[str, str]] = frozenset()
+    """And its facts, with the keys of selectors."""
     groups: frozenset[str] = frozenset()
 
 

@@ -105,6 +105,24 @@ async def test_call_of_a_device_is_logged_with_subject_device_and_job(world: Wor
     ]
 
 
+async def test_line_of_facts_names_the_devices_of_a_bridge(world: World) -> None:
+    await world.add_devices(["pump", "valve"])
+    devices = [device_pb.DeviceFacts(device_id=device) for device in ("pump", "valve")]
+    bridge = (("x-tenant-id", world.tenant), ("x-user-id", "broker"), ("x-roles", "bridge"))
+    with configured_logging("json") as written:
+        await world.pump.facts({"version": "2.1"})
+        request = device_pb.UpdateFactsRequest(devices=devices)
+        await world.pump.stub.UpdateFacts(request, metadata=bridge)
+        await _line(written, "device_ids")
+
+    records = map(json.loads, written.getvalue().splitlines())
+    names = ("message", "subject", "device_id", "device_ids")
+    assert [tuple(record.get(name) for name in names) for record in records] == [
+        ("UpdateFacts OK", None, "pump", None),
+        ("UpdateFacts OK", "broker", None, ["pump", "valve"]),
+    ]
+
+
 async def _report(stream: Stream, reports: int) -> None:
     """Send a message with that many reports, which all fail, and read the response."""
     update = device_pb.UpdateExecutionRequest(job_id="j", status=pb.JobExecution.SUCCEEDED)

@@ -19,11 +19,12 @@ from tests.support.world import World
 async def test_devices_match_as_in_the_model(world: World, round_number: int) -> None:
     seed = random.randrange(2**32)  # noqa: S311 - repeatable on purpose
     rng = random.Random(seed)  # noqa: S311
-    devices = random_selectors.devices(rng, 25)
+    keys = random_selectors.KEYS_WITH_FACTS
+    devices = random_selectors.devices(rng, 25, keys)
     await random_selectors.store(world.database, world.tenant, devices)
     async with request_session(world.database) as (connection, store):
         for _ in range(50):
-            terms = random_selectors.terms(rng, devices)
+            terms = random_selectors.terms(rng, devices, keys=keys)
             text = random_selectors.spell(rng, terms)
             expected = matching(terms, devices)
             where = f"round {round_number}, seed {seed}: {text}"

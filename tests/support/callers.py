@@ -1,6 +1,6 @@
 """Callers of the services: a method for each unary RPC, and functions that read all pages."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -276,6 +276,11 @@ class Device(Caller):
     async def update(self, job_id: str, status: Any, **fields: Any) -> device_pb.DeviceExecution:
         request = device_pb.UpdateExecutionRequest(job_id=job_id, status=status, **fields)
         return (await self.call(request, device_pb.UpdateExecutionResponse)).execution
+
+    async def facts(self, facts: Mapping[str, str], *, replace: bool = False) -> None:
+        """Report facts."""
+        request = device_pb.UpdateFactsRequest(facts=facts, replace=replace)
+        await self.call(request, device_pb.UpdateFactsResponse)
 
     def watch(
         self, **fields: Any

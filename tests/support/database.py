@@ -79,6 +79,16 @@ class Database:
             [json.dumps(of_device) for of_device in labels.values()],
         )
 
+    async def add_facts(self, tenant: str, facts: Mapping[str, Mapping[str, str]]) -> None:
+        await self.owner.execute(
+            "INSERT INTO jobs.device_facts (tenant_id, device_id, facts, facts_updated_at)"
+            " SELECT $1, *, now() FROM unnest($2::text[], $3::jsonb[])"
+            " ON CONFLICT (tenant_id, device_id) DO UPDATE SET facts = excluded.facts",
+            tenant,
+            list(facts),
+            [json.dumps(of_device) for of_device in facts.values()],
+        )
+
     async def order_of_release(self, devices: Iterable[str], seed: str) -> list[str]:
         """Return the devices in the order in which a rollout with this seed releases them."""
         rows = await self.owner.fetch(

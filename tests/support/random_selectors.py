@@ -15,29 +15,35 @@ HOSTILE: Sequence[str] = (
 )
 _VALUES: Sequence[str] = ("a", "b", "c", "1", "1.0", "v1.2.3", "x/y:z", *HOSTILE)
 _KEYS = ("k", "model", "env", "1", "a.b/c-d_e", "Model")
+KEYS_WITH_FACTS = (*_KEYS, *(f"fact.{key}" for key in _KEYS))
 _UNQUOTED = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:/-")
 
 
-def devices(rng: random.Random, count: int) -> list[Device]:
+def devices(rng: random.Random, count: int, keys: Sequence[str] = _KEYS) -> list[Device]:
     """Devices whose ids contain hostile text."""
     ids = [f"{rng.choice(_VALUES)}-{n}" for n in range(count)]
-    return [device(rng, device_id) for device_id in ids]
+    return [device(rng, device_id, keys) for device_id in ids]
 
 
-def device(rng: random.Random, device_id: str) -> Device:
+def device(rng: random.Random, device_id: str, keys: Sequence[str] = _KEYS) -> Device:
     """A device with few labels and groups."""
     return Device(
         device_id,
-        frozenset((key, rng.choice(_VALUES)) for key in _KEYS if rng.random() < 0.5),
+        frozenset((key, rng.choice(_VALUES)) for key in keys if rng.random() < 0.5),
         frozenset(rng.sample(HOSTILE, rng.randint(0, 3))) - {""},
     )
 
 
-def terms(rng: random.Random, known: Sequence[Device], max_terms: int = 4) -> list[Term]:
+def terms(
+    rng: random.Random,
+    known: Sequence[Device],
+    max_terms: int = 4,
+    keys: Sequence[str] = _KEYS,
+) -> list[Term]:
     """At most `max_terms` random terms that match some of the devices."""
     found: list[Term] = []
     for _ in range(min(rng.choice((0, 1, 1, 1, 2, 2, 3, 4)), max_terms)):
-        key = rng.choice((*_KEYS, *_KEYS, "group", "device_id"))
+        key = rng.choice((*keys, *keys, "group", "device_id"))
         operator = rng.choice(("in", "notin"))
         values = _VALUES
         if key == "group":
@@ -84,10 +90,17 @@ def _space(rng: random.Random) -> str:
 
 
 async def store(database: Database, tenant: str, known: Sequence[Device]) -> None:
-    """Add the devices to the tenant. Those without labels have no row of labels."""
+    """Add the devices to the tenant. Those without labels have no row of labels, nor of facts."""
     await database.add_devices(tenant, [each.device_id for each in known])
-    labels = {each.device_id: dict(each.labels) for each in known if each.labels}
+    labels: dict[str, dict[str, str]] = {}
+    facts: dict[str, dict[str, str]] = {}
+    for each in known:
+        for key, value in each.labels:
+            is_fact = key.startswith("fact.")
+            of_device = (facts if is_fact else labels).setdefault(each.device_id, {})
+            of_device[key.removeprefix("fact.")] = value
     await database.add_labels(tenant, labels)
+    await database.add_facts(tenant, facts)
     for group in {group for each in known for group in each.groups}:
         members = [each.device_id for each in known if group in each.groups]
         await database.add_devices(tenant, members, group=group)

@@ -14,6 +14,7 @@ TABLES = (
     "jobs.job_failures",
     "jobs.job_labels",
     "jobs.devices",
+    "jobs.device_facts",
     "jobs.device_counts",
     "jobs.event_queue",
     "jobs.events",
@@ -197,6 +198,11 @@ _DEVICE_LABELS = """
     ))
     FROM public.device_state WHERE tenant_id = $1::text
 """
+_DEVICE_FACTS = """
+    INSERT INTO jobs.device_facts (tenant_id, device_id, facts, facts_updated_at)
+    SELECT tenant_id, device_id, '{"version": "2.0"}', now()
+    FROM public.device_state WHERE tenant_id = $1::text
+"""
 # Events of one type, and five webhooks. Two receive all events: one is due, the other claimed. Two
 # receive another type. The last one is idle. Other tenants have webhooks that are not due.
 _EVENTS = """
@@ -280,7 +286,7 @@ async def fill_due(owner: asyncpg.Connection, shape: Shape) -> None:
             *(_DUE, _DUE_EXECUTIONS, _LABELS, _ATTEMPTS, _FAILURE_COUNTS, _OTHER_DEVICE, _GROUP),
         ):
             await owner.execute(sql, tenant)
-        for sql in (_FLEET, _DEVICE_LABELS, _EVENTS, _EVENT_HEAD, _WEBHOOKS):
+        for sql in (_FLEET, _DEVICE_LABELS, _DEVICE_FACTS, _EVENTS, _EVENT_HEAD, _WEBHOOKS):
             await owner.execute(sql, tenant)
     await fill_counts(owner)
     for sql in (_DEVICE_COUNTS, _OTHER_WEBHOOKS, _OTHER_HEADS, _OTHER_QUEUES):

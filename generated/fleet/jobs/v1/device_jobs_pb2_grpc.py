@@ -33,8 +33,8 @@ class DeviceJobServiceStub:
 
     x-device-id    Required, unless a token names the device. The device that the call acts
     for, sent once: 1–256 printable ASCII characters, no space at the ends.
-    ReportExecutions does not require it of a bridge, so a bridge can report
-    for a device whose ID has other characters. Other calls of this service
+    ReportExecutions and UpdateFacts do not require it of a bridge, so a bridge can
+    report for a device whose ID has other characters. Other calls of this service
     cannot act for such a device.
 
     Roles: device acts for the device of its token or x-device-id; bridge acts for any device
@@ -104,6 +104,11 @@ class DeviceJobServiceStub:
                 request_serializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.WatchPendingExecutionsRequest.SerializeToString,
                 response_deserializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.WatchPendingExecutionsResponse.FromString,
                 _registered_method=True)
+        self.UpdateFacts = channel.unary_unary(
+                '/fleet.jobs.v1.DeviceJobService/UpdateFacts',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.UpdateFactsRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.UpdateFactsResponse.FromString,
+                _registered_method=True)
 
 
 class DeviceJobServiceServicer:
@@ -114,8 +119,8 @@ class DeviceJobServiceServicer:
 
     x-device-id    Required, unless a token names the device. The device that the call acts
     for, sent once: 1–256 printable ASCII characters, no space at the ends.
-    ReportExecutions does not require it of a bridge, so a bridge can report
-    for a device whose ID has other characters. Other calls of this service
+    ReportExecutions and UpdateFacts do not require it of a bridge, so a bridge can
+    report for a device whose ID has other characters. Other calls of this service
     cannot act for such a device.
 
     Roles: device acts for the device of its token or x-device-id; bridge acts for any device
@@ -269,6 +274,25 @@ class DeviceJobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateFacts(self, request, context):
+        """Stores facts: what a device says about itself, such as version=2.1. Selectors of devices match
+        them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change its
+        facts. They are deleted with the device.
+
+        A call has the facts of the calling device in `facts`, or those of up to 100 devices in `devices`,
+        for bridges. With `devices`, the response has the result of each; an error of one device does
+        not affect the others. With x-device-id, only facts of that device are accepted.
+
+        Report facts when the device starts and when they change. A report that changes nothing writes
+        nothing.
+
+        INVALID_ARGUMENT     INVALID_FIELD, also if the device would have more than 32 facts
+        NOT_FOUND            DEVICE_NOT_FOUND
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeviceJobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -307,6 +331,11 @@ def add_DeviceJobServiceServicer_to_server(servicer, server):
                     request_deserializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.WatchPendingExecutionsRequest.FromString,
                     response_serializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.WatchPendingExecutionsResponse.SerializeToString,
             ),
+            'UpdateFacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateFacts,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.UpdateFactsRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.UpdateFactsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'fleet.jobs.v1.DeviceJobService', rpc_method_handlers)
@@ -323,8 +352,8 @@ class DeviceJobService:
 
     x-device-id    Required, unless a token names the device. The device that the call acts
     for, sent once: 1–256 printable ASCII characters, no space at the ends.
-    ReportExecutions does not require it of a bridge, so a bridge can report
-    for a device whose ID has other characters. Other calls of this service
+    ReportExecutions and UpdateFacts do not require it of a bridge, so a bridge can
+    report for a device whose ID has other characters. Other calls of this service
     cannot act for such a device.
 
     Roles: device acts for the device of its token or x-device-id; bridge acts for any device
@@ -532,6 +561,33 @@ class DeviceJobService:
             '/fleet.jobs.v1.DeviceJobService/WatchPendingExecutions',
             fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.WatchPendingExecutionsRequest.SerializeToString,
             fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.WatchPendingExecutionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateFacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.DeviceJobService/UpdateFacts',
+            fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.UpdateFactsRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.UpdateFactsResponse.FromString,
             options,
             channel_credentials,
             insecure,

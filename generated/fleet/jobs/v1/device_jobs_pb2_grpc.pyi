@@ -34,8 +34,8 @@ class DeviceJobServiceStub:
 
       x-device-id    Required, unless a token names the device. The device that the call acts
                      for, sent once: 1–256 printable ASCII characters, no space at the ends.
-                     ReportExecutions does not require it of a bridge, so a bridge can report
-                     for a device whose ID has other characters. Other calls of this service
+                     ReportExecutions and UpdateFacts do not require it of a bridge, so a bridge can
+                     report for a device whose ID has other characters. Other calls of this service
                      cannot act for such a device.
 
     Roles: device acts for the device of its token or x-device-id; bridge acts for any device
@@ -165,6 +165,21 @@ class DeviceJobServiceStub:
       UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
       UNAVAILABLE          SERVER_STOPPING: watch again
     """
+    UpdateFacts: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.UpdateFactsRequest, _device_jobs_pb2.UpdateFactsResponse]
+    """Stores facts: what a device says about itself, such as version=2.1. Selectors of devices match
+    them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change its
+    facts. They are deleted with the device.
+
+    A call has the facts of the calling device in `facts`, or those of up to 100 devices in `devices`,
+    for bridges. With `devices`, the response has the result of each; an error of one device does
+    not affect the others. With x-device-id, only facts of that device are accepted.
+
+    Report facts when the device starts and when they change. A report that changes nothing writes
+    nothing.
+
+      INVALID_ARGUMENT     INVALID_FIELD, also if the device would have more than 32 facts
+      NOT_FOUND            DEVICE_NOT_FOUND
+    """
 
 @_typing.type_check_only
 class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
@@ -175,8 +190,8 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
 
       x-device-id    Required, unless a token names the device. The device that the call acts
                      for, sent once: 1–256 printable ASCII characters, no space at the ends.
-                     ReportExecutions does not require it of a bridge, so a bridge can report
-                     for a device whose ID has other characters. Other calls of this service
+                     ReportExecutions and UpdateFacts do not require it of a bridge, so a bridge can
+                     report for a device whose ID has other characters. Other calls of this service
                      cannot act for such a device.
 
     Roles: device acts for the device of its token or x-device-id; bridge acts for any device
@@ -303,6 +318,21 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
       UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
       UNAVAILABLE          SERVER_STOPPING: watch again
     """
+    UpdateFacts: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.UpdateFactsRequest, _device_jobs_pb2.UpdateFactsResponse]  # type: ignore[assignment]
+    """Stores facts: what a device says about itself, such as version=2.1. Selectors of devices match
+    them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change its
+    facts. They are deleted with the device.
+
+    A call has the facts of the calling device in `facts`, or those of up to 100 devices in `devices`,
+    for bridges. With `devices`, the response has the result of each; an error of one device does
+    not affect the others. With x-device-id, only facts of that device are accepted.
+
+    Report facts when the device starts and when they change. A report that changes nothing writes
+    nothing.
+
+      INVALID_ARGUMENT     INVALID_FIELD, also if the device would have more than 32 facts
+      NOT_FOUND            DEVICE_NOT_FOUND
+    """
 
 class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
     """DeviceJobService is the devices' API. A device lists its pending executions, starts them
@@ -312,8 +342,8 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
 
       x-device-id    Required, unless a token names the device. The device that the call acts
                      for, sent once: 1–256 printable ASCII characters, no space at the ends.
-                     ReportExecutions does not require it of a bridge, so a bridge can report
-                     for a device whose ID has other characters. Other calls of this service
+                     ReportExecutions and UpdateFacts do not require it of a bridge, so a bridge can
+                     report for a device whose ID has other characters. Other calls of this service
                      cannot act for such a device.
 
     Roles: device acts for the device of its token or x-device-id; bridge acts for any device
@@ -479,6 +509,27 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
 
           UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
           UNAVAILABLE          SERVER_STOPPING: watch again
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateFacts(
+        self,
+        request: _device_jobs_pb2.UpdateFactsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_device_jobs_pb2.UpdateFactsResponse, _abc.Awaitable[_device_jobs_pb2.UpdateFactsResponse]]:
+        """Stores facts: what a device says about itself, such as version=2.1. Selectors of devices match
+        them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change its
+        facts. They are deleted with the device.
+
+        A call has the facts of the calling device in `facts`, or those of up to 100 devices in `devices`,
+        for bridges. With `devices`, the response has the result of each; an error of one device does
+        not affect the others. With x-device-id, only facts of that device are accepted.
+
+        Report facts when the device starts and when they change. A report that changes nothing writes
+        nothing.
+
+          INVALID_ARGUMENT     INVALID_FIELD, also if the device would have more than 32 facts
+          NOT_FOUND            DEVICE_NOT_FOUND
         """
 
 def add_DeviceJobServiceServicer_to_server(servicer: DeviceJobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -47,18 +47,42 @@ class Device(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class FactsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     TIME_ZONE_FIELD_NUMBER: _builtins.int
     GROUP_IDS_FIELD_NUMBER: _builtins.int
     LAST_SEEN_AT_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
+    FACTS_UPDATED_AT_FIELD_NUMBER: _builtins.int
     device_id: _builtins.str
     """The ID of the device, unique in the tenant."""
     time_zone: _builtins.str
     """The time zone: a name with a "/" in the IANA database, such as "Europe/Berlin", or UTC. Empty: unknown."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The labels, with the limits of CreateJobRequest.labels."""
+        """The labels, with the limits of CreateJobRequest.labels. No key starts with "fact.": see
+        CreateJobRequest.target_selector.
+        """
 
     @_builtins.property
     def group_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -71,6 +95,16 @@ class Device(_message.Message):
         time is stored.
         """
 
+    @_builtins.property
+    def facts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Output only. What the device says about itself: see DeviceJobService.UpdateFacts. Unlike labels, the
+        device sets them, so they are claims.
+        """
+
+    @_builtins.property
+    def facts_updated_at(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When the facts last changed. Unset: the device has reported none."""
+
     def __init__(
         self,
         *,
@@ -79,10 +113,12 @@ class Device(_message.Message):
         time_zone: _builtins.str = ...,
         group_ids: _abc.Iterable[_builtins.str] | None = ...,
         last_seen_at: _timestamp_pb2.Timestamp | None = ...,
+        facts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        facts_updated_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_seen_at", b"last_seen_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["facts_updated_at", b"facts_updated_at", "last_seen_at", b"last_seen_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "group_ids", b"group_ids", "labels", b"labels", "last_seen_at", b"last_seen_at", "time_zone", b"time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "facts", b"facts", "facts_updated_at", b"facts_updated_at", "group_ids", b"group_ids", "labels", b"labels", "last_seen_at", b"last_seen_at", "time_zone", b"time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -99,7 +99,7 @@ class FleetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetDevice(self, request, context):
-        """Returns a device with its labels and groups, and its queue.
+        """Returns a device with its labels, facts and groups, and its queue.
 
         NOT_FOUND            DEVICE_NOT_FOUND
         """
@@ -124,7 +124,7 @@ class FleetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteDevices(self, request, context):
-        """Deletes devices with their group memberships and labels, then ends their QUEUED and HELD executions as
+        """Deletes devices with their group memberships, labels and facts, then ends their QUEUED and HELD executions as
         REJECTED, with the status_details {"reason": "device removed"}: at most 1,000 in a call. If
         `remaining` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
         their end. In the gate of a rollout, removed devices count as not SUCCEEDED; they are no failures.

@@ -46,7 +46,7 @@ class FleetServiceStub:
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
     """
     GetDevice: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.GetDeviceRequest, _fleet_pb2.GetDeviceResponse]
-    """Returns a device with its labels and groups, and its queue.
+    """Returns a device with its labels, facts and groups, and its queue.
 
       NOT_FOUND            DEVICE_NOT_FOUND
     """
@@ -63,7 +63,7 @@ class FleetServiceStub:
                            devices (without a delay)
     """
     DeleteDevices: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.DeleteDevicesRequest, _fleet_pb2.DeleteDevicesResponse]
-    """Deletes devices with their group memberships and labels, then ends their QUEUED and HELD executions as
+    """Deletes devices with their group memberships, labels and facts, then ends their QUEUED and HELD executions as
     REJECTED, with the status_details {"reason": "device removed"}: at most 1,000 in a call. If
     `remaining` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
     their end. In the gate of a rollout, removed devices count as not SUCCEEDED; they are no failures.
@@ -124,7 +124,7 @@ class FleetServiceAsyncStub(FleetServiceStub):
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
     """
     GetDevice: _aio.UnaryUnaryMultiCallable[_fleet_pb2.GetDeviceRequest, _fleet_pb2.GetDeviceResponse]  # type: ignore[assignment]
-    """Returns a device with its labels and groups, and its queue.
+    """Returns a device with its labels, facts and groups, and its queue.
 
       NOT_FOUND            DEVICE_NOT_FOUND
     """
@@ -141,7 +141,7 @@ class FleetServiceAsyncStub(FleetServiceStub):
                            devices (without a delay)
     """
     DeleteDevices: _aio.UnaryUnaryMultiCallable[_fleet_pb2.DeleteDevicesRequest, _fleet_pb2.DeleteDevicesResponse]  # type: ignore[assignment]
-    """Deletes devices with their group memberships and labels, then ends their QUEUED and HELD executions as
+    """Deletes devices with their group memberships, labels and facts, then ends their QUEUED and HELD executions as
     REJECTED, with the status_details {"reason": "device removed"}: at most 1,000 in a call. If
     `remaining` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
     their end. In the gate of a rollout, removed devices count as not SUCCEEDED; they are no failures.
@@ -211,7 +211,7 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fleet_pb2.GetDeviceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.GetDeviceResponse, _abc.Awaitable[_fleet_pb2.GetDeviceResponse]]:
-        """Returns a device with its labels and groups, and its queue.
+        """Returns a device with its labels, facts and groups, and its queue.
 
           NOT_FOUND            DEVICE_NOT_FOUND
         """
@@ -240,7 +240,7 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fleet_pb2.DeleteDevicesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.DeleteDevicesResponse, _abc.Awaitable[_fleet_pb2.DeleteDevicesResponse]]:
-        """Deletes devices with their group memberships and labels, then ends their QUEUED and HELD executions as
+        """Deletes devices with their group memberships, labels and facts, then ends their QUEUED and HELD executions as
         REJECTED, with the status_details {"reason": "device removed"}: at most 1,000 in a call. If
         `remaining` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
         their end. In the gate of a rollout, removed devices count as not SUCCEEDED; they are no failures.

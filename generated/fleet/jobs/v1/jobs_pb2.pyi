@@ -1696,9 +1696,9 @@ class CreateJobRequest(_message.Message):
     """The devices that match this selector now, for example
     `group in (north,south),model=x200,!quarantined`. Terms are separated by commas, and all of them
     must match: KEY=VALUE, KEY!=VALUE, KEY in (VALUE,…), KEY notin (VALUE,…), KEY, !KEY. A KEY is a
-    label, or group or device_id. != and notin also match devices without the label. A VALUE with
-    other characters than A-Z a-z 0-9 . _ : / - is in double quotes. At most 32 terms with 100 values
-    each.
+    label, or group or device_id, or fact.NAME for a fact: see DeviceJobService.UpdateFacts. != and notin
+    also match devices without the label or fact. A VALUE with other characters than A-Z a-z 0-9 . _ : / -
+    is in double quotes. At most 32 terms with 100 values each.
     """
     expires_in_hours: _builtins.int
     """The number of hours until the job expires, when its QUEUED and HELD executions become

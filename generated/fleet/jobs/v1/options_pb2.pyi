@@ -90,6 +90,8 @@ class MethodRules(_message.Message):
         """50 labels, each with 50 values of 63 characters, and 200 groups."""
         TIMELINE: MethodRules._Content.ValueType  # 7
         """200 buckets of a timeline, and 200 marks with a user and a reason."""
+        FACT_RESULTS: MethodRules._Content.ValueType  # 8
+        """100 errors of facts, each with two violations."""
 
     class Content(_Content, metaclass=_ContentEnumTypeWrapper):
         """The largest part of a response, apart from the items of a page. The server reserves memory for it."""
@@ -113,6 +115,8 @@ class MethodRules(_message.Message):
     """50 labels, each with 50 values of 63 characters, and 200 groups."""
     TIMELINE: MethodRules.Content.ValueType  # 7
     """200 buckets of a timeline, and 200 marks with a user and a reason."""
+    FACT_RESULTS: MethodRules.Content.ValueType  # 8
+    """100 errors of facts, each with two violations."""
 
     SUMMARY_FIELD_NUMBER: _builtins.int
     PERMISSION_FIELD_NUMBER: _builtins.int

@@ -1091,7 +1091,8 @@ func (*ReportResult_Execution) isReportResult_Result() {}
 
 func (*ReportResult_Error) isReportResult_Result() {}
 
-// The error of one report of a stream: the error that UpdateExecution would return.
+// The error of one of several reports: the error that UpdateExecution would return, or UpdateFacts with
+// one device.
 type ReportError struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The status code, a google.rpc.Code.
@@ -1265,6 +1266,218 @@ func (x *WatchPendingExecutionsResponse) GetHasMore() bool {
 	return false
 }
 
+// Either the facts of the calling device, in `facts`, or those of several devices, in `devices`.
+type UpdateFactsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required, unless `replace` or `devices` is set. The facts of the calling device, at most 32. A key has 1–58 characters of A-Z a-z 0-9 . _ / -, and
+	// starts with a letter or a digit. A value has at most 63 characters without control characters.
+	Facts map[string]string `protobuf:"bytes,1,rep,name=facts,proto3" json:"facts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Remove the other facts of each device. False: the facts of the request are set, others stay.
+	Replace bool `protobuf:"varint,2,opt,name=replace,proto3" json:"replace,omitempty"`
+	// The facts of several devices, each once. If there are too many, or if `facts` is also set, none
+	// is stored, and the call fails with INVALID_ARGUMENT.
+	Devices       []*DeviceFacts `protobuf:"bytes,3,rep,name=devices,proto3" json:"devices,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateFactsRequest) Reset() {
+	*x = UpdateFactsRequest{}
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateFactsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateFactsRequest) ProtoMessage() {}
+
+func (x *UpdateFactsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateFactsRequest.ProtoReflect.Descriptor instead.
+func (*UpdateFactsRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *UpdateFactsRequest) GetFacts() map[string]string {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
+func (x *UpdateFactsRequest) GetReplace() bool {
+	if x != nil {
+		return x.Replace
+	}
+	return false
+}
+
+func (x *UpdateFactsRequest) GetDevices() []*DeviceFacts {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+// The facts of one of the devices of a call.
+type DeviceFacts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ID of the device.
+	DeviceId string `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// The facts, with the limits of UpdateFactsRequest.facts.
+	Facts         map[string]string `protobuf:"bytes,2,rep,name=facts,proto3" json:"facts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceFacts) Reset() {
+	*x = DeviceFacts{}
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceFacts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceFacts) ProtoMessage() {}
+
+func (x *DeviceFacts) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceFacts.ProtoReflect.Descriptor instead.
+func (*DeviceFacts) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *DeviceFacts) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *DeviceFacts) GetFacts() map[string]string {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
+type UpdateFactsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The results of `devices`, in the same order.
+	Results       []*FactsResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateFactsResponse) Reset() {
+	*x = UpdateFactsResponse{}
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateFactsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateFactsResponse) ProtoMessage() {}
+
+func (x *UpdateFactsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateFactsResponse.ProtoReflect.Descriptor instead.
+func (*UpdateFactsResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *UpdateFactsResponse) GetResults() []*FactsResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// The result of one of the devices of a call.
+type FactsResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The error. The facts of the device were not stored. Unset: they were.
+	Error         *ReportError `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FactsResult) Reset() {
+	*x = FactsResult{}
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FactsResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FactsResult) ProtoMessage() {}
+
+func (x *FactsResult) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FactsResult.ProtoReflect.Descriptor instead.
+func (*FactsResult) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *FactsResult) GetError() *ReportError {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
 var File_fleet_jobs_v1_device_jobs_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
@@ -1366,7 +1579,27 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\n" +
 	"executions\x18\x01 \x03(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\n" +
 	"executions\x12\x19\n" +
-	"\bhas_more\x18\x02 \x01(\bR\ahasMore2\xbd\b\n" +
+	"\bhas_more\x18\x02 \x01(\bR\ahasMore\"\xf9\x01\n" +
+	"\x12UpdateFactsRequest\x12J\n" +
+	"\x05facts\x18\x01 \x03(\v2,.fleet.jobs.v1.UpdateFactsRequest.FactsEntryB\x06\xbaH\x03\xd8\x01\x03R\x05facts\x12\x18\n" +
+	"\areplace\x18\x02 \x01(\bR\areplace\x12C\n" +
+	"\adevices\x18\x03 \x03(\v2\x1a.fleet.jobs.v1.DeviceFactsB\r\xbaH\n" +
+	"\x92\x01\a\x10d\"\x03\xd8\x01\x03R\adevices\x1a8\n" +
+	"\n" +
+	"FactsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd2\x01\n" +
+	"\vDeviceFacts\x12D\n" +
+	"\tdevice_id\x18\x01 \x01(\tB'\xbaH$\xc8\x01\x01r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\bdeviceId\x12C\n" +
+	"\x05facts\x18\x02 \x03(\v2%.fleet.jobs.v1.DeviceFacts.FactsEntryB\x06\xbaH\x03\xd8\x01\x03R\x05facts\x1a8\n" +
+	"\n" +
+	"FactsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"K\n" +
+	"\x13UpdateFactsResponse\x124\n" +
+	"\aresults\x18\x01 \x03(\v2\x1a.fleet.jobs.v1.FactsResultR\aresults\"?\n" +
+	"\vFactsResult\x120\n" +
+	"\x05error\x18\x01 \x01(\v2\x1a.fleet.jobs.v1.ReportErrorR\x05error2\xba\t\n" +
 	"\x10DeviceJobService\x12\xa3\x01\n" +
 	"\x15ListPendingExecutions\x12+.fleet.jobs.v1.ListPendingExecutionsRequest\x1a,.fleet.jobs.v1.ListPendingExecutionsResponse\"/\xb2\x89#(\n" +
 	"$List the device's pending executions\x10\x05\x90\x02\x01\x12\x99\x01\n" +
@@ -1381,7 +1614,9 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\x10ReportExecutions\x12&.fleet.jobs.v1.ReportExecutionsRequest\x1a'.fleet.jobs.v1.ReportExecutionsResponse\".\xb2\x89#*\n" +
 	"$Report on executions of many devices\x10\x05\x18\x01(\x010\x01\x12\xa9\x01\n" +
 	"\x16WatchPendingExecutions\x12,.fleet.jobs.v1.WatchPendingExecutionsRequest\x1a-.fleet.jobs.v1.WatchPendingExecutionsResponse\"0\xb2\x89#)\n" +
-	"%Watch the device's pending executions\x10\x05\x90\x02\x010\x01Bw\n" +
+	"%Watch the device's pending executions\x10\x05\x90\x02\x010\x01\x12{\n" +
+	"\vUpdateFacts\x12!.fleet.jobs.v1.UpdateFactsRequest\x1a\".fleet.jobs.v1.UpdateFactsResponse\"%\xb2\x89#\x1e\n" +
+	"\x16Store facts of devices\x10\x05\x18\x01 \b\x90\x02\x02Bw\n" +
 	"\x11com.fleet.jobs.v1B\x0fDeviceJobsProtoP\x01Z?github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1;jobsv1\xaa\x02\rFleet.Jobs.V1b\x06proto3"
 
 var (
@@ -1396,7 +1631,7 @@ func file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP() []byte {
 	return file_fleet_jobs_v1_device_jobs_proto_rawDescData
 }
 
-var file_fleet_jobs_v1_device_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_fleet_jobs_v1_device_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_fleet_jobs_v1_device_jobs_proto_goTypes = []any{
 	(*DeviceExecution)(nil),                // 0: fleet.jobs.v1.DeviceExecution
 	(*ListPendingExecutionsRequest)(nil),   // 1: fleet.jobs.v1.ListPendingExecutionsRequest
@@ -1416,31 +1651,37 @@ var file_fleet_jobs_v1_device_jobs_proto_goTypes = []any{
 	(*ReportError)(nil),                    // 15: fleet.jobs.v1.ReportError
 	(*WatchPendingExecutionsRequest)(nil),  // 16: fleet.jobs.v1.WatchPendingExecutionsRequest
 	(*WatchPendingExecutionsResponse)(nil), // 17: fleet.jobs.v1.WatchPendingExecutionsResponse
-	(*structpb.Struct)(nil),                // 18: google.protobuf.Struct
-	(JobExecution_Status)(0),               // 19: fleet.jobs.v1.JobExecution.Status
-	(*timestamppb.Timestamp)(nil),          // 20: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),            // 21: google.protobuf.Duration
-	(ErrorReason)(0),                       // 22: fleet.jobs.v1.ErrorReason
+	(*UpdateFactsRequest)(nil),             // 18: fleet.jobs.v1.UpdateFactsRequest
+	(*DeviceFacts)(nil),                    // 19: fleet.jobs.v1.DeviceFacts
+	(*UpdateFactsResponse)(nil),            // 20: fleet.jobs.v1.UpdateFactsResponse
+	(*FactsResult)(nil),                    // 21: fleet.jobs.v1.FactsResult
+	nil,                                    // 22: fleet.jobs.v1.UpdateFactsRequest.FactsEntry
+	nil,                                    // 23: fleet.jobs.v1.DeviceFacts.FactsEntry
+	(*structpb.Struct)(nil),                // 24: google.protobuf.Struct
+	(JobExecution_Status)(0),               // 25: fleet.jobs.v1.JobExecution.Status
+	(*timestamppb.Timestamp)(nil),          // 26: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),            // 27: google.protobuf.Duration
+	(ErrorReason)(0),                       // 28: fleet.jobs.v1.ErrorReason
 }
 var file_fleet_jobs_v1_device_jobs_proto_depIdxs = []int32{
-	18, // 0: fleet.jobs.v1.DeviceExecution.document_params:type_name -> google.protobuf.Struct
-	19, // 1: fleet.jobs.v1.DeviceExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	18, // 2: fleet.jobs.v1.DeviceExecution.status_details:type_name -> google.protobuf.Struct
-	20, // 3: fleet.jobs.v1.DeviceExecution.queued_at:type_name -> google.protobuf.Timestamp
-	20, // 4: fleet.jobs.v1.DeviceExecution.started_at:type_name -> google.protobuf.Timestamp
-	20, // 5: fleet.jobs.v1.DeviceExecution.last_updated_at:type_name -> google.protobuf.Timestamp
-	20, // 6: fleet.jobs.v1.DeviceExecution.expires_at:type_name -> google.protobuf.Timestamp
-	20, // 7: fleet.jobs.v1.DeviceExecution.times_out_at:type_name -> google.protobuf.Timestamp
+	24, // 0: fleet.jobs.v1.DeviceExecution.document_params:type_name -> google.protobuf.Struct
+	25, // 1: fleet.jobs.v1.DeviceExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	24, // 2: fleet.jobs.v1.DeviceExecution.status_details:type_name -> google.protobuf.Struct
+	26, // 3: fleet.jobs.v1.DeviceExecution.queued_at:type_name -> google.protobuf.Timestamp
+	26, // 4: fleet.jobs.v1.DeviceExecution.started_at:type_name -> google.protobuf.Timestamp
+	26, // 5: fleet.jobs.v1.DeviceExecution.last_updated_at:type_name -> google.protobuf.Timestamp
+	26, // 6: fleet.jobs.v1.DeviceExecution.expires_at:type_name -> google.protobuf.Timestamp
+	26, // 7: fleet.jobs.v1.DeviceExecution.times_out_at:type_name -> google.protobuf.Timestamp
 	0,  // 8: fleet.jobs.v1.ListPendingExecutionsResponse.executions:type_name -> fleet.jobs.v1.DeviceExecution
-	21, // 9: fleet.jobs.v1.ListPendingExecutionsResponse.poll_after:type_name -> google.protobuf.Duration
-	18, // 10: fleet.jobs.v1.StartNextExecutionRequest.status_details:type_name -> google.protobuf.Struct
+	27, // 9: fleet.jobs.v1.ListPendingExecutionsResponse.poll_after:type_name -> google.protobuf.Duration
+	24, // 10: fleet.jobs.v1.StartNextExecutionRequest.status_details:type_name -> google.protobuf.Struct
 	0,  // 11: fleet.jobs.v1.StartNextExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	21, // 12: fleet.jobs.v1.StartNextExecutionResponse.poll_after:type_name -> google.protobuf.Duration
-	18, // 13: fleet.jobs.v1.StartExecutionRequest.status_details:type_name -> google.protobuf.Struct
+	27, // 12: fleet.jobs.v1.StartNextExecutionResponse.poll_after:type_name -> google.protobuf.Duration
+	24, // 13: fleet.jobs.v1.StartExecutionRequest.status_details:type_name -> google.protobuf.Struct
 	0,  // 14: fleet.jobs.v1.StartExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
 	0,  // 15: fleet.jobs.v1.GetExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	19, // 16: fleet.jobs.v1.UpdateExecutionRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	18, // 17: fleet.jobs.v1.UpdateExecutionRequest.status_details:type_name -> google.protobuf.Struct
+	25, // 16: fleet.jobs.v1.UpdateExecutionRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	24, // 17: fleet.jobs.v1.UpdateExecutionRequest.status_details:type_name -> google.protobuf.Struct
 	0,  // 18: fleet.jobs.v1.UpdateExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
 	9,  // 19: fleet.jobs.v1.ReportExecutionsRequest.report:type_name -> fleet.jobs.v1.UpdateExecutionRequest
 	12, // 20: fleet.jobs.v1.ReportExecutionsRequest.reports:type_name -> fleet.jobs.v1.ExecutionReport
@@ -1450,28 +1691,35 @@ var file_fleet_jobs_v1_device_jobs_proto_depIdxs = []int32{
 	14, // 24: fleet.jobs.v1.ReportExecutionsResponse.results:type_name -> fleet.jobs.v1.ReportResult
 	0,  // 25: fleet.jobs.v1.ReportResult.execution:type_name -> fleet.jobs.v1.DeviceExecution
 	15, // 26: fleet.jobs.v1.ReportResult.error:type_name -> fleet.jobs.v1.ReportError
-	22, // 27: fleet.jobs.v1.ReportError.reason:type_name -> fleet.jobs.v1.ErrorReason
+	28, // 27: fleet.jobs.v1.ReportError.reason:type_name -> fleet.jobs.v1.ErrorReason
 	0,  // 28: fleet.jobs.v1.ReportError.current_execution:type_name -> fleet.jobs.v1.DeviceExecution
 	0,  // 29: fleet.jobs.v1.WatchPendingExecutionsResponse.executions:type_name -> fleet.jobs.v1.DeviceExecution
-	1,  // 30: fleet.jobs.v1.DeviceJobService.ListPendingExecutions:input_type -> fleet.jobs.v1.ListPendingExecutionsRequest
-	3,  // 31: fleet.jobs.v1.DeviceJobService.StartNextExecution:input_type -> fleet.jobs.v1.StartNextExecutionRequest
-	5,  // 32: fleet.jobs.v1.DeviceJobService.StartExecution:input_type -> fleet.jobs.v1.StartExecutionRequest
-	7,  // 33: fleet.jobs.v1.DeviceJobService.GetExecution:input_type -> fleet.jobs.v1.GetExecutionRequest
-	9,  // 34: fleet.jobs.v1.DeviceJobService.UpdateExecution:input_type -> fleet.jobs.v1.UpdateExecutionRequest
-	11, // 35: fleet.jobs.v1.DeviceJobService.ReportExecutions:input_type -> fleet.jobs.v1.ReportExecutionsRequest
-	16, // 36: fleet.jobs.v1.DeviceJobService.WatchPendingExecutions:input_type -> fleet.jobs.v1.WatchPendingExecutionsRequest
-	2,  // 37: fleet.jobs.v1.DeviceJobService.ListPendingExecutions:output_type -> fleet.jobs.v1.ListPendingExecutionsResponse
-	4,  // 38: fleet.jobs.v1.DeviceJobService.StartNextExecution:output_type -> fleet.jobs.v1.StartNextExecutionResponse
-	6,  // 39: fleet.jobs.v1.DeviceJobService.StartExecution:output_type -> fleet.jobs.v1.StartExecutionResponse
-	8,  // 40: fleet.jobs.v1.DeviceJobService.GetExecution:output_type -> fleet.jobs.v1.GetExecutionResponse
-	10, // 41: fleet.jobs.v1.DeviceJobService.UpdateExecution:output_type -> fleet.jobs.v1.UpdateExecutionResponse
-	13, // 42: fleet.jobs.v1.DeviceJobService.ReportExecutions:output_type -> fleet.jobs.v1.ReportExecutionsResponse
-	17, // 43: fleet.jobs.v1.DeviceJobService.WatchPendingExecutions:output_type -> fleet.jobs.v1.WatchPendingExecutionsResponse
-	37, // [37:44] is the sub-list for method output_type
-	30, // [30:37] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	22, // 30: fleet.jobs.v1.UpdateFactsRequest.facts:type_name -> fleet.jobs.v1.UpdateFactsRequest.FactsEntry
+	19, // 31: fleet.jobs.v1.UpdateFactsRequest.devices:type_name -> fleet.jobs.v1.DeviceFacts
+	23, // 32: fleet.jobs.v1.DeviceFacts.facts:type_name -> fleet.jobs.v1.DeviceFacts.FactsEntry
+	21, // 33: fleet.jobs.v1.UpdateFactsResponse.results:type_name -> fleet.jobs.v1.FactsResult
+	15, // 34: fleet.jobs.v1.FactsResult.error:type_name -> fleet.jobs.v1.ReportError
+	1,  // 35: fleet.jobs.v1.DeviceJobService.ListPendingExecutions:input_type -> fleet.jobs.v1.ListPendingExecutionsRequest
+	3,  // 36: fleet.jobs.v1.DeviceJobService.StartNextExecution:input_type -> fleet.jobs.v1.StartNextExecutionRequest
+	5,  // 37: fleet.jobs.v1.DeviceJobService.StartExecution:input_type -> fleet.jobs.v1.StartExecutionRequest
+	7,  // 38: fleet.jobs.v1.DeviceJobService.GetExecution:input_type -> fleet.jobs.v1.GetExecutionRequest
+	9,  // 39: fleet.jobs.v1.DeviceJobService.UpdateExecution:input_type -> fleet.jobs.v1.UpdateExecutionRequest
+	11, // 40: fleet.jobs.v1.DeviceJobService.ReportExecutions:input_type -> fleet.jobs.v1.ReportExecutionsRequest
+	16, // 41: fleet.jobs.v1.DeviceJobService.WatchPendingExecutions:input_type -> fleet.jobs.v1.WatchPendingExecutionsRequest
+	18, // 42: fleet.jobs.v1.DeviceJobService.UpdateFacts:input_type -> fleet.jobs.v1.UpdateFactsRequest
+	2,  // 43: fleet.jobs.v1.DeviceJobService.ListPendingExecutions:output_type -> fleet.jobs.v1.ListPendingExecutionsResponse
+	4,  // 44: fleet.jobs.v1.DeviceJobService.StartNextExecution:output_type -> fleet.jobs.v1.StartNextExecutionResponse
+	6,  // 45: fleet.jobs.v1.DeviceJobService.StartExecution:output_type -> fleet.jobs.v1.StartExecutionResponse
+	8,  // 46: fleet.jobs.v1.DeviceJobService.GetExecution:output_type -> fleet.jobs.v1.GetExecutionResponse
+	10, // 47: fleet.jobs.v1.DeviceJobService.UpdateExecution:output_type -> fleet.jobs.v1.UpdateExecutionResponse
+	13, // 48: fleet.jobs.v1.DeviceJobService.ReportExecutions:output_type -> fleet.jobs.v1.ReportExecutionsResponse
+	17, // 49: fleet.jobs.v1.DeviceJobService.WatchPendingExecutions:output_type -> fleet.jobs.v1.WatchPendingExecutionsResponse
+	20, // 50: fleet.jobs.v1.DeviceJobService.UpdateFacts:output_type -> fleet.jobs.v1.UpdateFactsResponse
+	43, // [43:51] is the sub-list for method output_type
+	35, // [35:43] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_device_jobs_proto_init() }
@@ -1500,7 +1748,7 @@ func file_fleet_jobs_v1_device_jobs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_jobs_v1_device_jobs_proto_rawDesc), len(file_fleet_jobs_v1_device_jobs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

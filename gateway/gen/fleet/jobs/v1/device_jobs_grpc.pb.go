@@ -26,6 +26,7 @@ const (
 	DeviceJobService_UpdateExecution_FullMethodName        = "/fleet.jobs.v1.DeviceJobService/UpdateExecution"
 	DeviceJobService_ReportExecutions_FullMethodName       = "/fleet.jobs.v1.DeviceJobService/ReportExecutions"
 	DeviceJobService_WatchPendingExecutions_FullMethodName = "/fleet.jobs.v1.DeviceJobService/WatchPendingExecutions"
+	DeviceJobService_UpdateFacts_FullMethodName            = "/fleet.jobs.v1.DeviceJobService/UpdateFacts"
 )
 
 // DeviceJobServiceClient is the client API for DeviceJobService service.
@@ -39,8 +40,8 @@ const (
 //
 //	x-device-id    Required, unless a token names the device. The device that the call acts
 //	               for, sent once: 1–256 printable ASCII characters, no space at the ends.
-//	               ReportExecutions does not require it of a bridge, so a bridge can report
-//	               for a device whose ID has other characters. Other calls of this service
+//	               ReportExecutions and UpdateFacts do not require it of a bridge, so a bridge can
+//	               report for a device whose ID has other characters. Other calls of this service
 //	               cannot act for such a device.
 //
 // Roles: device acts for the device of its token or x-device-id; bridge acts for any device
@@ -158,6 +159,20 @@ type DeviceJobServiceClient interface {
 	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
 	//	UNAVAILABLE          SERVER_STOPPING: watch again
 	WatchPendingExecutions(ctx context.Context, in *WatchPendingExecutionsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchPendingExecutionsResponse], error)
+	// Stores facts: what a device says about itself, such as version=2.1. Selectors of devices match
+	// them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change its
+	// facts. They are deleted with the device.
+	//
+	// A call has the facts of the calling device in `facts`, or those of up to 100 devices in `devices`,
+	// for bridges. With `devices`, the response has the result of each; an error of one device does
+	// not affect the others. With x-device-id, only facts of that device are accepted.
+	//
+	// Report facts when the device starts and when they change. A report that changes nothing writes
+	// nothing.
+	//
+	//	INVALID_ARGUMENT     INVALID_FIELD, also if the device would have more than 32 facts
+	//	NOT_FOUND            DEVICE_NOT_FOUND
+	UpdateFacts(ctx context.Context, in *UpdateFactsRequest, opts ...grpc.CallOption) (*UpdateFactsResponse, error)
 }
 
 type deviceJobServiceClient struct {
@@ -250,6 +265,16 @@ func (c *deviceJobServiceClient) WatchPendingExecutions(ctx context.Context, in 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type DeviceJobService_WatchPendingExecutionsClient = grpc.ServerStreamingClient[WatchPendingExecutionsResponse]
 
+func (c *deviceJobServiceClient) UpdateFacts(ctx context.Context, in *UpdateFactsRequest, opts ...grpc.CallOption) (*UpdateFactsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateFactsResponse)
+	err := c.cc.Invoke(ctx, DeviceJobService_UpdateFacts_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DeviceJobServiceServer is the server API for DeviceJobService service.
 // All implementations must embed UnimplementedDeviceJobServiceServer
 // for forward compatibility.
@@ -261,8 +286,8 @@ type DeviceJobService_WatchPendingExecutionsClient = grpc.ServerStreamingClient[
 //
 //	x-device-id    Required, unless a token names the device. The device that the call acts
 //	               for, sent once: 1–256 printable ASCII characters, no space at the ends.
-//	               ReportExecutions does not require it of a bridge, so a bridge can report
-//	               for a device whose ID has other characters. Other calls of this service
+//	               ReportExecutions and UpdateFacts do not require it of a bridge, so a bridge can
+//	               report for a device whose ID has other characters. Other calls of this service
 //	               cannot act for such a device.
 //
 // Roles: device acts for the device of its token or x-device-id; bridge acts for any device
@@ -380,6 +405,20 @@ type DeviceJobServiceServer interface {
 	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
 	//	UNAVAILABLE          SERVER_STOPPING: watch again
 	WatchPendingExecutions(*WatchPendingExecutionsRequest, grpc.ServerStreamingServer[WatchPendingExecutionsResponse]) error
+	// Stores facts: what a device says about itself, such as version=2.1. Selectors of devices match
+	// them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change its
+	// facts. They are deleted with the device.
+	//
+	// A call has the facts of the calling device in `facts`, or those of up to 100 devices in `devices`,
+	// for bridges. With `devices`, the response has the result of each; an error of one device does
+	// not affect the others. With x-device-id, only facts of that device are accepted.
+	//
+	// Report facts when the device starts and when they change. A report that changes nothing writes
+	// nothing.
+	//
+	//	INVALID_ARGUMENT     INVALID_FIELD, also if the device would have more than 32 facts
+	//	NOT_FOUND            DEVICE_NOT_FOUND
+	UpdateFacts(context.Context, *UpdateFactsRequest) (*UpdateFactsResponse, error)
 	mustEmbedUnimplementedDeviceJobServiceServer()
 }
 
@@ -410,6 +449,9 @@ func (UnimplementedDeviceJobServiceServer) ReportExecutions(grpc.BidiStreamingSe
 }
 func (UnimplementedDeviceJobServiceServer) WatchPendingExecutions(*WatchPendingExecutionsRequest, grpc.ServerStreamingServer[WatchPendingExecutionsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchPendingExecutions not implemented")
+}
+func (UnimplementedDeviceJobServiceServer) UpdateFacts(context.Context, *UpdateFactsRequest) (*UpdateFactsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateFacts not implemented")
 }
 func (UnimplementedDeviceJobServiceServer) mustEmbedUnimplementedDeviceJobServiceServer() {}
 func (UnimplementedDeviceJobServiceServer) testEmbeddedByValue()                          {}
@@ -540,6 +582,24 @@ func _DeviceJobService_WatchPendingExecutions_Handler(srv interface{}, stream gr
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type DeviceJobService_WatchPendingExecutionsServer = grpc.ServerStreamingServer[WatchPendingExecutionsResponse]
 
+func _DeviceJobService_UpdateFacts_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateFactsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeviceJobServiceServer).UpdateFacts(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeviceJobService_UpdateFacts_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeviceJobServiceServer).UpdateFacts(ctx, req.(*UpdateFactsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // DeviceJobService_ServiceDesc is the grpc.ServiceDesc for DeviceJobService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -566,6 +626,10 @@ var DeviceJobService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateExecution",
 			Handler:    _DeviceJobService_UpdateExecution_Handler,
+		},
+		{
+			MethodName: "UpdateFacts",
+			Handler:    _DeviceJobService_UpdateFacts_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

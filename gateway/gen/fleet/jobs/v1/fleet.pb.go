@@ -29,7 +29,8 @@ type Device struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The ID of the device, unique in the tenant.
 	DeviceId string `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	// The labels, with the limits of CreateJobRequest.labels.
+	// The labels, with the limits of CreateJobRequest.labels. No key starts with "fact.": see
+	// CreateJobRequest.target_selector.
 	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The time zone: a name with a "/" in the IANA database, such as "Europe/Berlin", or UTC. Empty: unknown.
 	TimeZone string `protobuf:"bytes,3,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
@@ -38,9 +39,14 @@ type Device struct {
 	// Output only. When the device last made a call, was reported on by a bridge, or had a watch open, which
 	// counts once a minute. The time can be up to two JOBS_LAST_SEEN_INTERVAL (30 s each) too early. Unset: no
 	// time is stored.
-	LastSeenAt    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_seen_at,json=lastSeenAt,proto3" json:"last_seen_at,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	LastSeenAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_seen_at,json=lastSeenAt,proto3" json:"last_seen_at,omitempty"`
+	// Output only. What the device says about itself: see DeviceJobService.UpdateFacts. Unlike labels, the
+	// device sets them, so they are claims.
+	Facts map[string]string `protobuf:"bytes,6,rep,name=facts,proto3" json:"facts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Output only. When the facts last changed. Unset: the device has reported none.
+	FactsUpdatedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=facts_updated_at,json=factsUpdatedAt,proto3" json:"facts_updated_at,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Device) Reset() {
@@ -104,6 +110,20 @@ func (x *Device) GetGroupIds() []string {
 func (x *Device) GetLastSeenAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.LastSeenAt
+	}
+	return nil
+}
+
+func (x *Device) GetFacts() map[string]string {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
+func (x *Device) GetFactsUpdatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FactsUpdatedAt
 	}
 	return nil
 }
@@ -1552,15 +1572,21 @@ var File_fleet_jobs_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_fleet_proto_rawDesc = "" +
 	"\n" +
-	"\x19fleet/jobs/v1/fleet.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\x02\n" +
+	"\x19fleet/jobs/v1/fleet.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x04\n" +
 	"\x06Device\x12D\n" +
 	"\tdevice_id\x18\x01 \x01(\tB'\xbaH$\xc8\x01\x01r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\bdeviceId\x12A\n" +
 	"\x06labels\x18\x02 \x03(\v2!.fleet.jobs.v1.Device.LabelsEntryB\x06\xbaH\x03\xd8\x01\x03R\x06labels\x12$\n" +
 	"\ttime_zone\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\btimeZone\x12I\n" +
 	"\tgroup_ids\x18\x04 \x03(\tB,\xbaH)\x92\x01&\x10\xe8\a\"!r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\bgroupIds\x12<\n" +
 	"\flast_seen_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"lastSeenAt\x1a9\n" +
+	"lastSeenAt\x12>\n" +
+	"\x05facts\x18\x06 \x03(\v2 .fleet.jobs.v1.Device.FactsEntryB\x06\xbaH\x03\xd8\x01\x03R\x05facts\x12D\n" +
+	"\x10facts_updated_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x0efactsUpdatedAt\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
+	"\n" +
+	"FactsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdc\x01\n" +
 	"\x12ListDevicesRequest\x12$\n" +
@@ -1699,7 +1725,7 @@ func file_fleet_jobs_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_fleet_jobs_v1_fleet_proto_rawDescData
 }
 
-var file_fleet_jobs_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_fleet_jobs_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_fleet_jobs_v1_fleet_proto_goTypes = []any{
 	(*Device)(nil),                  // 0: fleet.jobs.v1.Device
 	(*ListDevicesRequest)(nil),      // 1: fleet.jobs.v1.ListDevicesRequest
@@ -1725,57 +1751,60 @@ var file_fleet_jobs_v1_fleet_proto_goTypes = []any{
 	(*PreviewTargetRequest)(nil),    // 21: fleet.jobs.v1.PreviewTargetRequest
 	(*PreviewTargetResponse)(nil),   // 22: fleet.jobs.v1.PreviewTargetResponse
 	nil,                             // 23: fleet.jobs.v1.Device.LabelsEntry
-	(*timestamppb.Timestamp)(nil),   // 24: google.protobuf.Timestamp
-	(*JobExecution)(nil),            // 25: fleet.jobs.v1.JobExecution
-	(*fieldmaskpb.FieldMask)(nil),   // 26: google.protobuf.FieldMask
-	(JobExecution_Status)(0),        // 27: fleet.jobs.v1.JobExecution.Status
-	(*DeviceIds)(nil),               // 28: fleet.jobs.v1.DeviceIds
-	(*FailedIn)(nil),                // 29: fleet.jobs.v1.FailedIn
-	(*Rollout)(nil),                 // 30: fleet.jobs.v1.Rollout
-	(*TargetPreview)(nil),           // 31: fleet.jobs.v1.TargetPreview
+	nil,                             // 24: fleet.jobs.v1.Device.FactsEntry
+	(*timestamppb.Timestamp)(nil),   // 25: google.protobuf.Timestamp
+	(*JobExecution)(nil),            // 26: fleet.jobs.v1.JobExecution
+	(*fieldmaskpb.FieldMask)(nil),   // 27: google.protobuf.FieldMask
+	(JobExecution_Status)(0),        // 28: fleet.jobs.v1.JobExecution.Status
+	(*DeviceIds)(nil),               // 29: fleet.jobs.v1.DeviceIds
+	(*FailedIn)(nil),                // 30: fleet.jobs.v1.FailedIn
+	(*Rollout)(nil),                 // 31: fleet.jobs.v1.Rollout
+	(*TargetPreview)(nil),           // 32: fleet.jobs.v1.TargetPreview
 }
 var file_fleet_jobs_v1_fleet_proto_depIdxs = []int32{
 	23, // 0: fleet.jobs.v1.Device.labels:type_name -> fleet.jobs.v1.Device.LabelsEntry
-	24, // 1: fleet.jobs.v1.Device.last_seen_at:type_name -> google.protobuf.Timestamp
-	0,  // 2: fleet.jobs.v1.ListDevicesResponse.devices:type_name -> fleet.jobs.v1.Device
-	0,  // 3: fleet.jobs.v1.GetDeviceResponse.device:type_name -> fleet.jobs.v1.Device
-	25, // 4: fleet.jobs.v1.GetDeviceResponse.executions:type_name -> fleet.jobs.v1.JobExecution
-	0,  // 5: fleet.jobs.v1.UpdateDevicesRequest.devices:type_name -> fleet.jobs.v1.Device
-	26, // 6: fleet.jobs.v1.UpdateDevicesRequest.update_mask:type_name -> google.protobuf.FieldMask
-	11, // 7: fleet.jobs.v1.ListGroupsResponse.groups:type_name -> fleet.jobs.v1.Group
-	14, // 8: fleet.jobs.v1.ListLabelsResponse.labels:type_name -> fleet.jobs.v1.LabelSummary
-	11, // 9: fleet.jobs.v1.ListLabelsResponse.groups:type_name -> fleet.jobs.v1.Group
-	15, // 10: fleet.jobs.v1.LabelSummary.values:type_name -> fleet.jobs.v1.LabelValue
-	24, // 11: fleet.jobs.v1.GetFleetSummaryResponse.computed_at:type_name -> google.protobuf.Timestamp
-	18, // 12: fleet.jobs.v1.GetFleetSummaryResponse.last_seen:type_name -> fleet.jobs.v1.LastSeenCounts
-	19, // 13: fleet.jobs.v1.GetFleetSummaryResponse.jobs:type_name -> fleet.jobs.v1.ActiveJobCounts
-	20, // 14: fleet.jobs.v1.GetFleetSummaryResponse.failures:type_name -> fleet.jobs.v1.FleetFailureCount
-	27, // 15: fleet.jobs.v1.FleetFailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	28, // 16: fleet.jobs.v1.PreviewTargetRequest.target_device_ids:type_name -> fleet.jobs.v1.DeviceIds
-	29, // 17: fleet.jobs.v1.PreviewTargetRequest.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
-	30, // 18: fleet.jobs.v1.PreviewTargetRequest.rollout:type_name -> fleet.jobs.v1.Rollout
-	31, // 19: fleet.jobs.v1.PreviewTargetResponse.preview:type_name -> fleet.jobs.v1.TargetPreview
-	1,  // 20: fleet.jobs.v1.FleetService.ListDevices:input_type -> fleet.jobs.v1.ListDevicesRequest
-	3,  // 21: fleet.jobs.v1.FleetService.GetDevice:input_type -> fleet.jobs.v1.GetDeviceRequest
-	5,  // 22: fleet.jobs.v1.FleetService.UpdateDevices:input_type -> fleet.jobs.v1.UpdateDevicesRequest
-	7,  // 23: fleet.jobs.v1.FleetService.DeleteDevices:input_type -> fleet.jobs.v1.DeleteDevicesRequest
-	9,  // 24: fleet.jobs.v1.FleetService.ListGroups:input_type -> fleet.jobs.v1.ListGroupsRequest
-	12, // 25: fleet.jobs.v1.FleetService.ListLabels:input_type -> fleet.jobs.v1.ListLabelsRequest
-	16, // 26: fleet.jobs.v1.FleetService.GetFleetSummary:input_type -> fleet.jobs.v1.GetFleetSummaryRequest
-	21, // 27: fleet.jobs.v1.FleetService.PreviewTarget:input_type -> fleet.jobs.v1.PreviewTargetRequest
-	2,  // 28: fleet.jobs.v1.FleetService.ListDevices:output_type -> fleet.jobs.v1.ListDevicesResponse
-	4,  // 29: fleet.jobs.v1.FleetService.GetDevice:output_type -> fleet.jobs.v1.GetDeviceResponse
-	6,  // 30: fleet.jobs.v1.FleetService.UpdateDevices:output_type -> fleet.jobs.v1.UpdateDevicesResponse
-	8,  // 31: fleet.jobs.v1.FleetService.DeleteDevices:output_type -> fleet.jobs.v1.DeleteDevicesResponse
-	10, // 32: fleet.jobs.v1.FleetService.ListGroups:output_type -> fleet.jobs.v1.ListGroupsResponse
-	13, // 33: fleet.jobs.v1.FleetService.ListLabels:output_type -> fleet.jobs.v1.ListLabelsResponse
-	17, // 34: fleet.jobs.v1.FleetService.GetFleetSummary:output_type -> fleet.jobs.v1.GetFleetSummaryResponse
-	22, // 35: fleet.jobs.v1.FleetService.PreviewTarget:output_type -> fleet.jobs.v1.PreviewTargetResponse
-	28, // [28:36] is the sub-list for method output_type
-	20, // [20:28] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	25, // 1: fleet.jobs.v1.Device.last_seen_at:type_name -> google.protobuf.Timestamp
+	24, // 2: fleet.jobs.v1.Device.facts:type_name -> fleet.jobs.v1.Device.FactsEntry
+	25, // 3: fleet.jobs.v1.Device.facts_updated_at:type_name -> google.protobuf.Timestamp
+	0,  // 4: fleet.jobs.v1.ListDevicesResponse.devices:type_name -> fleet.jobs.v1.Device
+	0,  // 5: fleet.jobs.v1.GetDeviceResponse.device:type_name -> fleet.jobs.v1.Device
+	26, // 6: fleet.jobs.v1.GetDeviceResponse.executions:type_name -> fleet.jobs.v1.JobExecution
+	0,  // 7: fleet.jobs.v1.UpdateDevicesRequest.devices:type_name -> fleet.jobs.v1.Device
+	27, // 8: fleet.jobs.v1.UpdateDevicesRequest.update_mask:type_name -> google.protobuf.FieldMask
+	11, // 9: fleet.jobs.v1.ListGroupsResponse.groups:type_name -> fleet.jobs.v1.Group
+	14, // 10: fleet.jobs.v1.ListLabelsResponse.labels:type_name -> fleet.jobs.v1.LabelSummary
+	11, // 11: fleet.jobs.v1.ListLabelsResponse.groups:type_name -> fleet.jobs.v1.Group
+	15, // 12: fleet.jobs.v1.LabelSummary.values:type_name -> fleet.jobs.v1.LabelValue
+	25, // 13: fleet.jobs.v1.GetFleetSummaryResponse.computed_at:type_name -> google.protobuf.Timestamp
+	18, // 14: fleet.jobs.v1.GetFleetSummaryResponse.last_seen:type_name -> fleet.jobs.v1.LastSeenCounts
+	19, // 15: fleet.jobs.v1.GetFleetSummaryResponse.jobs:type_name -> fleet.jobs.v1.ActiveJobCounts
+	20, // 16: fleet.jobs.v1.GetFleetSummaryResponse.failures:type_name -> fleet.jobs.v1.FleetFailureCount
+	28, // 17: fleet.jobs.v1.FleetFailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	29, // 18: fleet.jobs.v1.PreviewTargetRequest.target_device_ids:type_name -> fleet.jobs.v1.DeviceIds
+	30, // 19: fleet.jobs.v1.PreviewTargetRequest.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
+	31, // 20: fleet.jobs.v1.PreviewTargetRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	32, // 21: fleet.jobs.v1.PreviewTargetResponse.preview:type_name -> fleet.jobs.v1.TargetPreview
+	1,  // 22: fleet.jobs.v1.FleetService.ListDevices:input_type -> fleet.jobs.v1.ListDevicesRequest
+	3,  // 23: fleet.jobs.v1.FleetService.GetDevice:input_type -> fleet.jobs.v1.GetDeviceRequest
+	5,  // 24: fleet.jobs.v1.FleetService.UpdateDevices:input_type -> fleet.jobs.v1.UpdateDevicesRequest
+	7,  // 25: fleet.jobs.v1.FleetService.DeleteDevices:input_type -> fleet.jobs.v1.DeleteDevicesRequest
+	9,  // 26: fleet.jobs.v1.FleetService.ListGroups:input_type -> fleet.jobs.v1.ListGroupsRequest
+	12, // 27: fleet.jobs.v1.FleetService.ListLabels:input_type -> fleet.jobs.v1.ListLabelsRequest
+	16, // 28: fleet.jobs.v1.FleetService.GetFleetSummary:input_type -> fleet.jobs.v1.GetFleetSummaryRequest
+	21, // 29: fleet.jobs.v1.FleetService.PreviewTarget:input_type -> fleet.jobs.v1.PreviewTargetRequest
+	2,  // 30: fleet.jobs.v1.FleetService.ListDevices:output_type -> fleet.jobs.v1.ListDevicesResponse
+	4,  // 31: fleet.jobs.v1.FleetService.GetDevice:output_type -> fleet.jobs.v1.GetDeviceResponse
+	6,  // 32: fleet.jobs.v1.FleetService.UpdateDevices:output_type -> fleet.jobs.v1.UpdateDevicesResponse
+	8,  // 33: fleet.jobs.v1.FleetService.DeleteDevices:output_type -> fleet.jobs.v1.DeleteDevicesResponse
+	10, // 34: fleet.jobs.v1.FleetService.ListGroups:output_type -> fleet.jobs.v1.ListGroupsResponse
+	13, // 35: fleet.jobs.v1.FleetService.ListLabels:output_type -> fleet.jobs.v1.ListLabelsResponse
+	17, // 36: fleet.jobs.v1.FleetService.GetFleetSummary:output_type -> fleet.jobs.v1.GetFleetSummaryResponse
+	22, // 37: fleet.jobs.v1.FleetService.PreviewTarget:output_type -> fleet.jobs.v1.PreviewTargetResponse
+	30, // [30:38] is the sub-list for method output_type
+	22, // [22:30] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_fleet_proto_init() }
@@ -1801,7 +1830,7 @@ func file_fleet_jobs_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_jobs_v1_fleet_proto_rawDesc), len(file_fleet_jobs_v1_fleet_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -45,7 +45,7 @@ type FleetServiceClient interface {
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListDevices(ctx context.Context, in *ListDevicesRequest, opts ...grpc.CallOption) (*ListDevicesResponse, error)
-	// Returns a device with its labels and groups, and its queue.
+	// Returns a device with its labels, facts and groups, and its queue.
 	//
 	//	NOT_FOUND            DEVICE_NOT_FOUND
 	GetDevice(ctx context.Context, in *GetDeviceRequest, opts ...grpc.CallOption) (*GetDeviceResponse, error)
@@ -60,7 +60,7 @@ type FleetServiceClient interface {
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant would have more than JOBS_MAX_TENANT_DEVICES
 	//	                     devices (without a delay)
 	UpdateDevices(ctx context.Context, in *UpdateDevicesRequest, opts ...grpc.CallOption) (*UpdateDevicesResponse, error)
-	// Deletes devices with their group memberships and labels, then ends their QUEUED and HELD executions as
+	// Deletes devices with their group memberships, labels and facts, then ends their QUEUED and HELD executions as
 	// REJECTED, with the status_details {"reason": "device removed"}: at most 1,000 in a call. If
 	// `remaining` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
 	// their end. In the gate of a rollout, removed devices count as not SUCCEEDED; they are no failures.
@@ -204,7 +204,7 @@ type FleetServiceServer interface {
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListDevices(context.Context, *ListDevicesRequest) (*ListDevicesResponse, error)
-	// Returns a device with its labels and groups, and its queue.
+	// Returns a device with its labels, facts and groups, and its queue.
 	//
 	//	NOT_FOUND            DEVICE_NOT_FOUND
 	GetDevice(context.Context, *GetDeviceRequest) (*GetDeviceResponse, error)
@@ -219,7 +219,7 @@ type FleetServiceServer interface {
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant would have more than JOBS_MAX_TENANT_DEVICES
 	//	                     devices (without a delay)
 	UpdateDevices(context.Context, *UpdateDevicesRequest) (*UpdateDevicesResponse, error)
-	// Deletes devices with their group memberships and labels, then ends their QUEUED and HELD executions as
+	// Deletes devices with their group memberships, labels and facts, then ends their QUEUED and HELD executions as
 	// REJECTED, with the status_details {"reason": "device removed"}: at most 1,000 in a call. If
 	// `remaining` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
 	// their end. In the gate of a rollout, removed devices count as not SUCCEEDED; they are no failures.

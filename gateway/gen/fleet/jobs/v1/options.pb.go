@@ -113,6 +113,8 @@ const (
 	MethodRules_LABELS MethodRules_Content = 6
 	// 200 buckets of a timeline, and 200 marks with a user and a reason.
 	MethodRules_TIMELINE MethodRules_Content = 7
+	// 100 errors of facts, each with two violations.
+	MethodRules_FACT_RESULTS MethodRules_Content = 8
 )
 
 // Enum value maps for MethodRules_Content.
@@ -126,6 +128,7 @@ var (
 		5: "FLEET_SUMMARY",
 		6: "LABELS",
 		7: "TIMELINE",
+		8: "FACT_RESULTS",
 	}
 	MethodRules_Content_value = map[string]int32{
 		"CONTENT_UNSPECIFIED": 0,
@@ -136,6 +139,7 @@ var (
 		"FLEET_SUMMARY":       5,
 		"LABELS":              6,
 		"TIMELINE":            7,
+		"FACT_RESULTS":        8,
 	}
 )
 
@@ -309,7 +313,7 @@ var File_fleet_jobs_v1_options_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_options_proto_rawDesc = "" +
 	"\n" +
-	"\x1bfleet/jobs/v1/options.proto\x12\rfleet.jobs.v1\x1a google/protobuf/descriptor.proto\"\xc8\x05\n" +
+	"\x1bfleet/jobs/v1/options.proto\x12\rfleet.jobs.v1\x1a google/protobuf/descriptor.proto\"\xe2\x05\n" +
 	"\vMethodRules\x12\x18\n" +
 	"\asummary\x18\x01 \x01(\tR\asummary\x12E\n" +
 	"\n" +
@@ -326,7 +330,7 @@ const file_fleet_jobs_v1_options_proto_rawDesc = "" +
 	"\n" +
 	"ADMINISTER\x10\x04\x1a\t\u0089#\x05admin\x12!\n" +
 	"\aEXECUTE\x10\x05\x1a\x14\u0089#\x06device\u0089#\x06bridge\x12H\n" +
-	"\x03ANY\x10\x06\x1a?\u0089#\x06viewer\u0089#\boperator\u0089#\bapprover\u0089#\x05admin\u0089#\x06device\u0089#\x06bridge\"\xc0\x01\n" +
+	"\x03ANY\x10\x06\x1a?\u0089#\x06viewer\u0089#\boperator\u0089#\bapprover\u0089#\x05admin\u0089#\x06device\u0089#\x06bridge\"\xda\x01\n" +
 	"\aContent\x12\x17\n" +
 	"\x13CONTENT_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\x03JOB\x10\x01\x1a\x06ȉ#\x80\xd0\f\x12\x1b\n" +
@@ -335,7 +339,8 @@ const file_fleet_jobs_v1_options_proto_rawDesc = "" +
 	"\bWEBHOOKS\x10\x04\x1a\x06ȉ#\x80\x80\b\x12\x19\n" +
 	"\rFLEET_SUMMARY\x10\x05\x1a\x06ȉ#\x80\x80\x01\x12\x12\n" +
 	"\x06LABELS\x10\x06\x1a\x06ȉ#\x80\x80@\x12\x14\n" +
-	"\bTIMELINE\x10\a\x1a\x06ȉ#\x80\x80\x0f:T\n" +
+	"\bTIMELINE\x10\a\x1a\x06ȉ#\x80\x80\x0f\x12\x18\n" +
+	"\fFACT_RESULTS\x10\b\x1a\x06ȉ#\x80\x80\x06:T\n" +
 	"\x06method\x12\x1e.google.protobuf.MethodOptions\x18\x96\xb1\x04 \x01(\v2\x1a.fleet.jobs.v1.MethodRulesR\x06method:K\n" +
 	"\x11default_page_size\x12\x1d.google.protobuf.FieldOptions\x18\x97\xb1\x04 \x01(\x05R\x0fdefaultPageSize:9\n" +
 	"\x05roles\x12!.google.protobuf.EnumValueOptions\x18\x98\xb1\x04 \x03(\tR\x05roles:@\n" +

@@ -1,4 +1,4 @@
--- Deletes devices with their group memberships and labels, then ends their QUEUED and HELD executions as
+-- Deletes devices with their group memberships, labels and facts, then ends their QUEUED and HELD executions as
 -- REJECTED, at most p_max_executions of them: remaining says whether there are more. Executions
 -- that are IN_PROGRESS stay, and their devices can report. Ignores devices that do not exist, so a
 -- repeated call ends the executions that are left, also those of jobs that were created meanwhile.

@@ -1,6 +1,6 @@
 -- Returns a device, and in further rows the first p_limit executions of its queue, in its order: those
 -- IN_PROGRESS, then those QUEUED, including those that wait (see is_waiting_at). The first row has no job_id:
--- its time_zone is that of the device. The others have no labels, group_ids and last_seen_at.
+-- its time_zone is that of the device. The others have no labels, group_ids, facts and times of the device.
 --
 -- Raises DEVICE_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.get_device(
@@ -9,6 +9,8 @@ CREATE OR REPLACE FUNCTION jobs.get_device(
     labels jsonb,
     group_ids text[],   -- in order, at most 1,000
     last_seen_at timestamptz,
+    facts jsonb,
+    facts_updated_at timestamptz,
     job_id text,
     /* for each FIELD: FIELD TYPE */
 )
@@ -30,12 +32,17 @@ BEGIN
     FROM jobs.devices d
     WHERE d.tenant_id = p_tenant_id AND d.device_id = p_device_id;
     labels := coalesce(labels, '{}');
+    SELECT f.facts, f.facts_updated_at INTO facts, facts_updated_at
+    FROM jobs.device_facts f
+    WHERE f.tenant_id = p_tenant_id AND f.device_id = p_device_id;
+    facts := coalesce(facts, '{}');
     device_id := p_device_id;
     group_ids := jobs.device_groups(p_tenant_id, p_device_id, 1000);
     RETURN NEXT;
 
     RETURN QUERY
-    SELECT NULL::jsonb, NULL::text[], NULL::timestamptz, s.job_id, /* for each FIELD: s.FIELD */
+    SELECT NULL::jsonb, NULL::text[], NULL::timestamptz, NULL::jsonb, NULL::timestamptz,
+           s.job_id, /* for each FIELD: s.FIELD */
     FROM (
         SELECT q.is_queued, q.queue_order, q.queued_at, q.job_id
         FROM jobs.pending_executions q

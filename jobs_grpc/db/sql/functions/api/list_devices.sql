@@ -3,7 +3,7 @@
 -- starts after its device_id.
 --
 -- Examines at most p_max_examined devices, so a page may be short or empty although others follow. A
--- page with a device also ends after 8 MiB of labels and groups, and before it has more than 20,000 devices
+-- page with a device also ends after 8 MiB of labels, facts and groups, and before it has more than 20,000 devices
 -- and groups.
 CREATE OR REPLACE FUNCTION jobs.list_devices(
     p_tenant_id text,
@@ -17,7 +17,9 @@ CREATE OR REPLACE FUNCTION jobs.list_devices(
     labels jsonb,
     time_zone text,
     last_seen_at timestamptz,
-    group_ids text[]  -- the first 1,000, in order
+    group_ids text[],  -- the first 1,000, in order
+    facts jsonb,
+    facts_updated_at timestamptz
 )
 LANGUAGE plpgsql STABLE
 -- The tables of a platform can have another collation, so COLLATE "C" names the order.
@@ -29,6 +31,9 @@ DECLARE
     -- has at most 256 characters, is before its prefix with 257 times the greatest character appended.
     v_first text := greatest(p_prefix COLLATE "C", (p_after || chr(1)) COLLATE "C");
     v_end text := p_prefix || repeat(chr(1114111), 257);
+    -- Looked up for each device, and only if a term tests a fact.
+    v_facts CONSTANT text := '(SELECT f.facts FROM jobs.device_facts f'
+        ' WHERE f.tenant_id = $1 AND f.device_id = c.device_id COLLATE "C")';
     v_candidates record;
     v_ids text[];  -- those on the page, and one more if others follow
     v_last text;   -- the last device that was examined, if others may follow
@@ -63,7 +68,7 @@ BEGIN
                 LIMIT $3
             )',
             jobs.selector_condition(
-                v_candidates.other_terms, 'c.device_id', 'l.labels', look_up_groups => true
+                v_candidates.other_terms, 'c.device_id', 'l.labels', v_facts, look_up_groups => true
             )
         )
         INTO v_ids
@@ -101,7 +106,7 @@ BEGIN
                 ORDER BY c.sort_key
                 LIMIT $4
             ) e',
-            jobs.selector_condition(p_terms, 'c.device_id', 'c.labels', look_up_groups => true)
+            jobs.selector_condition(p_terms, 'c.device_id', 'c.labels', v_facts, look_up_groups => true)
         )
         INTO v_ids, v_last
         USING p_tenant_id, v_first, v_end, p_limit + 1, p_max_examined;
@@ -113,8 +118,9 @@ BEGIN
 
     <<page>>
     FOR v_start IN 1 .. coalesce(cardinality(v_ids), 0) BY v_slice LOOP
-        FOR device_id, labels, time_zone, last_seen_at, group_ids IN
-            SELECT i.device_id, coalesce(l.labels, '{}'), l.time_zone, l.last_seen_at, g.group_ids
+        FOR device_id, labels, time_zone, last_seen_at, group_ids, facts, facts_updated_at IN
+            SELECT i.device_id, coalesce(l.labels, '{}'), l.time_zone, l.last_seen_at, g.group_ids,
+                   coalesce(f.facts, '{}'), f.facts_updated_at
             FROM unnest(v_ids[v_start : v_start + v_slice - 1]) WITH ORDINALITY AS i (device_id, n)
             LEFT JOIN LATERAL (
                 SELECT l.labels, l.time_zone, l.last_seen_at
@@ -122,6 +128,12 @@ BEGIN
                 WHERE l.tenant_id = p_tenant_id AND l.device_id = i.device_id COLLATE "C"
                 OFFSET 0
             ) l ON true
+            LEFT JOIN LATERAL (
+                SELECT f.facts, f.facts_updated_at
+                FROM jobs.device_facts f
+                WHERE f.tenant_id = p_tenant_id AND f.device_id = i.device_id COLLATE "C"
+                OFFSET 0
+            ) f ON true
             CROSS JOIN LATERAL (
                 SELECT (array_agg(m.group_id ORDER BY m.group_id))[:1000] AS group_ids
                 FROM (
@@ -143,13 +155,14 @@ BEGIN
                 EXIT page;
             END IF;
             RETURN NEXT;
-            v_bytes := v_bytes + octet_length(labels::text)
+            v_bytes := v_bytes + octet_length(labels::text) + octet_length(facts::text)
                 + coalesce(octet_length(group_ids::text), 0);
             v_previous := device_id;
         END LOOP;
     END LOOP;
 
     IF v_last IS NOT NULL THEN
-        RETURN QUERY SELECT v_last, NULL::jsonb, NULL::text, NULL::timestamptz, NULL::text[];
+        RETURN QUERY SELECT v_last, NULL::jsonb, NULL::text, NULL::timestamptz, NULL::text[],
+                            NULL::jsonb, NULL::timestamptz;
     END IF;
 END $$;

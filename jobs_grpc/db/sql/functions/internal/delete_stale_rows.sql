@@ -1,4 +1,5 @@
--- Deletes the rows of jobs.devices whose device does not exist, of those with the IDs. The caller has set the tenant.
+-- Deletes the rows of jobs.devices and jobs.device_facts whose device does not exist, of those with the IDs. The
+-- caller has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.delete_stale_rows(p_tenant_id text, p_device_ids text[]) RETURNS void
 LANGUAGE plpgsql
 -- settings: lookup, nested loops
@@ -15,8 +16,18 @@ DECLARE
             FOR UPDATE
         ) locked
     );
+    v_locked_facts text[] := ARRAY(
+        SELECT locked.device_id
+        FROM unnest(p_device_ids) AS u (device_id)
+        CROSS JOIN LATERAL (
+            SELECT f.device_id
+            FROM jobs.device_facts f
+            WHERE f.tenant_id = p_tenant_id AND f.device_id = u.device_id
+            FOR UPDATE
+        ) locked
+    );
     -- Not in the DELETE: Citus would then refuse its ctid.
-    v_stale_ids text[] := jobs.missing_devices(p_tenant_id, v_locked_ids);
+    v_stale_ids text[] := jobs.missing_devices(p_tenant_id, v_locked_ids || v_locked_facts);
 BEGIN
     DELETE FROM jobs.devices d
     USING (
@@ -30,4 +41,16 @@ BEGIN
         ) d
     ) stale
     WHERE d.tenant_id = p_tenant_id AND d.ctid = stale.row_id;
+    DELETE FROM jobs.device_facts f
+    USING (
+        SELECT f.row_id
+        FROM unnest(v_stale_ids) AS u (device_id)
+        CROSS JOIN LATERAL (
+            SELECT f.ctid AS row_id
+            FROM jobs.device_facts f
+            WHERE f.tenant_id = p_tenant_id AND f.device_id = u.device_id
+            OFFSET 0
+        ) f
+    ) stale
+    WHERE f.tenant_id = p_tenant_id AND f.ctid = stale.row_id;
 END $$;

@@ -4,6 +4,7 @@ CREATE OR REPLACE FUNCTION jobs.selector_condition(
     p_terms jsonb,     -- as Selector.terms_json of services/selectors.py
     p_device_id text,  -- the SQL of the device_id, in the collation of the column
     p_labels text,     -- the SQL of the labels, which is NULL for a device that has none
+    p_facts text,      -- the same of the facts. A term of a fact has the key fact.KEY
     -- Look memberships up for each device. false: the planner may also join them, which is faster for
     -- all devices of a tenant, but reads all members of the groups.
     look_up_groups boolean,
@@ -29,11 +30,10 @@ RETURN (
             WHEN t.key = 'device_id' THEN format(
                 '%s %s (%s)', p_device_id, CASE WHEN t.op = 'in' THEN 'IN' ELSE 'NOT IN' END, v.list
             )
-            WHEN t.op = 'in' THEN format('%s ->> %L IN (%s)', p_labels, t.key, v.list)
-            WHEN t.op = 'not_in'
-                THEN format('coalesce(%s ->> %L NOT IN (%s), true)', p_labels, t.key, v.list)
-            WHEN t.op = 'exists' THEN format('%s ->> %L IS NOT NULL', p_labels, t.key)
-            ELSE format('%s ->> %L IS NULL', p_labels, t.key)
+            WHEN t.op = 'in' THEN format('%s IN (%s)', v.value, v.list)
+            WHEN t.op = 'not_in' THEN format('coalesce(%s NOT IN (%s), true)', v.value, v.list)
+            WHEN t.op = 'exists' THEN format('%s IS NOT NULL', v.value)
+            ELSE format('%s IS NULL', v.value)
         END,
         ' AND ' ORDER BY t.position
     ), 'true')
@@ -42,7 +42,9 @@ RETURN (
         FROM jsonb_array_elements(p_terms) WITH ORDINALITY AS e (term, position)
     ) t
     CROSS JOIN LATERAL (
-        SELECT string_agg(quote_literal(value), ', ') AS list
+        SELECT string_agg(quote_literal(value), ', ') AS list,
+               CASE WHEN starts_with(t.key, 'fact.') THEN format('%s ->> %L', p_facts, substr(t.key, 6))
+                    ELSE format('%s ->> %L', p_labels, t.key) END AS value
         FROM jsonb_array_elements_text(t.values) AS value
     ) v
 );

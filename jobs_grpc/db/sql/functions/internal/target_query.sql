@@ -30,6 +30,7 @@ DECLARE
     v_stage_conditions text;     -- WHEN … THEN … for each stage with a selector
     v_groups text[];             -- that the stages name
     v_has_labels boolean;        -- a condition tests a label
+    v_has_facts boolean;         -- a condition tests a fact
     v_has_device_zones boolean := coalesce(p_request ->> 'window_time_zone' = 'DEVICE', false);
     v_device_id text;
     v_claim text;
@@ -60,7 +61,11 @@ BEGIN
     WHERE s ? 'selector';
     v_has_labels := EXISTS (
         SELECT FROM jsonb_array_elements(v_terms || v_stage_terms) AS t
-        WHERE t ->> 'key' NOT IN ('device_id', 'group')
+        WHERE t ->> 'key' NOT IN ('device_id', 'group') AND NOT starts_with(t ->> 'key', 'fact.')
+    );
+    v_has_facts := EXISTS (
+        SELECT FROM jsonb_array_elements(v_terms || v_stage_terms) AS t
+        WHERE starts_with(t ->> 'key', 'fact.')
     );
     v_groups := ARRAY(
         SELECT g FROM unnest(v_stage_groups) AS g WHERE g IS NOT NULL
@@ -94,6 +99,19 @@ BEGIN
             $query$
         ELSE
             ' LEFT JOIN jobs.devices l ON l.tenant_id = $1 AND l.device_id = c.device_id'
+        END;
+    END IF;
+    IF v_has_facts THEN
+        v_joins := v_joins || CASE WHEN v_is_small THEN
+            $query$
+            LEFT JOIN LATERAL (
+                SELECT f.facts FROM jobs.device_facts f
+                WHERE f.tenant_id = $1 AND f.device_id = c.device_id
+                OFFSET 0
+            ) f ON true
+            $query$
+        ELSE
+            ' LEFT JOIN jobs.device_facts f ON f.tenant_id = $1 AND f.device_id = c.device_id'
         END;
     END IF;
     IF v_groups <> '{}' THEN
@@ -134,7 +152,7 @@ BEGIN
             'WHEN %s THEN %s',
             jobs.selector_condition(
                 jobs.terms_of_selector(p_selector_terms, s.stage ->> 'selector'),
-                v_device_id, 'l.labels', true, 'g.group_ids'
+                v_device_id, 'l.labels', 'f.facts', true, 'g.group_ids'
             ),
             s.position
         ),
@@ -159,7 +177,7 @@ BEGIN
             ', CASE WHEN l.time_zone LIKE ''%/%'' THEN l.time_zone ELSE ''UTC'' END AS time_zone'
         END,
         v_source, v_joins,
-        jobs.selector_condition(v_terms, v_device_id, 'l.labels', v_is_small),
+        jobs.selector_condition(v_terms, v_device_id, 'l.labels', 'f.facts', v_is_small),
         -- For the other targets, the caller has already counted the devices. A merge returns them in this order, but
         -- its caller knows the order of a query with a LIMIT only if the query asks for it.
         CASE WHEN p_request ?| '{target_selector,target_device_ids,target_failed_in}'
