@@ -1,7 +1,7 @@
 /** The form of a new job: its fields, and the request that they make. */
 
-import type { CreateJobRequest, Criterion, Job, RetryRule, StartWindow } from "./api/client";
-import { counted, seconds, span } from "./format";
+import type { CreateJobRequest, Criterion, Job, RetryRule, StartWindow, TargetPreview } from "./api/client";
+import { count, counted, seconds, shown, span } from "./format";
 
 export type TargetKind = "all" | "group" | "selector" | "device" | "list";
 
@@ -33,6 +33,8 @@ export interface CriterionDraft {
 
 export interface Draft {
     jobId: string;
+    /** The ID of the job that the new one replaces. */
+    replaces: string;
     description: string;
     /** One key=value per line: a value can contain spaces and commas. */
     labels: string;
@@ -87,6 +89,7 @@ export const emptyCriterion: CriterionDraft = {
 // Defaults that do no harm when they are left alone: the criterion stops a bad release.
 export const emptyDraft: Draft = {
     jobId: "",
+    replaces: "",
     description: "",
     labels: "",
     type: "",
@@ -324,6 +327,7 @@ export function draftRequest(draft: Draft): CreateJobRequest {
     const request = {
         ...target,
         job_id: draft.jobId.trim() || undefined,
+        replaces_job_id: draft.replaces.trim() || undefined,
         document_type: draft.type.trim(),
         document_params: draftDocument(draft.document),
         ...draftSettings(draft),
@@ -368,6 +372,16 @@ export function summary(draft: Draft, devices: number, sizes: number[]): string 
     }
     if (Number(draft.retryAttempts) > 1) parts.push(`tries each device up to ${draft.retryAttempts} times`);
     return `${parts.join("; ")}.`;
+}
+
+/** What happens to the devices of the replaced job that have not started. */
+export function replacement(jobId: string, devices: TargetPreview["replaced_devices"] | undefined): string {
+    if (!devices) return `${shown(jobId)} is finished: the new job only names it.`;
+    const { device_count, stage_counts, untargeted_count } = devices;
+    const parts = stage_counts.flatMap((n, index) => (n ? [`${count(n)} in stage ${index}`] : []));
+    if (untargeted_count) parts.push(`${count(untargeted_count)} not in the new job`);
+    const places = parts.length ? `: ${parts.join(", ")}` : "";
+    return `Cancels ${shown(jobId)}, which ${counted(device_count, "device")} had not started${places}.`;
 }
 
 function minimumOf(c: CriterionDraft): number {

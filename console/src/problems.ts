@@ -39,6 +39,7 @@ const fields: Record<Paths<CreateJobRequest>, [Field, string]> = {
     job_id: ["jobId", "job ID"],
     labels: ["labels", "list of labels"],
     priority: ["priority", "priority"],
+    replaces_job_id: ["replaces", "job to replace"],
     "retry_policy.rules[].backoff_multiplier": [null, "factor of the delay before a retry"],
     "retry_policy.rules[].failure_codes": ["retryCodes", "failure codes to retry"],
     "retry_policy.rules[].initial_backoff": [null, "first delay before a retry"],
@@ -83,6 +84,7 @@ const fieldsOfReasons: Record<string, Field> = {
     EXPIRY_TOO_EARLY: "expiresHours",
     GROUP_EMPTY: "target",
     JOB_ALREADY_EXISTS: "jobId",
+    JOB_NOT_FOUND: "replaces",
     TARGET_EMPTY: "target",
     TENANT_EMPTY: "target",
 };

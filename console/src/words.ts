@@ -259,7 +259,7 @@ export function event(e: Event, job?: Job): string {
     const stage = stageName(job, e.stage ?? 0);
     switch (e.type) {
         case "job.created":
-            return `created${by}`;
+            return `created${by}${e.replaces_job_id && `, replaces ${shown(e.replaces_job_id)}`}`;
         case "job.stage_opened":
             return `${stage} opened${e.cause === "OPERATOR" ? by : " automatically"}`;
         case "job.awaiting_approval":

@@ -22,6 +22,7 @@ from jobs_grpc.cli.formatting import (
     format_device_count,
     format_expiry,
     format_moment,
+    format_replaced_devices,
 )
 from jobs_grpc.cli.output import print_note, print_result
 from jobs_grpc.cli.rollout_options import (
@@ -46,6 +47,10 @@ _FIELDS: Fields = {
     "--execution-events": (
         "execution_events",
         "also add events of attempts that end, not only of the job (see `events`)",
+    ),
+    "--replaces JOB": (
+        "replaces_job_id",
+        "cancel this job when the new one is created; see --preview for the devices that wait",
     ),
     "--validate-only": (
         "validate_only",
@@ -96,7 +101,6 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
         # An unset variable of a shell must not make each repetition create another job.
         raise InvalidInput("--job-id is empty")
     planned = add_schedule(read_rollout_options(args), args)
-    rollout = planned.get("rollout")
     request: dict[str, Any] = {
         **forwarded(args, pb.CreateJobRequest),
         "document_params": _read_params(args.params),
@@ -121,6 +125,8 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
         devices = format_device_count(created.execution_count)
         verb = "would create" if args.validate_only else "created"
         lines = [f"{verb} {job_id} for {devices}, {_times(created, planned, args.utc)}"]
+        if args.replaces_job_id and not args.validate_only:
+            lines.append(f"{job_id} replaces {args.replaces_job_id}")
     else:
         creation = format_creation(before, args.utc)
         counts = format_counts(before.execution_counts, before.status)
@@ -129,7 +135,7 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
             f"{job_id} is {job_status_name(before.status)}: {counts}",
         ]
     if args.validate_only and before is None:
-        lines += _plan_lines(created, rollout)
+        lines += _plan_lines(created, request)
     print_result(args, created, *lines)
 
 
@@ -154,15 +160,17 @@ async def _preview(args: argparse.Namespace, jobs: JobsClient, request: dict[str
     if not (args.yes or can_ask()):
         raise InvalidInput("--preview needs a terminal to ask for confirmation; add --yes")
     planned = await jobs.create(**request | {"validate_only": True})
-    print_note(*_plan_lines(planned, request.get("rollout")))
+    print_note(*_plan_lines(planned, request))
     if not args.yes and not await ask("create the job?"):
         raise CliError("nothing was created; to create without this question, add --yes")
     return planned.preview.target_digest
 
 
-def _plan_lines(planned: pb.CreateJobResponse, rollout: pb.Rollout | None) -> Iterator[str]:
+def _plan_lines(planned: pb.CreateJobResponse, request: dict[str, Any]) -> Iterator[str]:
     """Yield the devices, the stages and the forecast that validate_only returned."""
-    yield from preview_lines(planned.preview, rollout)
+    yield from preview_lines(planned.preview, request.get("rollout"))
+    if replaced := request.get("replaces_job_id"):
+        yield f"replaces {replaced}{format_replaced_devices(planned.preview)}"
     if planned.forecast.stages:
         yield planned.forecast.summary
 

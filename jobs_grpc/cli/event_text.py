@@ -23,6 +23,7 @@ _CAUSES = {
     "GATE": "gate",
     "GATE_NOT_MET": "gate",
     "STAGE_REJECTED": "rejection",
+    "REPLACED": "replacement",
     "RETENTION": "retention",
 }
 
@@ -60,7 +61,8 @@ def event_phrase(event: pb.Event) -> str:
 def _created(event: pb.Event) -> str:
     executions = format_number(sum(counts_by_status(event.execution_counts).values()), "execution")
     status = job_status_name(event.status)
-    return executions if status == "IN_PROGRESS" else f"{executions}, {status}"
+    replaced = f", replaces {event.replaces_job_id}" if event.replaces_job_id else ""
+    return f"{executions}{'' if status == 'IN_PROGRESS' else f', {status}'}{replaced}"
 
 
 def _finished(event: pb.Event) -> str:

@@ -93,6 +93,18 @@ def format_device_count(count: int) -> str:
     return format_number(count, "device")
 
 
+def format_replaced_devices(preview: pb.TargetPreview) -> str:
+    """Say where the devices of a replaced job are, to follow its ID."""
+    if not preview.HasField("replaced_devices"):
+        return ", which is finished"
+    devices = preview.replaced_devices
+    parts = [f"{count:,} in stage {n}" for n, count in enumerate(devices.stage_counts) if count]
+    if devices.untargeted_count:
+        parts.append(f"{devices.untargeted_count:,} not targeted")
+    of_them = f": {', '.join(parts)}" if parts else ""
+    return f", which {format_device_count(devices.device_count)} had not started{of_them}"
+
+
 def format_labels(labels: Mapping[str, str]) -> str:
     """Format labels, such as "team=pumps wave=2"."""
     return " ".join(f"{key}={labels[key]}" for key in sorted(labels))

@@ -98,6 +98,10 @@ def _job_fields(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
     yield "status", job_status_name(job.status)
     if job.HasField("cancel_reason"):
         yield "cancel reason", job.cancel_reason
+    if job.replaced_by_job_id:
+        yield "replaced by", job.replaced_by_job_id
+    if job.replaces_job_id:
+        yield "replaces", job.replaces_job_id
     if job.status == pb.Job.PAUSED:
         yield "paused", format_pause(job, utc)
     yield "type", job.document_type

@@ -64,6 +64,7 @@ class NewJob(JobSettings, Target, total=False):
     expected_target_digest: str
     priority: pb.Job.Priority.ValueType
     execution_events: bool
+    replaces_job_id: str
 
 
 class EventFilter(TypedDict, total=False):

@@ -87,6 +87,17 @@ class StartOutOfRange(InvalidField, sqlstate="JB036"):
         super().__init__([Violation("start_at", problem)])
 
 
+class ReplacementScheduled(InvalidField, sqlstate="JB046"):
+    """The job that the new one replaces would be canceled long before the new one starts."""
+
+    def __init__(self) -> None:
+        problem = (
+            "start_at must not be in the future with replaces_job_id, which cancels the other job"
+            " at once; create the job when it should start"
+        )
+        super().__init__([Violation("start_at", problem)])
+
+
 class ZoneNotAllowed(InvalidField, sqlstate="JB038"):
     """The job can't have this window_time_zone."""
 

@@ -105,6 +105,7 @@ class AuditLog:
                 "roles": _role_names(caller.roles) if caller else None,
                 "peer": context.peer(),
                 "job_id": job_id,
+                "replaces_job_id": _text(request, "replaces_job_id", max_bytes),
                 "device_id": _text(request, "device_id", max_bytes),
                 "webhook_id": _webhook_id(request, response, max_bytes),
                 "device_count": len(device_ids) or None,

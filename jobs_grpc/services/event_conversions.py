@@ -17,7 +17,10 @@ from jobs_grpc.services.row_conversions import (
 _JOB_STATUS_NUMBERS = dict(Job.Status.items())
 
 # A newer version may have written fields of details that this version does not know.
-_DETAILS = ("cause", "reason", "stage", "retried_count", "updated_fields")
+_DETAILS = (
+    *("cause", "reason", "stage", "retried_count", "updated_fields"),
+    *("replaces_job_id", "replaced_by_job_id"),
+)
 _ATTEMPT_FIELDS = tuple(
     field.name for field in FinishedAttempt.DESCRIPTOR.fields if field.name != "status"
 )

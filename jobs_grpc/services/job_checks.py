@@ -13,6 +13,14 @@ from jobs_grpc.services.schedule import (
 )
 from jobs_grpc.services.targets import TARGETS_WITH_SELECTOR, check_expected_digest, check_target
 
+
+def _check_replacement(request: pb.CreateJobRequest) -> list[Violation]:
+    field = "replaces_job_id"
+    if request.replaces_job_id != request.job_id:
+        return []
+    return [Violation(field, f"{field} must be another job than job_id")]
+
+
 _CHECKS: Mapping[str, Callable[[pb.CreateJobRequest], list[Violation]]] = {
     **dict.fromkeys(TARGETS_WITH_SELECTOR, check_target),
     "expected_target_digest": check_expected_digest,
@@ -25,6 +33,7 @@ _CHECKS: Mapping[str, Callable[[pb.CreateJobRequest], list[Violation]]] = {
         request.window_time_zone, bool(request.start_windows)
     ),
     "retry_policy": lambda request: check_retry_policy(request.retry_policy),
+    "replaces_job_id": _check_replacement,
 }
 
 

@@ -120,6 +120,7 @@ def preview_fields(row: Row) -> MessageFields:
         "device_ids": row["device_ids"],
         "overlapping_job_ids": row["overlapping_job_ids"],
         "target_digest": row["target_digest"],
+        "replaced_devices": json.loads(row.get("replaced_devices") or "null"),
     }
 
 

@@ -297,22 +297,19 @@ def _fail(job_id: str) -> Call:
 _report_failure = _update(ExecutionUpdate("j1", "d1", "FAILED", failure_code="E1"))
 
 
-def _create_request(p: Probe) -> str:
-    return json.dumps(
-        {"document_type": "reboot", "target_device_id": p.device, "expires_in_hours": 1}
+def _create_job(**fields: Any) -> Call:
+    """Create a job for the device, with these fields."""
+    common = {"document_type": "reboot", "expires_in_hours": 1} | fields
+    return _store(
+        "create_job",
+        job_id="new",
+        request=lambda p: json.dumps(common | {"target_device_id": p.device}),
+        document_params="{}",
+        created_by=None,
+        max_targets=10,
+        max_active_jobs=None,
+        default_expires_in_hours=24,
     )
-
-
-_create_job = _store(
-    "create_job",
-    job_id="new",
-    request=_create_request,
-    document_params="{}",
-    created_by=None,
-    max_targets=10,
-    max_active_jobs=None,
-    default_expires_in_hours=24,
-)
 
 
 def _preview(selector: str = "", *device_ids: str) -> Call:
@@ -642,7 +639,8 @@ _MAINTENANCE_CASES = {
 }
 
 CASES = {
-    "create_job: one device": Case(60, _create_job),
+    "create_job: one device": Case(60, _create_job()),
+    "create_job: replaces": Case(80, _create_job(replaces_job_id="j1")),
     "preview_target: device_id": Case(200, _preview("device_id")),
     "preview_target: small group": Case(200, _preview("group")),
     "preview_target: list": Case(200, _preview("", "d1")),

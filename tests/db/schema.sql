@@ -124,6 +124,8 @@ CREATE TABLE jobs.jobs (
     retry_policy jsonb,
     priority smallint DEFAULT 2 NOT NULL,
     execution_events boolean DEFAULT false NOT NULL,
+    replaces_job_id text COLLATE pg_catalog."C",
+    replaced_by_job_id text COLLATE pg_catalog."C",
     CONSTRAINT jobs_cancel_reason_check CHECK (((canceled_at IS NULL) = (cancel_reason IS NULL))),
     CONSTRAINT jobs_canceled_at_check CHECK (((status = 'CANCELED'::jobs.job_status) = (canceled_at IS NOT NULL))),
     CONSTRAINT jobs_completed_at_check CHECK (((status = 'COMPLETED'::jobs.job_status) = (completed_at IS NOT NULL))),
@@ -181,7 +183,9 @@ CREATE VIEW jobs.jobs_with_release WITH (security_invoker='true') AS
     window_time_zone,
     retry_policy,
     priority,
-    execution_events
+    execution_events,
+    replaces_job_id,
+    replaced_by_job_id
    FROM jobs.jobs j;
 
 CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
@@ -262,7 +266,9 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
             ELSE p.retrying_in_progress
         END AS retrying_count,
     jobs.exceeds_retry_budget((p.retried_devices)::bigint, (COALESCE(jobs.released_count_at(j.release, LEAST(jobs.read_time(), j.canceled_at)), (((((p.queued + p.in_progress) + p.succeeded) + p.failed) + p.timed_out) + p.rejected)))::bigint) AS is_retry_budget_exhausted,
-    j.execution_events
+    j.execution_events,
+    j.replaces_job_id,
+    j.replaced_by_job_id
    FROM (((jobs.jobs_with_release j
      JOIN jobs.job_progress p ON (((p.tenant_id = j.tenant_id) AND (p.job_id = j.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.job_status_at(j.status, j.expires_at, p.in_progress, jobs.now()) AS status,
@@ -331,7 +337,9 @@ CREATE VIEW jobs.job_details WITH (security_invoker='true') AS
     priority,
     retrying_count,
     is_retry_budget_exhausted,
-    execution_events
+    execution_events,
+    replaces_job_id,
+    replaced_by_job_id
    FROM jobs.job_states s;
 
 CREATE TABLE jobs.webhooks (
@@ -549,6 +557,8 @@ CREATE VIEW jobs.job_page WITH (security_invoker='true') AS
     d.retrying_count,
     d.is_retry_budget_exhausted,
     d.execution_events,
+    d.replaces_job_id,
+    d.replaced_by_job_id,
     NULL::json AS window_state
    FROM (jobs.execution_page p
      CROSS JOIN jobs.job_details d);

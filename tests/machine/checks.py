@@ -131,6 +131,7 @@ def _actual(job: pb.Job) -> dict[str, Any]:
         "status": pb.Job.Status.Name(job.status),
         "pause": pb.Pause.Cause.Name(job.pause.cause) if job.HasField("pause") else None,
         "labels": dict(job.labels),
+        "replacement": (job.replaces_job_id, job.replaced_by_job_id),
         "start": seconds(job.start_at) if job.HasField("start_at") else None,
         "expires": seconds(job.expires_at) if job.HasField("expires_at") else None,
         "executions": {
@@ -172,6 +173,7 @@ def _expected(job: Job) -> dict[str, Any]:
         "status": job.visible_status,
         "pause": job.pause_cause,
         "labels": dict(job.labels),
+        "replacement": (job.replaces, job.replaced_by),
         "start": job.start if job.has_start_at else None,
         "expires": job.expires,
         "executions": {

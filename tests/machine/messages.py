@@ -113,6 +113,7 @@ def job(settings: dict[str, Any], seed: str) -> dict[str, Any]:
         "priority": pb.Job.Priority.Value(settings.get("priority", "NORMAL")),
         "execution_events": settings.get("execution_events", False),
         "labels": dict(settings.get("labels", ())),
+        "replaces_job_id": settings.get("replaces", ""),
     }
     if stages := settings.get("rollout"):
         fields["rollout"] = rollout(stages, seed, settings.get("max_in_progress"))

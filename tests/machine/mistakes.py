@@ -8,18 +8,21 @@ from tests.machine.profiles import ANY_CALL, PROFILES
 
 # A sequence that notices the mistake, the function, what is wrong, and the change of the function.
 _TEXT = r"""
-any call/3 set_paused: event of a pause has no user
+any call/1 set_paused: event of a pause has no user
 - 'job.paused', p_paused_by,
 + 'job.paused', NULL,
-any call/10 add_event: events count held executions as queued
+any call/0 add_event: events count held executions as queued
 - v_job.queued - v_held
 + v_job.queued
-any call/6 delete_devices: deletion of a device is a cancel
+any call/0 delete_devices: deletion of a device is a cancel
 - end_cause => 'DEVICE_REMOVED'
 + end_cause => 'EXECUTION_CANCELED'
-any call/0 reject_stage: pause after a rejection has another cause
+any call/1 reject_stage: pause after a rejection has another cause
 - 'STAGE_REJECTED', p_comment
 + 'OPERATOR', p_comment
+any call/5 replace_job: replaced job continues
+- v_job.status = 'IN_PROGRESS'
++ false
 criteria/10 count_changes: failure before a resume leaves the wrong count
 - WHERE f.failed_at > c.counts_since AND
 + WHERE

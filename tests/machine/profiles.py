@@ -57,6 +57,7 @@ def _criteria(
 def _any_settings(m: Machine) -> dict[str, Any]:
     stages = m.choice([[], [Stage(rate=1)], *_GATES])
     start = m.choice([None, None, 0, 60, 180])
+    others = ["missing", *(job.job_id for job in m.state.jobs)]
     return {
         "rollout": stages,
         "criteria": _criteria(m, stages, m.random.randrange(3), [1, 2], [50, 60, 100]),
@@ -67,6 +68,7 @@ def _any_settings(m: Machine) -> dict[str, Any]:
         "execution_events": m.choice([True, False]),
         "labels": frozenset(m.choice([[], [("team", "a")], [("team", "b")]])),
         "policy": m.choice([None, None, (Rule(codes=("E2",), max_attempts=2),)]),
+        "replaces": m.choice(others) if m.random.random() < 0.2 else "",
     }
 
 

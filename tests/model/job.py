@@ -57,6 +57,8 @@ class Job:
     priority: str = "NORMAL"
     labels: frozenset[tuple[str, str]] = frozenset()
     execution_events: bool = False
+    replaces: str = ""
+    replaced_by: str = ""
     awaiting_approval: bool = False
     """The event has been added. An approval, an open stage and an end of the job reset it."""
     events: tuple[Event, ...] = field(default=(), compare=False)

@@ -25,12 +25,18 @@ def create(
     criteria: Sequence[Criterion] = (),
     start: Seconds | None = None,
     expires_after: Seconds | None = None,
+    replaces: str = "",
     **settings: Any,
 ) -> Result:
     """CreateJob for devices in the order of release. It expires some time after its start.
 
     `zones` has the time zones of devices; others have UTC.
     """
+    starts = state.now if start is None else max(start, state.now)
+    if replaces:
+        if starts > state.now:
+            raise Rejected("INVALID_FIELD")
+        state = state.with_job(_replace(state.job(replaces), job_id, user))
     placed = None
     if rollout:
         placed, devices = stages.divide(rollout, devices, stages.claims(rollout, state.devices))
@@ -45,7 +51,6 @@ def create(
         )
         for rank, device in enumerate(devices, 1)
     )
-    starts = state.now if start is None else max(start, state.now)
     job = Job(
         job_id,
         executions,
@@ -55,12 +60,21 @@ def create(
         has_start_at=start is not None,
         rollout=placed,
         criteria=tuple((criterion, state.now) for criterion in criteria),
+        replaces=replaces,
         **settings,
     )
     if expires_after is not None and expires_after <= job.minimum_time:
         raise Rejected("EXPIRY_TOO_EARLY")
-    job = add_event(start_if_due(job), "job.created", user)
+    details = {"replaces_job_id": replaces} if replaces else {}
+    job = add_event(start_if_due(job), "job.created", user, **details)
     return state.with_job(apply_rules(job)), None
+
+
+def _replace(job: Job, new_job_id: str, user: str) -> Job:
+    job = replace(job, replaced_by=new_job_id)
+    if not job.is_active:
+        return job
+    return cancel(job, False, "REPLACED", user, replaced_by_job_id=new_job_id)
 
 
 def delete(state: State, job_id: str) -> Result:

@@ -74,13 +74,13 @@ def pause(job: Job, cause: str, user: str | None = None) -> Job:
     return add_event(replace(job, pause_cause=cause), "job.paused", user, cause=cause)
 
 
-def cancel(job: Job, force: bool, cause: str, user: str | None = None) -> Job:
+def cancel(job: Job, force: bool, cause: str, user: str | None = None, **details: object) -> Job:
     """Cancel the job. With force, also end the executions that are IN_PROGRESS."""
     job = _end_all(job, "QUEUED", End("REJECTED", None, "JOB_CANCELED"))
     if force:
         job = _end_all(job, "IN_PROGRESS", End("REJECTED", None, "JOB_CANCELED"))
     job = replace(job, status="CANCELED", awaiting_approval=False)
-    return add_event(job, "job.canceled", user, cause=cause)
+    return add_event(job, "job.canceled", user, cause=cause, **details)
 
 
 def end_attempts(

@@ -98,6 +98,16 @@ async def test_each_change_is_one_line(world: World, audit_log: Any) -> None:
     assert SECRET not in json.dumps(lines)
 
 
+async def test_line_of_a_create_names_the_replaced_job(world: World, audit_log: Any) -> None:
+    await world.add_devices(["d"])
+    await world.create("j")
+    await world.create("n", replaces_job_id="j")
+
+    before, line = audit_log()
+    assert (line["job_id"], line["replaces_job_id"]) == ("n", "j")
+    assert "replaces_job_id" not in before
+
+
 async def test_successful_calls_agree_with_the_events(world: World, audit_log: Any) -> None:
     """Each of them has an event of its job with the same user, in the order of the lines."""
     await world.add_devices(["d", "e", "f", "g"])

@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.limits import active_jobs
 from tests.support.callers import Operator
-from tests.support.database import Database
+from tests.support.database import Database, job_lock_held
 from tests.support.failures import Failure, check_limit_error, expect_error
 from tests.support.postgres import connected
 from tests.support.server import Server, running_server
@@ -180,6 +181,50 @@ async def test_second_of_two_concurrent_creates_is_rejected_at_the_limit(world: 
 
         assert (await first).execution_count == 1
         await expect_error("LIMIT_EXCEEDED", second)
+
+
+async def test_replaced_job_does_not_count(database: Database, limited: Operator) -> None:
+    await create(limited, "a", "b")
+    replacing = {"job_id": "c", "target_all": True, "replaces_job_id": "a"}
+    await limited.create(**replacing, validate_only=True)
+    async with job_lock_held(database, limited.tenant, "a"):
+        first = await database.blocked(limited.create(**replacing))
+        second = await database.blocked(limited.create(**replacing | {"job_id": "d"}), 2)
+
+    await first
+    # The first one has canceled "a", so the second one would be one more.
+    check_limit_error(await expect_error("LIMIT_EXCEEDED", second), "JOBS_MAX_ACTIVE_JOBS", "2", 60)
+    assert (await limited.get("a")).replaced_by_job_id == "c"
+
+    # Without a lock, and so before executions are inserted.
+    async with jobs_locked(database, limited.tenant):
+        third = limited.create(**replacing | {"job_id": "d"})
+        await expect_error("LIMIT_EXCEEDED", third)
+
+
+@pytest.mark.parametrize("is_retried_first", [True, False])
+async def test_replacement_and_retry_lock_the_job_before_the_limit(
+    database: Database, limited: Operator, is_retried_first: bool
+) -> None:
+    """A create that locks the limit first, as others do, would deadlock with the retry."""
+    await create(limited, "old", "other")
+    for device in ("d00001", "d00002", "d00003"):
+        await limited.cancel_execution("old", device)
+    calls = [
+        limited.retry("old", "REJECTED"),
+        limited.create(job_id="new", target_all=True, replaces_job_id="old"),
+    ]
+    async with jobs_locked(database, limited.tenant):
+        first, second = calls if is_retried_first else reversed(calls)
+        tasks = await database.blocked(first), await database.blocked(second, 2)
+
+    await tasks[0]
+    if is_retried_first:
+        await tasks[1]
+    else:
+        await expect_error("LIMIT_EXCEEDED", tasks[1])
+    status = pb.Job.CANCELED if is_retried_first else pb.Job.COMPLETED
+    assert (await limited.get("old")).status == status
 
 
 @pytest.mark.usefixtures("rarely_counted")

@@ -310,6 +310,8 @@ export interface paths {
          *
          *     With a rollout, the devices start stage by stage. Executions that are not released yet are
          *     HELD. With failure_criteria, the job stops by itself when too many devices fail.
+         *
+         *     With replaces_job_id, the call also cancels another job, in the same transaction.
          */
         post: operations["CreateJob"];
         delete?: never;
@@ -1125,6 +1127,19 @@ export interface components {
              * @enum {string|null}
              */
             priority?: "LOW" | "NORMAL" | "HIGH" | null;
+            /**
+             * @description The job that the new job replaces. If it is IN_PROGRESS, PAUSED or SCHEDULED, it is canceled as by CancelJob, with
+             *     the reason "replaced by JOB_ID", when the new job is created: in the same transaction. Its devices that are
+             *     IN_PROGRESS continue. Both jobs name each other. If it is COMPLETED or CANCELED, only that changes.
+             *
+             *     Its devices that have not started wait until the new job releases them: with a rollout, most of them wait for a
+             *     later stage, and devices that the new job does not target get nothing. With validate_only,
+             *     TargetPreview.replaced_devices counts them.
+             *
+             *     JOBS_MAX_ACTIVE_JOBS does not count the replaced job. Not allowed with a start_at in the future, because the
+             *     replaced job would be canceled long before the new one starts. Empty: none.
+             */
+            replaces_job_id?: string | null;
             /** @description When to retry executions that fail. Unset: never. */
             retry_policy?: components["schemas"]["RetryPolicyInput"] | null;
             /** @description Releases the executions in stages. Unset: all at once. */
@@ -1455,6 +1470,10 @@ export interface components {
             position: string;
             /** @description The reason, a text for people. Empty: none. */
             reason: string;
+            /** @description The job that has replaced this one. Empty: none has. */
+            replaced_by_job_id: string;
+            /** @description The job that a new job has replaced. Empty: none. */
+            replaces_job_id: string;
             /**
              * Format: int32
              * @description How many executions RetryExecutions has retried: see RetryExecutionsResponse.retried_count.
@@ -1489,6 +1508,7 @@ export interface components {
              *     Later versions can add types: ignore unknown ones.
              *
              *       job.created             The job was created. If it has stages, the first one opens without an event of its own.
+             *                               `replaces_job_id` is the job that it has replaced.
              *       job.stage_opened        The stage `stage` has opened: by an operator (`cause` OPERATOR) or by the gate of the
              *                               stage before it (GATE).
              *       job.awaiting_approval   The gate of the open stage `stage` is met except for its approval.
@@ -1501,7 +1521,8 @@ export interface components {
              *       job.resumed             The job was resumed.
              *       job.updated             UpdateJob has changed the fields `updated_fields`.
              *       job.retried             RetryExecutions has retried `retried_count` executions. Automatic retries add no event.
-             *       job.canceled            The job was canceled: `cause` OPERATOR or FAILURE_CRITERION, and `reason`.
+             *       job.canceled            The job was canceled: `cause` OPERATOR, FAILURE_CRITERION or REPLACED, and `reason`. If
+             *                               it was replaced, `replaced_by_job_id` is the new job.
              *       job.expired             The job has expired. The time of the event is its expires_at.
              *       job.completed           The job is COMPLETED.
              *       job.deleted             The job was deleted: by an operator (`cause` OPERATOR), or because the retention has
@@ -2051,8 +2072,8 @@ export interface components {
             document_type: string;
             /**
              * @description Changes with each CancelJob, RetryExecutions, PauseJob, ResumeJob, AdvanceJob, ApproveStage,
-             *     RejectStage and UpdateJob that changes the job, and when a failure criterion or a gate pauses or cancels it. Other
-             *     reports of devices and the opening of stages do not change it.
+             *     RejectStage and UpdateJob that changes the job, when another job replaces it, and when a failure criterion or a gate
+             *     pauses or cancels it. Other reports of devices and the opening of stages do not change it.
              */
             etag: string;
             /** @description The number of executions in each status. */
@@ -2123,6 +2144,13 @@ export interface components {
              * @enum {string}
              */
             priority: "LOW" | "NORMAL" | "HIGH";
+            /** @description The last job that was created to replace this job. It may have been deleted since. Empty: none. */
+            replaced_by_job_id: string;
+            /**
+             * @description The job that this job has replaced: see CreateJobRequest.replaces_job_id. It may have been deleted since. Empty:
+             *     none.
+             */
+            replaces_job_id: string;
             /** @description The retry policy. Unset: no automatic retries. */
             retry_policy: components["schemas"]["RetryPolicy"] | null;
             /**
@@ -2214,7 +2242,7 @@ export interface components {
              *      - DEVICE: The device reported SUCCEEDED, FAILED or REJECTED.
              *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
              *      - JOB_EXPIRED: The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
-             *      - JOB_CANCELED: CancelJob or a failure criterion canceled the job; the execution became REJECTED.
+             *      - JOB_CANCELED: CancelJob, a failure criterion or a replacement canceled the job; the execution became REJECTED.
              *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
              *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
              * @enum {string|null}
@@ -2535,6 +2563,24 @@ export interface components {
             /** @description The Job.etag that the job must have. Empty: any. With an etag, the call is safe to repeat. */
             etag?: string | null;
         };
+        /** @description The devices of a replaced job that have not started: its QUEUED and HELD executions, which the replacement cancels. */
+        ReplacedDevices: {
+            /**
+             * Format: int32
+             * @description The number of devices.
+             */
+            device_count: number;
+            /**
+             * @description How many of them are in each stage of the new job, in order. They wait until their stage opens and releases them.
+             *     Empty: no rollout.
+             */
+            stage_counts: number[];
+            /**
+             * Format: int32
+             * @description How many of them the new job does not target.
+             */
+            untargeted_count: number;
+        } | null;
         /**
          * @description The error of one of several reports: the error that UpdateExecution would return, or UpdateFacts with
          *     one device.
@@ -3548,6 +3594,11 @@ export interface components {
              *     before the new job in the queues, unless it has a higher priority.
              */
             overlapping_job_ids: string[];
+            /**
+             * @description What happens to the devices of the job that replaces_job_id names. Set only with validate_only, and only if that
+             *     job is not finished.
+             */
+            replaced_devices: components["schemas"]["ReplacedDevices"] | null;
             /** @description The number of devices of each stage of the rollout, in order. Empty: no rollout. */
             stage_sizes: number[];
             /**
@@ -4405,7 +4456,7 @@ export interface operations {
                  *      - DEVICE: The device reported SUCCEEDED, FAILED or REJECTED.
                  *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
                  *      - JOB_EXPIRED: The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
-                 *      - JOB_CANCELED: CancelJob or a failure criterion canceled the job; the execution became REJECTED.
+                 *      - JOB_CANCELED: CancelJob, a failure criterion or a replacement canceled the job; the execution became REJECTED.
                  *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
                  *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
                  */
@@ -4555,6 +4606,8 @@ export interface operations {
                      *           "job_id": "reboot-1",
                      *           "position": "1795964737123456",
                      *           "reason": "too many failures",
+                     *           "replaced_by_job_id": "",
+                     *           "replaces_job_id": "",
                      *           "retried_count": 0,
                      *           "stage": null,
                      *           "status": "PAUSED",
@@ -5269,6 +5322,7 @@ export interface operations {
                      *       "overlapping_job_ids": [
                      *         "reboot-1"
                      *       ],
+                     *       "replaced_devices": null,
                      *       "stage_sizes": [
                      *         2
                      *       ],
@@ -5452,6 +5506,8 @@ export interface operations {
                      *         "next_openings": [],
                      *         "pause": null,
                      *         "priority": "NORMAL",
+                     *         "replaced_by_job_id": "",
+                     *         "replaces_job_id": "",
                      *         "retry_policy": null,
                      *         "retrying_count": 0,
                      *         "start_at": null,
@@ -5728,6 +5784,8 @@ export interface operations {
                      *         "UPDATE"
                      *       ],
                      *       "priority": "NORMAL",
+                     *       "replaced_by_job_id": "",
+                     *       "replaces_job_id": "",
                      *       "retry_policy": null,
                      *       "retrying_count": 0,
                      *       "rollout": null,
@@ -5959,6 +6017,8 @@ export interface operations {
                      *         "UPDATE"
                      *       ],
                      *       "priority": "NORMAL",
+                     *       "replaced_by_job_id": "",
+                     *       "replaces_job_id": "",
                      *       "retry_policy": null,
                      *       "retrying_count": 0,
                      *       "rollout": null,
@@ -6095,6 +6155,8 @@ export interface operations {
                      *         "job_id": "reboot-1",
                      *         "position": "1795964737123456",
                      *         "reason": "",
+                     *         "replaced_by_job_id": "",
+                     *         "replaces_job_id": "",
                      *         "retried_count": 0,
                      *         "stage": null,
                      *         "status": "IN_PROGRESS",
@@ -6118,6 +6180,8 @@ export interface operations {
                      *         "job_id": "reboot-1",
                      *         "position": "1795964737123456",
                      *         "reason": "too many failures",
+                     *         "replaced_by_job_id": "",
+                     *         "replaces_job_id": "",
                      *         "retried_count": 0,
                      *         "stage": null,
                      *         "status": "PAUSED",
@@ -6214,7 +6278,7 @@ export interface operations {
                  *      - DEVICE: The device reported SUCCEEDED, FAILED or REJECTED.
                  *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
                  *      - JOB_EXPIRED: The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
-                 *      - JOB_CANCELED: CancelJob or a failure criterion canceled the job; the execution became REJECTED.
+                 *      - JOB_CANCELED: CancelJob, a failure criterion or a replacement canceled the job; the execution became REJECTED.
                  *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
                  *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
                  */
@@ -6826,6 +6890,8 @@ export interface operations {
                      *         "UPDATE"
                      *       ],
                      *       "priority": "NORMAL",
+                     *       "replaced_by_job_id": "",
+                     *       "replaces_job_id": "",
                      *       "retry_policy": null,
                      *       "retrying_count": 0,
                      *       "rollout": {
@@ -7081,6 +7147,8 @@ export interface operations {
                      *         "UPDATE"
                      *       ],
                      *       "priority": "NORMAL",
+                     *       "replaced_by_job_id": "",
+                     *       "replaces_job_id": "",
                      *       "retry_policy": null,
                      *       "retrying_count": 0,
                      *       "rollout": null,
@@ -7337,6 +7405,8 @@ export interface operations {
                      *         "UPDATE"
                      *       ],
                      *       "priority": "NORMAL",
+                     *       "replaced_by_job_id": "",
+                     *       "replaces_job_id": "",
                      *       "retry_policy": null,
                      *       "retrying_count": 0,
                      *       "rollout": {
@@ -7658,6 +7728,8 @@ export interface operations {
                      *         "UPDATE"
                      *       ],
                      *       "priority": "NORMAL",
+                     *       "replaced_by_job_id": "",
+                     *       "replaces_job_id": "",
                      *       "retry_policy": null,
                      *       "retrying_count": 0,
                      *       "rollout": null,
@@ -7813,6 +7885,8 @@ export interface operations {
                      *         "UPDATE"
                      *       ],
                      *       "priority": "NORMAL",
+                     *       "replaced_by_job_id": "",
+                     *       "replaces_job_id": "",
                      *       "retry_policy": null,
                      *       "retrying_count": 0,
                      *       "rollout": null,

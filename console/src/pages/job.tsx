@@ -106,6 +106,8 @@ function Heading({ job, ask, done }: Ask) {
                         ` (${counted(job.total_executions, "device")})`}{" "}
                     · created {job.created_by && `by ${shown(job.created_by)} `}
                     <Time at={job.created_at} />
+                    <OtherJob words="replaces" jobId={job.replaces_job_id} />
+                    <OtherJob words="replaced by" jobId={job.replaced_by_job_id} />
                     {(job.start_windows ?? []).length > 0 &&
                         ` · starts ${windows(job.start_windows, job.window_time_zone)}`}
                     {job.expires_at && job.status !== "COMPLETED" && (
@@ -142,6 +144,16 @@ function Heading({ job, ask, done }: Ask) {
                 )}
             </div>
         </div>
+    );
+}
+
+function OtherJob({ words, jobId }: { words: string; jobId: string }) {
+    if (!jobId) return null;
+    return (
+        <>
+            {" "}
+            · {words} <a href={jobPath(jobId)}>{shown(jobId)}</a>
+        </>
     );
 }
 

@@ -25,6 +25,7 @@ import {
     emptyDraft,
     hasListedDevices,
     lateCriteria,
+    replacement,
     summary,
     type Draft,
     type TargetKind,
@@ -230,6 +231,11 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                 <legend>What</legend>
                 <div class="fields">
                     <Text label="Job ID" {...field("jobId")} placeholder="generated if empty" />
+                    <Text
+                        label="Replaces job"
+                        {...field("replaces")}
+                        placeholder="ID of a job that this one cancels"
+                    />
                     <Text label="Document type" {...field("type")} placeholder="such as reboot" required />
                     <Lines
                         label="Labels, one per line"
@@ -307,6 +313,11 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                 {devices !== undefined && (
                     <div aria-live="polite">
                         <p class="summary">{summary(draft, devices, sizes)}</p>
+                        {request?.replaces_job_id && isChecked && (
+                            <p>
+                                {replacement(request.replaces_job_id, check.data?.preview?.replaced_devices)}
+                            </p>
+                        )}
                         {lateCriteria(draft, devices, sizes).map((text) => (
                             <p key={text} class="caution">
                                 {text}
@@ -362,6 +373,7 @@ function terminalCommand(draft: Draft, request: CreateJobRequest) {
         ...targetOption,
         ...option("--params", JSON.stringify(request.document_params)),
         ...option("--job-id", request.job_id),
+        ...option("--replaces", request.replaces_job_id),
         ...option("--description", request.description),
         ...labelOptions(request.labels),
         ...option("--start-at", request.start_at),

@@ -42,6 +42,8 @@ class Event(_message.Message):
     RETRIED_COUNT_FIELD_NUMBER: _builtins.int
     UPDATED_FIELDS_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
+    REPLACES_JOB_ID_FIELD_NUMBER: _builtins.int
+    REPLACED_BY_JOB_ID_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     """The position: larger than that of each earlier event of the tenant, and less than 2^53. It is close to the
     microseconds since 1970, but use `time` for the time of the event.
@@ -51,6 +53,7 @@ class Event(_message.Message):
     Later versions can add types: ignore unknown ones.
 
       job.created             The job was created. If it has stages, the first one opens without an event of its own.
+                              `replaces_job_id` is the job that it has replaced.
       job.stage_opened        The stage `stage` has opened: by an operator (`cause` OPERATOR) or by the gate of the
                               stage before it (GATE).
       job.awaiting_approval   The gate of the open stage `stage` is met except for its approval.
@@ -63,7 +66,8 @@ class Event(_message.Message):
       job.resumed             The job was resumed.
       job.updated             UpdateJob has changed the fields `updated_fields`.
       job.retried             RetryExecutions has retried `retried_count` executions. Automatic retries add no event.
-      job.canceled            The job was canceled: `cause` OPERATOR or FAILURE_CRITERION, and `reason`.
+      job.canceled            The job was canceled: `cause` OPERATOR, FAILURE_CRITERION or REPLACED, and `reason`. If
+                              it was replaced, `replaced_by_job_id` is the new job.
       job.expired             The job has expired. The time of the event is its expires_at.
       job.completed           The job is COMPLETED.
       job.deleted             The job was deleted: by an operator (`cause` OPERATOR), or because the retention has
@@ -88,6 +92,10 @@ class Event(_message.Message):
     """The number of the stage, from 0. Unset: the event is not about a stage."""
     retried_count: _builtins.int
     """How many executions RetryExecutions has retried: see RetryExecutionsResponse.retried_count."""
+    replaces_job_id: _builtins.str
+    """The job that a new job has replaced. Empty: none."""
+    replaced_by_job_id: _builtins.str
+    """The job that has replaced this one. Empty: none has."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """The time of the change."""
@@ -120,10 +128,12 @@ class Event(_message.Message):
         retried_count: _builtins.int = ...,
         updated_fields: _abc.Iterable[_builtins.str] | None = ...,
         attempts: _abc.Iterable[Global___FinishedAttempt] | None = ...,
+        replaces_job_id: _builtins.str = ...,
+        replaced_by_job_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "_user", b"_user", "execution_counts", b"execution_counts", "stage", b"stage", "time", b"time", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "_user", b"_user", "attempts", b"attempts", "cause", b"cause", "execution_counts", b"execution_counts", "job_id", b"job_id", "position", b"position", "reason", b"reason", "retried_count", b"retried_count", "stage", b"stage", "status", b"status", "time", b"time", "type", b"type", "updated_fields", b"updated_fields", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "_user", b"_user", "attempts", b"attempts", "cause", b"cause", "execution_counts", b"execution_counts", "job_id", b"job_id", "position", b"position", "reason", b"reason", "replaced_by_job_id", b"replaced_by_job_id", "replaces_job_id", b"replaces_job_id", "retried_count", b"retried_count", "stage", b"stage", "status", b"status", "time", b"time", "type", b"type", "updated_fields", b"updated_fields", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__stage: _TypeAlias = _typing.Literal["stage"]  # noqa: Y015
     _WhichOneofArgType__stage: _TypeAlias = _typing.Literal["_stage", b"_stage"]  # noqa: Y015

@@ -225,6 +225,8 @@ class Job(_message.Message):
     EXECUTION_EVENTS_FIELD_NUMBER: _builtins.int
     WAITS_FOR_FIELD_NUMBER: _builtins.int
     POSSIBLE_ACTIONS_FIELD_NUMBER: _builtins.int
+    REPLACES_JOB_ID_FIELD_NUMBER: _builtins.int
+    REPLACED_BY_JOB_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job, unique in the tenant."""
     tenant_id: _builtins.str
@@ -267,8 +269,8 @@ class Job(_message.Message):
     """
     etag: _builtins.str
     """Changes with each CancelJob, RetryExecutions, PauseJob, ResumeJob, AdvanceJob, ApproveStage,
-    RejectStage and UpdateJob that changes the job, and when a failure criterion or a gate pauses or cancels it. Other
-    reports of devices and the opening of stages do not change it.
+    RejectStage and UpdateJob that changes the job, when another job replaces it, and when a failure criterion or a gate
+    pauses or cancels it. Other reports of devices and the opening of stages do not change it.
     """
     description: _builtins.str
     """A text for people. May be empty."""
@@ -289,6 +291,12 @@ class Job(_message.Message):
     """
     execution_events: _builtins.bool
     """Attempts that end add executions.finished events."""
+    replaces_job_id: _builtins.str
+    """The job that this job has replaced: see CreateJobRequest.replaces_job_id. It may have been deleted since. Empty:
+    none.
+    """
+    replaced_by_job_id: _builtins.str
+    """The last job that was created to replace this job. It may have been deleted since. Empty: none."""
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
         """The parameters of the document."""
@@ -437,10 +445,12 @@ class Job(_message.Message):
         execution_events: _builtins.bool = ...,
         waits_for: _abc.Iterable[Global___JobWait] | None = ...,
         possible_actions: _abc.Iterable[Global___Job.Action.ValueType] | None = ...,
+        replaces_job_id: _builtins.str = ...,
+        replaced_by_job_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_is_window_open", b"_is_window_open", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "execution_counts", b"execution_counts", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "is_window_open", b"is_window_open", "pause", b"pause", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "trip", b"trip", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_is_window_open", b"_is_window_open", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "criterion_states", b"criterion_states", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "etag", b"etag", "execution_counts", b"execution_counts", "execution_events", b"execution_events", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "is_retry_budget_exhausted", b"is_retry_budget_exhausted", "is_window_open", b"is_window_open", "job_id", b"job_id", "labels", b"labels", "next_executions_page_token", b"next_executions_page_token", "next_openings", b"next_openings", "pause", b"pause", "possible_actions", b"possible_actions", "priority", b"priority", "retry_policy", b"retry_policy", "retrying_count", b"retrying_count", "rollout", b"rollout", "stages", b"stages", "start_at", b"start_at", "start_windows", b"start_windows", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "trip", b"trip", "updated_at", b"updated_at", "waits_for", b"waits_for", "window_time_zone", b"window_time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_is_window_open", b"_is_window_open", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "criterion_states", b"criterion_states", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "etag", b"etag", "execution_counts", b"execution_counts", "execution_events", b"execution_events", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "is_retry_budget_exhausted", b"is_retry_budget_exhausted", "is_window_open", b"is_window_open", "job_id", b"job_id", "labels", b"labels", "next_executions_page_token", b"next_executions_page_token", "next_openings", b"next_openings", "pause", b"pause", "possible_actions", b"possible_actions", "priority", b"priority", "replaced_by_job_id", b"replaced_by_job_id", "replaces_job_id", b"replaces_job_id", "retry_policy", b"retry_policy", "retrying_count", b"retrying_count", "rollout", b"rollout", "stages", b"stages", "start_at", b"start_at", "start_windows", b"start_windows", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "trip", b"trip", "updated_at", b"updated_at", "waits_for", b"waits_for", "window_time_zone", b"window_time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancel_reason: _TypeAlias = _typing.Literal["cancel_reason"]  # noqa: Y015
     _WhichOneofArgType__cancel_reason: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason"]  # noqa: Y015
@@ -1490,7 +1500,7 @@ class JobExecution(_message.Message):
         JOB_EXPIRED: JobExecution._EndCause.ValueType  # 3
         """The job expired while the execution was QUEUED or HELD; it became TIMED_OUT."""
         JOB_CANCELED: JobExecution._EndCause.ValueType  # 4
-        """CancelJob or a failure criterion canceled the job; the execution became REJECTED."""
+        """CancelJob, a failure criterion or a replacement canceled the job; the execution became REJECTED."""
         EXECUTION_CANCELED: JobExecution._EndCause.ValueType  # 5
         """CancelExecution ended it as REJECTED."""
         DEVICE_REMOVED: JobExecution._EndCause.ValueType  # 6
@@ -1508,7 +1518,7 @@ class JobExecution(_message.Message):
     JOB_EXPIRED: JobExecution.EndCause.ValueType  # 3
     """The job expired while the execution was QUEUED or HELD; it became TIMED_OUT."""
     JOB_CANCELED: JobExecution.EndCause.ValueType  # 4
-    """CancelJob or a failure criterion canceled the job; the execution became REJECTED."""
+    """CancelJob, a failure criterion or a replacement canceled the job; the execution became REJECTED."""
     EXECUTION_CANCELED: JobExecution.EndCause.ValueType  # 5
     """CancelExecution ended it as REJECTED."""
     DEVICE_REMOVED: JobExecution.EndCause.ValueType  # 6
@@ -1680,6 +1690,7 @@ class CreateJobRequest(_message.Message):
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     EXECUTION_EVENTS_FIELD_NUMBER: _builtins.int
+    REPLACES_JOB_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job in the tenant. Not "." or "..": REST clients normalize such a path to another path. Empty:
     the server generates a UUID, and the call is not safe to repeat.
@@ -1741,6 +1752,18 @@ class CreateJobRequest(_message.Message):
     execution_events: _builtins.bool
     """Add executions.finished events when attempts of executions end: see EventService. Otherwise, only changes of
     the job itself add events.
+    """
+    replaces_job_id: _builtins.str
+    """The job that the new job replaces. If it is IN_PROGRESS, PAUSED or SCHEDULED, it is canceled as by CancelJob, with
+    the reason "replaced by JOB_ID", when the new job is created: in the same transaction. Its devices that are
+    IN_PROGRESS continue. Both jobs name each other. If it is COMPLETED or CANCELED, only that changes.
+
+    Its devices that have not started wait until the new job releases them: with a rollout, most of them wait for a
+    later stage, and devices that the new job does not target get nothing. With validate_only,
+    TargetPreview.replaced_devices counts them.
+
+    JOBS_MAX_ACTIVE_JOBS does not count the replaced job. Not allowed with a start_at in the future, because the
+    replaced job would be canceled long before the new one starts. Empty: none.
     """
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
@@ -1823,10 +1846,11 @@ class CreateJobRequest(_message.Message):
         retry_policy: Global___RetryPolicy | None = ...,
         priority: Global___Job.Priority.ValueType = ...,
         execution_events: _builtins.bool = ...,
+        replaces_job_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "document_params", b"document_params", "expires_in_hours", b"expires_in_hours", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "execution_events", b"execution_events", "expected_target_digest", b"expected_target_digest", "expires_in_hours", b"expires_in_hours", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "never_expires", b"never_expires", "priority", b"priority", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "start_windows", b"start_windows", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "validate_only", b"validate_only", "window_time_zone", b"window_time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "execution_events", b"execution_events", "expected_target_digest", b"expected_target_digest", "expires_in_hours", b"expires_in_hours", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "never_expires", b"never_expires", "priority", b"priority", "replaces_job_id", b"replaces_job_id", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "start_windows", b"start_windows", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "validate_only", b"validate_only", "window_time_zone", b"window_time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expires_in_hours: _TypeAlias = _typing.Literal["expires_in_hours"]  # noqa: Y015
     _WhichOneofArgType__expires_in_hours: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours"]  # noqa: Y015
@@ -1919,6 +1943,7 @@ class TargetPreview(_message.Message):
     OVERLAPPING_JOB_IDS_FIELD_NUMBER: _builtins.int
     TARGET_DIGEST_FIELD_NUMBER: _builtins.int
     HINTS_FIELD_NUMBER: _builtins.int
+    REPLACED_DEVICES_FIELD_NUMBER: _builtins.int
     device_count: _builtins.int
     """The number of devices."""
     target_digest: _builtins.str
@@ -1948,6 +1973,12 @@ class TargetPreview(_message.Message):
         PreviewTarget: with validate_only, the error has the hint.
         """
 
+    @_builtins.property
+    def replaced_devices(self) -> Global___ReplacedDevices:
+        """What happens to the devices of the job that replaces_job_id names. Set only with validate_only, and only if that
+        job is not finished.
+        """
+
     def __init__(
         self,
         *,
@@ -1957,14 +1988,49 @@ class TargetPreview(_message.Message):
         overlapping_job_ids: _abc.Iterable[_builtins.str] | None = ...,
         target_digest: _builtins.str = ...,
         hints: _abc.Iterable[_builtins.str] | None = ...,
+        replaced_devices: Global___ReplacedDevices | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["replaced_devices", b"replaced_devices"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_count", b"device_count", "device_ids", b"device_ids", "hints", b"hints", "overlapping_job_ids", b"overlapping_job_ids", "stage_sizes", b"stage_sizes", "target_digest", b"target_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_count", b"device_count", "device_ids", b"device_ids", "hints", b"hints", "overlapping_job_ids", b"overlapping_job_ids", "replaced_devices", b"replaced_devices", "stage_sizes", b"stage_sizes", "target_digest", b"target_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TargetPreview: _TypeAlias = TargetPreview  # noqa: Y015
+
+@_typing.final
+class ReplacedDevices(_message.Message):
+    """The devices of a replaced job that have not started: its QUEUED and HELD executions, which the replacement cancels."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_COUNT_FIELD_NUMBER: _builtins.int
+    STAGE_COUNTS_FIELD_NUMBER: _builtins.int
+    UNTARGETED_COUNT_FIELD_NUMBER: _builtins.int
+    device_count: _builtins.int
+    """The number of devices."""
+    untargeted_count: _builtins.int
+    """How many of them the new job does not target."""
+    @_builtins.property
+    def stage_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How many of them are in each stage of the new job, in order. They wait until their stage opens and releases them.
+        Empty: no rollout.
+        """
+
+    def __init__(
+        self,
+        *,
+        device_count: _builtins.int = ...,
+        stage_counts: _abc.Iterable[_builtins.int] | None = ...,
+        untargeted_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_count", b"device_count", "stage_counts", b"stage_counts", "untargeted_count", b"untargeted_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplacedDevices: _TypeAlias = ReplacedDevices  # noqa: Y015
 
 @_typing.final
 class CreateJobResponse(_message.Message):

@@ -118,9 +118,11 @@ class JobServiceStub:
     With a rollout, the devices start stage by stage. Executions that are not released yet are
     HELD. With failure_criteria, the job stops by itself when too many devices fail.
 
+    With replaces_job_id, the call also cancels another job, in the same transaction.
+
       PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
       NOT_FOUND            DEVICE_NOT_FOUND
-                           JOB_NOT_FOUND: the job of target_failed_in
+                           JOB_NOT_FOUND: the job of target_failed_in or replaces_job_id
       ALREADY_EXISTS       JOB_ALREADY_EXISTS
       FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, TARGET_EMPTY, STAGE_EMPTY, EXPIRY_TOO_EARLY,
                            TIME_GATES_UNAVAILABLE
@@ -400,9 +402,11 @@ class JobServiceAsyncStub(JobServiceStub):
     With a rollout, the devices start stage by stage. Executions that are not released yet are
     HELD. With failure_criteria, the job stops by itself when too many devices fail.
 
+    With replaces_job_id, the call also cancels another job, in the same transaction.
+
       PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
       NOT_FOUND            DEVICE_NOT_FOUND
-                           JOB_NOT_FOUND: the job of target_failed_in
+                           JOB_NOT_FOUND: the job of target_failed_in or replaces_job_id
       ALREADY_EXISTS       JOB_ALREADY_EXISTS
       FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, TARGET_EMPTY, STAGE_EMPTY, EXPIRY_TOO_EARLY,
                            TIME_GATES_UNAVAILABLE
@@ -685,9 +689,11 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         With a rollout, the devices start stage by stage. Executions that are not released yet are
         HELD. With failure_criteria, the job stops by itself when too many devices fail.
 
+        With replaces_job_id, the call also cancels another job, in the same transaction.
+
           PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
           NOT_FOUND            DEVICE_NOT_FOUND
-                               JOB_NOT_FOUND: the job of target_failed_in
+                               JOB_NOT_FOUND: the job of target_failed_in or replaces_job_id
           ALREADY_EXISTS       JOB_ALREADY_EXISTS
           FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, TARGET_EMPTY, STAGE_EMPTY, EXPIRY_TOO_EARLY,
                                TIME_GATES_UNAVAILABLE

@@ -59,7 +59,9 @@ SELECT
             p.queued + p.in_progress + p.succeeded + p.failed + p.timed_out + p.rejected
         )
     ) AS is_retry_budget_exhausted,
-    j.execution_events
+    j.execution_events,
+    j.replaces_job_id,
+    j.replaced_by_job_id
 FROM jobs.jobs_with_release j
 JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
 CROSS JOIN LATERAL (

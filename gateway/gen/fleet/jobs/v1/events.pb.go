@@ -165,6 +165,7 @@ type Event struct {
 	// Later versions can add types: ignore unknown ones.
 	//
 	//	job.created             The job was created. If it has stages, the first one opens without an event of its own.
+	//	                        `replaces_job_id` is the job that it has replaced.
 	//	job.stage_opened        The stage `stage` has opened: by an operator (`cause` OPERATOR) or by the gate of the
 	//	                        stage before it (GATE).
 	//	job.awaiting_approval   The gate of the open stage `stage` is met except for its approval.
@@ -177,7 +178,8 @@ type Event struct {
 	//	job.resumed             The job was resumed.
 	//	job.updated             UpdateJob has changed the fields `updated_fields`.
 	//	job.retried             RetryExecutions has retried `retried_count` executions. Automatic retries add no event.
-	//	job.canceled            The job was canceled: `cause` OPERATOR or FAILURE_CRITERION, and `reason`.
+	//	job.canceled            The job was canceled: `cause` OPERATOR, FAILURE_CRITERION or REPLACED, and `reason`. If
+	//	                        it was replaced, `replaced_by_job_id` is the new job.
 	//	job.expired             The job has expired. The time of the event is its expires_at.
 	//	job.completed           The job is COMPLETED.
 	//	job.deleted             The job was deleted: by an operator (`cause` OPERATOR), or because the retention has
@@ -208,9 +210,13 @@ type Event struct {
 	// The fields that UpdateJob has changed, as in UpdateJobRequest.update_mask.
 	UpdatedFields []string `protobuf:"bytes,12,rep,name=updated_fields,json=updatedFields,proto3" json:"updated_fields,omitempty"`
 	// The attempts that have ended, at most 100.
-	Attempts      []*FinishedAttempt `protobuf:"bytes,13,rep,name=attempts,proto3" json:"attempts,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Attempts []*FinishedAttempt `protobuf:"bytes,13,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	// The job that a new job has replaced. Empty: none.
+	ReplacesJobId string `protobuf:"bytes,14,opt,name=replaces_job_id,json=replacesJobId,proto3" json:"replaces_job_id,omitempty"`
+	// The job that has replaced this one. Empty: none has.
+	ReplacedByJobId string `protobuf:"bytes,15,opt,name=replaced_by_job_id,json=replacedByJobId,proto3" json:"replaced_by_job_id,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Event) Reset() {
@@ -332,6 +338,20 @@ func (x *Event) GetAttempts() []*FinishedAttempt {
 		return x.Attempts
 	}
 	return nil
+}
+
+func (x *Event) GetReplacesJobId() string {
+	if x != nil {
+		return x.ReplacesJobId
+	}
+	return ""
+}
+
+func (x *Event) GetReplacedByJobId() string {
+	if x != nil {
+		return x.ReplacedByJobId
+	}
+	return ""
 }
 
 // An attempt that has ended. `will_retry` says whether this also finishes the execution.
@@ -1771,7 +1791,7 @@ var File_fleet_jobs_v1_events_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x1afleet/jobs/v1/events.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf7\x05\n" +
+	"\x1afleet/jobs/v1/events.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x06\n" +
 	"\x05Event\x12\x1a\n" +
 	"\bposition\x18\x01 \x01(\x03R\bposition\x12\x8f\x02\n" +
 	"\x04type\x18\x02 \x01(\tB\xfa\x01\xbaH\xf6\x01r\xf3\x01\x92\x02\vjob.created\x92\x02\x10job.stage_opened\x92\x02\x15job.awaiting_approval\x92\x02\fjob.approved\x92\x02\x12job.stage_rejected\x92\x02\vjob.tripped\x92\x02\n" +
@@ -1787,7 +1807,9 @@ const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	" \x01(\x05H\x01R\x05stage\x88\x01\x01\x12#\n" +
 	"\rretried_count\x18\v \x01(\x05R\fretriedCount\x12%\n" +
 	"\x0eupdated_fields\x18\f \x03(\tR\rupdatedFields\x12:\n" +
-	"\battempts\x18\r \x03(\v2\x1e.fleet.jobs.v1.FinishedAttemptR\battemptsB\a\n" +
+	"\battempts\x18\r \x03(\v2\x1e.fleet.jobs.v1.FinishedAttemptR\battempts\x12&\n" +
+	"\x0freplaces_job_id\x18\x0e \x01(\tR\rreplacesJobId\x12+\n" +
+	"\x12replaced_by_job_id\x18\x0f \x01(\tR\x0freplacedByJobIdB\a\n" +
 	"\x05_userB\b\n" +
 	"\x06_stage\"\xd7\x01\n" +
 	"\x0fFinishedAttempt\x12\x1b\n" +

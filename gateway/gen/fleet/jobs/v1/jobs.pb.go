@@ -758,7 +758,7 @@ const (
 	JobExecution_TIMEOUT JobExecution_EndCause = 2
 	// The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
 	JobExecution_JOB_EXPIRED JobExecution_EndCause = 3
-	// CancelJob or a failure criterion canceled the job; the execution became REJECTED.
+	// CancelJob, a failure criterion or a replacement canceled the job; the execution became REJECTED.
 	JobExecution_JOB_CANCELED JobExecution_EndCause = 4
 	// CancelExecution ended it as REJECTED.
 	JobExecution_EXECUTION_CANCELED JobExecution_EndCause = 5
@@ -905,7 +905,7 @@ func (x StartBlocker_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use StartBlocker_Kind.Descriptor instead.
 func (StartBlocker_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{37, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{38, 0}
 }
 
 // A request to carry out a document on a set of devices.
@@ -967,8 +967,8 @@ type Job struct {
 	// the job is not paused.
 	Pause *Pause `protobuf:"bytes,22,opt,name=pause,proto3" json:"pause,omitempty"`
 	// Changes with each CancelJob, RetryExecutions, PauseJob, ResumeJob, AdvanceJob, ApproveStage,
-	// RejectStage and UpdateJob that changes the job, and when a failure criterion or a gate pauses or cancels it. Other
-	// reports of devices and the opening of stages do not change it.
+	// RejectStage and UpdateJob that changes the job, when another job replaces it, and when a failure criterion or a gate
+	// pauses or cancels it. Other reports of devices and the opening of stages do not change it.
 	Etag string `protobuf:"bytes,23,opt,name=etag,proto3" json:"etag,omitempty"`
 	// The rollout. Unset: all executions are released at once. ListJobs leaves rollout, failure_criteria,
 	// stages and criterion_states unset.
@@ -1018,6 +1018,11 @@ type Job struct {
 	// GetCaller returns the methods that the caller may call, and Gate.allow_self_approval decides whether the
 	// creator may approve. ListJobs leaves it unset.
 	PossibleActions []Job_Action `protobuf:"varint,46,rep,packed,name=possible_actions,json=possibleActions,proto3,enum=fleet.jobs.v1.Job_Action" json:"possible_actions,omitempty"`
+	// The job that this job has replaced: see CreateJobRequest.replaces_job_id. It may have been deleted since. Empty:
+	// none.
+	ReplacesJobId string `protobuf:"bytes,47,opt,name=replaces_job_id,json=replacesJobId,proto3" json:"replaces_job_id,omitempty"`
+	// The last job that was created to replace this job. It may have been deleted since. Empty: none.
+	ReplacedByJobId string `protobuf:"bytes,48,opt,name=replaced_by_job_id,json=replacedByJobId,proto3" json:"replaced_by_job_id,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1384,6 +1389,20 @@ func (x *Job) GetPossibleActions() []Job_Action {
 		return x.PossibleActions
 	}
 	return nil
+}
+
+func (x *Job) GetReplacesJobId() string {
+	if x != nil {
+		return x.ReplacesJobId
+	}
+	return ""
+}
+
+func (x *Job) GetReplacedByJobId() string {
+	if x != nil {
+		return x.ReplacedByJobId
+	}
+	return ""
 }
 
 type isJob_Target interface {
@@ -3044,8 +3063,19 @@ type CreateJobRequest struct {
 	// Add executions.finished events when attempts of executions end: see EventService. Otherwise, only changes of
 	// the job itself add events.
 	ExecutionEvents bool `protobuf:"varint,24,opt,name=execution_events,json=executionEvents,proto3" json:"execution_events,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The job that the new job replaces. If it is IN_PROGRESS, PAUSED or SCHEDULED, it is canceled as by CancelJob, with
+	// the reason "replaced by JOB_ID", when the new job is created: in the same transaction. Its devices that are
+	// IN_PROGRESS continue. Both jobs name each other. If it is COMPLETED or CANCELED, only that changes.
+	//
+	// Its devices that have not started wait until the new job releases them: with a rollout, most of them wait for a
+	// later stage, and devices that the new job does not target get nothing. With validate_only,
+	// TargetPreview.replaced_devices counts them.
+	//
+	// JOBS_MAX_ACTIVE_JOBS does not count the replaced job. Not allowed with a start_at in the future, because the
+	// replaced job would be canceled long before the new one starts. Empty: none.
+	ReplacesJobId string `protobuf:"bytes,25,opt,name=replaces_job_id,json=replacesJobId,proto3" json:"replaces_job_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateJobRequest) Reset() {
@@ -3265,6 +3295,13 @@ func (x *CreateJobRequest) GetExecutionEvents() bool {
 	return false
 }
 
+func (x *CreateJobRequest) GetReplacesJobId() string {
+	if x != nil {
+		return x.ReplacesJobId
+	}
+	return ""
+}
+
 type isCreateJobRequest_Target interface {
 	isCreateJobRequest_Target()
 }
@@ -3457,9 +3494,12 @@ type TargetPreview struct {
 	// at most 64 characters, from the labels of the first 1,000 devices by device_id, and the first 1,000
 	// groups. A hint without a suggestion says which term of several no device matches. Set only by
 	// PreviewTarget: with validate_only, the error has the hint.
-	Hints         []string `protobuf:"bytes,6,rep,name=hints,proto3" json:"hints,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Hints []string `protobuf:"bytes,6,rep,name=hints,proto3" json:"hints,omitempty"`
+	// What happens to the devices of the job that replaces_job_id names. Set only with validate_only, and only if that
+	// job is not finished.
+	ReplacedDevices *ReplacedDevices `protobuf:"bytes,7,opt,name=replaced_devices,json=replacedDevices,proto3" json:"replaced_devices,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *TargetPreview) Reset() {
@@ -3534,6 +3574,78 @@ func (x *TargetPreview) GetHints() []string {
 	return nil
 }
 
+func (x *TargetPreview) GetReplacedDevices() *ReplacedDevices {
+	if x != nil {
+		return x.ReplacedDevices
+	}
+	return nil
+}
+
+// The devices of a replaced job that have not started: its QUEUED and HELD executions, which the replacement cancels.
+type ReplacedDevices struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The number of devices.
+	DeviceCount int32 `protobuf:"varint,1,opt,name=device_count,json=deviceCount,proto3" json:"device_count,omitempty"`
+	// How many of them are in each stage of the new job, in order. They wait until their stage opens and releases them.
+	// Empty: no rollout.
+	StageCounts []int32 `protobuf:"varint,2,rep,packed,name=stage_counts,json=stageCounts,proto3" json:"stage_counts,omitempty"`
+	// How many of them the new job does not target.
+	UntargetedCount int32 `protobuf:"varint,3,opt,name=untargeted_count,json=untargetedCount,proto3" json:"untargeted_count,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ReplacedDevices) Reset() {
+	*x = ReplacedDevices{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplacedDevices) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplacedDevices) ProtoMessage() {}
+
+func (x *ReplacedDevices) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplacedDevices.ProtoReflect.Descriptor instead.
+func (*ReplacedDevices) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ReplacedDevices) GetDeviceCount() int32 {
+	if x != nil {
+		return x.DeviceCount
+	}
+	return 0
+}
+
+func (x *ReplacedDevices) GetStageCounts() []int32 {
+	if x != nil {
+		return x.StageCounts
+	}
+	return nil
+}
+
+func (x *ReplacedDevices) GetUntargetedCount() int32 {
+	if x != nil {
+		return x.UntargetedCount
+	}
+	return 0
+}
+
 type CreateJobResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The ID of the job: that of the request, or a generated one.
@@ -3554,7 +3666,7 @@ type CreateJobResponse struct {
 
 func (x *CreateJobResponse) Reset() {
 	*x = CreateJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3566,7 +3678,7 @@ func (x *CreateJobResponse) String() string {
 func (*CreateJobResponse) ProtoMessage() {}
 
 func (x *CreateJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3579,7 +3691,7 @@ func (x *CreateJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJobResponse.ProtoReflect.Descriptor instead.
 func (*CreateJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{20}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CreateJobResponse) GetJobId() string {
@@ -3647,7 +3759,7 @@ type Forecast struct {
 
 func (x *Forecast) Reset() {
 	*x = Forecast{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3659,7 +3771,7 @@ func (x *Forecast) String() string {
 func (*Forecast) ProtoMessage() {}
 
 func (x *Forecast) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3672,7 +3784,7 @@ func (x *Forecast) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forecast.ProtoReflect.Descriptor instead.
 func (*Forecast) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{21}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Forecast) GetLastStartAt() *timestamppb.Timestamp {
@@ -3719,7 +3831,7 @@ type StageForecast struct {
 
 func (x *StageForecast) Reset() {
 	*x = StageForecast{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3731,7 +3843,7 @@ func (x *StageForecast) String() string {
 func (*StageForecast) ProtoMessage() {}
 
 func (x *StageForecast) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3744,7 +3856,7 @@ func (x *StageForecast) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageForecast.ProtoReflect.Descriptor instead.
 func (*StageForecast) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{22}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StageForecast) GetStage() int32 {
@@ -3845,7 +3957,7 @@ type ListJobsRequest struct {
 
 func (x *ListJobsRequest) Reset() {
 	*x = ListJobsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3857,7 +3969,7 @@ func (x *ListJobsRequest) String() string {
 func (*ListJobsRequest) ProtoMessage() {}
 
 func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3870,7 +3982,7 @@ func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{23}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListJobsRequest) GetStatus() Job_Status {
@@ -4032,7 +4144,7 @@ type ListJobsResponse struct {
 
 func (x *ListJobsResponse) Reset() {
 	*x = ListJobsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4044,7 +4156,7 @@ func (x *ListJobsResponse) String() string {
 func (*ListJobsResponse) ProtoMessage() {}
 
 func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4057,7 +4169,7 @@ func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{24}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListJobsResponse) GetJobs() []*Job {
@@ -4086,7 +4198,7 @@ type GetJobRequest struct {
 
 func (x *GetJobRequest) Reset() {
 	*x = GetJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4098,7 +4210,7 @@ func (x *GetJobRequest) String() string {
 func (*GetJobRequest) ProtoMessage() {}
 
 func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4111,7 +4223,7 @@ func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobRequest.ProtoReflect.Descriptor instead.
 func (*GetJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{25}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetJobRequest) GetJobId() string {
@@ -4138,7 +4250,7 @@ type GetJobResponse struct {
 
 func (x *GetJobResponse) Reset() {
 	*x = GetJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4150,7 +4262,7 @@ func (x *GetJobResponse) String() string {
 func (*GetJobResponse) ProtoMessage() {}
 
 func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4163,7 +4275,7 @@ func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobResponse.ProtoReflect.Descriptor instead.
 func (*GetJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{26}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetJobResponse) GetJob() *Job {
@@ -4209,7 +4321,7 @@ type ListJobExecutionsRequest struct {
 
 func (x *ListJobExecutionsRequest) Reset() {
 	*x = ListJobExecutionsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4221,7 +4333,7 @@ func (x *ListJobExecutionsRequest) String() string {
 func (*ListJobExecutionsRequest) ProtoMessage() {}
 
 func (x *ListJobExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4234,7 +4346,7 @@ func (x *ListJobExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{27}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListJobExecutionsRequest) GetJobId() string {
@@ -4313,7 +4425,7 @@ type ListJobExecutionsResponse struct {
 
 func (x *ListJobExecutionsResponse) Reset() {
 	*x = ListJobExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4325,7 +4437,7 @@ func (x *ListJobExecutionsResponse) String() string {
 func (*ListJobExecutionsResponse) ProtoMessage() {}
 
 func (x *ListJobExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4338,7 +4450,7 @@ func (x *ListJobExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{28}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListJobExecutionsResponse) GetExecutions() []*JobExecution {
@@ -4373,7 +4485,7 @@ type CancelJobRequest struct {
 
 func (x *CancelJobRequest) Reset() {
 	*x = CancelJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4385,7 +4497,7 @@ func (x *CancelJobRequest) String() string {
 func (*CancelJobRequest) ProtoMessage() {}
 
 func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4398,7 +4510,7 @@ func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobRequest.ProtoReflect.Descriptor instead.
 func (*CancelJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{29}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CancelJobRequest) GetJobId() string {
@@ -4441,7 +4553,7 @@ type CancelJobResponse struct {
 
 func (x *CancelJobResponse) Reset() {
 	*x = CancelJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4453,7 +4565,7 @@ func (x *CancelJobResponse) String() string {
 func (*CancelJobResponse) ProtoMessage() {}
 
 func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4466,7 +4578,7 @@ func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobResponse.ProtoReflect.Descriptor instead.
 func (*CancelJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{30}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CancelJobResponse) GetJobId() string {
@@ -4500,7 +4612,7 @@ type CancelExecutionRequest struct {
 
 func (x *CancelExecutionRequest) Reset() {
 	*x = CancelExecutionRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4512,7 +4624,7 @@ func (x *CancelExecutionRequest) String() string {
 func (*CancelExecutionRequest) ProtoMessage() {}
 
 func (x *CancelExecutionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4525,7 +4637,7 @@ func (x *CancelExecutionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelExecutionRequest.ProtoReflect.Descriptor instead.
 func (*CancelExecutionRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{31}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CancelExecutionRequest) GetJobId() string {
@@ -4566,7 +4678,7 @@ type CancelExecutionResponse struct {
 
 func (x *CancelExecutionResponse) Reset() {
 	*x = CancelExecutionResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4578,7 +4690,7 @@ func (x *CancelExecutionResponse) String() string {
 func (*CancelExecutionResponse) ProtoMessage() {}
 
 func (x *CancelExecutionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4591,7 +4703,7 @@ func (x *CancelExecutionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelExecutionResponse.ProtoReflect.Descriptor instead.
 func (*CancelExecutionResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{32}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CancelExecutionResponse) GetExecution() *JobExecution {
@@ -4625,7 +4737,7 @@ type RetryExecutionsRequest struct {
 
 func (x *RetryExecutionsRequest) Reset() {
 	*x = RetryExecutionsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4637,7 +4749,7 @@ func (x *RetryExecutionsRequest) String() string {
 func (*RetryExecutionsRequest) ProtoMessage() {}
 
 func (x *RetryExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4650,7 +4762,7 @@ func (x *RetryExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*RetryExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{33}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RetryExecutionsRequest) GetJobId() string {
@@ -4714,7 +4826,7 @@ type RetryExecutionsResponse struct {
 
 func (x *RetryExecutionsResponse) Reset() {
 	*x = RetryExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4726,7 +4838,7 @@ func (x *RetryExecutionsResponse) String() string {
 func (*RetryExecutionsResponse) ProtoMessage() {}
 
 func (x *RetryExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4739,7 +4851,7 @@ func (x *RetryExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*RetryExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{34}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RetryExecutionsResponse) GetRetriedCount() int32 {
@@ -4768,7 +4880,7 @@ type ExplainExecutionRequest struct {
 
 func (x *ExplainExecutionRequest) Reset() {
 	*x = ExplainExecutionRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4780,7 +4892,7 @@ func (x *ExplainExecutionRequest) String() string {
 func (*ExplainExecutionRequest) ProtoMessage() {}
 
 func (x *ExplainExecutionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4793,7 +4905,7 @@ func (x *ExplainExecutionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainExecutionRequest.ProtoReflect.Descriptor instead.
 func (*ExplainExecutionRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{35}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ExplainExecutionRequest) GetJobId() string {
@@ -4829,7 +4941,7 @@ type ExplainExecutionResponse struct {
 
 func (x *ExplainExecutionResponse) Reset() {
 	*x = ExplainExecutionResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4841,7 +4953,7 @@ func (x *ExplainExecutionResponse) String() string {
 func (*ExplainExecutionResponse) ProtoMessage() {}
 
 func (x *ExplainExecutionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4854,7 +4966,7 @@ func (x *ExplainExecutionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainExecutionResponse.ProtoReflect.Descriptor instead.
 func (*ExplainExecutionResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{36}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExplainExecutionResponse) GetExecution() *JobExecution {
@@ -4909,7 +5021,7 @@ type StartBlocker struct {
 
 func (x *StartBlocker) Reset() {
 	*x = StartBlocker{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4921,7 +5033,7 @@ func (x *StartBlocker) String() string {
 func (*StartBlocker) ProtoMessage() {}
 
 func (x *StartBlocker) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4934,7 +5046,7 @@ func (x *StartBlocker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartBlocker.ProtoReflect.Descriptor instead.
 func (*StartBlocker) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{37}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StartBlocker) GetKind() StartBlocker_Kind {
@@ -5056,7 +5168,7 @@ type StageGate struct {
 
 func (x *StageGate) Reset() {
 	*x = StageGate{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5068,7 +5180,7 @@ func (x *StageGate) String() string {
 func (*StageGate) ProtoMessage() {}
 
 func (x *StageGate) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5081,7 +5193,7 @@ func (x *StageGate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageGate.ProtoReflect.Descriptor instead.
 func (*StageGate) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{38}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *StageGate) GetOpenStage() int32 {
@@ -5146,7 +5258,7 @@ type JobSlots struct {
 
 func (x *JobSlots) Reset() {
 	*x = JobSlots{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5158,7 +5270,7 @@ func (x *JobSlots) String() string {
 func (*JobSlots) ProtoMessage() {}
 
 func (x *JobSlots) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5171,7 +5283,7 @@ func (x *JobSlots) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobSlots.ProtoReflect.Descriptor instead.
 func (*JobSlots) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{39}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *JobSlots) GetInProgress() int32 {
@@ -5206,7 +5318,7 @@ type ListExecutionAttemptsRequest struct {
 
 func (x *ListExecutionAttemptsRequest) Reset() {
 	*x = ListExecutionAttemptsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5218,7 +5330,7 @@ func (x *ListExecutionAttemptsRequest) String() string {
 func (*ListExecutionAttemptsRequest) ProtoMessage() {}
 
 func (x *ListExecutionAttemptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5231,7 +5343,7 @@ func (x *ListExecutionAttemptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutionAttemptsRequest.ProtoReflect.Descriptor instead.
 func (*ListExecutionAttemptsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{40}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListExecutionAttemptsRequest) GetJobId() string {
@@ -5275,7 +5387,7 @@ type ListExecutionAttemptsResponse struct {
 
 func (x *ListExecutionAttemptsResponse) Reset() {
 	*x = ListExecutionAttemptsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5287,7 +5399,7 @@ func (x *ListExecutionAttemptsResponse) String() string {
 func (*ListExecutionAttemptsResponse) ProtoMessage() {}
 
 func (x *ListExecutionAttemptsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5300,7 +5412,7 @@ func (x *ListExecutionAttemptsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutionAttemptsResponse.ProtoReflect.Descriptor instead.
 func (*ListExecutionAttemptsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{41}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListExecutionAttemptsResponse) GetAttempts() []*JobExecution {
@@ -5329,7 +5441,7 @@ type DeleteJobRequest struct {
 
 func (x *DeleteJobRequest) Reset() {
 	*x = DeleteJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5341,7 +5453,7 @@ func (x *DeleteJobRequest) String() string {
 func (*DeleteJobRequest) ProtoMessage() {}
 
 func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5354,7 +5466,7 @@ func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobRequest.ProtoReflect.Descriptor instead.
 func (*DeleteJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{42}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DeleteJobRequest) GetJobId() string {
@@ -5379,7 +5491,7 @@ type DeleteJobResponse struct {
 
 func (x *DeleteJobResponse) Reset() {
 	*x = DeleteJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5391,7 +5503,7 @@ func (x *DeleteJobResponse) String() string {
 func (*DeleteJobResponse) ProtoMessage() {}
 
 func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5404,7 +5516,7 @@ func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobResponse.ProtoReflect.Descriptor instead.
 func (*DeleteJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{43}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{44}
 }
 
 type PauseJobRequest struct {
@@ -5421,7 +5533,7 @@ type PauseJobRequest struct {
 
 func (x *PauseJobRequest) Reset() {
 	*x = PauseJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5433,7 +5545,7 @@ func (x *PauseJobRequest) String() string {
 func (*PauseJobRequest) ProtoMessage() {}
 
 func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5446,7 +5558,7 @@ func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobRequest.ProtoReflect.Descriptor instead.
 func (*PauseJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{44}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *PauseJobRequest) GetJobId() string {
@@ -5480,7 +5592,7 @@ type PauseJobResponse struct {
 
 func (x *PauseJobResponse) Reset() {
 	*x = PauseJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5492,7 +5604,7 @@ func (x *PauseJobResponse) String() string {
 func (*PauseJobResponse) ProtoMessage() {}
 
 func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5505,7 +5617,7 @@ func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobResponse.ProtoReflect.Descriptor instead.
 func (*PauseJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{45}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PauseJobResponse) GetJob() *Job {
@@ -5527,7 +5639,7 @@ type ResumeJobRequest struct {
 
 func (x *ResumeJobRequest) Reset() {
 	*x = ResumeJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5539,7 +5651,7 @@ func (x *ResumeJobRequest) String() string {
 func (*ResumeJobRequest) ProtoMessage() {}
 
 func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5552,7 +5664,7 @@ func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobRequest.ProtoReflect.Descriptor instead.
 func (*ResumeJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{46}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ResumeJobRequest) GetJobId() string {
@@ -5579,7 +5691,7 @@ type ResumeJobResponse struct {
 
 func (x *ResumeJobResponse) Reset() {
 	*x = ResumeJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5591,7 +5703,7 @@ func (x *ResumeJobResponse) String() string {
 func (*ResumeJobResponse) ProtoMessage() {}
 
 func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5604,7 +5716,7 @@ func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobResponse.ProtoReflect.Descriptor instead.
 func (*ResumeJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{47}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ResumeJobResponse) GetJob() *Job {
@@ -5629,7 +5741,7 @@ type AdvanceJobRequest struct {
 
 func (x *AdvanceJobRequest) Reset() {
 	*x = AdvanceJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5641,7 +5753,7 @@ func (x *AdvanceJobRequest) String() string {
 func (*AdvanceJobRequest) ProtoMessage() {}
 
 func (x *AdvanceJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5654,7 +5766,7 @@ func (x *AdvanceJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceJobRequest.ProtoReflect.Descriptor instead.
 func (*AdvanceJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{48}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *AdvanceJobRequest) GetJobId() string {
@@ -5688,7 +5800,7 @@ type AdvanceJobResponse struct {
 
 func (x *AdvanceJobResponse) Reset() {
 	*x = AdvanceJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5700,7 +5812,7 @@ func (x *AdvanceJobResponse) String() string {
 func (*AdvanceJobResponse) ProtoMessage() {}
 
 func (x *AdvanceJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5713,7 +5825,7 @@ func (x *AdvanceJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceJobResponse.ProtoReflect.Descriptor instead.
 func (*AdvanceJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{49}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *AdvanceJobResponse) GetJob() *Job {
@@ -5739,7 +5851,7 @@ type ApproveStageRequest struct {
 
 func (x *ApproveStageRequest) Reset() {
 	*x = ApproveStageRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[50]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5751,7 +5863,7 @@ func (x *ApproveStageRequest) String() string {
 func (*ApproveStageRequest) ProtoMessage() {}
 
 func (x *ApproveStageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[50]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5764,7 +5876,7 @@ func (x *ApproveStageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveStageRequest.ProtoReflect.Descriptor instead.
 func (*ApproveStageRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{50}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ApproveStageRequest) GetJobId() string {
@@ -5805,7 +5917,7 @@ type ApproveStageResponse struct {
 
 func (x *ApproveStageResponse) Reset() {
 	*x = ApproveStageResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[51]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5817,7 +5929,7 @@ func (x *ApproveStageResponse) String() string {
 func (*ApproveStageResponse) ProtoMessage() {}
 
 func (x *ApproveStageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[51]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5830,7 +5942,7 @@ func (x *ApproveStageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveStageResponse.ProtoReflect.Descriptor instead.
 func (*ApproveStageResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{51}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ApproveStageResponse) GetJob() *Job {
@@ -5856,7 +5968,7 @@ type RejectStageRequest struct {
 
 func (x *RejectStageRequest) Reset() {
 	*x = RejectStageRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5868,7 +5980,7 @@ func (x *RejectStageRequest) String() string {
 func (*RejectStageRequest) ProtoMessage() {}
 
 func (x *RejectStageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5881,7 +5993,7 @@ func (x *RejectStageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectStageRequest.ProtoReflect.Descriptor instead.
 func (*RejectStageRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{52}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *RejectStageRequest) GetJobId() string {
@@ -5922,7 +6034,7 @@ type RejectStageResponse struct {
 
 func (x *RejectStageResponse) Reset() {
 	*x = RejectStageResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[53]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5934,7 +6046,7 @@ func (x *RejectStageResponse) String() string {
 func (*RejectStageResponse) ProtoMessage() {}
 
 func (x *RejectStageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[53]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5947,7 +6059,7 @@ func (x *RejectStageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectStageResponse.ProtoReflect.Descriptor instead.
 func (*RejectStageResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{53}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RejectStageResponse) GetJob() *Job {
@@ -6025,7 +6137,7 @@ type UpdateJobRequest struct {
 
 func (x *UpdateJobRequest) Reset() {
 	*x = UpdateJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[54]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6037,7 +6149,7 @@ func (x *UpdateJobRequest) String() string {
 func (*UpdateJobRequest) ProtoMessage() {}
 
 func (x *UpdateJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[54]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6050,7 +6162,7 @@ func (x *UpdateJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJobRequest.ProtoReflect.Descriptor instead.
 func (*UpdateJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{54}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *UpdateJobRequest) GetJobId() string {
@@ -6154,7 +6266,7 @@ type UpdateJobResponse struct {
 
 func (x *UpdateJobResponse) Reset() {
 	*x = UpdateJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[55]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6166,7 +6278,7 @@ func (x *UpdateJobResponse) String() string {
 func (*UpdateJobResponse) ProtoMessage() {}
 
 func (x *UpdateJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[55]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6179,7 +6291,7 @@ func (x *UpdateJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJobResponse.ProtoReflect.Descriptor instead.
 func (*UpdateJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{55}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *UpdateJobResponse) GetJob() *Job {
@@ -6204,7 +6316,7 @@ type GetFailureSummaryRequest struct {
 
 func (x *GetFailureSummaryRequest) Reset() {
 	*x = GetFailureSummaryRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6216,7 +6328,7 @@ func (x *GetFailureSummaryRequest) String() string {
 func (*GetFailureSummaryRequest) ProtoMessage() {}
 
 func (x *GetFailureSummaryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6229,7 +6341,7 @@ func (x *GetFailureSummaryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailureSummaryRequest.ProtoReflect.Descriptor instead.
 func (*GetFailureSummaryRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{56}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *GetFailureSummaryRequest) GetJobId() string {
@@ -6266,7 +6378,7 @@ type GetFailureSummaryResponse struct {
 
 func (x *GetFailureSummaryResponse) Reset() {
 	*x = GetFailureSummaryResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6278,7 +6390,7 @@ func (x *GetFailureSummaryResponse) String() string {
 func (*GetFailureSummaryResponse) ProtoMessage() {}
 
 func (x *GetFailureSummaryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6291,7 +6403,7 @@ func (x *GetFailureSummaryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailureSummaryResponse.ProtoReflect.Descriptor instead.
 func (*GetFailureSummaryResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{57}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *GetFailureSummaryResponse) GetFailures() []*FailureCount {
@@ -6326,7 +6438,7 @@ type FailureCount struct {
 
 func (x *FailureCount) Reset() {
 	*x = FailureCount{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6338,7 +6450,7 @@ func (x *FailureCount) String() string {
 func (*FailureCount) ProtoMessage() {}
 
 func (x *FailureCount) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6351,7 +6463,7 @@ func (x *FailureCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureCount.ProtoReflect.Descriptor instead.
 func (*FailureCount) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{58}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *FailureCount) GetStatus() JobExecution_Status {
@@ -6392,7 +6504,7 @@ type GetJobTimelineRequest struct {
 
 func (x *GetJobTimelineRequest) Reset() {
 	*x = GetJobTimelineRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6404,7 +6516,7 @@ func (x *GetJobTimelineRequest) String() string {
 func (*GetJobTimelineRequest) ProtoMessage() {}
 
 func (x *GetJobTimelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6417,7 +6529,7 @@ func (x *GetJobTimelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobTimelineRequest.ProtoReflect.Descriptor instead.
 func (*GetJobTimelineRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{59}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *GetJobTimelineRequest) GetJobId() string {
@@ -6444,7 +6556,7 @@ type GetJobTimelineResponse struct {
 
 func (x *GetJobTimelineResponse) Reset() {
 	*x = GetJobTimelineResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[60]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6456,7 +6568,7 @@ func (x *GetJobTimelineResponse) String() string {
 func (*GetJobTimelineResponse) ProtoMessage() {}
 
 func (x *GetJobTimelineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[60]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6469,7 +6581,7 @@ func (x *GetJobTimelineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobTimelineResponse.ProtoReflect.Descriptor instead.
 func (*GetJobTimelineResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{60}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *GetJobTimelineResponse) GetComputedAt() *timestamppb.Timestamp {
@@ -6520,7 +6632,7 @@ type TimelineBucket struct {
 
 func (x *TimelineBucket) Reset() {
 	*x = TimelineBucket{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[61]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6532,7 +6644,7 @@ func (x *TimelineBucket) String() string {
 func (*TimelineBucket) ProtoMessage() {}
 
 func (x *TimelineBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[61]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6545,7 +6657,7 @@ func (x *TimelineBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineBucket.ProtoReflect.Descriptor instead.
 func (*TimelineBucket) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{61}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *TimelineBucket) GetTime() *timestamppb.Timestamp {
@@ -6607,7 +6719,7 @@ type TimelineMark struct {
 
 func (x *TimelineMark) Reset() {
 	*x = TimelineMark{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[62]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6619,7 +6731,7 @@ func (x *TimelineMark) String() string {
 func (*TimelineMark) ProtoMessage() {}
 
 func (x *TimelineMark) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[62]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6632,7 +6744,7 @@ func (x *TimelineMark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineMark.ProtoReflect.Descriptor instead.
 func (*TimelineMark) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{62}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *TimelineMark) GetTime() *timestamppb.Timestamp {
@@ -6694,7 +6806,7 @@ type WatchJobRequest struct {
 
 func (x *WatchJobRequest) Reset() {
 	*x = WatchJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[63]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6706,7 +6818,7 @@ func (x *WatchJobRequest) String() string {
 func (*WatchJobRequest) ProtoMessage() {}
 
 func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[63]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6719,7 +6831,7 @@ func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobRequest.ProtoReflect.Descriptor instead.
 func (*WatchJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{63}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *WatchJobRequest) GetJobId() string {
@@ -6739,7 +6851,7 @@ type WatchJobResponse struct {
 
 func (x *WatchJobResponse) Reset() {
 	*x = WatchJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[64]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6751,7 +6863,7 @@ func (x *WatchJobResponse) String() string {
 func (*WatchJobResponse) ProtoMessage() {}
 
 func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[64]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6764,7 +6876,7 @@ func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobResponse.ProtoReflect.Descriptor instead.
 func (*WatchJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{64}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *WatchJobResponse) GetJob() *Job {
@@ -6782,7 +6894,7 @@ type GetCallerRequest struct {
 
 func (x *GetCallerRequest) Reset() {
 	*x = GetCallerRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[65]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6794,7 +6906,7 @@ func (x *GetCallerRequest) String() string {
 func (*GetCallerRequest) ProtoMessage() {}
 
 func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[65]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6807,7 +6919,7 @@ func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerRequest.ProtoReflect.Descriptor instead.
 func (*GetCallerRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{65}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{66}
 }
 
 type GetCallerResponse struct {
@@ -6832,7 +6944,7 @@ type GetCallerResponse struct {
 
 func (x *GetCallerResponse) Reset() {
 	*x = GetCallerResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[66]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6844,7 +6956,7 @@ func (x *GetCallerResponse) String() string {
 func (*GetCallerResponse) ProtoMessage() {}
 
 func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[66]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6857,7 +6969,7 @@ func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerResponse.ProtoReflect.Descriptor instead.
 func (*GetCallerResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{66}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *GetCallerResponse) GetTenantId() string {
@@ -6906,7 +7018,7 @@ var File_fleet_jobs_v1_jobs_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
-	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x15\n" +
+	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa1\x16\n" +
 	"\x03Job\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12#\n" +
@@ -6960,7 +7072,9 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\rnext_openings\x18+ \x03(\v2\x1a.google.protobuf.TimestampR\fnextOpenings\x12)\n" +
 	"\x10execution_events\x18, \x01(\bR\x0fexecutionEvents\x123\n" +
 	"\twaits_for\x18- \x03(\v2\x16.fleet.jobs.v1.JobWaitR\bwaitsFor\x12D\n" +
-	"\x10possible_actions\x18. \x03(\x0e2\x19.fleet.jobs.v1.Job.ActionR\x0fpossibleActions\x1a9\n" +
+	"\x10possible_actions\x18. \x03(\x0e2\x19.fleet.jobs.v1.Job.ActionR\x0fpossibleActions\x12&\n" +
+	"\x0freplaces_job_id\x18/ \x01(\tR\rreplacesJobId\x12+\n" +
+	"\x12replaced_by_job_id\x180 \x01(\tR\x0freplacedByJobId\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"i\n" +
@@ -7211,7 +7325,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06_stageB\f\n" +
 	"\n" +
 	"_end_causeB\x0e\n" +
-	"\f_reported_by\"\x9c\r\n" +
+	"\f_reported_by\"\xe8\r\n" +
 	"\x10CreateJobRequest\x12@\n" +
 	"\x06job_id\x18\x01 \x01(\tB)\xbaH&\xd8\x01\x01r!2\x18^[A-Za-z0-9._:-]{1,128}$Z\x01.Z\x02..R\x05jobId\x12K\n" +
 	"\rdocument_type\x18\x02 \x01(\tB&\xbaH#\xc8\x01\x01r\x1e\x10\x01\x18d2\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\fdocumentType\x12@\n" +
@@ -7242,7 +7356,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x10window_time_zone\x18\x15 \x01(\tB!\xbaH\x1er\x1c\x18@2\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\x0ewindowTimeZone\x12=\n" +
 	"\fretry_policy\x18\x16 \x01(\v2\x1a.fleet.jobs.v1.RetryPolicyR\vretryPolicy\x12A\n" +
 	"\bpriority\x18\x17 \x01(\x0e2\x1b.fleet.jobs.v1.Job.PriorityB\b\xbaH\x05\x82\x01\x02\x10\x01R\bpriority\x12)\n" +
-	"\x10execution_events\x18\x18 \x01(\bR\x0fexecutionEvents\x1a9\n" +
+	"\x10execution_events\x18\x18 \x01(\bR\x0fexecutionEvents\x12J\n" +
+	"\x0freplaces_job_id\x18\x19 \x01(\tB\"\xbaH\x1f\xd8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\rreplacesJobId\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x0f\n" +
@@ -7256,7 +7371,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12S\n" +
 	"\bstatuses\x18\x02 \x03(\x0e2\".fleet.jobs.v1.JobExecution.StatusB\x13\xbaH\x10\x92\x01\r\x10\x10\"\t\x82\x01\x06\x18\x04\x18\x05\x18\x06R\bstatuses\x12J\n" +
 	"\rfailure_codes\x18\x03 \x03(\tB%\xbaH\"\x92\x01\x1f\x10d\"\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$R\ffailureCodes\x12$\n" +
-	"\bselector\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\bselector\"\xdd\x01\n" +
+	"\bselector\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\bselector\"\xa8\x02\n" +
 	"\rTargetPreview\x12!\n" +
 	"\fdevice_count\x18\x01 \x01(\x05R\vdeviceCount\x12\x1f\n" +
 	"\vstage_sizes\x18\x02 \x03(\x05R\n" +
@@ -7265,7 +7380,12 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"device_ids\x18\x03 \x03(\tR\tdeviceIds\x12.\n" +
 	"\x13overlapping_job_ids\x18\x04 \x03(\tR\x11overlappingJobIds\x12#\n" +
 	"\rtarget_digest\x18\x05 \x01(\tR\ftargetDigest\x12\x14\n" +
-	"\x05hints\x18\x06 \x03(\tR\x05hints\"\xae\x02\n" +
+	"\x05hints\x18\x06 \x03(\tR\x05hints\x12I\n" +
+	"\x10replaced_devices\x18\a \x01(\v2\x1e.fleet.jobs.v1.ReplacedDevicesR\x0freplacedDevices\"\x82\x01\n" +
+	"\x0fReplacedDevices\x12!\n" +
+	"\fdevice_count\x18\x01 \x01(\x05R\vdeviceCount\x12!\n" +
+	"\fstage_counts\x18\x02 \x03(\x05R\vstageCounts\x12)\n" +
+	"\x10untargeted_count\x18\x03 \x01(\x05R\x0funtargetedCount\"\xae\x02\n" +
 	"\x11CreateJobResponse\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x121\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x19.fleet.jobs.v1.Job.StatusR\x06status\x12'\n" +
@@ -7616,7 +7736,7 @@ func file_fleet_jobs_v1_jobs_proto_rawDescGZIP() []byte {
 }
 
 var file_fleet_jobs_v1_jobs_proto_enumTypes = make([]protoimpl.EnumInfo, 13)
-var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
+var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
 var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(Job_Status)(0),                       // 0: fleet.jobs.v1.Job.Status
 	(Job_Priority)(0),                     // 1: fleet.jobs.v1.Job.Priority
@@ -7651,234 +7771,236 @@ var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(*DeviceIds)(nil),                     // 30: fleet.jobs.v1.DeviceIds
 	(*FailedIn)(nil),                      // 31: fleet.jobs.v1.FailedIn
 	(*TargetPreview)(nil),                 // 32: fleet.jobs.v1.TargetPreview
-	(*CreateJobResponse)(nil),             // 33: fleet.jobs.v1.CreateJobResponse
-	(*Forecast)(nil),                      // 34: fleet.jobs.v1.Forecast
-	(*StageForecast)(nil),                 // 35: fleet.jobs.v1.StageForecast
-	(*ListJobsRequest)(nil),               // 36: fleet.jobs.v1.ListJobsRequest
-	(*ListJobsResponse)(nil),              // 37: fleet.jobs.v1.ListJobsResponse
-	(*GetJobRequest)(nil),                 // 38: fleet.jobs.v1.GetJobRequest
-	(*GetJobResponse)(nil),                // 39: fleet.jobs.v1.GetJobResponse
-	(*ListJobExecutionsRequest)(nil),      // 40: fleet.jobs.v1.ListJobExecutionsRequest
-	(*ListJobExecutionsResponse)(nil),     // 41: fleet.jobs.v1.ListJobExecutionsResponse
-	(*CancelJobRequest)(nil),              // 42: fleet.jobs.v1.CancelJobRequest
-	(*CancelJobResponse)(nil),             // 43: fleet.jobs.v1.CancelJobResponse
-	(*CancelExecutionRequest)(nil),        // 44: fleet.jobs.v1.CancelExecutionRequest
-	(*CancelExecutionResponse)(nil),       // 45: fleet.jobs.v1.CancelExecutionResponse
-	(*RetryExecutionsRequest)(nil),        // 46: fleet.jobs.v1.RetryExecutionsRequest
-	(*RetryExecutionsResponse)(nil),       // 47: fleet.jobs.v1.RetryExecutionsResponse
-	(*ExplainExecutionRequest)(nil),       // 48: fleet.jobs.v1.ExplainExecutionRequest
-	(*ExplainExecutionResponse)(nil),      // 49: fleet.jobs.v1.ExplainExecutionResponse
-	(*StartBlocker)(nil),                  // 50: fleet.jobs.v1.StartBlocker
-	(*StageGate)(nil),                     // 51: fleet.jobs.v1.StageGate
-	(*JobSlots)(nil),                      // 52: fleet.jobs.v1.JobSlots
-	(*ListExecutionAttemptsRequest)(nil),  // 53: fleet.jobs.v1.ListExecutionAttemptsRequest
-	(*ListExecutionAttemptsResponse)(nil), // 54: fleet.jobs.v1.ListExecutionAttemptsResponse
-	(*DeleteJobRequest)(nil),              // 55: fleet.jobs.v1.DeleteJobRequest
-	(*DeleteJobResponse)(nil),             // 56: fleet.jobs.v1.DeleteJobResponse
-	(*PauseJobRequest)(nil),               // 57: fleet.jobs.v1.PauseJobRequest
-	(*PauseJobResponse)(nil),              // 58: fleet.jobs.v1.PauseJobResponse
-	(*ResumeJobRequest)(nil),              // 59: fleet.jobs.v1.ResumeJobRequest
-	(*ResumeJobResponse)(nil),             // 60: fleet.jobs.v1.ResumeJobResponse
-	(*AdvanceJobRequest)(nil),             // 61: fleet.jobs.v1.AdvanceJobRequest
-	(*AdvanceJobResponse)(nil),            // 62: fleet.jobs.v1.AdvanceJobResponse
-	(*ApproveStageRequest)(nil),           // 63: fleet.jobs.v1.ApproveStageRequest
-	(*ApproveStageResponse)(nil),          // 64: fleet.jobs.v1.ApproveStageResponse
-	(*RejectStageRequest)(nil),            // 65: fleet.jobs.v1.RejectStageRequest
-	(*RejectStageResponse)(nil),           // 66: fleet.jobs.v1.RejectStageResponse
-	(*UpdateJobRequest)(nil),              // 67: fleet.jobs.v1.UpdateJobRequest
-	(*UpdateJobResponse)(nil),             // 68: fleet.jobs.v1.UpdateJobResponse
-	(*GetFailureSummaryRequest)(nil),      // 69: fleet.jobs.v1.GetFailureSummaryRequest
-	(*GetFailureSummaryResponse)(nil),     // 70: fleet.jobs.v1.GetFailureSummaryResponse
-	(*FailureCount)(nil),                  // 71: fleet.jobs.v1.FailureCount
-	(*GetJobTimelineRequest)(nil),         // 72: fleet.jobs.v1.GetJobTimelineRequest
-	(*GetJobTimelineResponse)(nil),        // 73: fleet.jobs.v1.GetJobTimelineResponse
-	(*TimelineBucket)(nil),                // 74: fleet.jobs.v1.TimelineBucket
-	(*TimelineMark)(nil),                  // 75: fleet.jobs.v1.TimelineMark
-	(*WatchJobRequest)(nil),               // 76: fleet.jobs.v1.WatchJobRequest
-	(*WatchJobResponse)(nil),              // 77: fleet.jobs.v1.WatchJobResponse
-	(*GetCallerRequest)(nil),              // 78: fleet.jobs.v1.GetCallerRequest
-	(*GetCallerResponse)(nil),             // 79: fleet.jobs.v1.GetCallerResponse
-	nil,                                   // 80: fleet.jobs.v1.Job.LabelsEntry
-	nil,                                   // 81: fleet.jobs.v1.CreateJobRequest.LabelsEntry
-	nil,                                   // 82: fleet.jobs.v1.UpdateJobRequest.LabelsEntry
-	(*structpb.Struct)(nil),               // 83: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),         // 84: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 85: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil),         // 86: google.protobuf.FieldMask
+	(*ReplacedDevices)(nil),               // 33: fleet.jobs.v1.ReplacedDevices
+	(*CreateJobResponse)(nil),             // 34: fleet.jobs.v1.CreateJobResponse
+	(*Forecast)(nil),                      // 35: fleet.jobs.v1.Forecast
+	(*StageForecast)(nil),                 // 36: fleet.jobs.v1.StageForecast
+	(*ListJobsRequest)(nil),               // 37: fleet.jobs.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),              // 38: fleet.jobs.v1.ListJobsResponse
+	(*GetJobRequest)(nil),                 // 39: fleet.jobs.v1.GetJobRequest
+	(*GetJobResponse)(nil),                // 40: fleet.jobs.v1.GetJobResponse
+	(*ListJobExecutionsRequest)(nil),      // 41: fleet.jobs.v1.ListJobExecutionsRequest
+	(*ListJobExecutionsResponse)(nil),     // 42: fleet.jobs.v1.ListJobExecutionsResponse
+	(*CancelJobRequest)(nil),              // 43: fleet.jobs.v1.CancelJobRequest
+	(*CancelJobResponse)(nil),             // 44: fleet.jobs.v1.CancelJobResponse
+	(*CancelExecutionRequest)(nil),        // 45: fleet.jobs.v1.CancelExecutionRequest
+	(*CancelExecutionResponse)(nil),       // 46: fleet.jobs.v1.CancelExecutionResponse
+	(*RetryExecutionsRequest)(nil),        // 47: fleet.jobs.v1.RetryExecutionsRequest
+	(*RetryExecutionsResponse)(nil),       // 48: fleet.jobs.v1.RetryExecutionsResponse
+	(*ExplainExecutionRequest)(nil),       // 49: fleet.jobs.v1.ExplainExecutionRequest
+	(*ExplainExecutionResponse)(nil),      // 50: fleet.jobs.v1.ExplainExecutionResponse
+	(*StartBlocker)(nil),                  // 51: fleet.jobs.v1.StartBlocker
+	(*StageGate)(nil),                     // 52: fleet.jobs.v1.StageGate
+	(*JobSlots)(nil),                      // 53: fleet.jobs.v1.JobSlots
+	(*ListExecutionAttemptsRequest)(nil),  // 54: fleet.jobs.v1.ListExecutionAttemptsRequest
+	(*ListExecutionAttemptsResponse)(nil), // 55: fleet.jobs.v1.ListExecutionAttemptsResponse
+	(*DeleteJobRequest)(nil),              // 56: fleet.jobs.v1.DeleteJobRequest
+	(*DeleteJobResponse)(nil),             // 57: fleet.jobs.v1.DeleteJobResponse
+	(*PauseJobRequest)(nil),               // 58: fleet.jobs.v1.PauseJobRequest
+	(*PauseJobResponse)(nil),              // 59: fleet.jobs.v1.PauseJobResponse
+	(*ResumeJobRequest)(nil),              // 60: fleet.jobs.v1.ResumeJobRequest
+	(*ResumeJobResponse)(nil),             // 61: fleet.jobs.v1.ResumeJobResponse
+	(*AdvanceJobRequest)(nil),             // 62: fleet.jobs.v1.AdvanceJobRequest
+	(*AdvanceJobResponse)(nil),            // 63: fleet.jobs.v1.AdvanceJobResponse
+	(*ApproveStageRequest)(nil),           // 64: fleet.jobs.v1.ApproveStageRequest
+	(*ApproveStageResponse)(nil),          // 65: fleet.jobs.v1.ApproveStageResponse
+	(*RejectStageRequest)(nil),            // 66: fleet.jobs.v1.RejectStageRequest
+	(*RejectStageResponse)(nil),           // 67: fleet.jobs.v1.RejectStageResponse
+	(*UpdateJobRequest)(nil),              // 68: fleet.jobs.v1.UpdateJobRequest
+	(*UpdateJobResponse)(nil),             // 69: fleet.jobs.v1.UpdateJobResponse
+	(*GetFailureSummaryRequest)(nil),      // 70: fleet.jobs.v1.GetFailureSummaryRequest
+	(*GetFailureSummaryResponse)(nil),     // 71: fleet.jobs.v1.GetFailureSummaryResponse
+	(*FailureCount)(nil),                  // 72: fleet.jobs.v1.FailureCount
+	(*GetJobTimelineRequest)(nil),         // 73: fleet.jobs.v1.GetJobTimelineRequest
+	(*GetJobTimelineResponse)(nil),        // 74: fleet.jobs.v1.GetJobTimelineResponse
+	(*TimelineBucket)(nil),                // 75: fleet.jobs.v1.TimelineBucket
+	(*TimelineMark)(nil),                  // 76: fleet.jobs.v1.TimelineMark
+	(*WatchJobRequest)(nil),               // 77: fleet.jobs.v1.WatchJobRequest
+	(*WatchJobResponse)(nil),              // 78: fleet.jobs.v1.WatchJobResponse
+	(*GetCallerRequest)(nil),              // 79: fleet.jobs.v1.GetCallerRequest
+	(*GetCallerResponse)(nil),             // 80: fleet.jobs.v1.GetCallerResponse
+	nil,                                   // 81: fleet.jobs.v1.Job.LabelsEntry
+	nil,                                   // 82: fleet.jobs.v1.CreateJobRequest.LabelsEntry
+	nil,                                   // 83: fleet.jobs.v1.UpdateJobRequest.LabelsEntry
+	(*structpb.Struct)(nil),               // 84: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),         // 85: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 86: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),         // 87: google.protobuf.FieldMask
 }
 var file_fleet_jobs_v1_jobs_proto_depIdxs = []int32{
-	83,  // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
+	84,  // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
 	31,  // 1: fleet.jobs.v1.Job.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
 	0,   // 2: fleet.jobs.v1.Job.status:type_name -> fleet.jobs.v1.Job.Status
-	84,  // 3: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
-	84,  // 4: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	84,  // 5: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
+	85,  // 3: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
+	85,  // 4: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	85,  // 5: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
 	27,  // 6: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
 	28,  // 7: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
-	84,  // 8: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
+	85,  // 8: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
 	26,  // 9: fleet.jobs.v1.Job.pause:type_name -> fleet.jobs.v1.Pause
 	18,  // 10: fleet.jobs.v1.Job.rollout:type_name -> fleet.jobs.v1.Rollout
 	21,  // 11: fleet.jobs.v1.Job.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
 	22,  // 12: fleet.jobs.v1.Job.stages:type_name -> fleet.jobs.v1.JobStage
 	25,  // 13: fleet.jobs.v1.Job.trip:type_name -> fleet.jobs.v1.Trip
-	80,  // 14: fleet.jobs.v1.Job.labels:type_name -> fleet.jobs.v1.Job.LabelsEntry
+	81,  // 14: fleet.jobs.v1.Job.labels:type_name -> fleet.jobs.v1.Job.LabelsEntry
 	24,  // 15: fleet.jobs.v1.Job.criterion_states:type_name -> fleet.jobs.v1.CriterionState
-	84,  // 16: fleet.jobs.v1.Job.start_at:type_name -> google.protobuf.Timestamp
+	85,  // 16: fleet.jobs.v1.Job.start_at:type_name -> google.protobuf.Timestamp
 	15,  // 17: fleet.jobs.v1.Job.start_windows:type_name -> fleet.jobs.v1.StartWindow
 	16,  // 18: fleet.jobs.v1.Job.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
 	1,   // 19: fleet.jobs.v1.Job.priority:type_name -> fleet.jobs.v1.Job.Priority
-	84,  // 20: fleet.jobs.v1.Job.next_openings:type_name -> google.protobuf.Timestamp
+	85,  // 20: fleet.jobs.v1.Job.next_openings:type_name -> google.protobuf.Timestamp
 	14,  // 21: fleet.jobs.v1.Job.waits_for:type_name -> fleet.jobs.v1.JobWait
 	2,   // 22: fleet.jobs.v1.Job.possible_actions:type_name -> fleet.jobs.v1.Job.Action
 	3,   // 23: fleet.jobs.v1.JobWait.kind:type_name -> fleet.jobs.v1.JobWait.Kind
-	84,  // 24: fleet.jobs.v1.JobWait.until:type_name -> google.protobuf.Timestamp
+	85,  // 24: fleet.jobs.v1.JobWait.until:type_name -> google.protobuf.Timestamp
 	4,   // 25: fleet.jobs.v1.StartWindow.days:type_name -> fleet.jobs.v1.StartWindow.Day
-	85,  // 26: fleet.jobs.v1.StartWindow.duration:type_name -> google.protobuf.Duration
+	86,  // 26: fleet.jobs.v1.StartWindow.duration:type_name -> google.protobuf.Duration
 	17,  // 27: fleet.jobs.v1.RetryPolicy.rules:type_name -> fleet.jobs.v1.RetryRule
 	10,  // 28: fleet.jobs.v1.RetryRule.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	85,  // 29: fleet.jobs.v1.RetryRule.initial_backoff:type_name -> google.protobuf.Duration
-	85,  // 30: fleet.jobs.v1.RetryRule.max_backoff:type_name -> google.protobuf.Duration
+	86,  // 29: fleet.jobs.v1.RetryRule.initial_backoff:type_name -> google.protobuf.Duration
+	86,  // 30: fleet.jobs.v1.RetryRule.max_backoff:type_name -> google.protobuf.Duration
 	19,  // 31: fleet.jobs.v1.Rollout.stages:type_name -> fleet.jobs.v1.Stage
 	20,  // 32: fleet.jobs.v1.Stage.gate:type_name -> fleet.jobs.v1.Gate
-	85,  // 33: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
-	85,  // 34: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
+	86,  // 33: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
+	86,  // 34: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
 	10,  // 35: fleet.jobs.v1.FailureCriterion.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
 	5,   // 36: fleet.jobs.v1.FailureCriterion.basis:type_name -> fleet.jobs.v1.FailureCriterion.Basis
 	6,   // 37: fleet.jobs.v1.FailureCriterion.scope:type_name -> fleet.jobs.v1.FailureCriterion.Scope
 	7,   // 38: fleet.jobs.v1.FailureCriterion.action:type_name -> fleet.jobs.v1.FailureCriterion.Action
 	8,   // 39: fleet.jobs.v1.JobStage.state:type_name -> fleet.jobs.v1.JobStage.State
 	27,  // 40: fleet.jobs.v1.JobStage.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
-	84,  // 41: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
-	84,  // 42: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
+	85,  // 41: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
+	85,  // 42: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
 	23,  // 43: fleet.jobs.v1.JobStage.approval:type_name -> fleet.jobs.v1.StageApproval
-	84,  // 44: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
-	84,  // 45: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
+	85,  // 44: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
+	85,  // 45: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
 	21,  // 46: fleet.jobs.v1.Trip.criterion:type_name -> fleet.jobs.v1.FailureCriterion
-	84,  // 47: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
+	85,  // 47: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
 	9,   // 48: fleet.jobs.v1.Pause.cause:type_name -> fleet.jobs.v1.Pause.Cause
 	10,  // 49: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	83,  // 50: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
-	84,  // 51: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
-	84,  // 52: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
-	84,  // 53: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
-	84,  // 54: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
+	84,  // 50: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
+	85,  // 51: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
+	85,  // 52: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
+	85,  // 53: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
+	85,  // 54: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
 	11,  // 55: fleet.jobs.v1.JobExecution.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
-	84,  // 56: fleet.jobs.v1.JobExecution.not_before:type_name -> google.protobuf.Timestamp
-	83,  // 57: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
+	85,  // 56: fleet.jobs.v1.JobExecution.not_before:type_name -> google.protobuf.Timestamp
+	84,  // 57: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
 	30,  // 58: fleet.jobs.v1.CreateJobRequest.target_device_ids:type_name -> fleet.jobs.v1.DeviceIds
 	31,  // 59: fleet.jobs.v1.CreateJobRequest.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
 	18,  // 60: fleet.jobs.v1.CreateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
 	21,  // 61: fleet.jobs.v1.CreateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	81,  // 62: fleet.jobs.v1.CreateJobRequest.labels:type_name -> fleet.jobs.v1.CreateJobRequest.LabelsEntry
-	84,  // 63: fleet.jobs.v1.CreateJobRequest.start_at:type_name -> google.protobuf.Timestamp
+	82,  // 62: fleet.jobs.v1.CreateJobRequest.labels:type_name -> fleet.jobs.v1.CreateJobRequest.LabelsEntry
+	85,  // 63: fleet.jobs.v1.CreateJobRequest.start_at:type_name -> google.protobuf.Timestamp
 	15,  // 64: fleet.jobs.v1.CreateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
 	16,  // 65: fleet.jobs.v1.CreateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
 	1,   // 66: fleet.jobs.v1.CreateJobRequest.priority:type_name -> fleet.jobs.v1.Job.Priority
 	10,  // 67: fleet.jobs.v1.FailedIn.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	0,   // 68: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	84,  // 69: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
-	32,  // 70: fleet.jobs.v1.CreateJobResponse.preview:type_name -> fleet.jobs.v1.TargetPreview
-	34,  // 71: fleet.jobs.v1.CreateJobResponse.forecast:type_name -> fleet.jobs.v1.Forecast
-	84,  // 72: fleet.jobs.v1.Forecast.last_start_at:type_name -> google.protobuf.Timestamp
-	35,  // 73: fleet.jobs.v1.Forecast.stages:type_name -> fleet.jobs.v1.StageForecast
-	85,  // 74: fleet.jobs.v1.StageForecast.duration:type_name -> google.protobuf.Duration
-	85,  // 75: fleet.jobs.v1.StageForecast.release_time:type_name -> google.protobuf.Duration
-	85,  // 76: fleet.jobs.v1.StageForecast.window_time:type_name -> google.protobuf.Duration
-	85,  // 77: fleet.jobs.v1.StageForecast.bake_time:type_name -> google.protobuf.Duration
-	0,   // 78: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
-	0,   // 79: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
-	84,  // 80: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
-	84,  // 81: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
-	13,  // 82: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
-	13,  // 83: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
-	10,  // 84: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	11,  // 85: fleet.jobs.v1.ListJobExecutionsRequest.end_causes:type_name -> fleet.jobs.v1.JobExecution.EndCause
-	28,  // 86: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
-	0,   // 87: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	28,  // 88: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
-	10,  // 89: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	84,  // 90: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
-	28,  // 91: fleet.jobs.v1.ExplainExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
-	50,  // 92: fleet.jobs.v1.ExplainExecutionResponse.blockers:type_name -> fleet.jobs.v1.StartBlocker
-	84,  // 93: fleet.jobs.v1.ExplainExecutionResponse.earliest_start_at:type_name -> google.protobuf.Timestamp
-	84,  // 94: fleet.jobs.v1.ExplainExecutionResponse.last_seen_at:type_name -> google.protobuf.Timestamp
-	12,  // 95: fleet.jobs.v1.StartBlocker.kind:type_name -> fleet.jobs.v1.StartBlocker.Kind
-	84,  // 96: fleet.jobs.v1.StartBlocker.until:type_name -> google.protobuf.Timestamp
-	26,  // 97: fleet.jobs.v1.StartBlocker.pause:type_name -> fleet.jobs.v1.Pause
-	51,  // 98: fleet.jobs.v1.StartBlocker.stage_gate:type_name -> fleet.jobs.v1.StageGate
-	52,  // 99: fleet.jobs.v1.StartBlocker.job_slots:type_name -> fleet.jobs.v1.JobSlots
-	84,  // 100: fleet.jobs.v1.StageGate.next_opens_at:type_name -> google.protobuf.Timestamp
-	28,  // 101: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
-	13,  // 102: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
-	13,  // 103: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
-	13,  // 104: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
-	13,  // 105: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
-	13,  // 106: fleet.jobs.v1.RejectStageResponse.job:type_name -> fleet.jobs.v1.Job
-	86,  // 107: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
-	18,  // 108: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
-	21,  // 109: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	84,  // 110: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
-	82,  // 111: fleet.jobs.v1.UpdateJobRequest.labels:type_name -> fleet.jobs.v1.UpdateJobRequest.LabelsEntry
-	84,  // 112: fleet.jobs.v1.UpdateJobRequest.start_at:type_name -> google.protobuf.Timestamp
-	15,  // 113: fleet.jobs.v1.UpdateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
-	16,  // 114: fleet.jobs.v1.UpdateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
-	13,  // 115: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
-	10,  // 116: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	71,  // 117: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
-	10,  // 118: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	84,  // 119: fleet.jobs.v1.GetJobTimelineResponse.computed_at:type_name -> google.protobuf.Timestamp
-	85,  // 120: fleet.jobs.v1.GetJobTimelineResponse.bucket_size:type_name -> google.protobuf.Duration
-	74,  // 121: fleet.jobs.v1.GetJobTimelineResponse.buckets:type_name -> fleet.jobs.v1.TimelineBucket
-	75,  // 122: fleet.jobs.v1.GetJobTimelineResponse.marks:type_name -> fleet.jobs.v1.TimelineMark
-	84,  // 123: fleet.jobs.v1.TimelineBucket.time:type_name -> google.protobuf.Timestamp
-	84,  // 124: fleet.jobs.v1.TimelineMark.time:type_name -> google.protobuf.Timestamp
-	13,  // 125: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
-	84,  // 126: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
-	29,  // 127: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
-	36,  // 128: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
-	38,  // 129: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
-	40,  // 130: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
-	42,  // 131: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
-	44,  // 132: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
-	46,  // 133: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
-	53,  // 134: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
-	48,  // 135: fleet.jobs.v1.JobService.ExplainExecution:input_type -> fleet.jobs.v1.ExplainExecutionRequest
-	55,  // 136: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
-	57,  // 137: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
-	59,  // 138: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
-	61,  // 139: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
-	63,  // 140: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
-	65,  // 141: fleet.jobs.v1.JobService.RejectStage:input_type -> fleet.jobs.v1.RejectStageRequest
-	67,  // 142: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
-	69,  // 143: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
-	72,  // 144: fleet.jobs.v1.JobService.GetJobTimeline:input_type -> fleet.jobs.v1.GetJobTimelineRequest
-	76,  // 145: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
-	78,  // 146: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
-	33,  // 147: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
-	37,  // 148: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
-	39,  // 149: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
-	41,  // 150: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
-	43,  // 151: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
-	45,  // 152: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
-	47,  // 153: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
-	54,  // 154: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
-	49,  // 155: fleet.jobs.v1.JobService.ExplainExecution:output_type -> fleet.jobs.v1.ExplainExecutionResponse
-	56,  // 156: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
-	58,  // 157: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
-	60,  // 158: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
-	62,  // 159: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
-	64,  // 160: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
-	66,  // 161: fleet.jobs.v1.JobService.RejectStage:output_type -> fleet.jobs.v1.RejectStageResponse
-	68,  // 162: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
-	70,  // 163: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
-	73,  // 164: fleet.jobs.v1.JobService.GetJobTimeline:output_type -> fleet.jobs.v1.GetJobTimelineResponse
-	77,  // 165: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
-	79,  // 166: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
-	147, // [147:167] is the sub-list for method output_type
-	127, // [127:147] is the sub-list for method input_type
-	127, // [127:127] is the sub-list for extension type_name
-	127, // [127:127] is the sub-list for extension extendee
-	0,   // [0:127] is the sub-list for field type_name
+	33,  // 68: fleet.jobs.v1.TargetPreview.replaced_devices:type_name -> fleet.jobs.v1.ReplacedDevices
+	0,   // 69: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
+	85,  // 70: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
+	32,  // 71: fleet.jobs.v1.CreateJobResponse.preview:type_name -> fleet.jobs.v1.TargetPreview
+	35,  // 72: fleet.jobs.v1.CreateJobResponse.forecast:type_name -> fleet.jobs.v1.Forecast
+	85,  // 73: fleet.jobs.v1.Forecast.last_start_at:type_name -> google.protobuf.Timestamp
+	36,  // 74: fleet.jobs.v1.Forecast.stages:type_name -> fleet.jobs.v1.StageForecast
+	86,  // 75: fleet.jobs.v1.StageForecast.duration:type_name -> google.protobuf.Duration
+	86,  // 76: fleet.jobs.v1.StageForecast.release_time:type_name -> google.protobuf.Duration
+	86,  // 77: fleet.jobs.v1.StageForecast.window_time:type_name -> google.protobuf.Duration
+	86,  // 78: fleet.jobs.v1.StageForecast.bake_time:type_name -> google.protobuf.Duration
+	0,   // 79: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
+	0,   // 80: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
+	85,  // 81: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
+	85,  // 82: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
+	13,  // 83: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
+	13,  // 84: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
+	10,  // 85: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	11,  // 86: fleet.jobs.v1.ListJobExecutionsRequest.end_causes:type_name -> fleet.jobs.v1.JobExecution.EndCause
+	28,  // 87: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
+	0,   // 88: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
+	28,  // 89: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
+	10,  // 90: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	85,  // 91: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	28,  // 92: fleet.jobs.v1.ExplainExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
+	51,  // 93: fleet.jobs.v1.ExplainExecutionResponse.blockers:type_name -> fleet.jobs.v1.StartBlocker
+	85,  // 94: fleet.jobs.v1.ExplainExecutionResponse.earliest_start_at:type_name -> google.protobuf.Timestamp
+	85,  // 95: fleet.jobs.v1.ExplainExecutionResponse.last_seen_at:type_name -> google.protobuf.Timestamp
+	12,  // 96: fleet.jobs.v1.StartBlocker.kind:type_name -> fleet.jobs.v1.StartBlocker.Kind
+	85,  // 97: fleet.jobs.v1.StartBlocker.until:type_name -> google.protobuf.Timestamp
+	26,  // 98: fleet.jobs.v1.StartBlocker.pause:type_name -> fleet.jobs.v1.Pause
+	52,  // 99: fleet.jobs.v1.StartBlocker.stage_gate:type_name -> fleet.jobs.v1.StageGate
+	53,  // 100: fleet.jobs.v1.StartBlocker.job_slots:type_name -> fleet.jobs.v1.JobSlots
+	85,  // 101: fleet.jobs.v1.StageGate.next_opens_at:type_name -> google.protobuf.Timestamp
+	28,  // 102: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
+	13,  // 103: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
+	13,  // 104: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
+	13,  // 105: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
+	13,  // 106: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
+	13,  // 107: fleet.jobs.v1.RejectStageResponse.job:type_name -> fleet.jobs.v1.Job
+	87,  // 108: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
+	18,  // 109: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	21,  // 110: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	85,  // 111: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
+	83,  // 112: fleet.jobs.v1.UpdateJobRequest.labels:type_name -> fleet.jobs.v1.UpdateJobRequest.LabelsEntry
+	85,  // 113: fleet.jobs.v1.UpdateJobRequest.start_at:type_name -> google.protobuf.Timestamp
+	15,  // 114: fleet.jobs.v1.UpdateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
+	16,  // 115: fleet.jobs.v1.UpdateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
+	13,  // 116: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
+	10,  // 117: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	72,  // 118: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
+	10,  // 119: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	85,  // 120: fleet.jobs.v1.GetJobTimelineResponse.computed_at:type_name -> google.protobuf.Timestamp
+	86,  // 121: fleet.jobs.v1.GetJobTimelineResponse.bucket_size:type_name -> google.protobuf.Duration
+	75,  // 122: fleet.jobs.v1.GetJobTimelineResponse.buckets:type_name -> fleet.jobs.v1.TimelineBucket
+	76,  // 123: fleet.jobs.v1.GetJobTimelineResponse.marks:type_name -> fleet.jobs.v1.TimelineMark
+	85,  // 124: fleet.jobs.v1.TimelineBucket.time:type_name -> google.protobuf.Timestamp
+	85,  // 125: fleet.jobs.v1.TimelineMark.time:type_name -> google.protobuf.Timestamp
+	13,  // 126: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
+	85,  // 127: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
+	29,  // 128: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
+	37,  // 129: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
+	39,  // 130: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
+	41,  // 131: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
+	43,  // 132: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
+	45,  // 133: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
+	47,  // 134: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
+	54,  // 135: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
+	49,  // 136: fleet.jobs.v1.JobService.ExplainExecution:input_type -> fleet.jobs.v1.ExplainExecutionRequest
+	56,  // 137: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
+	58,  // 138: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
+	60,  // 139: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
+	62,  // 140: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
+	64,  // 141: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
+	66,  // 142: fleet.jobs.v1.JobService.RejectStage:input_type -> fleet.jobs.v1.RejectStageRequest
+	68,  // 143: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
+	70,  // 144: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
+	73,  // 145: fleet.jobs.v1.JobService.GetJobTimeline:input_type -> fleet.jobs.v1.GetJobTimelineRequest
+	77,  // 146: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
+	79,  // 147: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
+	34,  // 148: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
+	38,  // 149: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
+	40,  // 150: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
+	42,  // 151: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
+	44,  // 152: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
+	46,  // 153: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
+	48,  // 154: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
+	55,  // 155: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
+	50,  // 156: fleet.jobs.v1.JobService.ExplainExecution:output_type -> fleet.jobs.v1.ExplainExecutionResponse
+	57,  // 157: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
+	59,  // 158: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
+	61,  // 159: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
+	63,  // 160: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
+	65,  // 161: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
+	67,  // 162: fleet.jobs.v1.JobService.RejectStage:output_type -> fleet.jobs.v1.RejectStageResponse
+	69,  // 163: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
+	71,  // 164: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
+	74,  // 165: fleet.jobs.v1.JobService.GetJobTimeline:output_type -> fleet.jobs.v1.GetJobTimelineResponse
+	78,  // 166: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
+	80,  // 167: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
+	148, // [148:168] is the sub-list for method output_type
+	128, // [128:148] is the sub-list for method input_type
+	128, // [128:128] is the sub-list for extension type_name
+	128, // [128:128] is the sub-list for extension extendee
+	0,   // [0:128] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_jobs_proto_init() }
@@ -7922,33 +8044,33 @@ func file_fleet_jobs_v1_jobs_proto_init() {
 		(*CreateJobRequest_TargetDeviceIds)(nil),
 		(*CreateJobRequest_TargetFailedIn)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[23].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[24].OneofWrappers = []any{
 		(*ListJobsRequest_TargetDeviceId)(nil),
 		(*ListJobsRequest_TargetGroupId)(nil),
 		(*ListJobsRequest_TargetAll)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[25].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[27].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[33].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[37].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[26].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[28].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[34].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[38].OneofWrappers = []any{
 		(*StartBlocker_Pause)(nil),
 		(*StartBlocker_StageGate)(nil),
 		(*StartBlocker_JobSlots)(nil),
 		(*StartBlocker_OtherJobId)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[38].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[40].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[48].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[54].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[62].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[66].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[39].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[41].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[49].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[55].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[63].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[67].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_jobs_v1_jobs_proto_rawDesc), len(file_fleet_jobs_v1_jobs_proto_rawDesc)),
 			NumEnums:      13,
-			NumMessages:   70,
+			NumMessages:   71,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,11 +1,11 @@
--- Creates a job and an execution for each targeted device. If the same request, of any user, created the
--- job before, changes nothing and returns the same result. With p_validate_only, checks the request and
--- returns what it would do, but writes nothing.
+-- Creates a job and an execution for each targeted device, and cancels the job that it replaces. If the
+-- same request, of any user, created the job before, changes nothing and returns the same result. With
+-- p_validate_only, checks the request and returns what it would do, but writes nothing.
 --
 -- Raises DEVICE_NOT_FOUND, DEVICES_NOT_FOUND, JOB_NOT_FOUND, GROUP_EMPTY, TENANT_EMPTY, TARGET_EMPTY,
 -- TARGET_CHANGED, TOO_MANY_TARGETS, TOO_MANY_ACTIVE_JOBS, STAGE_EMPTY, STAGES_TOO_SMALL, EXPIRY_TOO_EARLY,
--- START_OUT_OF_RANGE, ZONE_NOT_ALLOWED, p_error_unless_repeated, and JOB_ALREADY_EXISTS if a different request
--- created the job.
+-- START_OUT_OF_RANGE, REPLACEMENT_SCHEDULED, ZONE_NOT_ALLOWED, p_error_unless_repeated, and
+-- JOB_ALREADY_EXISTS if a different request created the job.
 CREATE OR REPLACE FUNCTION jobs.create_job(
     p_tenant_id text,
     p_job_id text,
@@ -32,7 +32,9 @@ CREATE OR REPLACE FUNCTION jobs.create_job(
     target_digest text,
     start_at timestamptz,               -- the start of the job
     minimum_time jsonb,                 -- see minimum_rollout_time; NULL: all can start at start_at
-    active_jobs integer                 -- see check_active_job_limit; NULL: not counted
+    active_jobs integer,                -- see check_active_job_limit; NULL: not counted
+    -- Only with p_validate_only: see preview_replacement; NULL: none, or the replaced job is finished.
+    replaced_devices jsonb
 )
 LANGUAGE plpgsql
 -- settings: tenant, index
@@ -41,6 +43,7 @@ AS $$
 DECLARE
     v_now timestamptz := jobs.clock_time();
     v_target_device_id text := p_request ->> 'target_device_id';
+    v_replaced_job_id text := p_request ->> 'replaces_job_id';
     v_queue_order smallint := jobs.queue_order(p_request ->> 'priority');
     v_rollout jsonb := p_request -> 'rollout';
     v_start_windows integer[] := translate(p_request ->> 'start_windows', '[]', '{}');
@@ -49,6 +52,7 @@ DECLARE
     );
     v_time_zones text[];  -- of the start windows, as preview_targets returns them
     v_released integer;   -- executions at creation; the others are HELD
+    v_details jsonb;      -- of the first event
 BEGIN
     start_at := greatest((p_request ->> 'start_at')::timestamptz, v_now);
     expires_at := start_at + make_interval(hours => v_expires_in_hours);
@@ -64,7 +68,7 @@ BEGIN
              created_at, updated_at, request, has_failure_criteria, max_in_progress, start_at,
              release_since, target_selector, target_device_count, target_failed_in, labels,
              description, priority, start_windows, window_time_zone, retry_policy,
-             execution_events)
+             execution_events, replaces_job_id)
         VALUES
             (p_tenant_id, p_job_id, p_request ->> 'document_type', p_document_params,
              v_target_device_id, p_request ->> 'target_group_id', p_request ? 'target_all',
@@ -78,7 +82,7 @@ BEGIN
              p_request -> 'labels', p_request ->> 'description',
              2 - v_queue_order,  -- of Job.Priority
              v_start_windows, nullif(p_request ->> 'window_time_zone', 'DEVICE'),
-             p_request -> 'retry_policy', p_request ? 'execution_events')
+             p_request -> 'retry_policy', p_request ? 'execution_events', v_replaced_job_id)
         ON CONFLICT (tenant_id, job_id) DO NOTHING;
         IF NOT FOUND THEN
             SELECT r.status, r.execution_count, r.start_at, r.expires_at
@@ -95,7 +99,11 @@ BEGIN
     IF p_request ?| '{start_at,start_windows}' THEN
         PERFORM jobs.check_schedule(p_request, start_at, v_now);
     END IF;
-    IF p_max_active_jobs IS NOT NULL THEN
+    IF v_replaced_job_id IS NOT NULL THEN
+        active_jobs := jobs.check_replacement(
+            p_tenant_id, p_job_id, v_replaced_job_id, p_max_active_jobs
+        );
+    ELSIF p_max_active_jobs IS NOT NULL THEN
         active_jobs := jobs.check_active_job_limit(p_tenant_id, p_job_id, p_max_active_jobs);
     END IF;
     IF v_target_device_id IS NULL THEN
@@ -112,6 +120,11 @@ BEGIN
         ) v;
         IF v_rollout IS NOT NULL THEN
             PERFORM jobs.check_stage_sizes(v_rollout -> 'stages', stage_sizes, execution_count);
+        END IF;
+        IF v_replaced_job_id IS NOT NULL THEN
+            replaced_devices := jobs.preview_replacement(
+                p_tenant_id, p_job_id, p_request, p_selector_terms, p_target_device_ids, p_max_targets
+            );
         END IF;
     ELSIF v_rollout IS NOT NULL THEN
         SELECT e.devices, e.stage_sizes INTO execution_count, stage_sizes
@@ -152,6 +165,12 @@ BEGIN
     END IF;
 
     IF NOT p_validate_only THEN
+        IF v_replaced_job_id IS NOT NULL THEN
+            active_jobs := jobs.replace_job(
+                p_tenant_id, p_job_id, v_replaced_job_id, p_created_by, p_max_active_jobs
+            );
+            v_details := jsonb_build_object('replaces_job_id', v_replaced_job_id);
+        END IF;
         -- Nothing is released before the start, and a rate releases nothing at the start.
         v_released := CASE
             WHEN start_at > v_now OR v_rollout -> 'stages' -> 0 ? 'releases_per_minute' THEN 0
@@ -161,10 +180,11 @@ BEGIN
         VALUES (p_tenant_id, p_job_id, execution_count, 1);
         -- The first event. add_event would write the row above a second time, and read the job.
         INSERT INTO jobs.event_queue
-            (tenant_id, job_id, number, type, occurred_at, status, counts, user_id)
+            (tenant_id, job_id, number, type, occurred_at, status, counts, user_id, details)
         VALUES
             (p_tenant_id, p_job_id, 1, 'job.created', v_now, status,
-             ARRAY[v_released, execution_count - v_released, 0, 0, 0, 0, 0], p_created_by);
+             ARRAY[v_released, execution_count - v_released, 0, 0, 0, 0, 0], p_created_by,
+             v_details);
 
         IF p_request ? 'labels' THEN
             INSERT INTO jobs.job_labels (tenant_id, label, created_at, job_id)

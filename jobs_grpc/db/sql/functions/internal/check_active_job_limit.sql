@@ -21,16 +21,16 @@ DECLARE
 BEGIN
     -- The first check leaves twice the room, so that the second one almost never fails: two
     -- callers that hold the shared lock and both ask for the exclusive one would deadlock.
-    v_active := jobs.count_active_jobs(p_tenant_id, p_job_id, p_max);
+    v_active := jobs.count_active_jobs(p_tenant_id, ARRAY[p_job_id], p_max);
     IF v_active < p_max - 2 * v_max_callers THEN
         PERFORM pg_advisory_xact_lock_shared(v_lock_key);
-        v_active := jobs.count_active_jobs(p_tenant_id, p_job_id, p_max);
+        v_active := jobs.count_active_jobs(p_tenant_id, ARRAY[p_job_id], p_max);
         IF v_active < p_max - v_max_callers THEN
             RETURN v_active;
         END IF;
     END IF;
     PERFORM pg_advisory_xact_lock(v_lock_key);
-    v_active := jobs.count_active_jobs(p_tenant_id, p_job_id, p_max);
+    v_active := jobs.count_active_jobs(p_tenant_id, ARRAY[p_job_id], p_max);
     IF v_active >= p_max THEN
         PERFORM jobs.raise_error('TOO_MANY_ACTIVE_JOBS');
     END IF;

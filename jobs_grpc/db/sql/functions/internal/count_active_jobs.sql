@@ -1,7 +1,7 @@
--- Counts the tenant's active jobs other than p_job_id: those that readers see as IN_PROGRESS, PAUSED or
+-- Counts the tenant's active jobs other than p_job_ids: those that readers see as IN_PROGRESS, PAUSED or
 -- SCHEDULED. Stops at p_max, which limits the rows that it reads. The caller has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.count_active_jobs(
-    p_tenant_id text, p_job_id text, p_max integer
+    p_tenant_id text, p_job_ids text[], p_max integer
 ) RETURNS integer
 -- VOLATILE, so that each call sees the jobs that were committed before it.
 LANGUAGE plpgsql VOLATILE
@@ -15,7 +15,7 @@ BEGIN
         FROM (
             SELECT
             FROM jobs.jobs j
-            WHERE j.tenant_id = p_tenant_id AND j.job_id <> p_job_id
+            WHERE j.tenant_id = p_tenant_id AND j.job_id <> ALL (p_job_ids)
               AND j.status = 'IN_PROGRESS' AND j.deleted_at IS NULL
               AND jobs.job_status_at(
                       j.status, j.expires_at,

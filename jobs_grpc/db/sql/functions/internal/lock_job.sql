@@ -40,7 +40,7 @@ BEGIN
     WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
     FOR UPDATE;
     IF NOT FOUND THEN
-        PERFORM jobs.raise_error(p_not_found);
+        PERFORM jobs.raise_error(p_not_found, '', jsonb_build_object('job_id', p_job_id));
     END IF;
 
     -- Not jobs.now(), the start of the transaction: the job may have expired during the wait.
@@ -57,7 +57,7 @@ BEGIN
     FROM jobs.jobs j
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NULL;
     IF NOT FOUND THEN
-        PERFORM jobs.raise_error(p_not_found);
+        PERFORM jobs.raise_error(p_not_found, '', jsonb_build_object('job_id', p_job_id));
     END IF;
     PERFORM jobs.set_read_time(locked_at);
     PERFORM jobs.check_etag(p_tenant_id, p_job_id, p_etag, revision);

@@ -6,7 +6,8 @@ CREATE OR REPLACE FUNCTION jobs.set_canceled(
     p_cause text,       -- as in Event.cause
     p_reason text,
     p_force boolean,
-    p_canceled_by text  -- NULL: unknown, or not a user
+    p_canceled_by text,  -- NULL: unknown, or not a user
+    p_details jsonb DEFAULT '{}'  -- of the event, in addition to the cause and the reason
 ) RETURNS void
 LANGUAGE plpgsql
 -- settings: index
@@ -19,6 +20,6 @@ BEGIN
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
     PERFORM jobs.add_event(
         p_tenant_id, p_job_id, p_now, 'job.canceled', p_canceled_by,
-        jsonb_build_object('cause', p_cause, 'reason', p_reason)
+        jsonb_build_object('cause', p_cause, 'reason', p_reason) || p_details
     );
 END $$;
