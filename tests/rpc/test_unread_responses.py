@@ -26,7 +26,7 @@ WATCH_JOB = "/fleet.jobs.v1.JobService/WatchJob"
 DEVICES = 500
 
 # Calls of another tenant during which an attack must not exceed the memory.
-CALLS = 50
+CALLS = 20
 
 # 32 KiB as JSON, and a megabyte as a decoded message.
 LISTS: dict[str, Any] = {"a": [[]] * 10_900}

@@ -112,7 +112,7 @@ async def running_server_process(
     database_url: str, **variables: str
 ) -> AsyncIterator[ServerProcess]:
     """Run `jobs-grpc serve` and wait until it is healthy."""
-    patient = {"JOBS_POOL_TIMEOUT": f"{TIMEOUT}"}
+    patient = {"JOBS_POOL_TIMEOUT": "300"}
     async with serving(database_url, **(patient | variables)) as serve:
         address = await serve.address()
         async with open_channel(address) as channel:
