@@ -7,8 +7,6 @@ import pytest
 
 from jobs_grpc.config.reference import all_settings
 from jobs_grpc.config.unknown import OTHER_VARIABLES, unknown_variables
-from tests.support.cli import spawn
-from tests.support.database import Database
 
 ROOT = Path(__file__).parents[1]
 
@@ -60,20 +58,3 @@ def test_variables_that_kubernetes_sets_are_not_reported(name: str, value: str) 
 
 def test_port_is_reported_when_kubernetes_did_not_set_it() -> None:
     assert list(unknown_variables({"JOBS_PORT": "50051"}))
-
-
-@pytest.mark.slow
-async def test_serve_logs_unknown_variables_once_without_their_values(database: Database) -> None:
-    process = await spawn(
-        "serve",
-        "--workers",
-        "2",
-        JOBS_DATABASE_URL=database.owner_dsn,  # it ends the server
-        JOBS_LISTEN="127.0.0.1:0",
-        JOBS_MAX_TARGET="secret",
-    )
-    _, output = await process.communicate()
-
-    [line] = [line for line in output.decode().splitlines() if "JOBS_MAX_TARGET" in line]
-    assert " WARNING the environment variable JOBS_MAX_TARGET is unknown" in line
-    assert "secret" not in line

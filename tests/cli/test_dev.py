@@ -273,26 +273,6 @@ async def test_dev_serves_metrics(dev: Dev) -> None:
     assert f"Metrics: http://{dev.metrics}/metrics" in dev.greeting.splitlines()
 
 
-async def test_dev_prints_no_example_calls_when_tokens_are_required(
-    data_dir: Path, tmp_path: Path
-) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    (tmp_path / "key.pem").write_bytes(
-        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    )
-    settings = {
-        "JOBS_AUTH": "jwt",
-        "JOBS_JWT_KEYS": str(tmp_path / "key.pem"),
-        "JOBS_JWT_ALGORITHMS": "ES256",
-        "JOBS_JWT_ISSUER": "issuer",
-        "JOBS_JWT_AUDIENCE": "jobs",
-    }
-    async with _running_dev(data_dir, **settings) as (_, greeting):
-        assert "docs/authentication.md" in greeting
-        assert "x-tenant-id" not in greeting
-        assert "create --tenant" not in greeting
-
-
 async def test_dev_fails_with_one_line_when_extra_is_not_installed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,9 +301,25 @@ async def test_dev_stops_postgresql_when_signaled_during_start(data_dir: Path) -
         assert (code, errors) == (130, f"Starting PostgreSQL in {data_dir} …\n")
 
 
-async def test_dev_stops_postgresql_when_signaled_twice(data_dir: Path) -> None:
-    process = await _spawn_dev(data_dir)
-    address, _ = await _read_greeting(process)
+async def test_dev_without_example_calls_for_tokens_stops_postgresql_when_signaled_twice(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    (tmp_path / "key.pem").write_bytes(
+        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    settings = {
+        "JOBS_AUTH": "jwt",
+        "JOBS_JWT_KEYS": str(tmp_path / "key.pem"),
+        "JOBS_JWT_ALGORITHMS": "ES256",
+        "JOBS_JWT_ISSUER": "issuer",
+        "JOBS_JWT_AUDIENCE": "jobs",
+    }
+    process = await _spawn_dev(data_dir, **settings)
+    address, greeting = await _read_greeting(process)
+    assert "docs/authentication.md" in greeting
+    assert "x-tenant-id" not in greeting
+    assert "create --tenant" not in greeting
     host, _, port = address.rpartition(":")
 
     async def server_stops() -> bool:

@@ -228,11 +228,10 @@ async def test_workers_fail_when_port_is_in_use_by_a_server(database: Database) 
         ]
 
 
-@pytest.mark.parametrize("count", ["1", "2"])
 async def test_server_fails_when_port_is_in_use_by_workers(
-    database: Database, workers: str, count: str
+    database: Database, workers: str
 ) -> None:
-    async with serving(database.request_dsn, "--workers", count, JOBS_LISTEN=workers) as service:
+    async with serving(database.request_dsn, JOBS_LISTEN=workers) as service:
         assert await service.wait_for_exit() == 1
     assert service.log[-1] == (
         f"jobs-grpc: can't listen on {workers} (JOBS_LISTEN):"
@@ -240,12 +239,18 @@ async def test_server_fails_when_port_is_in_use_by_workers(
     )
 
 
-async def test_fatal_error_of_a_worker_ends_all_and_is_logged_once(database: Database) -> None:
-    async with serving(database.owner_dsn, "--workers", "2", JOBS_LOG_LEVEL="ERROR") as service:
+async def test_unknown_variable_and_fatal_error_of_a_worker_are_logged_once(
+    database: Database,
+) -> None:
+    variables = {"JOBS_LOG_LEVEL": "WARNING", "JOBS_MAX_TARGET": "secret"}
+    async with serving(database.owner_dsn, "--workers", "2", **variables) as service:
         assert await service.wait_for_exit() == 1
 
-    (line,) = service.log
-    assert line.startswith("jobs-grpc: tenants are not isolated:")
+    (unknown,) = [line for line in service.log if "JOBS_MAX_TARGET" in line]
+    assert " WARNING the environment variable JOBS_MAX_TARGET is unknown" in unknown
+    (fatal,) = [line for line in service.log if "tenants are not isolated" in line]
+    assert fatal.startswith("jobs-grpc: tenants are not isolated:")
+    assert "secret" not in "".join(service.log)
 
 
 def test_config_is_rejected_when_workers_share_a_unix_socket() -> None:
