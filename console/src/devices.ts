@@ -65,7 +65,7 @@ function parts<T>(list: T[], size: number): T[][] {
 }
 
 /** The fields that a change has, as UpdateDevices names them. */
-function maskOf({ labels, time_zone, join }: Partial<Change>): string {
+export function maskOf({ labels, time_zone, join }: Partial<Change>): string {
     return [labels && "labels", time_zone !== undefined && "time_zone", join && "group_ids"]
         .filter(Boolean)
         .join();
@@ -76,7 +76,12 @@ function requestOf(changes: Change[], groups: Groups, removed: string[], allow_m
         const kept = without(groups[device_id] ?? [], leave);
         return { device_id, labels, time_zone, group_ids: join && [...new Set([...kept, ...join])] };
     });
-    return { devices, update_mask: maskOf(changes[0] ?? {}), remove_labels: removed, allow_missing };
+    return {
+        devices,
+        update_mask: maskOf(changes[0] ?? {}) || undefined,
+        remove_labels: removed,
+        allow_missing,
+    };
 }
 
 /** The changes from `start` on that fit into one call. */

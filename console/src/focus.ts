@@ -1,8 +1,18 @@
 /** Keeps the focus on the page, for those who use the keyboard. */
 
-/** The page without its header. */
-export function focusPage(): void {
-    document.getElementById("main")?.focus({ preventScroll: true });
+let wanted = "";
+
+/** Focuses the page without its header; with a selector, that element, or the next page has it. */
+export function focusPage(selector = ""): void {
+    wanted = selector || wanted;
+    const found = wanted ? document.querySelector<HTMLElement>(wanted) : document.getElementById("main");
+    const focus = () => (found ?? document.getElementById("main"))?.focus({ preventScroll: true });
+    if (found || !selector) wanted = "";
+    focus();
+    if (!found || found.offsetParent) return;
+    // On a narrow screen, filters are folded: it is visible after the next rendering.
+    document.querySelector<HTMLElement>(".fold")?.click();
+    void Promise.resolve().then(focus);
 }
 
 /** Focuses the page when what had the focus is removed, such as a button that a loaded change leaves out. */

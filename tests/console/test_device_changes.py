@@ -1,7 +1,7 @@
 """Work on the device directory without a terminal: register, import, edit, delete."""
 
 from fleet.jobs.v1.fleet_pb2 import Device
-from playwright.async_api import expect
+from playwright.async_api import Page, Route, expect
 
 from tests.console.browser import Console
 from tests.support.callers import Operator
@@ -82,3 +82,79 @@ async def test_devices_are_registered_edited_and_deleted(
     await dialog.get_by_role("button", name="Delete 1 device").click()
     await expect(page.get_by_text("Deleted 1 device, ended 1 execution.")).to_be_visible()
     assert await stored() == {}
+
+
+async def test_file_is_checked_first_then_imported_and_continued_after_an_error(
+    console: Console, server: Server, tenant: str
+) -> None:
+    fleet = server.fleet(tenant)
+    await fleet.update(
+        Device(device_id="pump-1", labels={"ring": "early"}, group_ids=["old"]),
+        mask=["labels", "group_ids"],
+        allow_missing=True,
+    )
+    page = await console.open("/devices")
+    dialog = page.get_by_role("dialog")
+    await page.get_by_role("button", name="Import CSV…").click()
+    for text, problems in {
+        "device,group_id\n": [
+            "Line 1: the header must be device_id, and optionally group_id, time_zone and"
+            " label:KEY, not device, group_id"
+        ],
+        'device_id,time_zone\n"a\nb",\nc,CET\nd\n..,UTC\n': [
+            "Line 3: device_id must be 1–256 characters without control characters",
+            "Line 4: time_zone must be an IANA time zone such as Europe/Berlin, or UTC",
+            "Line 5: must have as many columns as the header",
+            'Line 6: device_id must not have a segment "." or ".."',
+        ],
+        'device_id\n"a"b\n': [
+            "Line 2: a quoted cell must end with a quote, before a comma or the end of a line"
+        ],
+    }.items():
+        await _choose(page, text)
+        await expect(dialog.get_by_role("listitem")).to_have_text(problems)
+    assert await console.findings() == []
+
+    plain = "".join(f"tag-{n},,,,\n" for n in range(1001))
+    await _choose(
+        page,
+        "\ufeffdevice_id,group_id,time_zone,label:site,label:note\r\n"
+        f"{PUMP}pump-2,,europe/oslo,,\n{plain}",
+    )
+    await expect(dialog).to_contain_text("0 of 1,003 devices imported")
+
+    calls = 0
+
+    async def fail_second(route: Route) -> None:
+        nonlocal calls
+        calls += 1
+        await (route.abort() if calls == 2 else route.continue_())
+
+    await page.route("**/customer/fleet/devices:update", fail_second)
+    await dialog.get_by_role("button", name="Import 1,003 devices").click()
+    await expect(dialog.get_by_role("alert")).to_contain_text("The service can't be reached")
+    await page.keyboard.press("Escape")
+    await page.get_by_role("button", name="Import CSV…").click()
+    await expect(dialog).to_contain_text("fleet.csv: 1,000 of 1,003 devices imported")
+    await dialog.get_by_role("button", name="Continue import of 3 devices").click()
+    await expect(dialog.get_by_role("alert")).to_contain_text("Line 4: time_zone must be")
+    await _choose(page, f"device_id,group_id,time_zone,label:site,label:note\n{PUMP}{plain}")
+    await dialog.get_by_role("button", name="Import 1,002 devices").click()
+    await expect(page.get_by_text("Registered 0 devices, updated 1,002 devices.")).to_be_visible()
+    pump = (await fleet.get("pump-1")).device
+    assert dict(pump.labels) == {"ring": "early", "site": 'Oslo, "west"', "note": "new"}
+    assert (pump.group_ids, pump.time_zone) == (["lab", "north", "old"], "Europe/Oslo")
+
+    await page.get_by_role("button", name="Select up to 1,000 that match").click()
+    await page.get_by_role("button", name="Delete…").click()
+    await dialog.get_by_role("button", name="Delete 1,000 devices").click()
+    await expect(page.get_by_text("Deleted 1,000 devices, ended 0 executions.")).to_be_visible()
+    assert len((await fleet.list()).devices) == 2
+
+
+PUMP = 'pump-1,north,Europe/Oslo,"Oslo, ""west""",\r\npump-1,lab,,,new\r\n'
+
+
+async def _choose(page: Page, text: str) -> None:
+    file = {"name": "fleet.csv", "mimeType": "text/csv", "buffer": text.encode()}
+    await page.get_by_label("File", exact=True).set_input_files([file])

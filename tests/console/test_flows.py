@@ -354,7 +354,7 @@ async def test_filters_are_in_the_url_and_survive_a_reload(
     await expect(page.locator(".jobs .id")).to_have_text(["reboot-1", "fw-1"])
     await page.get_by_label("Status").select_option("Canceled")
     await page.get_by_label("Job starts with").fill("fw")
-    await page.get_by_role("button", name="Filter").click()
+    await page.get_by_role("button", name="Filter", exact=True).click()
     await expect(page.locator(".jobs .id")).to_have_text(["fw-1"])
     await page.reload()
     await expect(page.get_by_label("Status")).to_have_value("CANCELED")
@@ -363,8 +363,21 @@ async def test_filters_are_in_the_url_and_survive_a_reload(
     async with open_console(browser, gateway.url, tenant=tenant, user="bob") as other:
         await other.page.goto(page.url)
         await expect(other.page.locator(".jobs .id")).to_have_text(["fw-1"])
+    await page.get_by_role("button", name="Save filter…").click()
+    await page.get_by_label("Name", exact=True).fill("canceled firmware")
+    await page.get_by_role("button", name="Save", exact=True).click()
+    saved = page.get_by_role("link", name="canceled firmware")
+    await expect(saved).to_have_attribute("aria-current", "true")
     await page.go_back()
     await expect(page.get_by_label("Job starts with")).to_have_value("")
+    await saved.click()
+    await expect(page.locator(".jobs .id")).to_have_text(["fw-1"])
+    await console.open("/devices")
+    await expect(page.get_by_text("pump-00", exact=True)).to_be_visible()
+    await expect(saved).to_have_count(0)
+    await console.open("/jobs")
+    await page.get_by_role("button", name="Delete the filter canceled firmware").click()
+    await expect(saved).to_have_count(0)
 
 
 async def test_list_shows_what_each_job_is_in_columns_that_do_not_move(

@@ -37,8 +37,21 @@ PAGES = {
     "unknown job": ("/jobs/none", "Copy request ID"),
     "unknown page": ("/jobs/none/of/these", "Show all jobs"),
 }
-SCREENS = [(width, scheme) for width in (390, 1600) for scheme in ("light", "dark")]
+NARROW = 390
+SCREENS = [(width, scheme) for width in (NARROW, 1600) for scheme in ("light", "dark")]
 DEVICES = [f"pump-{n:02}" for n in range(10)]
+# The parts of the page that scroll down.
+SCROLLERS = """[...document.querySelectorAll("main *")]
+    .filter((e) => e.scrollHeight > e.clientHeight && !e.matches("input, textarea, select")
+        && /auto|scroll/.test(getComputedStyle(e).overflowY))
+    .map((e) => `${e.tagName} ${e.className} scrolls`)"""
+# Between two counters of a row, in px.
+LEAST_GAP = """(() => {
+    const counters = [...document.querySelectorAll(".numbers > div")];
+    const boxes = counters.map((e) => e.getBoundingClientRect());
+    const next = boxes.slice(1).map((box, i) => [boxes[i], box]).filter(([a, b]) => a.y === b.y);
+    return Math.min(...next.map(([a, b]) => b.left - a.right));
+})()"""
 
 
 @pytest.fixture
@@ -93,8 +106,21 @@ async def test_pages_are_accessible_and_fit_the_screen(
             await console.open(path)
             await expect(console.page.locator("main").get_by_text(text).first).to_be_visible()
             found = [*await console.findings(), *await overflow(console.page)]
+            if width == NARROW:
+                found += await console.page.evaluate(SCROLLERS)
             faults += [f"{name}: {fault}" for fault in found]
-    assert faults == []
+        assert faults == []
+
+        page = await console.open("/jobs/paused")
+        await expect(page.get_by_text("BOOT_LOOP").first).to_be_visible()
+        await page.set_viewport_size({"width": 800, "height": 900})
+        assert await page.evaluate(LEAST_GAP) >= 16
+        await page.set_viewport_size({"width": NARROW, "height": 900})
+        await page.keyboard.press("/")
+        prefix = page.get_by_label("Job starts with")
+        await expect(prefix).to_be_focused()
+        await page.get_by_role("button", name="Filters").click()
+        await expect(prefix).to_be_hidden()
 
 
 @pytest.mark.parametrize(("width", "scheme"), SCREENS)
@@ -172,6 +198,24 @@ async def test_focus_stays_where_the_person_works(console: Console) -> None:
     await page.get_by_role("link", name="Devices").press("Enter")
     await expect(page.locator("#main")).to_be_focused()
     await expect(page).to_have_title("Devices · Fleet Jobs")
+
+    for keys, title in {"gj": "Jobs", "ge": "Events", "ga": "Approvals", "gf": "Fleet"}.items():
+        for key in keys:
+            await page.keyboard.press(key)
+        await expect(page).to_have_title(f"{title} · Fleet Jobs")
+    await page.keyboard.press("/")
+    await expect(prefix).to_be_focused()
+    await page.keyboard.type("/?gd")
+    await expect(prefix).to_have_value("/?gd")
+    await page.get_by_role("link", name="Jobs", exact=True).focus()
+    await page.keyboard.press("?")
+    dialog = page.get_by_role("dialog")
+    await expect(dialog).to_contain_text("g dDevices")
+    assert await console.findings() == []
+    await dialog.get_by_label("Use keyboard shortcuts").uncheck()
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("?")
+    await expect(dialog).to_have_count(0)
 
     who = page.locator(".who button")
     await who.press("Enter")

@@ -9,11 +9,13 @@ import { useLoaded } from "../load";
 import { lateFailure } from "../parts/confirmation";
 import { DeviceDialog } from "../parts/device-dialog";
 import { Dialog } from "../parts/dialog";
-import { FilterField, submitted } from "../parts/fields";
+import { FilterField, Filters, submitted } from "../parts/fields";
+import { ImportDialog } from "../parts/import-dialog";
 import { Labels, term } from "../parts/labels";
 import { NoDevices } from "../parts/no-devices";
 import { ErrorNotice } from "../parts/notices";
 import { Pager } from "../parts/pager";
+import { SavedFilters } from "../parts/saved-filters";
 import { Selection } from "../parts/selection";
 import { SelectorField } from "../parts/selector-field";
 import { Time } from "../parts/time";
@@ -103,14 +105,21 @@ export function Devices() {
                             New job for these
                         </a>
                     )}
-                    {mayUpdate() && <button onClick={() => edit([])}>Register device…</button>}
+                    {mayUpdate() && (
+                        <>
+                            <button onClick={() => edit([])}>Register device…</button>
+                            <button onClick={() => setDialog(<ImportDialog close={close} done={reload} />)}>
+                                Import CSV…
+                            </button>
+                        </>
+                    )}
                 </div>
             </div>
-            <form class="filters" onSubmit={submit} role="search">
+            <Filters submit={submit}>
                 <FilterField name="id" label="Device starts with" value={query.id} />
                 <Where key={query.where} start={query.where ?? ""} known={known} />
-                <button>Filter</button>
-            </form>
+            </Filters>
+            <SavedFilters />
             <Groups
                 groups={known?.groups.slice(0, GROUPS_SHOWN) ?? []}
                 onChoose={(group) => setQuery({ where: term("group", group), page: "" })}

@@ -6,7 +6,7 @@ import { readStream } from "../api/stream";
 import { serverNow } from "../clock";
 import { HOUR_MS, instant, isUtc, localTime, startOfDay } from "../format";
 import { noteOutcome } from "../load";
-import { FilterField, Select, submitted } from "../parts/fields";
+import { FilterField, Filters, Select, submitted } from "../parts/fields";
 import { EventList } from "../parts/history";
 import { ErrorNotice } from "../parts/notices";
 import { Tabs } from "../parts/tabs";
@@ -121,7 +121,7 @@ function Feed({ query, setQuery }: { query: Query; setQuery: (changes: Query) =>
     };
     return (
         <>
-            <form class="filters pad" onSubmit={submit} role="search">
+            <Filters class="pad" submit={submit}>
                 <Select
                     label="Type"
                     value={query.type ?? ""}
@@ -142,8 +142,7 @@ function Feed({ query, setQuery }: { query: Query; setQuery: (changes: Query) =>
                 )}
                 <FilterField name="job" label="Job" value={query.job} />
                 <FilterField name="by" label="By" value={query.by} placeholder="user" />
-                <button>Filter</button>
-            </form>
+            </Filters>
             {error && <ErrorNotice error={error} />}
             {events?.length === 0 && (
                 <p class="pad quiet">

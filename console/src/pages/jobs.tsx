@@ -9,9 +9,10 @@ import { reloadAll, useLoaded } from "../load";
 import { Badge } from "../parts/badge";
 import { Bar } from "../parts/bar";
 import { commandOf, Dialog, type Question } from "../parts/dialog";
-import { FilterField, submitted } from "../parts/fields";
+import { FilterField, Filters, submitted } from "../parts/fields";
 import { ErrorNotice } from "../parts/notices";
 import { Pager } from "../parts/pager";
+import { SavedFilters } from "../parts/saved-filters";
 import { Selection } from "../parts/selection";
 import { Time } from "../parts/time";
 import { jobPath, useQuery, type Query } from "../query";
@@ -91,7 +92,8 @@ export function Jobs() {
                     </a>
                 )}
             </div>
-            <Filters query={query} filter={filter} />
+            <JobFilters query={query} filter={filter} />
+            <SavedFilters />
             {error && <ErrorNotice error={error} />}
             {data && jobs.length === 0 && <Empty isFiltered={isFiltered} />}
             {jobs.length > 0 && mayActOnJobs() && (
@@ -219,13 +221,13 @@ function Empty({ isFiltered }: { isFiltered: boolean }) {
     );
 }
 
-function Filters({ query, filter }: { query: Query; filter: (changes: Query) => void }) {
+function JobFilters({ query, filter }: { query: Query; filter: (changes: Query) => void }) {
     const submit = (event: SubmitEvent) => {
         const { id = "", labels = "", by = "", group = "" } = submitted(event);
         filter({ id, labels, by, group });
     };
     return (
-        <form class="filters" onSubmit={submit} role="search">
+        <Filters submit={submit}>
             <label>
                 Status
                 <select
@@ -260,8 +262,7 @@ function Filters({ query, filter }: { query: Query; filter: (changes: Query) => 
                     ))}
                 </select>
             </label>
-            <button>Filter</button>
-        </form>
+        </Filters>
     );
 }
 

@@ -1,6 +1,7 @@
 /** The fields of forms. */
 
-import { useEffect, useId, useRef } from "preact/hooks";
+import type { ComponentChildren } from "preact";
+import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { shown } from "../format";
 import type { Problems } from "../problems";
 import type { Suggestions } from "../suggestions";
@@ -174,6 +175,28 @@ export function FilterField(props: {
             />
             {props.suggestions && <Choices id={id} values={props.suggestions} />}
         </label>
+    );
+}
+
+/** A form of filters, which a narrow screen folds. */
+export function Filters(props: {
+    class?: string;
+    submit: (event: SubmitEvent) => void;
+    children: ComponentChildren;
+}) {
+    const [isOpen, setOpen] = useState(false);
+    return (
+        <form
+            class={`filters ${props.class ?? ""} ${isOpen ? "open" : ""}`}
+            onSubmit={props.submit}
+            role="search"
+        >
+            <button type="button" class="fold" aria-expanded={isOpen} onClick={() => setOpen(!isOpen)}>
+                Filters
+            </button>
+            {props.children}
+            <button>Filter</button>
+        </form>
     );
 }
 

@@ -3,6 +3,7 @@
 import { signal } from "@preact/signals";
 import { serverNow } from "../clock";
 import { absolute, chooseUtc, isUtc, relative } from "../format";
+import { Shortcuts } from "./shortcuts";
 
 /** Whether times are absolute: the person can switch, because a phone has no hover. */
 export const exact = signal(false);
@@ -34,7 +35,8 @@ export function Footer() {
             )}{" "}
             <button class="link" onClick={() => (exact.value = !exact.value)}>
                 {exact.value ? "Show relative times" : "Show exact times"}
-            </button>
+            </button>{" "}
+            <Shortcuts />
         </footer>
     );
 }

@@ -1,0 +1,87 @@
+/** Filters of a list that the browser keeps under a name, for this tenant. */
+
+import { useLocation } from "preact-iso";
+import { useState } from "preact/hooks";
+import { shown } from "../format";
+import { search, useQuery } from "../query";
+import { caller } from "../session";
+import { Dialog } from "./dialog";
+import { Text } from "./fields";
+
+// Of a list and a tenant, and of all.
+const MAX_SAVED = 20;
+const MAX_TOTAL = 200;
+
+interface Saved {
+    tenant: string;
+    /** The path of the list. */
+    path: string;
+    name: string;
+    search: string;
+}
+
+function stored(): Saved[] {
+    try {
+        return JSON.parse(localStorage.getItem("filters") ?? "[]") as Saved[];
+    } catch {
+        return [];
+    }
+}
+
+export function SavedFilters() {
+    const { path } = useLocation();
+    const [query] = useQuery();
+    const [all, setAll] = useState(stored);
+    const [isAsking, ask] = useState(false);
+    const [name, setName] = useState("");
+    const tenant = caller.value?.tenant_id ?? "";
+    const text = search({ ...query, page: "" });
+    const isHere = (s: Saved) => s.tenant === tenant && s.path === path;
+    const here = all.filter(isHere);
+    /** Another tab can have changed them. */
+    const replace = (old: string, ...added: Saved[]) => {
+        const kept = stored().filter((s) => !isHere(s) || s.name !== old);
+        const others = kept.filter((s) => !isHere(s));
+        const all = [...added, ...kept.filter(isHere)].slice(0, MAX_SAVED);
+        const next = [...all, ...others].slice(0, MAX_TOTAL);
+        localStorage.setItem("filters", JSON.stringify(next));
+        setAll(next);
+    };
+    const trimmed = name.trim();
+    const question = {
+        title: "Save filter",
+        children: <Text label="Name" value={name} set={setName} maxLength={40} autofocus />,
+        action: "Save",
+        incomplete: !trimmed,
+        run: async () => replace(trimmed, { tenant, path, name: trimmed, search: text }),
+    };
+    return (
+        <p class="quiet groups">
+            {here.length > 0 && "Saved filters: "}
+            {here.map((saved) => (
+                <span key={saved.name}>
+                    <a
+                        class="button small"
+                        href={path + saved.search}
+                        aria-current={saved.search === text || undefined}
+                    >
+                        {shown(saved.name)}
+                    </a>
+                    <button
+                        class="small"
+                        aria-label={`Delete the filter ${saved.name}`}
+                        onClick={() => replace(saved.name)}
+                    >
+                        ×
+                    </button>
+                </span>
+            ))}
+            {text && !here.some((s) => s.search === text) && (
+                <button class="small" onClick={() => ask(true)}>
+                    Save filter…
+                </button>
+            )}
+            {isAsking && <Dialog question={question} close={() => ask(false)} />}
+        </p>
+    );
+}
