@@ -143,7 +143,7 @@ async def test_file_is_checked_first_then_imported_and_continued_after_an_error(
     await expect(page.get_by_text("Registered 0 devices, updated 1,002 devices.")).to_be_visible()
     pump = (await fleet.get("pump-1")).device
     assert dict(pump.labels) == {"ring": "early", "site": 'Oslo, "west"', "note": "new"}
-    assert (pump.group_ids, pump.time_zone) == (["lab", "north", "old"], "Europe/Oslo")
+    assert ([*pump.group_ids], pump.time_zone) == (["lab", "north", "old"], "Europe/Oslo")
 
     await page.get_by_role("button", name="Select up to 1,000 that match").click()
     await page.get_by_role("button", name="Delete…").click()
@@ -156,5 +156,7 @@ PUMP = 'pump-1,north,Europe/Oslo,"Oslo, ""west""",\r\npump-1,lab,,,new\r\n'
 
 
 async def _choose(page: Page, text: str) -> None:
-    file = {"name": "fleet.csv", "mimeType": "text/csv", "buffer": text.encode()}
-    await page.get_by_label("File", exact=True).set_input_files([file])
+    field = page.get_by_label("File", exact=True)
+    await field.set_input_files(
+        {"name": "fleet.csv", "mimeType": "text/csv", "buffer": text.encode()}
+    )
