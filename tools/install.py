@@ -23,7 +23,6 @@ def main(lock: str, environment: str) -> int:
         "pip",
         "install",
         "--quiet",
-        "--compile-bytecode",
         "--python",
         python,
     ]

@@ -26,7 +26,7 @@ def installed(name: str) -> Path:
     raise AssertionError(f"{name} is not installed: run `make test-clients`")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run() -> Run:
     """Runs a command, which must succeed, and returns what it prints."""
     return partial(output_of, cwd=FOLDER)
@@ -36,7 +36,7 @@ def run() -> Run:
 def contract(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which a package installer puts the .proto files of the wheel."""
     target = tmp_path_factory.mktemp("installed")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    offline = ["--no-deps", "--no-build-isolation", "--no-index", "--root-user-action=ignore"]
-    subprocess.run([*pip, *offline, "--target", str(target), str(ROOT)], check=True)  # noqa: S603
+    uv = [str(installed("uv")), "pip", "install", "--quiet", "--offline", "--no-deps"]
+    options = ["--no-build-isolation", "--python", sys.executable, "--target", str(target)]
+    subprocess.run([*uv, *options, str(ROOT)], check=True)  # noqa: S603
     return target

@@ -21,16 +21,20 @@ from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT
 from tests.support.world import World
 
-pytestmark = pytest.mark.slow
+# Compiling Go takes minutes where nothing is cached.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 EXAMPLES = ROOT / "examples"
 
 
-async def build_go_device(run: Run, target: Path) -> Path:
-    """Build the device in Go, and return its path."""
+@pytest.fixture(scope="module")
+async def agent(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The device in Go, which vet accepts."""
+    target = tmp_path_factory.mktemp("go") / "device-agent"
     await run(installed("buf"), "generate", cwd=EXAMPLES / "go")
-    await run(require_go(), "build", "-o", target / "device-agent", ".", cwd=EXAMPLES / "go")
-    return target / "device-agent"
+    await run(require_go(), "vet", "./...", cwd=EXAMPLES / "go")
+    await run(require_go(), "build", "-o", target, ".", cwd=EXAMPLES / "go")
+    return target
 
 
 @asynccontextmanager
@@ -57,10 +61,8 @@ async def rest_of(process: asyncio.subprocess.Process) -> list[str]:
 
 
 async def test_go_device_polls_and_carries_out_executions(
-    database: Database, tenant: str, run: Run, tmp_path: Path
+    database: Database, tenant: str, agent: Path
 ) -> None:
-    agent = await build_go_device(run, tmp_path)
-    await run(require_go(), "vet", "./...", cwd=EXAMPLES / "go")
     await database.add_devices(tenant, ["pump"])
     async with running_server(database.request_dsn, JOBS_POLL_AFTER="0.1") as server:
         operator = server.operator(tenant)
@@ -77,9 +79,8 @@ async def test_go_device_polls_and_carries_out_executions(
 
 
 async def test_go_device_polls_again_after_the_delay_that_the_server_asks_for(
-    database: Database, tenant: str, run: Run, tmp_path: Path
+    database: Database, tenant: str, agent: Path
 ) -> None:
-    agent = await build_go_device(run, tmp_path)
     await database.add_devices(tenant, ["pump", "valve"])
     async with running_server(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
         operator = server.operator(tenant)
@@ -98,22 +99,24 @@ async def test_go_device_polls_again_after_the_delay_that_the_server_asks_for(
 
 
 async def test_go_device_ends_with_an_error_that_a_retry_does_not_solve(
-    server: Server, run: Run, tmp_path: Path
+    server: Server, run: Run, agent: Path
 ) -> None:
-    agent = await build_go_device(run, tmp_path)
     output = await run(agent, server.address, "a,b", "pump", expect=1)
 
     assert "code = Unauthenticated desc = x-tenant-id must be" in output
 
 
-NODE = EXAMPLES / "node"
+@pytest.fixture(scope="module")
+async def node(run: Run) -> Path:
+    """The folder of the operator for Node, with its stubs."""
+    await run(installed("buf"), "generate", cwd=EXAMPLES / "node")
+    return EXAMPLES / "node"
 
 
-async def test_node_operator_creates_a_job_and_follows_it(world: World, run: Run) -> None:
+async def test_node_operator_creates_a_job_and_follows_it(world: World, node: Path) -> None:
     await world.add_devices(["pump", "valve"], group="north")
-    await run(installed("buf"), "generate", cwd=NODE)
     url = f"http://{world.server.address}"
-    async with running("node", "run_job.mjs", url, world.tenant, "north", cwd=NODE) as process:
+    async with running("node", "run_job.mjs", url, world.tenant, "north", cwd=node) as process:
         match = re.fullmatch(r"created (\S+) for 2 devices", await next_line(process))
         assert match
         assert await next_line(process) == "IN_PROGRESS 0/2"
@@ -126,10 +129,9 @@ async def test_node_operator_creates_a_job_and_follows_it(world: World, run: Run
 
 
 async def test_node_operator_watches_again_after_the_server_has_refused_the_stream(
-    database: Database, tenant: str, run: Run
+    database: Database, tenant: str, node: Path
 ) -> None:
     await database.add_devices(tenant, ["pump"], group="north")
-    await run(installed("buf"), "generate", cwd=NODE)
     async with running_server(database.request_dsn, JOBS_MAX_TENANT_STREAMS="1") as server:
         operator = server.operator(tenant)
         await operator.create(job_id="watched", target_all=True)
@@ -138,7 +140,7 @@ async def test_node_operator_watches_again_after_the_server_has_refused_the_stre
         watch = stub.WatchJob(pb.WatchJobRequest(job_id="watched"), metadata=metadata)
         await watch.read()
         url = f"http://{server.address}"
-        async with running("node", "run_job.mjs", url, tenant, "north", cwd=NODE) as process:
+        async with running("node", "run_job.mjs", url, tenant, "north", cwd=node) as process:
             created = (await next_line(process)).split()
             assert "JOBS_MAX_TENANT_STREAMS" in await next_line(process)
             watch.cancel()
@@ -148,10 +150,9 @@ async def test_node_operator_watches_again_after_the_server_has_refused_the_stre
 
 
 async def test_node_operator_prints_an_error_in_one_line(
-    server: Server, tenant: str, run: Run
+    server: Server, tenant: str, run: Run, node: Path
 ) -> None:
-    await run(installed("buf"), "generate", cwd=NODE)
     url = f"http://{server.address}"
-    output = await run("node", "run_job.mjs", url, tenant, "nobody", cwd=NODE, expect=1)
+    output = await run("node", "run_job.mjs", url, tenant, "nobody", cwd=node, expect=1)
 
     assert re.fullmatch(r"\[failed_precondition\] .*\n", output)

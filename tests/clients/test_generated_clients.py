@@ -11,7 +11,8 @@ from tests.gateway.support import require_go
 from tests.support.database import Database
 from tests.support.server import Server
 
-pytestmark = pytest.mark.slow
+# Compiling Go takes minutes where nothing is cached.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 GO_CLIENT = """
 package main

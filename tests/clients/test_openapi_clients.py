@@ -15,11 +15,12 @@ from tests.gateway.conftest import gateway_binary
 from tests.gateway.support import GATEWAY, Gateway, require_go, running_gateway
 from tests.support.database import Database
 from tests.support.processes import skip_without
+from tests.support.scale import only_nightly
 from tests.support.server import Server
 
 __all__ = ["gateway_binary"]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, only_nightly]
 
 JARS = FOLDER / "bin" / "java"
 WITHOUT_DOCS = "apiTests=false,modelTests=false,apiDocs=false,modelDocs=false"

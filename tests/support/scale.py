@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 SCALE = int(os.environ.get("JOBS_TEST_SCALE", "1"))
@@ -9,6 +10,8 @@ SCALE = int(os.environ.get("JOBS_TEST_SCALE", "1"))
 
 FULL_SCALE = 20
 """SCALE in `make nightly`."""
+
+only_nightly = pytest.mark.skipif(SCALE == 1, reason="only in make nightly")
 
 
 def scaled(count: int, factor: int = 1) -> int:
