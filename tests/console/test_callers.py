@@ -58,7 +58,7 @@ async def _actions(page: Page) -> list[str]:
     return [text for text in texts if text and text not in READING]
 
 
-READING = {"Filter", "Events", "Devices", "History", "Document", "Copy"}
+READING = {"Filter", "Filters", "Events", "Devices", "History", "Document", "Copy"}
 
 
 async def test_approvals_are_those_of_the_chosen_tenant(

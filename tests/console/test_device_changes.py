@@ -63,7 +63,7 @@ async def test_devices_are_registered_edited_and_deleted(
         "pump-2": ({"ring": "canary"}, ["new", "north", "south"], "Europe/Oslo"),
     }
 
-    await page.get_by_role("link", name="pump-1").click()
+    await page.get_by_role("link", name="pump-1", exact=True).click()
     await page.get_by_role("button", name="Edit…").click()
     await dialog.get_by_label("Time zone").fill("Mars/Base")
     await dialog.get_by_role("button", name="Save 1 device").click()
