@@ -728,26 +728,28 @@ class LimitExceeded(JobsError, code=StatusCode.RESOURCE_EXHAUSTED):
         self.retry_after = retry_after
 
 
-class EvaluationRunning(LimitExceeded, sqlstate="JB037"):
+class AlreadyRunning(LimitExceeded):
+    """Another call of the tenant has the only slot for such work in this server process."""
+
+    work: ClassVar[str]
+
+    def __init__(self) -> None:
+        JobsError.__init__(
+            self, f"This server process is already {self.work} of the tenant; retry later"
+        )
+        self.retry_after = 1
+
+
+class EvaluationRunning(AlreadyRunning, sqlstate="JB037"):
     """Another call of the tenant is evaluating a target in this server process."""
 
-    def __init__(self) -> None:
-        JobsError.__init__(
-            self, "This server process is already evaluating a target of the tenant; retry later"
-        )
-        self.retry_after = 1
+    work = "evaluating a target"
 
 
-class TimelineRunning(LimitExceeded):
+class TimelineRunning(AlreadyRunning):
     """The timeline of another job of the tenant is being computed in this server process."""
 
-    def __init__(self) -> None:
-        JobsError.__init__(
-            self,
-            "This server process is already computing the timeline of another job of the tenant;"
-            " retry later",
-        )
-        self.retry_after = 1
+    work = "computing the timeline of another job"
 
 
 class DatabaseUnavailable(JobsError, code=StatusCode.UNAVAILABLE, retry_after=1):

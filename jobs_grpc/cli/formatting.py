@@ -63,6 +63,13 @@ def format_duration(duration: timedelta) -> str:
     return f"{days}{timedelta(seconds=duration.seconds)}"
 
 
+def format_rest(remaining: int, per_second: float) -> str:
+    """Format how long the remaining devices take at a rate; "" if that is unknown."""
+    seconds = remaining / per_second if per_second else 0
+    # Less than a second is no estimate: the last devices are slow, or stall.
+    return format_duration(timedelta(seconds=seconds)) if seconds >= 1 else ""
+
+
 def format_time_left(time: Timestamp) -> str:
     """Format how long it takes until `time`, such as 0:01:30."""
     return format_duration(max(time.ToDatetime(UTC) - datetime.now(UTC), timedelta()))

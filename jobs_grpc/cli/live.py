@@ -3,7 +3,6 @@
 import time
 from collections import deque
 from collections.abc import Callable
-from datetime import timedelta
 
 from fleet.jobs.v1 import events_pb2 as events_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -19,6 +18,7 @@ from jobs_grpc.cli.formatting import (
     count_label,
     counts_by_status,
     format_duration,
+    format_rest,
     format_target,
     format_time,
     format_time_left,
@@ -151,9 +151,7 @@ def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
         f"{format_duration(job_duration(job))} elapsed",
     ]
     if job.status == pb.Job.IN_PROGRESS:
-        # Less than a second is no estimate: the last devices are slow, or stall.
-        seconds = (job.total_executions - finished) / rate if rate else 0
-        left = format_duration(timedelta(seconds=seconds)) if seconds >= 1 else "-"
+        left = format_rest(job.total_executions - finished, rate) or "-"
         facts[1:1] = [f"{rate:,.1f}/s", f"{left} left"]
     if job.retrying_count:
         facts.append(f"{job.retrying_count:,} retrying")

@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -15,6 +15,9 @@ from jobs_grpc.cli import arguments
 from jobs_grpc.cli.formatting import CANCEL_CAUSES
 from jobs_grpc.cli.parser import OUTPUT
 from jobs_grpc.text import escape_unprintable, escape_unprintable_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 T = TypeVar("T")
 
@@ -65,6 +68,17 @@ def wants_json(argv: Sequence[str]) -> bool:
 def print_lines(*lines: str) -> None:
     """Print lines of the output, with escapes for what a terminal would interpret."""
     print("\n".join(map(escape_unprintable, lines)))
+
+
+def color_console() -> "Console | None":
+    """Return what prints in color; None if stdout is no terminal, or rich is not installed."""
+    if not sys.stdout.isatty():
+        return None
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    return Console(highlight=False)
 
 
 def print_note(*lines: str) -> None:

@@ -1,12 +1,14 @@
 """Prints tables for people: fitted to a terminal, aligned elsewhere."""
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from jobs_grpc.cli.output import print_note
+from jobs_grpc.cli.output import color_console, print_note
 from jobs_grpc.text import escape_unprintable
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 T = TypeVar("T")
 
@@ -64,15 +66,10 @@ def print_table(
     Lines that wrap show all cells in full.
     """
     cells = [[escape_unprintable(cell) for cell in row] for row in rows]
-    if sys.stdout.isatty():
-        try:
-            import rich  # noqa: F401
-        except ImportError:
-            pass
-        else:
-            _print_in_color(columns, cells, fit=fit)
-            return
-    _print_aligned(columns, cells)
+    if console := color_console():
+        _print_in_color(console, columns, cells, fit=fit)
+    else:
+        _print_aligned(columns, cells)
 
 
 def _print_aligned(columns: Sequence[Column[Any]], rows: list[list[str]]) -> None:
@@ -97,14 +94,14 @@ def _cell_width(text: str) -> int:
     return cell_len(text)
 
 
-def _print_in_color(columns: Sequence[Column[Any]], rows: list[list[str]], *, fit: bool) -> None:
-    from rich.console import Console
+def _print_in_color(
+    console: "Console", columns: Sequence[Column[Any]], rows: list[list[str]], *, fit: bool
+) -> None:
     from rich.table import Table
     from rich.text import Text
 
     header = [column.heading for column in columns]
     natural = [max(map(_cell_width, cells)) for cells in zip(header, *rows, strict=True)]
-    console = Console()
     if not fit:
         columns = [replace(column, drop_order=0) for column in columns]
     gap = _GAP

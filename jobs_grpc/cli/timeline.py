@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from fleet.jobs.v1 import events_pb2 as events_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -19,14 +19,18 @@ from jobs_grpc.cli.formatting import (
     format_duration,
     format_moment,
     format_number,
+    format_rest,
     format_target,
     format_time,
     is_active,
 )
-from jobs_grpc.cli.output import print_message, print_note
+from jobs_grpc.cli.output import color_console, print_message, print_note
 from jobs_grpc.cli.stages import split_width
 from jobs_grpc.client import JobsClient, job_status_name
 from jobs_grpc.text import escape_unprintable
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # For each outcome: its character, the ASCII replacement, and its color.
 _OUTCOMES = {
@@ -48,14 +52,6 @@ Part = tuple[str, str]
 """Text and its color."""
 
 
-class Rate(NamedTuple):
-    """How fast executions finish, and when all have finished at this rate."""
-
-    per_second: float
-    seconds_left: float | None
-    """None if no execution has finished recently, or less than a second is left."""
-
-
 def add_command(commands: Subparsers) -> None:
     add_client_command(commands, "timeline JOB", _timeline, pb.GetJobTimelineRequest)
 
@@ -75,8 +71,9 @@ async def _timeline(args: argparse.Namespace, jobs: JobsClient) -> None:
         return
     job = await jobs.get(args.job_id, executions_limit=0)
     columns = min(shutil.get_terminal_size().columns, _MAX_WIDTH)
+    console = color_console()
     for line in _lines(job, timeline, columns, utc=args.utc):
-        _print_line(line)
+        _print_line(console, line)
     if (hidden := len(timeline.marks) - _MAX_MARKS) > 0:
         history = f"`jobs-grpc history {job.job_id}` shows all events"
         print_note(f"{format_number(hidden, 'earlier mark')} not shown; {history}")
@@ -104,23 +101,19 @@ def _facts(job: pb.Job, timeline: pb.GetJobTimelineResponse, finished: int) -> I
     yield job_status_name(job.status)
     yield f"{finished:,} of {job.total_executions:,} finished"
     if job.status == pb.Job.IN_PROGRESS:
-        per_second, seconds_left = rate(job, timeline)
-        yield f"{per_second:,.1f}/s"
-        if seconds_left is not None:
-            yield f"{format_duration(timedelta(seconds=seconds_left))} left"
+        rate = _rate(job, timeline)
+        yield f"{rate:,.1f}/s"
+        if left := format_rest(job.total_executions - finished, rate):
+            yield f"{left} left"
     yield f"{format_duration(timedelta(seconds=max(_span(job, timeline), 0)))} elapsed"
 
 
-def rate(job: pb.Job, timeline: pb.GetJobTimelineResponse) -> Rate:
-    """Return how fast executions have finished recently."""
+def _rate(job: pb.Job, timeline: pb.GetJobTimelineResponse) -> float:
+    """Return how many executions have finished per second recently."""
     now, start = _seconds(timeline.computed_at), _start(job, timeline)
     since = max(now - max(_RATE_SHARE * _span(job, timeline), _MIN_RATE_SECONDS), start)
     recent = sum(_counts([b for b in timeline.buckets if b.time.seconds >= since]))
-    if not recent:
-        return Rate(0, None)
-    per_second = recent / max(now - since, 1)
-    seconds_left = (job.total_executions - sum(_counts(timeline.buckets))) / per_second
-    return Rate(per_second, seconds_left if seconds_left >= 1 else None)
+    return recent / max(now - since, 1)
 
 
 def _legend(counts: Sequence[int]) -> Iterator[Part]:
@@ -244,15 +237,11 @@ def _seconds(timestamp: Timestamp) -> float:
     return timestamp.ToNanoseconds() / 1e9
 
 
-def _print_line(parts: Sequence[Part]) -> None:
+def _print_line(console: "Console | None", parts: Sequence[Part]) -> None:
     escaped = [(escape_unprintable(text), color) for text, color in parts]
-    if sys.stdout.isatty():
-        try:
-            from rich.console import Console
-            from rich.text import Text
-        except ImportError:
-            pass
-        else:
-            Console(highlight=False).print(Text.assemble(*escaped), soft_wrap=True)
-            return
-    print("".join(text for text, _ in escaped).rstrip())
+    if console:
+        from rich.text import Text
+
+        console.print(Text.assemble(*escaped), soft_wrap=True)
+    else:
+        print("".join(text for text, _ in escaped).rstrip())
