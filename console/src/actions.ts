@@ -204,12 +204,15 @@ export function remove(job: Job, done: Done): Question {
     };
 }
 
+/** When devices can start if the job is paused. */
+const onceResumed = (job: Job) => (job.status === "PAUSED" ? " after the job is resumed" : "");
+
 export function advance(job: Job, done: Done): Question {
     const next = (job.stages ?? []).findIndex((stage) => stage.state === "PENDING");
     const size = job.stages?.[next]?.total_executions ?? 0;
     return {
         title: `Open ${stageName(job, next)} of ${job.job_id} now?`,
-        children: `The gate of ${stageName(job, next - 1)} is not met. ${counted(size, "device")} can start${job.status === "PAUSED" ? " after you resume the job" : ""}.`,
+        children: `The gate of ${stageName(job, next - 1)} is not met. ${counted(size, "device")} can start${onceResumed(job)}.`,
         action: "Open stage",
         job,
         devices: size,
@@ -234,10 +237,10 @@ export function approve(job: Job, stage: number, comment: string, done: Done): Q
     const next = stageName(job, stage + 1);
     const size = counted(job.stages?.[stage + 1]?.total_executions ?? 0, "device");
     return {
-        title: `Open ${next} of ${job.job_id}?`,
-        children: `You approve the gate of ${stageName(job, stage)}. ${size} of ${next} can start.`,
+        title: `Approve ${stageName(job, stage)} of ${job.job_id}?`,
+        children: `You approve its gate. ${size} of ${next} can start${onceResumed(job)}.`,
         action: "Approve",
-        outcome: `Approved: ${next} opens (${size}).`,
+        outcome: `Approved: ${next} opens (${size})${onceResumed(job)}.`,
         job,
         command: command(
             ["approve", job.job_id, String(stage)],

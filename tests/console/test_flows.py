@@ -218,6 +218,7 @@ async def test_stage_is_approved_by_another_user(
         await expect(rejected).to_contain_text(
             "Paused ann rejected a stage of the rollout: too hot"
         )
+        await expect(rejected).to_contain_text("opens with 38 devices when the job is resumed")
         await expect(rejected.get_by_label("Comment")).to_have_count(0)
         await page.get_by_role("link", name="careful", exact=True).first.click()
         await expect(
@@ -518,13 +519,21 @@ async def test_failures_without_a_code_are_retried_alone(
     console: Console, server: Server, operator: Operator, tenant: str
 ) -> None:
     await operator.create(job_id="mixed", target_all=True)
-    for name, code in (("pump-00", ""), ("pump-01", "DISK_FULL")):
+    for name, code, details in (
+        ("pump-30", "", {"step": "verify", "tries": 3}),
+        ("pump-31", "DISK_FULL", {"reason": "no space left"}),
+    ):
         device = server.device(tenant, name)
         await device.start("mixed")
-        await device.update("mixed", JobExecution.FAILED, failure_code=code)
+        await device.update("mixed", JobExecution.FAILED, failure_code=code, status_details=details)
+    await operator.pause("mixed")
     page = await console.open("/jobs/mixed")
+    rows = page.get_by_role("region", name="Devices of the job").locator("tbody tr")
+    await expect(rows.nth(0)).to_have_text(re.compile(r"pump-30Failedstep: verify, tries: 31\d+ s"))
+    await expect(rows.nth(1)).to_have_text(re.compile(r"pump-31FailedDISK_FULLno space left1\d+ s"))
+    await expect(rows.nth(2)).to_contain_text("pump-00Queued1")
     row = page.get_by_role("row", name="no code")
-    await expect(row.get_by_role("link")).to_have_text(["pump-00"])
+    await expect(row.get_by_role("link")).to_have_text(["pump-30"])
     await row.get_by_role("button", name="Retry these").click()
     dialog = page.get_by_role("dialog")
     await expect(dialog).to_contain_text("1 device that failed without a code")
@@ -533,7 +542,7 @@ async def test_failures_without_a_code_are_retried_alone(
     await page.get_by_role("link", name="1 device with DISK_FULL").click()
     await expect(page.get_by_role("combobox", name="Status")).to_have_value("FAILED")
     devices = page.get_by_role("region", name="Devices of the job").locator("tbody a")
-    await expect(devices).to_have_text(["pump-01"])
+    await expect(devices).to_have_text(["pump-31"])
 
     await devices.first.click()
     await page.get_by_role("button", name="Retry").click()

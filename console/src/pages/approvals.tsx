@@ -1,21 +1,18 @@
 /** The stages that wait for an approval: the numbers so far, what happened, and the approval. */
 
 import { useState } from "preact/hooks";
-import * as actions from "../actions";
 import { type Job } from "../api/client";
 import { readJob, readNewestEvents } from "../api/reads";
 import { count, counted, percent, shown } from "../format";
 import { useLoaded } from "../load";
+import { useApproval } from "../parts/approval";
 import { Badge } from "../parts/badge";
 import { Bar } from "../parts/bar";
-import { Comment } from "../parts/comment";
 import { Dialog, type Question } from "../parts/dialog";
 import { EventList } from "../parts/history";
 import { jobPath } from "../query";
-import { may } from "../session";
 import { useTitle } from "../title";
 import { waiting } from "../waiting";
-import { whyNotApprove } from "../waits";
 import { awaitingApproval, failures, stageName, target } from "../words";
 
 const POLL_MS = 5000;
@@ -56,7 +53,7 @@ function Waiting({ jobId, ask }: { jobId: string; ask: (q: Question) => void }) 
 
 function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; done: () => void }) {
     const { job, stage, ask, done } = props;
-    const [comment, setComment] = useState("");
+    const approval = useApproval(job, stage, ask, done);
     const state = job.stages?.[stage];
     const events = useLoaded(`${job.job_id} ${job.etag} ${stage}`, (signal) =>
         readNewestEvents(job.job_id, 20, signal),
@@ -64,10 +61,7 @@ function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; don
     if (!state) return null;
     const failed = failures(state.execution_counts);
     const next = stageName(job, stage + 1);
-    const problem = whyNotApprove(job, stage);
     const isPaused = job.status === "PAUSED";
-    const mayApprove = may("ApproveStage") && !problem;
-    const mayReject = may("ApproveStage") && actions.canReject(job) && !isPaused;
     // What happened since the last approval, or since the job was created.
     const all = events.data?.items ?? [];
     const last = all.findIndex((e) => e.type === "job.approved");
@@ -90,8 +84,9 @@ function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; don
                 <p>
                     In {stageName(job, stage)}, {counted(state.execution_counts.succeeded, "device")}{" "}
                     succeeded ({percent(state.execution_counts.succeeded, state.total_executions)}
-                    ), {failed ? `${count(failed)} failed` : "none failed"}. Approving opens {next} with{" "}
-                    {counted(job.stages?.[stage + 1]?.total_executions ?? 0, "device")}.
+                    ), {failed ? `${count(failed)} failed` : "none failed"}. After an approval, {next} opens
+                    with {counted(job.stages?.[stage + 1]?.total_executions ?? 0, "device")}
+                    {isPaused && " when the job is resumed"}.
                 </p>
                 <Bar
                     counts={state.execution_counts}
@@ -100,23 +95,11 @@ function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; don
                 />
             </div>
             {since.length > 0 && <EventList events={since} job={job} />}
-            {may("ApproveStage") && problem && <p class="pad quiet">{problem}</p>}
-            {(mayApprove || mayReject) && (
+            {approval.problem && <p class="pad quiet">{approval.problem}</p>}
+            {approval.comment && (
                 <div class="approve pad">
-                    <Comment value={comment} set={setComment} />
-                    {mayReject && (
-                        <button onClick={() => ask(actions.reject(job, stage, comment.trim(), done))}>
-                            Reject…
-                        </button>
-                    )}
-                    {mayApprove && (
-                        <button
-                            class="primary"
-                            onClick={() => ask(actions.approve(job, stage, comment.trim(), done))}
-                        >
-                            Approve…
-                        </button>
-                    )}
+                    {approval.comment}
+                    {approval.buttons}
                 </div>
             )}
         </section>

@@ -12,6 +12,7 @@ import { useLoaded } from "../load";
 import { Badge } from "../parts/badge";
 import { DeviceDialog } from "../parts/device-dialog";
 import { Dialog } from "../parts/dialog";
+import { ExecutionTable } from "../parts/execution-table";
 import { Labels } from "../parts/labels";
 import { ErrorNotice, ErrorPage } from "../parts/notices";
 import { Pager } from "../parts/pager";
@@ -197,38 +198,11 @@ function Past({ deviceId }: { deviceId: string }) {
             <h2 id="past">All jobs of this device</h2>
             {error && <ErrorNotice error={error} />}
             <div class="across">
-                <table class="stack">
-                    <thead>
-                        <tr>
-                            <th>Job</th>
-                            <th>Status</th>
-                            <th>Code</th>
-                            <th class="number">Attempt</th>
-                            <th>Changed</th>
-                        </tr>
-                    </thead>
-                    <tbody>
-                        {(data?.items ?? []).map((e) => {
-                            return (
-                                <tr key={e.job_id}>
-                                    <td>
-                                        <a href={executionPath(e.job_id ?? "", deviceId)}>
-                                            {shown(e.job_id ?? "")}
-                                        </a>
-                                    </td>
-                                    <td>
-                                        <Badge {...executionState(e)} />
-                                    </td>
-                                    <td>{e.failure_code && <code>{shown(e.failure_code)}</code>}</td>
-                                    <td class="number extra">{e.execution_number}</td>
-                                    <td class="quiet">
-                                        <Time at={e.last_updated_at} />
-                                    </td>
-                                </tr>
-                            );
-                        })}
-                    </tbody>
-                </table>
+                <ExecutionTable
+                    by="Job"
+                    executions={data?.items ?? []}
+                    href={(e) => executionPath(e.job_id ?? "", deviceId)}
+                />
             </div>
             <Pager next={data?.next} label="Pages of jobs" />
         </section>

@@ -9,9 +9,9 @@ import { readStream } from "../api/stream";
 import { command } from "../commands";
 import { count, counted, json, shown } from "../format";
 import { noteOutcome } from "../load";
+import { useApproval } from "../parts/approval";
 import { Badge } from "../parts/badge";
 import { Bar } from "../parts/bar";
-import { Comment } from "../parts/comment";
 import { Criteria } from "../parts/criteria";
 import { showDetails } from "../parts/details";
 import { Dialog, type Question } from "../parts/dialog";
@@ -30,7 +30,7 @@ import { useOpenings } from "../openings";
 import { jobPath, search, useQuery } from "../query";
 import { may } from "../session";
 import { useTitle } from "../title";
-import { allows, whyNotApprove } from "../waits";
+import { allows } from "../waits";
 import { awaitingApproval, executionWords, failures, notice, status, target, windows } from "../words";
 
 /** The job as the stream last told it. */
@@ -160,12 +160,8 @@ function OtherJob({ words, jobId }: { words: string; jobId: string }) {
 function Notice({ job, ask, done }: Ask) {
     const openings = useOpenings(job);
     const n = notice(job, ago, openings && !openings.isOpen ? openings.next : null);
-    const stage = awaitingApproval(job);
-    const [comment, setComment] = useState("");
+    const approval = useApproval(job, awaitingApproval(job), ask, done);
     if (!n) return null;
-    const mustNotApprove = stage >= 0 && may("ApproveStage") ? whyNotApprove(job, stage) : "";
-    const mayApprove = stage >= 0 && may("ApproveStage") && !mustNotApprove;
-    const mayReject = stage >= 0 && job.status !== "PAUSED" && actions.canReject(job);
     const mayRetry = (job.status === "PAUSED" || job.status === "COMPLETED") && actions.canRetry(job);
     const mayOpen = job.pause?.cause === "GATE_NOT_MET" && actions.canAdvance(job);
     // The action that lets the job continue stands last.
@@ -183,9 +179,9 @@ function Notice({ job, ask, done }: Ask) {
             <div>
                 <h2>{n.title}</h2>
                 <p>
-                    {n.text} {mustNotApprove} {mayOpen && <GateAdvice job={job} />}
+                    {n.text} {approval.problem} {mayOpen && <GateAdvice job={job} />}
                 </p>
-                {(mayApprove || mayReject) && <Comment class="comment" value={comment} set={setComment} />}
+                {approval.comment}
             </div>
             <div class="buttons">
                 {isStopped && open}
@@ -203,19 +199,7 @@ function Notice({ job, ask, done }: Ask) {
                         Resume…
                     </button>
                 )}
-                {mayReject && (
-                    <button onClick={() => ask(actions.reject(job, stage, comment.trim(), done))}>
-                        Reject…
-                    </button>
-                )}
-                {mayApprove && (
-                    <button
-                        class="primary"
-                        onClick={() => ask(actions.approve(job, stage, comment.trim(), done))}
-                    >
-                        Approve…
-                    </button>
-                )}
+                {approval.buttons}
             </div>
         </section>
     );

@@ -1,18 +1,28 @@
 /** The executions of a job, page by page: a job of a million devices is never read at once. */
 
-import { api, page, type Counts, type Job, type Page } from "../api/client";
-import { counted, shown } from "../format";
+import { isFailure } from "../actions";
+import { api, page, type Counts, type Execution, type Job, type Page } from "../api/client";
+import type { paths } from "../api/schema";
+import { counted } from "../format";
 import { useLoaded } from "../load";
 import { executionPath, search, useQuery, type Query } from "../query";
-import { executionState, executionWords, isActive, stageLabel } from "../words";
-import { Badge } from "./badge";
+import { executionWords, isActive, stageLabel } from "../words";
+import { ExecutionTable } from "./execution-table";
 import { FilterField, submitted } from "./fields";
 import { ErrorNotice } from "./notices";
 import { Pager } from "./pager";
-import { Time } from "./time";
 
 const PAGE_SIZE = 100;
 const POLL_MS = 5000;
+// Of each status.
+const MAX_FAILURES = 20;
+
+type ExecutionsQuery = NonNullable<paths["/customer/jobs/{job_id}/executions"]["get"]["parameters"]["query"]>;
+
+function read(job: Job, query: ExecutionsQuery, signal: AbortSignal) {
+    const params = { path: { job_id: job.job_id }, query };
+    return page(api.GET("/customer/jobs/{job_id}/executions", { params, signal }));
+}
 
 export function Executions({ job }: { job: Job }) {
     const [query, setQuery] = useQuery();
@@ -24,78 +34,62 @@ export function Executions({ job }: { job: Job }) {
     };
     const { data, error } = useLoaded(
         JSON.stringify([job.job_id, filters, query.page]),
-        (signal) =>
-            page(
-                api.GET("/customer/jobs/{job_id}/executions", {
-                    params: {
-                        path: { job_id: job.job_id },
-                        query: {
-                            ...filters,
-                            limit: PAGE_SIZE,
-                            page_token: query.page || undefined,
-                        },
-                    },
-                    signal,
-                }),
-            ),
+        (signal) => read(job, { ...filters, limit: PAGE_SIZE, page_token: query.page || undefined }, signal),
         isActive(job) ? POLL_MS : 0,
         JSON.stringify(job.execution_counts),
     );
+    const isFiltered = query.status || query.code || query.stage || query.device || query.page;
+    const failures = useFailures(job, !isFiltered && job.status === "PAUSED");
     const filter = (changes: Query) => setQuery({ tab: "executions", ...changes, page: "" });
-    const rows = data?.items ?? [];
-    const hasStages = (job.stages ?? []).length > 0;
+    const first = new Set(failures.map((e) => e.device_id));
+    const rows = [...failures, ...(data?.items ?? []).filter((e) => !first.has(e.device_id))];
     const size = matching(job, query, data);
     return (
         <>
             <Filters job={job} query={query} filter={filter} />
             {size ? <p class="pad quiet">{counted(size, "device")}</p> : null}
+            {failures.length > 0 && (
+                <p class="pad quiet">Failures first, at most {MAX_FAILURES} of each status.</p>
+            )}
             {error && <ErrorNotice error={error} />}
             {data && !rows.length && <p class="pad quiet">No device matches.</p>}
             {rows.length > 0 && (
                 <div class="scroll" tabIndex={0} role="region" aria-label="Devices of the job">
-                    <table class="stack">
-                        <thead>
-                            <tr>
-                                <th>Device</th>
-                                <th>Status</th>
-                                <th>Code</th>
-                                <th class="number">Attempt</th>
-                                {hasStages && <th>Stage</th>}
-                                <th>Changed</th>
-                            </tr>
-                        </thead>
-                        <tbody>
-                            {rows.map((e) => {
-                                return (
-                                    <tr key={e.device_id}>
-                                        <td>
-                                            <a href={executionPath(job.job_id, e.device_id) + search(query)}>
-                                                {shown(e.device_id)}
-                                            </a>
-                                        </td>
-                                        <td>
-                                            <Badge {...executionState(e)} />
-                                        </td>
-                                        <td>{e.failure_code && <code>{shown(e.failure_code)}</code>}</td>
-                                        <td class="number extra">{e.execution_number}</td>
-                                        {hasStages && (
-                                            <td class="extra">
-                                                {e.stage !== null && stageLabel(job, e.stage)}
-                                            </td>
-                                        )}
-                                        <td class="quiet">
-                                            <Time at={e.last_updated_at} />
-                                        </td>
-                                    </tr>
-                                );
-                            })}
-                        </tbody>
-                    </table>
+                    <ExecutionTable
+                        by="Device"
+                        executions={rows}
+                        href={(e) => executionPath(job.job_id, e.device_id) + search(query)}
+                        stage={job.stages?.length ? (index) => stageLabel(job, index) : undefined}
+                    />
                 </div>
             )}
             <Pager next={data?.next} label="Pages of devices" />
         </>
     );
+}
+
+/**
+ * The first failures of a job. They are read again when its counts change: the failures of a job that is paused do
+ * not change otherwise.
+ */
+function useFailures(job: Job, isShown: boolean): Execution[] {
+    const counts = job.execution_counts;
+    const { data } = useLoaded(
+        isShown ? `failures of ${job.job_id}` : null,
+        (signal) =>
+            Promise.all(
+                (Object.keys(executionWords) as NonNullable<ExecutionsQuery["status"]>[])
+                    .filter((name) => isFailure(name) && counts[name.toLowerCase() as keyof Counts])
+                    .map((status) => {
+                        // Not those that were canceled, or expired before they started.
+                        const end_causes = ["DEVICE" as const, "TIMEOUT" as const];
+                        return read(job, { status, end_causes, limit: MAX_FAILURES }, signal);
+                    }),
+            ),
+        0,
+        JSON.stringify([job.etag, counts]),
+    );
+    return (data ?? []).flatMap((list) => list.items);
 }
 
 /** How many executions match the filter; undefined: there is no filter, or the number is not known. */

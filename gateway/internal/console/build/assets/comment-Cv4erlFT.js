@@ -1,1 +1,0 @@
-import{Z as e}from"./title-BGPLsblJ.js";var t=200;function n(n){return e(`label`,{class:n.class,children:[`Comment`,e(`input`,{value:n.value,maxLength:t,onInput:e=>n.set(e.currentTarget.value),placeholder:`optional`})]})}export{n as t};
