@@ -575,7 +575,7 @@ CREATE TABLE jobs.device_facts (
     facts jsonb NOT NULL,
     facts_updated_at timestamp with time zone NOT NULL
 )
-WITH (fillfactor='80', autovacuum_vacuum_scale_factor='0.05');
+WITH (autovacuum_vacuum_scale_factor='0.05', fillfactor='50');
 
 CREATE TABLE jobs.device_tables (
     is_only_row boolean DEFAULT true NOT NULL,
