@@ -13,6 +13,7 @@ import asyncpg
 from jobs_grpc.config import ConfigError
 from jobs_grpc.db import citus, device_tables, schema
 from jobs_grpc.db.conversion import ConversionError, convert
+from jobs_grpc.db.fact_labels import REMEDY, describe_fact_labels
 from jobs_grpc.db.index_migrations import run_index_statements, run_outside_transaction
 from jobs_grpc.db.migration_progress import Report, reporting_progress
 from jobs_grpc.db.schema import Migration, migrations
@@ -123,6 +124,8 @@ async def migrate(
             changes += await _repeat_blocked(apply_code, report)
             changes += await _set_up_device_tables(connection, role, device_tables_manager)
             await _apply(connection, after, changes, report)
+            if before and (found := await describe_fact_labels(connection)):
+                changes.append(f"{found}; {REMEDY}")
             return changes
     except (
         citus.ClusterError,

@@ -8,6 +8,7 @@ from jobs_grpc.doctor import (
     counts,
     database,
     dot_segments,
+    fact_labels,
     host,
     maintenance,
     webhooks,
@@ -34,5 +35,6 @@ async def examine(config: Config, max_executions: int = counts.MAX_EXECUTIONS) -
         *await database.check_database(config),
         *await webhooks.check_webhooks(config),
         *await dot_segments.check_dot_segments(config),
+        *await fact_labels.check_fact_labels(config),
         *await maintenance.check_maintenance(config, max_executions),
     ]

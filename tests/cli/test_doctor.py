@@ -53,6 +53,7 @@ async def test_doctor_prints_a_line_for_each_check_and_exits_with_0_when_all_is_
             "pool",
             "webhooks",
             "ids",
+            "labels",
             "maintenance",
             "device-counts",
             "counts",

@@ -580,6 +580,7 @@ async def test_request_role_has_only_the_privileges_that_it_needs(migrated: Targ
                 "device_group_members",
                 "device_state",
                 "jobs.device_counts",
+                "jobs.device_facts",
                 "jobs.devices",
             )
             for privilege in ("DELETE", "INSERT", "UPDATE")

@@ -1,0 +1,22 @@
+"""Finds labels of devices that selectors no longer match, because they look like facts."""
+
+import asyncpg
+
+from jobs_grpc.db import schema
+
+_MAX_NAMED = 5
+
+REMEDY = "set other labels and remove these: jobs-grpc devices label DEVICE NEW=VALUE KEY-"
+
+
+async def describe_fact_labels(connection: asyncpg.Connection) -> str:
+    """Name devices with labels that begin with "fact."; empty: there are none. For the owner."""
+    rows = await connection.fetch(schema.read_sql("checks/doctor/fact_labels.sql"))
+    if not rows:
+        return ""
+    named = [f"{key} of device {device!r} of tenant {tenant}" for tenant, device, key in rows]
+    more = ", and more" if len(rows) > _MAX_NAMED else ""
+    return (
+        "selectors do not match labels of devices that begin with fact., but facts:"
+        f" {', '.join(named[:_MAX_NAMED])}{more}"
+    )

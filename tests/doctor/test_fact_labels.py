@@ -1,0 +1,22 @@
+"""The doctor and `migrate` name labels of devices that selectors read as facts."""
+
+import pytest
+
+from jobs_grpc.db.migrate import migrate
+from tests.doctor.conftest import Doctor
+
+pytestmark = pytest.mark.slow
+
+
+async def test_labels_that_begin_with_fact_are_named(fresh: Doctor) -> None:
+    await fresh.expect("labels", "OK", "no label of a device begins with fact.")
+    await fresh.database.add_labels("acme", {"pump": {"fact.version": "2", "model": "x"}})
+    detail = "*but facts: fact.version of device 'pump' of tenant acme"
+
+    await fresh.expect("labels", "WARNING", detail, "*jobs-grpc devices label DEVICE *")
+
+    # As before the migration that adds facts.
+    await fresh.owner.execute("DROP TABLE jobs.device_facts")
+    await fresh.owner.execute("DELETE FROM jobs.migrations WHERE name = 'add_device_facts'")
+    changes = await migrate(fresh.database.owner_dsn, fresh.database.role)
+    assert detail.strip("*") in changes[-1]
