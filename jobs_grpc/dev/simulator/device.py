@@ -43,6 +43,9 @@ _INTERRUPTED_CODES = frozenset(
 class Device:
     """A simulated device. It reports over `bridge`, or over its own client if that is None.
 
+    With a `version`, it reports that as a fact, and after each execution that succeeds the
+    `version` of its document.
+
     `call_slots` bounds the fleet's concurrent unary calls. Watches have a client of their own, so
     that they do not use up the streams of the other.
     """
@@ -56,6 +59,7 @@ class Device:
         bridge: ReportStream | None,
         call_slots: asyncio.Semaphore,
         totals: Totals,
+        version: str | None = None,
     ) -> None:
         self._device_id = device_id
         self._behavior = behavior
@@ -64,6 +68,8 @@ class Device:
         self._bridge = bridge
         self._call_slots = call_slots
         self._totals = totals
+        self._version = version
+        self._reported_version: str | None = None
         self._execution_count = 0
         # Job id and attempt number of the last execution that the device started.
         self._last_attempt: tuple[str, int] | None = None
@@ -86,6 +92,7 @@ class Device:
         self._totals.called = True
         while True:
             try:
+                await self._report_version()
                 await run()
             except JobsError as e:
                 if e.code in _PERMANENT_CODES:
@@ -146,6 +153,10 @@ class Device:
             case "SUCCEEDED":
                 await self._report(execution, JobExecution.SUCCEEDED, percent=100)
                 self._totals.succeeded += 1
+                version = dict(execution.document_params).get("version")
+                if self._version is not None and isinstance(version, str):
+                    self._version = version
+                    await self._report_version()
             case "FAILED":
                 await self._report(
                     execution, JobExecution.FAILED, plan.failure_code, reason=plan.reason
@@ -176,6 +187,20 @@ class Device:
             async with self._call_slots:
                 await self._client.report(update)
         self._totals.record_response()
+
+    async def _report_version(self) -> None:
+        if self._version is None or self._version == self._reported_version:
+            return
+        try:
+            async with self._call_slots:
+                await self._client.update_facts({"version": self._version})
+            self._totals.record_response()
+        except JobsError as e:
+            # The device does not exist, or the document has a version that can't be a fact.
+            if e.code not in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT):
+                raise
+            self._totals.record_error(e)
+        self._reported_version = self._version
 
     async def _start_next(self) -> pb.DeviceExecution | None:
         async with self._call_slots:

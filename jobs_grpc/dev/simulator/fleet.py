@@ -41,6 +41,8 @@ class Fleet:
     token: Callable[[], str] | None = None
     tls: Tls | None = None
     """None: without TLS."""
+    version: str | None = None
+    """What the devices first report as the fact `version`; None: they report no facts."""
 
 
 async def run_fleet(fleet: Fleet, totals: Totals) -> None:
@@ -82,6 +84,7 @@ async def run_fleet(fleet: Fleet, totals: Totals) -> None:
                     bridge,
                     call_slots,
                     totals,
+                    fleet.version,
                 )
                 group.create_task(
                     device.poll(fleet.poll_interval) if fleet.poll else device.watch()

@@ -12,7 +12,7 @@ from tests.support.database import Database
 from tests.support.fleets import make_fleet, running_fleet
 from tests.support.jobs import wait_for_counts
 from tests.support.server import Server, reserved_address, running_server
-from tests.support.waiting import wait_until_true
+from tests.support.waiting import wait_until_equal, wait_until_true
 from tests.support.world import World
 
 
@@ -51,6 +51,23 @@ async def test_fleet_completes_jobs_one_after_the_other(
     assert first.status == second.status == pb.Job.COMPLETED
     assert first.executions[0].status_details == {"percent": 100}
     assert (totals.started, totals.succeeded, totals.errors, totals.interrupted) == (40, 40, 0, 0)
+
+
+@pytest.mark.parametrize("bridge", [False, True], ids=["unary", "bridge"])
+async def test_fleet_reports_the_version_of_the_document_after_a_success(
+    world: World, job: str, bridge: bool
+) -> None:
+    await world.create("update", target_device_id="d00001", document_params={"version": "2.1"})
+    # The device d00021 does not exist.
+    fleet = make_fleet(21, world.server.address, world.tenant, bridge=bridge, version="2.0")
+
+    async def versions() -> tuple[int, int]:
+        lists = [await world.fleet.list(selector=f"fact.version=2.{n}") for n in (0, 1)]
+        return len(lists[0].devices), len(lists[1].devices)
+
+    async with running_fleet(fleet):
+        await wait_for_counts(world.operator, job, succeeded=20)
+        await wait_until_equal(versions, (19, 1))
 
 
 async def test_fleet_polls_when_the_server_asks_for_it(world: World, job: str) -> None:
