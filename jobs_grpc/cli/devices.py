@@ -37,6 +37,8 @@ _DEVICES = Listing[pb.Device](
         Column("labels", drop_order=1, min_width=12),
         Column("time_zone", drop_order=4),
         Column("last_seen_at", "LAST_SEEN", drop_order=2),
+        Column("facts", wide=True),
+        Column("facts_updated_at", "FACTS_UPDATED", wide=True),
     ),
 )
 
@@ -47,6 +49,7 @@ def add_command(commands: Subparsers) -> None:
     _add_list(subcommands)
     get = add_client_command(subcommands, "get DEVICE", _get, pb.GetDeviceRequest, formats=FORMATS)
     DEVICE_EXECUTIONS.add_options(get)
+    add_client_command(subcommands, "facts DEVICE", _facts, pb.GetDeviceRequest)
     _add_label(subcommands)
     device_import.add_command(subcommands)
     usage, ids = "delete DEVICE [DEVICE ...]", {"DEVICE": ("device_ids", "IDs of the devices")}
@@ -101,8 +104,34 @@ def _device_fields(device: pb.Device, utc: bool) -> Iterator[tuple[str, str]]:
     yield "device", device.device_id
     yield "groups", " ".join(device.group_ids) or "-"
     yield "labels", format_labels(device.labels) or "-"
+    if device.facts:
+        yield "facts", format_labels(device.facts)
     yield "time zone", device.time_zone or "-"
     yield "last seen", format_field(device, "last_seen_at", utc)
+
+
+async def _facts(args: argparse.Namespace, fleet: FleetClient) -> None:
+    """Show the facts of a device: what it says about itself.
+
+    Only the device and its bridges can change them. Selectors match them as fact.KEY, such as
+    'fact.version!=2.1'.
+
+    jobs-grpc devices facts device-0003
+    jobs-grpc devices facts device-0003 --json | jq .facts.version
+    """
+    device = (await fleet.get(args.device_id)).device
+    facts = pb.Device(
+        device_id=device.device_id,
+        facts=device.facts,
+        facts_updated_at=device.facts_updated_at if device.facts else None,
+    )
+    if device.facts:
+        updated = format_field(device, "facts_updated_at", args.utc)
+        fields = [*sorted(device.facts.items()), ("updated", updated)]
+        lines = [*field_lines(fields, max(9, *map(len, device.facts)))]
+    else:
+        lines = ["no facts"]
+    print_result(args, facts, *lines)
 
 
 def _add_label(commands: Subparsers) -> None:

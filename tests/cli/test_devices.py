@@ -43,6 +43,20 @@ async def test_list_continues_over_pages_that_are_not_full(
     assert listed.unquoted.split() == ["device_id", "d00001", "d11999"]
 
 
+async def test_facts_are_shown_apart_from_labels(
+    shell: Shell, server: Server, fleet: Fleet
+) -> None:
+    await server.device(fleet.tenant, "pump-1").facts({"version": "2.1", "battery": "low"})
+
+    shown = await shell("devices", "facts", "pump-1")
+    listed = await shell("devices", "list", "--where", "fact.version", "-o", "csv")
+
+    assert shown.out.splitlines()[:2] == ["battery   low", "version   2.1"]
+    assert "facts     battery=low version=2.1" in (await shell("devices", "get", "pump-1")).out
+    assert '"{""battery"": ""low"", ""version"": ""2.1""}"' in listed.out
+    assert (await shell("devices", "facts", "valve")).out == "no facts\n"
+
+
 async def test_label_changes_more_devices_than_one_call_can(
     shell: Shell, database: Database, fleet: Fleet
 ) -> None:
