@@ -69,5 +69,6 @@ export function unknownLabel(known: FleetLabels | undefined, selector: string): 
     // Quotes and parentheses have values only.
     const terms = selector.replace(/"(?:[^"\\]|\\.)*"?|\([^)]*\)?/g, "").split(",");
     const named = terms.map((one) => /^\s*!?\s*([A-Za-z0-9][\w./-]*)/.exec(one)?.[1] ?? "");
-    return named.find((key) => key && !keys.has(key)) ?? "";
+    // Facts are not listed.
+    return named.find((key) => key && !keys.has(key) && !key.startsWith("fact.")) ?? "";
 }

@@ -72,6 +72,17 @@ export function Device({ deviceId }: { deviceId: string }) {
                         labels={device?.labels ?? {}}
                         href={(label) => `/console/devices${search({ where: label })}`}
                     />
+                    {device?.facts_updated_at && (
+                        <p class="quiet">
+                            The device says about itself, since <Time at={device.facts_updated_at} />:
+                        </p>
+                    )}
+                    <Labels
+                        labels={device?.facts ?? {}}
+                        name="Facts"
+                        prefix="fact."
+                        href={(fact) => `/console/devices${search({ where: fact })}`}
+                    />
                 </div>
                 <div class="buttons">
                     {may("CreateJob") && (

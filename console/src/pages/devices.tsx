@@ -153,7 +153,7 @@ export function Devices() {
                                 <tr>
                                     <th>Device</th>
                                     <th>Groups</th>
-                                    <th>Labels</th>
+                                    <th>Labels and facts</th>
                                     <th>Time zone</th>
                                     <th>Last seen</th>
                                 </tr>
@@ -175,6 +175,12 @@ export function Devices() {
                                         <td>{d.group_ids.map(shown).join(", ")}</td>
                                         <td>
                                             <Labels labels={d.labels} href={narrowed} />
+                                            <Labels
+                                                labels={d.facts}
+                                                name="Facts"
+                                                prefix="fact."
+                                                href={narrowed}
+                                            />
                                         </td>
                                         <td class="extra">{shown(d.time_zone)}</td>
                                         <td class="quiet">

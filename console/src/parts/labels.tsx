@@ -4,6 +4,9 @@ import { shown } from "../format";
 
 interface Props {
     labels: Record<string, string>;
+    /** What they are called, and what their keys begin with in selectors. */
+    name?: string;
+    prefix?: string;
     /** Where a label leads, as a term of a selector. */
     href: (term: string) => string;
 }
@@ -14,14 +17,15 @@ export function term(key: string, value: string): string {
 }
 
 export function Labels(props: Props) {
+    const { name = "Labels", prefix = "" } = props;
     const entries = Object.entries(props.labels);
     if (!entries.length) return null;
     return (
-        <ul class="labels" aria-label="Labels">
+        <ul class="labels" aria-label={name}>
             {entries.map(([key, value]) => (
                 <li key={key}>
-                    <a href={props.href(term(key, value))}>
-                        {shown(key)}={shown(value)}
+                    <a href={props.href(term(prefix + key, value))}>
+                        {shown(prefix + key)}={shown(value)}
                     </a>
                 </li>
             ))}
