@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 # With bytecode, tests collect and start programs in half the CPU time.
 unexport PYTHONDONTWRITEBYTECODE
-# Builds, tests and linters of Go share what Go has compiled, also with those in another clone.
+# The same flags for Go's builds, tests and linters, so that they share the build cache, even across clones.
 export CGO_ENABLED := 0
 export GOFLAGS := $(sort $(shell go env GOFLAGS 2>/dev/null) -trimpath)
 PYTHON ?= python3
@@ -48,7 +48,7 @@ test: $(READY) ## Run every test on a real PostgreSQL (ARGS="-k cancel" selects 
 
 # It takes a quarter more CPU time than the tests alone, so make nightly measures it.
 .PHONY: coverage
-coverage: $(READY) ## Run every test and fail if too few lines of jobs_grpc run
+coverage: $(READY) ## Run all tests and fail if line coverage is below the floor
 	@rm -f .coverage.* && JOBS_TEST_COVERAGE=1 $(PYTEST) $(ARGS)
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
 
@@ -58,8 +58,8 @@ test-fast: $(READY) ## Run the tests that are not marked slow, in less than a mi
 
 # Programs that tests/clients runs, of the versions in its go.mod, package-lock.json, requirements.txt and pom.xml,
 # and the packages of the example for Node.
-# The tests of clients that openapi-generator makes, and of spectral, only run in nightly, because they need much more.
-# Without Java and Maven, the former are left out.
+# The tests of clients that openapi-generator makes, and of spectral, run only with JOBS_TEST_SCALE (make nightly): they
+# need Java, Maven and more time. Without Java and Maven, the former are left out.
 WITH_JAVA := $(and $(shell command -v javac),$(shell command -v mvn))
 CLIENTS := tests/clients/bin/ready tests/clients/node_modules/ready examples/node/node_modules/ready \
   $(if $(JOBS_TEST_SCALE),tests/clients/spectral/node_modules/ready tests/clients/bin/.python/ready \

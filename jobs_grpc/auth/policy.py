@@ -27,8 +27,8 @@ POLICY: Mapping[str, frozenset[Role] | None] = {
 }
 
 _DEVICE_SERVICE = "/fleet.jobs.v1.DeviceJobService/"
-# Their requests can name several devices.
-_METHODS_FOR_DEVICES = (f"{_DEVICE_SERVICE}ReportExecutions", f"{_DEVICE_SERVICE}UpdateFacts")
+# A request of these methods can name several devices.
+_MULTI_DEVICE_METHODS = (f"{_DEVICE_SERVICE}ReportExecutions", f"{_DEVICE_SERVICE}UpdateFacts")
 
 
 def allowed_roles(method: str) -> frozenset[Role] | None:
@@ -60,7 +60,7 @@ def needs_device(method: str, roles: frozenset[Role]) -> bool:
 
     A bridge names its devices in the requests of ReportExecutions and UpdateFacts instead.
     """
-    if method in _METHODS_FOR_DEVICES and Role.BRIDGE in roles:
+    if method in _MULTI_DEVICE_METHODS and Role.BRIDGE in roles:
         return False
     return is_device_method(method)
 

@@ -50,9 +50,9 @@ class DeviceClient(Client):
     ) -> None:
         """Call `server`: HOST:PORT, unix:PATH, or a Connection for TLS or several channels.
 
-        Without a device_id and a token that names one, only `report_stream` and `update_facts_of`
-        work, which need the role bridge. `timeout` is in seconds, for each unary call with its
-        retries.
+        Without a device_id and a token that names one, only `report_stream` and
+        `update_facts_for_devices` work, which need the role bridge. `timeout` is in seconds, for
+        each unary call with its retries.
         """
         caller = Caller(tenant=tenant, device_id=device_id, roles=roles, token=token)
         self._calls = ServiceCalls(
@@ -180,18 +180,18 @@ class DeviceClient(Client):
     async def update_facts(self, facts: Mapping[str, str], *, replace: bool = False) -> None:
         """Store facts of the device, such as {"version": "2.1"}.
 
-        Other facts stay, unless they are to `replace`.
+        Other facts stay, unless `replace` is true.
         """
         request = pb.UpdateFactsRequest(facts=facts, replace=replace)
         await self._calls.unary(request, pb.UpdateFactsResponse)
 
-    async def update_facts_of(
+    async def update_facts_for_devices(
         self, facts: Mapping[str, Mapping[str, str]], *, replace: bool = False
     ) -> dict[str, JobsError]:
-        """Store facts of many devices, by their IDs. Needs the role bridge.
+        """Store facts of many devices, keyed by device ID. Needs the role bridge.
 
-        Returns the error of each device whose facts were not stored. Makes a call for each 100
-        devices.
+        Sends up to 100 devices per call and returns the error of each device whose facts were not
+        stored.
         """
         errors: dict[str, JobsError] = {}
         devices = [pb.DeviceFacts(device_id=key, facts=value) for key, value in facts.items()]

@@ -6,7 +6,7 @@ from jobs_grpc.db import schema
 
 _MAX_NAMED = 5
 
-REMEDY = "set other labels and remove these: jobs-grpc devices label DEVICE NEW=VALUE KEY-"
+REMEDY = "rename these labels: jobs-grpc devices label DEVICE NEW=VALUE KEY-"
 
 
 async def describe_fact_labels(connection: asyncpg.Connection) -> str:
@@ -17,6 +17,6 @@ async def describe_fact_labels(connection: asyncpg.Connection) -> str:
     named = [f"{key} of device {device!r} of tenant {tenant}" for tenant, device, key in rows]
     more = ", and more" if len(rows) > _MAX_NAMED else ""
     return (
-        "selectors do not match labels of devices that begin with fact., but facts:"
+        "device labels that begin with `fact.` are no longer matched by selectors:"
         f" {', '.join(named[:_MAX_NAMED])}{more}"
     )

@@ -92,7 +92,7 @@ class ReplacementScheduled(InvalidField, sqlstate="JB046"):
 
     def __init__(self) -> None:
         problem = (
-            "start_at must not be in the future with replaces_job_id, which cancels the other job"
+            "start_at must not be in the future with replaces_job_id: the replaced job is canceled"
             " at once; create the job when it should start"
         )
         super().__init__([Violation("start_at", problem)])

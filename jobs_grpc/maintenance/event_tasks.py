@@ -108,7 +108,10 @@ class SequenceEvents(_TenantTask):
         return left
 
     async def _sequence(self, tenant_id: str) -> bool:
-        """Sequence the queued events of a tenant; return whether none failed or was skipped."""
+        """Sequence the queued events of a tenant.
+
+        False if a statement failed or the head was locked.
+        """
         for _ in range(_MAX_STATEMENTS):
             more = await self._run_for(tenant_id, "SELECT jobs.sequence_queued_events($1)")
             if not more:

@@ -23,7 +23,7 @@ _STATUS_CODES: Mapping[object, grpc.StatusCode] = {
 # Longer than a valid one. A request may have any text.
 _MAX_JOB_ID_LENGTH = 256
 
-# Of all devices of a request, as written.
+# Maximum bytes of the device IDs in one line.
 _MAX_IDS_BYTES = 4096
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")

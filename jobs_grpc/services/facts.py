@@ -1,4 +1,4 @@
-"""Reads UpdateFacts: what devices say about themselves."""
+"""Reads UpdateFacts: what devices report about themselves."""
 
 import json
 from collections import Counter
@@ -26,7 +26,7 @@ from jobs_grpc.services.validation import raise_for_violations
 # Devices that are checked between two calls of yield_now: about 0.5 ms, with 8 facts each.
 _DEVICES_PER_YIELD = 50
 
-# Of each device: the size of a response is limited.
+# Maximum violations per device, to bound the response.
 _MAX_VIOLATIONS = 2
 
 
@@ -40,7 +40,7 @@ class FactReport:
     """Those of each valid device, as JSON."""
     errors: dict[str, JobsError]
     """By device."""
-    several: bool
+    has_devices: bool
     """The request has `devices`."""
 
     @classmethod
@@ -59,9 +59,9 @@ class FactReport:
                 raise InvalidField([Violation("facts", problem)])
             raise_for_violations(check_facts(request.facts))
             device_id = caller.device_id
-            return cls([device_id], {device_id: _json(request.facts)}, {}, several=False)
+            return cls([device_id], {device_id: _json(request.facts)}, {}, has_devices=False)
         raise_for_violations(_check_devices(request))
-        report = cls([device.device_id for device in request.devices], {}, {}, several=True)
+        report = cls([device.device_id for device in request.devices], {}, {}, has_devices=True)
         for number, device in enumerate(request.devices, 1):
             violations = check(device) + check_facts(device.facts)
             if caller.device_id not in (None, device.device_id):
@@ -79,13 +79,13 @@ class FactReport:
         """Add the errors of devices that update_facts.sql has not stored."""
         for device_id in row["missing_ids"]:
             self.errors[device_id] = DeviceNotFound(device_id)
-        problem = f"facts: the device would have more than {MAX_FACTS} facts"
+        problem = f"facts must not bring the device to more than {MAX_FACTS} facts"
         for device_id in row["full_ids"]:
             self.errors[device_id] = InvalidField([Violation("facts", problem)])
 
     def response(self) -> pb.UpdateFactsResponse:
-        """Return the response. Raises the error of a device that is the only one of the call."""
-        if not self.several:
+        """Return the response. Without `devices`, raises the error of the calling device."""
+        if not self.has_devices:
             for error in self.errors.values():
                 raise error
             return pb.UpdateFactsResponse()

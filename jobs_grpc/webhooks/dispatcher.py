@@ -48,7 +48,7 @@ _MIN_INTERVAL = 0.1
 # Webhooks that one statement of a search reads, and statements of a search for each pool of slots.
 _MAX_READ = 200
 _MAX_READS = 5
-# Tenants whose events one search sequences, a batch of each. The next search continues.
+# Maximum tenants per search, one batch of events each; the next search takes the rest.
 _MAX_SEQUENCED = 20
 _COUNT_INTERVAL = 10.0
 _MAX_COUNTED = 10_000
@@ -159,7 +159,7 @@ class Dispatcher:
         """The result of the last count; None: not counted yet."""
         self._running: dict[WebhookKey, asyncio.Task[None]] = {}
         self._known_tenants: OrderedDict[str, None] = OrderedDict()
-        # With an order, so that tenants whose head stays locked do not delay others.
+        # A dict, to keep the order: a tenant whose head stays locked moves to the end.
         self._written_tenants: dict[str, None] = {}
         # Until when no webhook of the tenant is claimed.
         self._locked_tenants: dict[str, float] = {}
@@ -251,7 +251,7 @@ class Dispatcher:
 
     async def _search(self) -> None:
         for tenant_id in [*islice(self._written_tenants, _MAX_SEQUENCED)]:
-            # Before the statement, which may not see what is written meanwhile.
+            # Removed before the statement: it may not see events that are written while it runs.
             del self._written_tenants[tenant_id]
             if await self._store.sequence_queued_events(tenant_id) is not False:
                 self._written_tenants[tenant_id] = None

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 async def test_labels_that_begin_with_fact_are_named(fresh: Doctor) -> None:
     await fresh.expect("labels", "OK", "no label of a device begins with fact.")
     await fresh.database.add_labels("acme", {"pump": {"fact.version": "2", "model": "x"}})
-    detail = "*but facts: fact.version of device 'pump' of tenant acme"
+    detail = "*selectors: fact.version of device 'pump' of tenant acme"
 
     await fresh.expect("labels", "WARNING", detail, "*jobs-grpc devices label DEVICE *")
 

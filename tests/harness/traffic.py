@@ -130,8 +130,8 @@ class Traffic:
         missing = [server for server in range(2) if (server, method) not in self._ledger.answers]
         return missing[0] if len(missing) == 1 else rng.randrange(2)
 
-    def _is_left(self, server: int, method: str) -> bool:
-        """Whether the server has answered the method, and the other one has still to answer it."""
+    def _must_switch_server(self, server: int, method: str) -> bool:
+        """Whether only the other server has still to answer the method."""
         answers = self._ledger.answers
         return (server, method) in answers and (1 - server, method) not in answers
 
@@ -316,7 +316,7 @@ class Traffic:
             try:
                 async with client.report_stream() as stream:
                     for _ in range(20):
-                        if self._stopping.is_set() or self._is_left(server, method):
+                        if self._stopping.is_set() or self._must_switch_server(server, method):
                             return
                         await asyncio.sleep(rng.uniform(0, self._pause))
                         device = rng.choice(DEVICES)

@@ -105,7 +105,7 @@ async def test_call_of_a_device_is_logged_with_subject_device_and_job(world: Wor
     ]
 
 
-async def test_line_of_facts_names_the_devices_of_a_bridge(world: World) -> None:
+async def test_access_log_names_devices_when_a_bridge_updates_facts(world: World) -> None:
     await world.add_devices(["pump", "valve"])
     devices = [device_pb.DeviceFacts(device_id=device) for device in ("pump", "valve")]
     bridge = (("x-tenant-id", world.tenant), ("x-user-id", "broker"), ("x-roles", "bridge"))

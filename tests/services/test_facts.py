@@ -14,7 +14,7 @@ from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
 from tests.support.world import World
 
-_32 = {f"k{n}": "v" for n in range(32)}
+_MAX_FACTS = {f"k{n}": "v" for n in range(32)}
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ async def test_repeated_report_writes_nothing(world: World, own: bool) -> None:
 
 
 async def test_bridge_reports_for_several_devices_with_a_result_for_each(world: World) -> None:
-    await world.pump.facts(_32)
+    await world.pump.facts(_MAX_FACTS)
 
     response = await _as_bridge(
         world,
@@ -103,19 +103,19 @@ async def test_bridge_reports_for_several_devices_with_a_result_for_each(world: 
 
     assert _errors(response) == [
         None,
-        "INVALID_FIELD facts: the device would have more than 32 facts",
+        "INVALID_FIELD facts must not bring the device to more than 32 facts",
         "DEVICE_NOT_FOUND Device not found",
         "INVALID_FIELD device_id must be 1–256 characters without control characters;"
         " facts has the key 'kkkkkkkkkkkkkkkkkkkk'; a key must be 1–58 characters of"
         " A-Z a-z 0-9 . _ / -, the first a letter or digit",
     ]
     assert await _facts(world, "valve") == {"version": "2.1"}
-    assert await _facts(world) == _32
+    assert await _facts(world) == _MAX_FACTS
     await _as_bridge(world, pb.DeviceFacts(device_id="pump", facts={"one": "more"}), replace=True)
     assert await _facts(world) == {"one": "more"}
 
 
-async def test_a_call_is_refused_as_a_whole(world: World) -> None:
+async def test_update_facts_is_rejected_when_devices_are_repeated_or_too_many(world: World) -> None:
     pump = pb.DeviceFacts(device_id="pump")
     for fields, problem in (
         ({"devices": [pump, pump]}, "devices must contain each device once, but repeats pump"),
@@ -144,8 +144,14 @@ async def test_device_reports_only_its_own_facts(world: World, server: Server) -
 
 
 async def test_keys_and_values_are_limited(world: World) -> None:
-    await world.pump.facts({"k" * 58: "v" * 63} | dict(list(_32.items())[1:]))
-    for facts in ({"group!": ""}, {"k" * 59: ""}, {"k": "v" * 64}, {"k": "\n"}, _32 | {"x": ""}):
+    await world.pump.facts({"k" * 58: "v" * 63} | dict(list(_MAX_FACTS.items())[1:]))
+    for facts in (
+        {"group!": ""},
+        {"k" * 59: ""},
+        {"k": "v" * 64},
+        {"k": "\n"},
+        _MAX_FACTS | {"x": ""},
+    ):
         assert await invalid_fields(world.pump.facts(facts))
 
 
@@ -172,7 +178,7 @@ async def test_targets_and_lists_select_by_facts_apart_from_labels(world: World)
     assert await invalid_fields(world.fleet.list(selector="fact.!=2.1")) == ["selector"]
 
 
-async def test_labels_of_devices_cannot_look_like_facts(world: World) -> None:
+async def test_device_label_is_rejected_when_its_key_starts_with_fact(world: World) -> None:
     """Labels of jobs can."""
     device = Device(device_id="pump", labels={"fact.version": "2"})
     assert await invalid_fields(world.fleet.update(device, mask=["labels"])) == [
@@ -215,7 +221,7 @@ async def test_device_that_is_being_deleted_gets_no_facts(
 
 async def test_concurrent_reports_of_a_device_are_merged_up_to_the_limit(world: World) -> None:
     """Each has read the facts without those of the other."""
-    await world.pump.facts(dict(list(_32.items())[:30]))
+    await world.pump.facts(dict(list(_MAX_FACTS.items())[:30]))
 
     async with rows_locked(world.database, "jobs.device_facts", tenant_id=world.tenant):
         first = await world.database.blocked(world.pump.facts({"a": "1"}))

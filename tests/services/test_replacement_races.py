@@ -20,58 +20,59 @@ REPLACES: dict[str, Any] = {"job_id": "n", "target_all": True, "replaces_job_id"
 PAIRS = scaled(5)
 
 
-@pytest.fixture
-async def old(world: World, pump: Device) -> Operator:
-    """The operator, who has created "j" for two devices; one of them has failed."""
+@pytest.fixture(autouse=True)
+async def old_job(world: World, pump: Device) -> None:
+    """Create "j" for two devices; one of them has failed."""
     await world.create()
     await pump.update("j", "FAILED")
-    return world.operator
 
 
-async def test_retry_fails_after_the_replacement(world: World, old: Operator) -> None:
-    create, retry = old.create(**REPLACES), old.retry("j", "FAILED")
+async def test_retry_fails_after_the_replacement(world: World, operator: Operator) -> None:
+    create, retry = operator.create(**REPLACES), operator.retry("j", "FAILED")
 
     await world.second_fails("JOB_NOT_RETRYABLE", create, retry)
 
-    assert await old.counts("j") == {"failed": 1, "rejected": 1}
+    assert await operator.counts("j") == {"failed": 1, "rejected": 1}
 
 
-async def test_replacement_cancels_what_a_retry_has_queued(world: World, old: Operator) -> None:
-    retry, create = old.retry("j", "FAILED"), old.create(**REPLACES)
+async def test_replacement_cancels_what_a_retry_has_queued(
+    world: World, operator: Operator
+) -> None:
+    retry, create = operator.retry("j", "FAILED"), operator.create(**REPLACES)
 
     for task in await world.lock_in_order(retry, create):
         await task
 
-    assert await old.status("j") == "CANCELED"
-    assert await old.counts("j") == {"rejected": 2}
+    assert await operator.status("j") == "CANCELED"
+    assert await operator.counts("j") == {"rejected": 2}
 
 
 async def test_job_that_finishes_before_the_replacement_is_only_linked(
-    world: World, old: Operator
+    world: World, operator: Operator
 ) -> None:
-    report, create = world.device("valve").update("j", "SUCCEEDED"), old.create(**REPLACES)
+    report, create = world.device("valve").update("j", "SUCCEEDED"), operator.create(**REPLACES)
 
     for task in await world.lock_in_order(report, create):
         await task
 
-    job = await old.get("j")
+    job = await operator.get("j")
     assert (job.status, job.replaced_by_job_id) == (pb.Job.COMPLETED, "n")
 
 
 async def test_create_fails_when_the_job_is_deleted_before_it_is_locked(
-    world: World, old: Operator
+    world: World, operator: Operator
 ) -> None:
-    await old.cancel("j")
+    await operator.cancel("j")
 
-    deleted = old.delete("j")
-    failure = await world.second_fails("JOB_NOT_FOUND", deleted, old.create(**REPLACES))
+    deleted = operator.delete("j")
+    failure = await world.second_fails("JOB_NOT_FOUND", deleted, operator.create(**REPLACES))
 
     assert failure.metadata == {"jobId": "j"}
-    await expect_error("JOB_NOT_FOUND", old.get("n"))
+    await expect_error("JOB_NOT_FOUND", operator.get("n"))
 
 
-async def test_equal_creates_replace_the_job_once(world: World, old: Operator) -> None:
-    tasks = await world.lock_in_order(old.create(**REPLACES), old.create(**REPLACES))
+async def test_equal_creates_replace_the_job_once(world: World, operator: Operator) -> None:
+    tasks = await world.lock_in_order(operator.create(**REPLACES), operator.create(**REPLACES))
 
     first, second = [await task for task in tasks]
     assert first == second
@@ -79,7 +80,7 @@ async def test_equal_creates_replace_the_job_once(world: World, old: Operator) -
 
 @pytest.mark.slow
 async def test_replacement_happens_completely_or_not_at_all_when_the_server_is_killed(
-    world: World, old: Operator
+    world: World, operator: Operator
 ) -> None:
     """Each job is replaced and retried at the same time, until the server is killed."""
     names = [f"j{n}" for n in range(PAIRS)]
@@ -106,7 +107,7 @@ async def test_replacement_happens_completely_or_not_at_all_when_the_server_is_k
     failed = {e.code() for e in results if isinstance(e, grpc.aio.AioRpcError)}
     assert failed <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.FAILED_PRECONDITION}
     assert await world.database.owner.fetchval(deadlocks) == before
-    jobs = {job.job_id: job for job in (await old.list(limit=200)).jobs}
+    jobs = {job.job_id: job for job in (await operator.list(limit=200)).jobs}
     replaced = {name for name in names if f"{name}-new" in jobs}
     assert created <= replaced
     for name in names:

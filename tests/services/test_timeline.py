@@ -200,7 +200,7 @@ async def test_job_without_ends_has_no_buckets(world: World) -> None:
     assert timeline.HasField("computed_at")
 
 
-async def test_executions_are_read_in_the_order_of_their_pages(
+async def test_timeline_uses_a_bitmap_scan_when_statistics_prefer_an_index(
     world: World, database: Database
 ) -> None:
     await world.add_devices(1)

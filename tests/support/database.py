@@ -167,7 +167,7 @@ class Database:
 
     async def sessions(self, condition: str, *args: object) -> list[int]:
         """Return the processes of the other sessions of this database that meet the condition."""
-        await self._forget_statistics()
+        await self._clear_statistics_snapshot()
         rows = await self.owner.fetch(
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
             f" AND pid <> pg_backend_pid() AND {condition}",
@@ -191,7 +191,7 @@ class Database:
         await wait_until_equal(lambda: self._sum_of_nodes(sql), 0)
 
     async def _sum_of_nodes(self, sql: str) -> int:
-        await self._forget_statistics()
+        await self._clear_statistics_snapshot()
         number: int = (
             await self.owner.fetchval(
                 "SELECT sum(result::integer) FROM run_command_on_all_nodes($1)", sql
@@ -201,7 +201,7 @@ class Database:
         )
         return number
 
-    async def _forget_statistics(self) -> None:
+    async def _clear_statistics_snapshot(self) -> None:
         # In a transaction, PostgreSQL would otherwise show the sessions as of the first query.
         await self.owner.execute("SELECT pg_stat_clear_snapshot()")
 

@@ -112,8 +112,8 @@ async def running_server_process(
     database_url: str, **variables: str
 ) -> AsyncIterator[ServerProcess]:
     """Run `jobs-grpc serve` and wait until it is healthy."""
-    patient = {"JOBS_POOL_TIMEOUT": "300"}
-    async with serving(database_url, **(patient | variables)) as serve:
+    defaults = {"JOBS_POOL_TIMEOUT": "300"}
+    async with serving(database_url, **(defaults | variables)) as serve:
         address = await serve.address()
         async with open_channel(address) as channel:
             await wait_until_healthy(channel)

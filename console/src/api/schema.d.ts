@@ -834,13 +834,13 @@ export interface paths {
         head?: never;
         /**
          * Store facts of devices
-         * @description Stores facts: what a device says about itself, such as version=2.1. Selectors of devices match
+         * @description Stores facts: what a device reports about itself, such as version=2.1. Selectors of devices match
          *     them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change its
          *     facts. They are deleted with the device.
          *
-         *     A call has the facts of the calling device in `facts`, or those of up to 100 devices in `devices`,
-         *     for bridges. With `devices`, the response has the result of each; an error of one device does
-         *     not affect the others. With x-device-id, only facts of that device are accepted.
+         *     A device sends its own facts in `facts`. A bridge can send the facts of up to 100 devices in
+         *     `devices`. With `devices`, the response has the result of each; an error of one device does not
+         *     affect the others. With x-device-id, only facts of that device are accepted.
          *
          *     Report facts when the device starts and when they change. A report that changes nothing writes
          *     nothing.
@@ -1128,9 +1128,10 @@ export interface components {
              */
             priority?: "LOW" | "NORMAL" | "HIGH" | null;
             /**
-             * @description The job that the new job replaces. If it is IN_PROGRESS, PAUSED or SCHEDULED, it is canceled as by CancelJob, with
-             *     the reason "replaced by JOB_ID", when the new job is created: in the same transaction. Its devices that are
-             *     IN_PROGRESS continue. Both jobs name each other. If it is COMPLETED or CANCELED, only that changes.
+             * @description The job to replace. If it is IN_PROGRESS, PAUSED or SCHEDULED, the transaction that creates the new
+             *     job cancels it as CancelJob does, with the reason "replaced by JOB_ID": executions that are
+             *     IN_PROGRESS continue. Each job has the ID of the other. If it is COMPLETED or CANCELED, only its
+             *     replaced_by_job_id and etag change.
              *
              *     Its devices that have not started wait until the new job releases them: with a rollout, most of them wait for a
              *     later stage, and devices that the new job does not target get nothing. With validate_only,
@@ -1299,8 +1300,8 @@ export interface components {
             /** @description The ID of the device, unique in the tenant. */
             device_id: string;
             /**
-             * @description Output only. What the device says about itself: see DeviceJobService.UpdateFacts. Unlike labels, the
-             *     device sets them, so they are claims.
+             * @description Output only. What the device reports about itself: see DeviceJobService.UpdateFacts. Unlike labels,
+             *     facts are set by the device, so do not trust them.
              */
             readonly facts: {
                 [key: string]: string;
@@ -1422,8 +1423,8 @@ export interface components {
             /** @description The ID of the device, unique in the tenant. */
             device_id: string;
             /**
-             * @description Output only. What the device says about itself: see DeviceJobService.UpdateFacts. Unlike labels, the
-             *     device sets them, so they are claims.
+             * @description Output only. What the device reports about itself: see DeviceJobService.UpdateFacts. Unlike labels,
+             *     facts are set by the device, so do not trust them.
              */
             readonly facts?: {
                 [key: string]: string;
@@ -2072,8 +2073,9 @@ export interface components {
             document_type: string;
             /**
              * @description Changes with each CancelJob, RetryExecutions, PauseJob, ResumeJob, AdvanceJob, ApproveStage,
-             *     RejectStage and UpdateJob that changes the job, when another job replaces it, and when a failure criterion or a gate
-             *     pauses or cancels it. Other reports of devices and the opening of stages do not change it.
+             *     RejectStage and UpdateJob that changes the job, when another job replaces it, and when a failure
+             *     criterion or a gate pauses or cancels it. Other reports of devices and the opening of stages do
+             *     not change it.
              */
             etag: string;
             /** @description The number of executions in each status. */
@@ -2582,8 +2584,8 @@ export interface components {
             untargeted_count: number;
         } | null;
         /**
-         * @description The error of one of several reports: the error that UpdateExecution would return, or UpdateFacts with
-         *     one device.
+         * @description The error of one report of a stream, or of one device of UpdateFacts: what a call with only that
+         *     report would return.
          */
         ReportError: {
             /**
@@ -3793,13 +3795,14 @@ export interface components {
         /** @description Either the facts of the calling device, in `facts`, or those of several devices, in `devices`. */
         UpdateFactsRequest: {
             /**
-             * @description The facts of several devices, each once. If there are too many, or if `facts` is also set, none
-             *     is stored, and the call fails with INVALID_ARGUMENT.
+             * @description The facts of several devices. If there are more than 100, if a device is repeated, or if `facts`
+             *     is also set, the call fails with INVALID_ARGUMENT and stores nothing.
              */
             devices?: components["schemas"]["DeviceFactsInput"][] | null;
             /**
-             * @description Required, unless `replace` or `devices` is set. The facts of the calling device, at most 32. A key has 1–58 characters of A-Z a-z 0-9 . _ / -, and
-             *     starts with a letter or a digit. A value has at most 63 characters without control characters.
+             * @description The facts of the calling device, at most 32. Required, unless `replace` or `devices` is set. A key
+             *     has 1–58 characters of A-Z a-z 0-9 . _ / -, and starts with a letter or a digit. A value has at
+             *     most 63 characters without control characters.
              */
             facts?: {
                 [key: string]: string;

@@ -43,8 +43,8 @@ _INTERRUPTED_CODES = frozenset(
 class Device:
     """A simulated device. It reports over `bridge`, or over its own client if that is None.
 
-    With a `version`, it reports that as a fact, and after each execution that succeeds the
-    `version` of its document.
+    If `version` is set, the device reports it as a fact at the start, and reports the `version` of
+    the document after each successful execution.
 
     `call_slots` bounds the fleet's concurrent unary calls. Watches have a client of their own, so
     that they do not use up the streams of the other.

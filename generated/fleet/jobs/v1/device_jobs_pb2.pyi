@@ -570,8 +570,8 @@ Global___ReportResult: _TypeAlias = ReportResult  # noqa: Y015
 
 @_typing.final
 class ReportError(_message.Message):
-    """The error of one of several reports: the error that UpdateExecution would return, or UpdateFacts with
-    one device.
+    """The error of one report of a stream, or of one device of UpdateFacts: what a call with only that
+    report would return.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -691,14 +691,15 @@ class UpdateFactsRequest(_message.Message):
     """Remove the other facts of each device. False: the facts of the request are set, others stay."""
     @_builtins.property
     def facts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Required, unless `replace` or `devices` is set. The facts of the calling device, at most 32. A key has 1–58 characters of A-Z a-z 0-9 . _ / -, and
-        starts with a letter or a digit. A value has at most 63 characters without control characters.
+        """The facts of the calling device, at most 32. Required, unless `replace` or `devices` is set. A key
+        has 1–58 characters of A-Z a-z 0-9 . _ / -, and starts with a letter or a digit. A value has at
+        most 63 characters without control characters.
         """
 
     @_builtins.property
     def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceFacts]:
-        """The facts of several devices, each once. If there are too many, or if `facts` is also set, none
-        is stored, and the call fails with INVALID_ARGUMENT.
+        """The facts of several devices. If there are more than 100, if a device is repeated, or if `facts`
+        is also set, the call fails with INVALID_ARGUMENT and stores nothing.
         """
 
     def __init__(

@@ -275,13 +275,13 @@ class DeviceJobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateFacts(self, request, context):
-        """Stores facts: what a device says about itself, such as version=2.1. Selectors of devices match
+        """Stores facts: what a device reports about itself, such as version=2.1. Selectors of devices match
         them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change its
         facts. They are deleted with the device.
 
-        A call has the facts of the calling device in `facts`, or those of up to 100 devices in `devices`,
-        for bridges. With `devices`, the response has the result of each; an error of one device does
-        not affect the others. With x-device-id, only facts of that device are accepted.
+        A device sends its own facts in `facts`. A bridge can send the facts of up to 100 devices in
+        `devices`. With `devices`, the response has the result of each; an error of one device does not
+        affect the others. With x-device-id, only facts of that device are accepted.
 
         Report facts when the device starts and when they change. A report that changes nothing writes
         nothing.

@@ -166,13 +166,13 @@ class DeviceJobServiceStub:
       UNAVAILABLE          SERVER_STOPPING: watch again
     """
     UpdateFacts: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.UpdateFactsRequest, _device_jobs_pb2.UpdateFactsResponse]
-    """Stores facts: what a device says about itself, such as version=2.1. Selectors of devices match
+    """Stores facts: what a device reports about itself, such as version=2.1. Selectors of devices match
     them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change its
     facts. They are deleted with the device.
 
-    A call has the facts of the calling device in `facts`, or those of up to 100 devices in `devices`,
-    for bridges. With `devices`, the response has the result of each; an error of one device does
-    not affect the others. With x-device-id, only facts of that device are accepted.
+    A device sends its own facts in `facts`. A bridge can send the facts of up to 100 devices in
+    `devices`. With `devices`, the response has the result of each; an error of one device does not
+    affect the others. With x-device-id, only facts of that device are accepted.
 
     Report facts when the device starts and when they change. A report that changes nothing writes
     nothing.
@@ -319,13 +319,13 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
       UNAVAILABLE          SERVER_STOPPING: watch again
     """
     UpdateFacts: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.UpdateFactsRequest, _device_jobs_pb2.UpdateFactsResponse]  # type: ignore[assignment]
-    """Stores facts: what a device says about itself, such as version=2.1. Selectors of devices match
+    """Stores facts: what a device reports about itself, such as version=2.1. Selectors of devices match
     them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change its
     facts. They are deleted with the device.
 
-    A call has the facts of the calling device in `facts`, or those of up to 100 devices in `devices`,
-    for bridges. With `devices`, the response has the result of each; an error of one device does
-    not affect the others. With x-device-id, only facts of that device are accepted.
+    A device sends its own facts in `facts`. A bridge can send the facts of up to 100 devices in
+    `devices`. With `devices`, the response has the result of each; an error of one device does not
+    affect the others. With x-device-id, only facts of that device are accepted.
 
     Report facts when the device starts and when they change. A report that changes nothing writes
     nothing.
@@ -517,13 +517,13 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _device_jobs_pb2.UpdateFactsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_device_jobs_pb2.UpdateFactsResponse, _abc.Awaitable[_device_jobs_pb2.UpdateFactsResponse]]:
-        """Stores facts: what a device says about itself, such as version=2.1. Selectors of devices match
+        """Stores facts: what a device reports about itself, such as version=2.1. Selectors of devices match
         them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change its
         facts. They are deleted with the device.
 
-        A call has the facts of the calling device in `facts`, or those of up to 100 devices in `devices`,
-        for bridges. With `devices`, the response has the result of each; an error of one device does
-        not affect the others. With x-device-id, only facts of that device are accepted.
+        A device sends its own facts in `facts`. A bridge can send the facts of up to 100 devices in
+        `devices`. With `devices`, the response has the result of each; an error of one device does not
+        affect the others. With x-device-id, only facts of that device are accepted.
 
         Report facts when the device starts and when they change. A report that changes nothing writes
         nothing.

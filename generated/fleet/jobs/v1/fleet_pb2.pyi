@@ -97,8 +97,8 @@ class Device(_message.Message):
 
     @_builtins.property
     def facts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Output only. What the device says about itself: see DeviceJobService.UpdateFacts. Unlike labels, the
-        device sets them, so they are claims.
+        """Output only. What the device reports about itself: see DeviceJobService.UpdateFacts. Unlike labels,
+        facts are set by the device, so do not trust them.
         """
 
     @_builtins.property

@@ -269,8 +269,9 @@ class Job(_message.Message):
     """
     etag: _builtins.str
     """Changes with each CancelJob, RetryExecutions, PauseJob, ResumeJob, AdvanceJob, ApproveStage,
-    RejectStage and UpdateJob that changes the job, when another job replaces it, and when a failure criterion or a gate
-    pauses or cancels it. Other reports of devices and the opening of stages do not change it.
+    RejectStage and UpdateJob that changes the job, when another job replaces it, and when a failure
+    criterion or a gate pauses or cancels it. Other reports of devices and the opening of stages do
+    not change it.
     """
     description: _builtins.str
     """A text for people. May be empty."""
@@ -1754,9 +1755,10 @@ class CreateJobRequest(_message.Message):
     the job itself add events.
     """
     replaces_job_id: _builtins.str
-    """The job that the new job replaces. If it is IN_PROGRESS, PAUSED or SCHEDULED, it is canceled as by CancelJob, with
-    the reason "replaced by JOB_ID", when the new job is created: in the same transaction. Its devices that are
-    IN_PROGRESS continue. Both jobs name each other. If it is COMPLETED or CANCELED, only that changes.
+    """The job to replace. If it is IN_PROGRESS, PAUSED or SCHEDULED, the transaction that creates the new
+    job cancels it as CancelJob does, with the reason "replaced by JOB_ID": executions that are
+    IN_PROGRESS continue. Each job has the ID of the other. If it is COMPLETED or CANCELED, only its
+    replaced_by_job_id and etag change.
 
     Its devices that have not started wait until the new job releases them: with a rollout, most of them wait for a
     later stage, and devices that the new job does not target get nothing. With validate_only,

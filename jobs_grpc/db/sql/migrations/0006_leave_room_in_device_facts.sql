@@ -1,3 +1,3 @@
--- Leaves room for all rows of a page at once, because a bridge reports for neighbors in one transaction: then all
--- updates are HOT, and the table keeps its size. Pages that are full already get the room when their rows move.
+-- Leaves half of each page free: a bridge updates many rows of a page in one transaction, and with this room all of
+-- these updates are HOT. Existing full pages gain room as their rows are updated.
 ALTER TABLE jobs.device_facts SET (fillfactor = 50);

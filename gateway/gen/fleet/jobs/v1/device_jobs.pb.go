@@ -1091,8 +1091,8 @@ func (*ReportResult_Execution) isReportResult_Result() {}
 
 func (*ReportResult_Error) isReportResult_Result() {}
 
-// The error of one of several reports: the error that UpdateExecution would return, or UpdateFacts with
-// one device.
+// The error of one report of a stream, or of one device of UpdateFacts: what a call with only that
+// report would return.
 type ReportError struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The status code, a google.rpc.Code.
@@ -1269,13 +1269,14 @@ func (x *WatchPendingExecutionsResponse) GetHasMore() bool {
 // Either the facts of the calling device, in `facts`, or those of several devices, in `devices`.
 type UpdateFactsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required, unless `replace` or `devices` is set. The facts of the calling device, at most 32. A key has 1–58 characters of A-Z a-z 0-9 . _ / -, and
-	// starts with a letter or a digit. A value has at most 63 characters without control characters.
+	// The facts of the calling device, at most 32. Required, unless `replace` or `devices` is set. A key
+	// has 1–58 characters of A-Z a-z 0-9 . _ / -, and starts with a letter or a digit. A value has at
+	// most 63 characters without control characters.
 	Facts map[string]string `protobuf:"bytes,1,rep,name=facts,proto3" json:"facts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Remove the other facts of each device. False: the facts of the request are set, others stay.
 	Replace bool `protobuf:"varint,2,opt,name=replace,proto3" json:"replace,omitempty"`
-	// The facts of several devices, each once. If there are too many, or if `facts` is also set, none
-	// is stored, and the call fails with INVALID_ARGUMENT.
+	// The facts of several devices. If there are more than 100, if a device is repeated, or if `facts`
+	// is also set, the call fails with INVALID_ARGUMENT and stores nothing.
 	Devices       []*DeviceFacts `protobuf:"bytes,3,rep,name=devices,proto3" json:"devices,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -159,13 +159,13 @@ type DeviceJobServiceClient interface {
 	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
 	//	UNAVAILABLE          SERVER_STOPPING: watch again
 	WatchPendingExecutions(ctx context.Context, in *WatchPendingExecutionsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchPendingExecutionsResponse], error)
-	// Stores facts: what a device says about itself, such as version=2.1. Selectors of devices match
+	// Stores facts: what a device reports about itself, such as version=2.1. Selectors of devices match
 	// them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change its
 	// facts. They are deleted with the device.
 	//
-	// A call has the facts of the calling device in `facts`, or those of up to 100 devices in `devices`,
-	// for bridges. With `devices`, the response has the result of each; an error of one device does
-	// not affect the others. With x-device-id, only facts of that device are accepted.
+	// A device sends its own facts in `facts`. A bridge can send the facts of up to 100 devices in
+	// `devices`. With `devices`, the response has the result of each; an error of one device does not
+	// affect the others. With x-device-id, only facts of that device are accepted.
 	//
 	// Report facts when the device starts and when they change. A report that changes nothing writes
 	// nothing.
@@ -405,13 +405,13 @@ type DeviceJobServiceServer interface {
 	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
 	//	UNAVAILABLE          SERVER_STOPPING: watch again
 	WatchPendingExecutions(*WatchPendingExecutionsRequest, grpc.ServerStreamingServer[WatchPendingExecutionsResponse]) error
-	// Stores facts: what a device says about itself, such as version=2.1. Selectors of devices match
+	// Stores facts: what a device reports about itself, such as version=2.1. Selectors of devices match
 	// them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change its
 	// facts. They are deleted with the device.
 	//
-	// A call has the facts of the calling device in `facts`, or those of up to 100 devices in `devices`,
-	// for bridges. With `devices`, the response has the result of each; an error of one device does
-	// not affect the others. With x-device-id, only facts of that device are accepted.
+	// A device sends its own facts in `facts`. A bridge can send the facts of up to 100 devices in
+	// `devices`. With `devices`, the response has the result of each; an error of one device does not
+	// affect the others. With x-device-id, only facts of that device are accepted.
 	//
 	// Report facts when the device starts and when they change. A report that changes nothing writes
 	// nothing.

@@ -40,8 +40,8 @@ type Device struct {
 	// counts once a minute. The time can be up to two JOBS_LAST_SEEN_INTERVAL (30 s each) too early. Unset: no
 	// time is stored.
 	LastSeenAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_seen_at,json=lastSeenAt,proto3" json:"last_seen_at,omitempty"`
-	// Output only. What the device says about itself: see DeviceJobService.UpdateFacts. Unlike labels, the
-	// device sets them, so they are claims.
+	// Output only. What the device reports about itself: see DeviceJobService.UpdateFacts. Unlike labels,
+	// facts are set by the device, so do not trust them.
 	Facts map[string]string `protobuf:"bytes,6,rep,name=facts,proto3" json:"facts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Output only. When the facts last changed. Unset: the device has reported none.
 	FactsUpdatedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=facts_updated_at,json=factsUpdatedAt,proto3" json:"facts_updated_at,omitempty"`

@@ -1,6 +1,6 @@
 -- Returns how many executions of a job finished over time, and the events that explain it, in one row.
 --
--- See execution_ends.sql for what counts when. The bucket size is the smallest of v_sizes that is at least
+-- execution_ends.sql defines when an execution counts. The bucket size is the smallest of v_sizes that is at least
 -- v_fine_bucket_seconds and needs at most p_max_buckets. Empty buckets are left out.
 --
 -- Raises JOB_NOT_FOUND.

@@ -1,5 +1,5 @@
--- Stores facts that devices report. The facts of a device that does not exist, or that would have more than 32, are
--- not stored: it is returned. The first two arrays are parallel, with one element per device.
+-- Stores facts that devices report. Returns the devices whose facts were not stored: those that do not exist, and
+-- those that would have more than 32 facts. The first two arrays are parallel, with one element per device.
 --
 -- Facts that are stored already take no lock and write nothing.
 CREATE OR REPLACE FUNCTION jobs.update_facts(
@@ -44,7 +44,8 @@ BEGIN
     END IF;
 
     -- DeleteDevices locks devices before it deletes their facts, so a device that is being deleted gets none.
-    -- The request role may not lock rows of the platform: maintenance deletes what is stored too late.
+    -- If the platform manages the device tables, the request role can't lock their rows: maintenance deletes facts
+    -- that are stored after the device was deleted.
     IF (SELECT t.is_own FROM jobs.device_tables t) THEN
         v_found_ids := v_changed_ids;
         SELECT coalesce(array_agg(u.device_id), '{}'), array_agg(u.facts) INTO v_changed_ids, v_facts

@@ -24,7 +24,7 @@ BEGIN
                 ELSE 'EXPIRED' END,
            e.number
     FROM (
-        -- Hashing one key takes less time than three, so the microseconds of the key are the outcome.
+        -- Hashing one key takes less time than three, so the key encodes the outcome in its microseconds.
         SELECT e.key, count(*) AS number
         FROM (
             SELECT date_bin(p_bucket, e.last_updated_at, 'epoch')

@@ -1,6 +1,6 @@
--- Returns what the replacement of a job would do to its devices that have not started, as JSON of ReplacedDevices:
--- how many there are, how many are in each stage of the new job, and how many are not in the new job. NULL: the
--- replaced job is finished. The caller has set the tenant.
+-- Counts the devices that have not started the replaced job, as the JSON of ReplacedDevices: how many there are, how
+-- many are in each stage of the new job, and how many are not in the new job. NULL: the replaced job is finished. The
+-- caller has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.preview_replacement(
     p_tenant_id text,
     p_job_id text,           -- the new job
@@ -15,7 +15,7 @@ AS $$
 DECLARE
     v_status text;
     v_queued integer;
-    v_stages integer[];  -- this and the next: parallel; the stage is NULL for devices that are not in the new job
+    v_stages integer[];  -- parallel to v_devices; the stage is NULL for devices that are not in the new job
     v_devices integer[];
 BEGIN
     SELECT s.status, s.queued + s.held INTO v_status, v_queued

@@ -1,5 +1,5 @@
 -- Cancels the job that a new job replaces, unless it is finished, and links it to the new job. Then checks the
--- limit of active jobs, in the order of locks of retry_executions: job before limit. Returns what
+-- limit of active jobs. It locks the job before the limit, as retry_executions does. Returns what
 -- check_active_job_limit returns; NULL: not counted. The caller has set the tenant.
 --
 -- Raises JOB_NOT_FOUND and TOO_MANY_ACTIVE_JOBS.

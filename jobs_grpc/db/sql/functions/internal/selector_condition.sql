@@ -4,7 +4,8 @@ CREATE OR REPLACE FUNCTION jobs.selector_condition(
     p_terms jsonb,     -- as Selector.terms_json of services/selectors.py
     p_device_id text,  -- the SQL of the device_id, in the collation of the column
     p_labels text,     -- the SQL of the labels, which is NULL for a device that has none
-    p_facts text,      -- the same of the facts. A term of a fact has the key fact.KEY
+    -- The SQL of the facts, which is NULL for a device that has none. A term whose key is fact.KEY tests a fact.
+    p_facts text,
     -- Look memberships up for each device. false: the planner may also join them, which is faster for
     -- all devices of a tenant, but reads all members of the groups.
     look_up_groups boolean,

@@ -17,6 +17,6 @@ BEGIN
     WHERE f.tenant_id > p_after_tenant_id
     ORDER BY f.tenant_id
     LIMIT 1;
-    -- It ignores NULL.
+    -- least() ignores NULL.
     RETURN least(v_tenant_id COLLATE "C", v_tenant_with_facts COLLATE "C");
 END $$;
