@@ -140,7 +140,8 @@ class EvaluationLimit:
 def _is_costly(request: TargetRequest, is_preview: bool) -> bool:
     """Whether the evaluation of the target can read many devices."""
     if request.target_device_id:
-        return False
+        # This preview reads every device of the replaced job. PreviewTarget has no such field.
+        return is_preview and bool(getattr(request, "replaces_job_id", ""))
     return (
         is_preview
         or request.HasField("target_failed_in")

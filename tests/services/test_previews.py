@@ -145,6 +145,7 @@ async def test_one_call_of_a_tenant_evaluates_targets_at_a_time(world: World, fl
 
         for request in (
             {"target_all": True, "validate_only": True},
+            {"target_device_id": "d00", "replaces_job_id": "first", "validate_only": True},
             {"target_selector": "model", "job_id": "second"},
             {"target_failed_in": pb.FailedIn(job_id="first")},
             {"target_device_ids": pb.DeviceIds(device_ids=[f"e{n:04}" for n in range(1001)])},
