@@ -8,7 +8,8 @@ from jobs_grpc.db.store import Store
 from jobs_grpc.errors import DatabaseUnavailable, QueryTimeout
 from jobs_grpc.maintenance.stale_devices import StaleDevices
 from jobs_grpc.maintenance.sweeper import Sweeper
-from tests.support.database import Database, request_session, rows_locked
+from tests.support.database import Database, edited_function, request_session, rows_locked
+from tests.support.postgres import connected
 
 
 class Devices:
@@ -148,6 +149,27 @@ async def test_labels_stay_when_the_device_returns_during_the_removal(devices: D
     await removal
 
     assert await devices.stored() == [("acme", "a"), ("acme", "b")]
+
+
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
+async def test_labels_that_were_not_locked_stay_when_facts_are_removed(devices: Devices) -> None:
+    """The device is registered and gets labels after the removal has not found it."""
+    database = devices.database
+    await devices.add("acme", "a")
+    await devices.execute("INSERT INTO jobs.device_facts VALUES ('acme', 'b', '{}', now())")
+    pause = "BEGIN PERFORM pg_advisory_xact_lock(1);"
+    async with (
+        edited_function(database, "delete_stale_rows", "BEGIN", pause),
+        connected(database.owner_dsn) as holder,
+    ):
+        await holder.execute("SELECT pg_advisory_lock(1)")
+        removal = await database.blocked(devices.store.remove_stale_devices("acme", ""))
+        await devices.add("acme", "b")
+        await holder.execute("SELECT pg_advisory_unlock(1)")
+        await removal
+
+    assert await devices.stored() == [("acme", "a"), ("acme", "b")]
+    assert await database.owner.fetchval("SELECT count(*) FROM jobs.device_facts") == 0
 
 
 async def test_sweeper_examines_devices_in_its_cleanup(devices: Devices) -> None:

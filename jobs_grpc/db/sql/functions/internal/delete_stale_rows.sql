@@ -26,8 +26,10 @@ DECLARE
             FOR UPDATE
         ) locked
     );
-    -- Not in the DELETE: Citus would then refuse its ctid.
-    v_stale_ids text[] := jobs.missing_devices(p_tenant_id, v_locked_ids || v_locked_facts);
+    -- Not in the DELETE: Citus would then refuse its ctid. Each table has its own devices: a row that was not locked
+    -- can be of a device that is registered from now on.
+    v_stale_ids text[] := jobs.missing_devices(p_tenant_id, v_locked_ids);
+    v_stale_facts text[] := jobs.missing_devices(p_tenant_id, v_locked_facts);
 BEGIN
     DELETE FROM jobs.devices d
     USING (
@@ -44,7 +46,7 @@ BEGIN
     DELETE FROM jobs.device_facts f
     USING (
         SELECT f.row_id
-        FROM unnest(v_stale_ids) AS u (device_id)
+        FROM unnest(v_stale_facts) AS u (device_id)
         CROSS JOIN LATERAL (
             SELECT f.ctid AS row_id
             FROM jobs.device_facts f
