@@ -2574,7 +2574,8 @@ export interface components {
             device_count: number;
             /**
              * @description How many of them are in each stage of the new job, in order. They wait until their stage opens and releases them.
-             *     Empty: no rollout.
+             *     Empty: no rollout. Without job_id and Rollout.seed, the stages are those of a random order; CreateJob draws
+             *     another.
              */
             stage_counts: number[];
             /**

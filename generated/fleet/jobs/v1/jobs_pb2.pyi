@@ -2016,7 +2016,8 @@ class ReplacedDevices(_message.Message):
     @_builtins.property
     def stage_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """How many of them are in each stage of the new job, in order. They wait until their stage opens and releases them.
-        Empty: no rollout.
+        Empty: no rollout. Without job_id and Rollout.seed, the stages are those of a random order; CreateJob draws
+        another.
         """
 
     def __init__(

@@ -3589,7 +3589,8 @@ type ReplacedDevices struct {
 	// The number of devices.
 	DeviceCount int32 `protobuf:"varint,1,opt,name=device_count,json=deviceCount,proto3" json:"device_count,omitempty"`
 	// How many of them are in each stage of the new job, in order. They wait until their stage opens and releases them.
-	// Empty: no rollout.
+	// Empty: no rollout. Without job_id and Rollout.seed, the stages are those of a random order; CreateJob draws
+	// another.
 	StageCounts []int32 `protobuf:"varint,2,rep,packed,name=stage_counts,json=stageCounts,proto3" json:"stage_counts,omitempty"`
 	// How many of them the new job does not target.
 	UntargetedCount int32 `protobuf:"varint,3,opt,name=untargeted_count,json=untargetedCount,proto3" json:"untargeted_count,omitempty"`
