@@ -90,12 +90,13 @@ tests/clients/bin/java/ready: tests/clients/pom.xml
 	@touch $@
 
 # `make test` runs the same long tests at a small scale: see Tests in CONTRIBUTING.md.
+# ARGS is for the tests of coverage alone.
 .PHONY: nightly
 nightly: $(READY) $(BENCH_READY) ## Run the tests at full scale with their coverage, 200 faults, the benchmarks at tiny size and a 10-minute soak
-	@JOBS_TEST_SCALE=20 $(MAKE) --no-print-directory coverage ARGS=--timeout=3600
+	@JOBS_TEST_SCALE=20 PYTEST_ADDOPTS=--timeout=3600 $(MAKE) --no-print-directory coverage
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory test-gateway)
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory chaos)
-	@$(if $(and $(WITH_GATEWAY),$(WITH_NODE)),JOBS_TEST_SCALE=20 $(MAKE) --no-print-directory test-clients test-console)
+	@$(if $(and $(WITH_GATEWAY),$(WITH_NODE)),JOBS_TEST_SCALE=20 $(MAKE) --no-print-directory test-clients test-console ARGS=)
 	@$(MAKE) --no-print-directory test-bench
 	@$(MAKE) --no-print-directory bench-release ARGS=--quick
 	@$(MAKE) --no-print-directory bench-herd ARGS=--quick
@@ -103,7 +104,7 @@ nightly: $(READY) $(BENCH_READY) ## Run the tests at full scale with their cover
 	@$(if $(WITH_H2LOAD),$(MAKE) --no-print-directory bench ARGS=--quick)
 	@$(if $(WITH_H2LOAD),$(MAKE) --no-print-directory bench-fairness ARGS=--quick)
 	@$(if $(WITH_CPULIMIT),$(MAKE) --no-print-directory bench-workers ARGS=--quick)
-	@$(MAKE) --no-print-directory bench-soak MINUTES=10
+	@$(MAKE) --no-print-directory bench-soak MINUTES=10 ARGS=
 
 FAULTS ?= 200
 .PHONY: chaos
