@@ -141,6 +141,8 @@ class Device:
                 self._totals.interrupted += 1
             finally:
                 self._totals.active -= 1
+            # Not in the block above: if this fails, the execution is finished, and _repeat retries.
+            await self._report_version()
 
     async def _carry_out(self, execution: pb.DeviceExecution, plan: Plan) -> None:
         steps = self._behavior.progress + 1
@@ -156,7 +158,6 @@ class Device:
                 version = dict(execution.document_params).get("version")
                 if self._version is not None and isinstance(version, str):
                     self._version = version
-                    await self._report_version()
             case "FAILED":
                 await self._report(
                     execution, JobExecution.FAILED, plan.failure_code, reason=plan.reason

@@ -3,9 +3,12 @@
 from contextlib import AsyncExitStack
 from typing import Any
 
+import grpc
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
+from jobs_grpc.client import DeviceClient
+from jobs_grpc.client.errors import create_error
 from jobs_grpc.dev.simulator.totals import Totals
 from tests.support.callers import Operator
 from tests.support.database import Database
@@ -68,6 +71,31 @@ async def test_fleet_reports_the_version_of_the_document_after_a_success(
     async with running_fleet(fleet):
         await wait_for_counts(world.operator, job, succeeded=20)
         await wait_until_equal(versions, (19, 1))
+
+
+async def test_version_is_reported_again_after_an_error(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.add_devices(1)
+    await world.create(target_all=True, document_params={"version": "2.1"})
+    store = DeviceClient.update_facts
+    errors = [create_error(grpc.StatusCode.ABORTED, "")]
+
+    async def fail_once(client: DeviceClient, facts: dict[str, str]) -> None:
+        if facts == {"version": "2.1"} and errors:
+            raise errors.pop()
+        await store(client, facts)
+
+    async def is_stored() -> bool:
+        return bool((await world.fleet.list(selector="fact.version=2.1")).devices)
+
+    monkeypatch.setattr(DeviceClient, "update_facts", fail_once)
+    async with running_fleet(
+        make_fleet(1, world.server.address, world.tenant, version="2.0")
+    ) as totals:
+        await wait_until_equal(is_stored, True)
+
+    assert (totals.succeeded, totals.interrupted, totals.errors) == (1, 0, 1)
 
 
 async def test_fleet_polls_when_the_server_asks_for_it(world: World, job: str) -> None:
