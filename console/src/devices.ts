@@ -1,6 +1,6 @@
 /** What admins do with devices: the calls, and the questions about them. */
 
-import { ApiError, api, body, page, type Device } from "./api/client";
+import { ApiError, api, body, page, sameCaller, type Device } from "./api/client";
 import { command, labelOptions, post, withValues } from "./commands";
 import { draftLabels } from "./draft";
 import { counted } from "./format";
@@ -98,9 +98,11 @@ function chunkAt(changes: Change[], start: number): Change[] {
 
 /** Sends the changes from `start` on that fit into one call. Returns how many, and how many devices were new. */
 export async function send(changes: Change[], start: number, removed: string[] = [], allowMissing = true) {
+    const check = sameCaller();
     const chunk = chunkAt(changes, start);
     const groups = chunk[0]?.join ? await readGroups(chunk.map((change) => change.device_id)) : {};
     const request = requestOf(chunk, groups, removed, allowMissing);
+    check();
     try {
         const result = await body(api.POST("/customer/fleet/devices:update", { body: request }));
         return { sent: chunk.length, registered: result.registered_count };
@@ -193,8 +195,10 @@ export function register(draft: DeviceDraft, done: () => void): Question {
         incomplete: !device_id,
         command: device_id ? updateCommand(changes, {}, [], true) : undefined,
         run: async () => {
+            const check = sameCaller();
             const [existing] = await readDevices(`device_id=${JSON.stringify(device_id)}`);
             if (existing) throw new ApiError(`${device_id} exists already; nothing was changed`, "", 409);
+            check();
             await send(changes, 0);
             done();
             return `Registered ${device_id}.`;
@@ -218,8 +222,11 @@ export function change(
         incomplete: !hasChanges,
         command: hasChanges ? updateCommand(changes, groupsOf(devices), removed, false) : undefined,
         run: async () => {
-            for (let sent = 0; sent < changes.length;)
+            const check = sameCaller();
+            for (let sent = 0; sent < changes.length;) {
+                check();
                 sent += (await send(changes, sent, removed, false)).sent;
+            }
             done();
             return `Changed ${nameOf(devices)}.`;
         },
@@ -245,10 +252,12 @@ export function remove(devices: Device[], done: () => void): Question {
         devices: ids.length,
         command: { ...commands[0], curl: commands.map((one) => one.curl).join(" && ") },
         run: async () => {
+            const check = sameCaller();
             const total = { deleted: 0, ended: 0 };
             for (const request of requests) {
                 let result;
                 do {
+                    check();
                     result = await body(api.POST(path, { body: request }));
                     total.deleted += result.deleted_count;
                     total.ended += result.ended_execution_count;

@@ -111,6 +111,30 @@ async def test_failure_after_a_change_of_the_caller_is_not_shown(
     await expect(page.get_by_text("failed:")).to_have_count(0)
 
 
+async def test_action_in_several_calls_stops_when_the_caller_changes(
+    console: Console, server: Server, database: Database, tenant: str
+) -> None:
+    for name in (tenant, "other"):
+        await database.add_devices(name, 150)
+    page = await console.open("/devices")
+    await page.get_by_role("button", name="Select up to 1,000 that match").click()
+    await page.get_by_role("button", name="Delete…").click()
+    dialog = page.get_by_role("dialog")
+    calls = "**/customer/fleet/devices:delete"
+    async with console.held(calls) as released:
+        await dialog.get_by_role("button", name="Delete 150 devices").click()
+        await dialog.get_by_role("button", name="Back").click()
+        await _choose_other_tenant(page)
+        async with page.expect_response(calls) as response:
+            released.set()
+    assert (await (await response.value).json())["deleted_count"] == 100
+    # The page has handled the response when it has read another one.
+    await page.get_by_role("link", name="Fleet").first.click()
+    await expect(page.get_by_role("heading", name="Fleet", exact=True)).to_be_visible()
+    assert len((await server.fleet(tenant).list(limit=1000)).devices) == 50
+    assert len((await server.fleet("other").list(limit=1000)).devices) == 150
+
+
 async def test_expired_token_is_asked_for_again_and_the_page_continues(
     browser: Browser, gateway_binary: Path, database: Database, tenant: str, tmp_path: Path
 ) -> None:

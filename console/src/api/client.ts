@@ -4,7 +4,7 @@ import createClient, { type Middleware } from "openapi-fetch";
 import type { paths } from "./schema";
 import type { Filled, Message } from "./types";
 import { noteServerTime } from "../clock";
-import { credentials, tokenRejected } from "../session";
+import { callerKey, credentials, tokenRejected } from "../session";
 
 export type * from "./types";
 
@@ -47,6 +47,17 @@ export function restPath(...parts: string[]): string {
 export interface Page<T> {
     items: T;
     next: string;
+}
+
+/**
+ * Returns a check that throws ApiError if the caller has changed since. Before each further call of an action: every
+ * request is made as the caller of that moment.
+ */
+export function sameCaller(): () => void {
+    const key = callerKey.value;
+    return () => {
+        if (callerKey.value !== key) throw new ApiError("Stopped: the caller has changed", "", 409);
+    };
 }
 
 interface Result<T> {

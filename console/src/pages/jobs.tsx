@@ -2,7 +2,7 @@
 
 import { useState } from "preact/hooks";
 import * as actions from "../actions";
-import { ApiError, api, page, type Job } from "../api/client";
+import { ApiError, api, page, sameCaller, type Job } from "../api/client";
 import { serverNow } from "../clock";
 import { count, counted, HOUR_MS, shown } from "../format";
 import { reloadAll, useLoaded } from "../load";
@@ -324,7 +324,9 @@ function bulkQuestion(action: (typeof bulkActions)[number], jobs: Job[], done: (
         command: (reason) => ({ cli: all(reason, "cli"), curl: all(reason, "curl") }),
         run: async (reason) => {
             const failed: { job: Job; question: Question; error: ApiError }[] = [];
+            const check = sameCaller();
             for (const one of left) {
+                check();
                 try {
                     await one.question.run(reason);
                 } catch (error) {

@@ -7,6 +7,7 @@ import {
     api,
     body,
     page,
+    sameCaller,
     type CreateJobRequest,
     type Job,
     type FleetLabels,
@@ -173,7 +174,9 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
             if (attempt.current?.key !== key) attempt.current = { key, id: randomId() };
             keepDraft(place, draft, attempt.current);
             // A request that is repeated gets the same response as the first one.
+            const assertSameCaller = sameCaller();
             const before = request.job_id ? await readIfExists(request.job_id) : null;
+            assertSameCaller();
             const created = await body(
                 api.POST("/customer/jobs", {
                     body: {

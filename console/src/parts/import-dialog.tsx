@@ -51,7 +51,7 @@ export function ImportDialog({ close, done }: { close: () => void; done: () => v
     const run = async () => {
         for (
             let at = current.value;
-            at && at.sent < at.devices.length && isOpen.current;
+            at && at.sent < at.devices.length && at.caller === callerKey.value && isOpen.current;
             at = current.value
         ) {
             const { sent, registered } = await send(at.devices, at.sent);
