@@ -3,7 +3,7 @@
 import type { FunctionComponent } from "preact";
 import { LocationProvider, Route, Router, lazy, useLocation } from "preact-iso";
 import { signal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { api, body } from "./api/client";
 import { focusPage, watchFocus } from "./focus";
 import { outage, useLoaded } from "./load";
@@ -108,11 +108,12 @@ function Routes() {
     const shownPath = useRef(path);
     // The next caller does not see what the last one did.
     useEffect(() => forget, []);
+    // At once: an action that leads to another page confirms what it did after that.
+    useLayoutEffect(() => void (confirmation.value = null), [path]);
     // A page begins at its top, and the keyboard and a screen reader continue there.
     useEffect(() => {
         if (shownPath.current === path) return;
         shownPath.current = path;
-        confirmation.value = null;
         window.scrollTo(0, 0);
         focusPage();
     }, [path]);

@@ -33,7 +33,7 @@ export interface Change {
     line?: number;
 }
 
-type Groups = Record<string, string[]>;
+type Groups = Map<string, string[]>;
 
 /** The first devices that match. */
 export async function readDevices(selector = "", prefix = "", max = MAX_DEVICES): Promise<Device[]> {
@@ -56,8 +56,7 @@ async function readGroups(ids: string[]): Promise<Groups> {
     return groupsOf((await Promise.all(reads)).flat());
 }
 
-const groupsOf = (devices: Device[]): Groups =>
-    Object.fromEntries(devices.map((d) => [d.device_id, d.group_ids]));
+const groupsOf = (devices: Device[]): Groups => new Map(devices.map((d) => [d.device_id, d.group_ids]));
 
 function parts<T>(list: T[], size: number): T[][] {
     const starts = Array.from({ length: Math.ceil(list.length / size) }, (_, index) => index * size);
@@ -73,7 +72,7 @@ export function maskOf({ labels, time_zone, join }: Partial<Change>): string {
 
 function requestOf(changes: Change[], groups: Groups, removed: string[], allow_missing: boolean) {
     const devices = changes.map(({ device_id, labels, time_zone, join, leave = [] }) => {
-        const kept = without(groups[device_id] ?? [], leave);
+        const kept = without(groups.get(device_id) ?? [], leave);
         return { device_id, labels, time_zone, group_ids: join && [...new Set([...kept, ...join])] };
     });
     return {
@@ -84,7 +83,7 @@ function requestOf(changes: Change[], groups: Groups, removed: string[], allow_m
     };
 }
 
-/** The changes from `start` on that fit into one call. */
+/** The changes from `start` on that may fit into one call. */
 function chunkAt(changes: Change[], start: number): Change[] {
     const chunk = changes.slice(start, start + MAX_DEVICES);
     const mask = maskOf(chunk[0] ?? {});
@@ -99,9 +98,14 @@ function chunkAt(changes: Change[], start: number): Change[] {
 /** Sends the changes from `start` on that fit into one call. Returns how many, and how many devices were new. */
 export async function send(changes: Change[], start: number, removed: string[] = [], allowMissing = true) {
     const check = sameCaller();
-    const chunk = chunkAt(changes, start);
-    const groups = chunk[0]?.join ? await readGroups(chunk.map((change) => change.device_id)) : {};
-    const request = requestOf(chunk, groups, removed, allowMissing);
+    let chunk = chunkAt(changes, start);
+    const groups = chunk[0]?.join ? await readGroups(chunk.map((change) => change.device_id)) : new Map();
+    let request = requestOf(chunk, groups, removed, allowMissing);
+    // With the groups that stay, and in UTF-8.
+    while (chunk.length > 1 && new Blob([JSON.stringify(request)]).size > MAX_BODY) {
+        chunk = chunk.slice(0, chunk.length / 2);
+        request = requestOf(chunk, groups, removed, allowMissing);
+    }
     check();
     try {
         const result = await body(api.POST("/customer/fleet/devices:update", { body: request }));
@@ -193,7 +197,7 @@ export function register(draft: DeviceDraft, done: () => void): Question {
         title: "Register device",
         action: "Register device",
         incomplete: !device_id,
-        command: device_id ? updateCommand(changes, {}, [], true) : undefined,
+        command: device_id ? updateCommand(changes, new Map(), [], true) : undefined,
         run: async () => {
             const check = sameCaller();
             const [existing] = await readDevices(`device_id=${JSON.stringify(device_id)}`);

@@ -1,6 +1,7 @@
 /** Turns values of the API into text. */
 
 import { computed, signal } from "@preact/signals";
+import { remember, remembered } from "./storage";
 
 const numbers = new Intl.NumberFormat("en-US");
 
@@ -56,12 +57,12 @@ export function relative(time: number, now: number): string {
 }
 
 /** Whether times are in UTC; otherwise in the zone of the browser. */
-export const isUtc = signal(localStorage.getItem("zone") === "UTC");
+export const isUtc = signal(remembered("zone") === "UTC");
 
 /** Chooses the zone of all times, which the browser remembers. */
 export function chooseUtc(chosen: boolean): void {
     isUtc.value = chosen;
-    localStorage.setItem("zone", chosen ? "UTC" : "");
+    remember("zone", chosen ? "UTC" : "");
 }
 
 // A formatter takes 50 KB or more, and a page shows hundreds of times.

@@ -2,6 +2,7 @@
 
 import { computed, signal } from "@preact/signals";
 import type { Caller } from "./api/types";
+import { remember, remembered } from "./storage";
 
 /** What the gateway says about itself: /console/config.json. */
 export interface Config {
@@ -27,7 +28,7 @@ interface Identity {
 // Not secret: the gateway forwards them only where anyone may choose them.
 const stored = (): Identity => {
     try {
-        return JSON.parse(localStorage.getItem("caller") ?? "") as Identity;
+        return JSON.parse(remembered("caller")) as Identity;
     } catch {
         return { tenant: "demo", user: "" };
     }
@@ -35,7 +36,7 @@ const stored = (): Identity => {
 export const identity = signal<Identity>(stored());
 
 export function choose(next: Identity): void {
-    localStorage.setItem("caller", JSON.stringify(next));
+    remember("caller", JSON.stringify(next));
     const { tenant, user } = identity.value;
     if (next.tenant === tenant && next.user === user) return;
     identity.value = next;

@@ -77,6 +77,8 @@ async def test_devices_are_registered_edited_and_deleted(
     await expect(dialog).to_contain_text("rejects its executions that are queued or held")
     await dialog.get_by_role("button", name="Delete 1 device").click()
     await expect(page.get_by_role("heading", name="Devices", exact=True)).to_be_visible()
+    status = page.get_by_role("status").filter(has_text="Deleted 1 device, ended 1 execution.")
+    await status.get_by_role("button", name="Close").click()
     await page.get_by_label("Select pump-2").check()
     await page.get_by_role("button", name="Delete…").click()
     await dialog.get_by_role("button", name="Delete 1 device").click()
@@ -145,11 +147,29 @@ async def test_file_is_checked_first_then_imported_and_continued_after_an_error(
     assert dict(pump.labels) == {"ring": "early", "site": 'Oslo, "west"', "note": "new"}
     assert ([*pump.group_ids], pump.time_zone) == (["lab", "north", "old"], "Europe/Oslo")
 
+    await page.get_by_label("Device starts with").fill("pump-1")
+    await page.get_by_role("button", name="Filter", exact=True).click()
+    await page.get_by_label("Select pump-1").check()
+    await page.get_by_label("Device starts with").fill("tag-")
+    await page.get_by_role("button", name="Filter", exact=True).click()
     await page.get_by_role("button", name="Select up to 1,000 that match").click()
     await page.get_by_role("button", name="Delete…").click()
     await dialog.get_by_role("button", name="Delete 1,000 devices").click()
     await expect(page.get_by_text("Deleted 1,000 devices, ended 0 executions.")).to_be_visible()
-    assert len((await fleet.list()).devices) == 2
+    assert [d.device_id for d in (await fleet.list()).devices] == ["pump-1", "tag-999"]
+
+
+async def test_requests_of_an_import_fit_the_gateway_in_utf8(
+    console: Console, server: Server, tenant: str
+) -> None:
+    page = await console.open("/devices")
+    await page.get_by_role("button", name="Import CSV…").click()
+    cells = f",{'語' * 60}" * 3
+    rows = "".join(f"tag-{n}{cells}\n" for n in range(600))
+    await _choose(page, f"device_id,label:a,label:b,label:c\n{rows}constructor,,,\n")
+    await page.get_by_role("button", name="Import 601 devices").click()
+    await expect(page.get_by_text("Registered 601 devices, updated 0 devices.")).to_be_visible()
+    await expect(page.get_by_label("Select constructor")).not_to_be_checked()
 
 
 PUMP = 'pump-1,north,Europe/Oslo,"Oslo, ""west""",\r\npump-1,lab,,,new\r\n'

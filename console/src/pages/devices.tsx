@@ -27,11 +27,16 @@ import { useTitle } from "../title";
 const PAGE_SIZE = 100;
 const POLL_MS = 10_000;
 const GROUPS_SHOWN = 20;
+const none: ReadonlyMap<string, Device> = new Map();
 
 export function Devices() {
     useTitle("Devices");
     const [query, setQuery] = useQuery();
-    const [selected, setSelected] = useState<Record<string, Device>>({});
+    const filter = search({ ...query, page: "" });
+    const [selection, setSelection] = useState({ filter, devices: none });
+    // Those of another filter are out of sight.
+    const selected = selection.filter === filter ? selection.devices : none;
+    const setSelected = (devices: typeof none) => setSelection({ filter, devices });
     const [dialog, setDialog] = useState<ComponentChildren>(null);
     const known = useLabels();
     const { data, error, reload } = useLoaded(
@@ -58,11 +63,18 @@ export function Devices() {
     };
     const devices = data?.items ?? [];
     // Also of other pages.
-    const chosen = Object.values(selected);
+    const chosen = [...selected.values()];
     const select = (some: Device[], on: boolean) => {
         const ids = new Set(some.map((d) => d.device_id));
         const all = [...chosen.filter((d) => !ids.has(d.device_id)), ...(on ? some : [])];
-        setSelected(Object.fromEntries(all.slice(0, MAX_DEVICES).map((d) => [d.device_id, d])));
+        setSelected(new Map(all.slice(0, MAX_DEVICES).map((d) => [d.device_id, d])));
+        if (all.length <= MAX_DEVICES) return;
+        const most = `at most ${counted(MAX_DEVICES, "device")} can be selected`;
+        const leftOut = `${counted(all.length - MAX_DEVICES, "device")} not selected`;
+        lateFailure.value = {
+            text: "“Select devices” failed:",
+            error: new ApiError(`${leftOut}: ${most}`, "", 400),
+        };
     };
     const selectMatching = async () => {
         try {
@@ -74,7 +86,7 @@ export function Devices() {
     };
     const close = () => setDialog(null);
     const done = () => {
-        setSelected({});
+        setSelected(none);
         reload();
     };
     const edit = (some: Device[]) => setDialog(<DeviceDialog devices={some} close={close} done={done} />);
@@ -135,14 +147,14 @@ export function Devices() {
                 <Selection
                     noun="device"
                     chosen={chosen}
-                    isAll={devices.every((d) => selected[d.device_id])}
+                    isAll={devices.every((d) => selected.has(d.device_id))}
                     selectAll={(on) => select(devices, on)}
                     actions={allowed}
                 >
                     {(query.page || data?.next) && (
                         <button onClick={selectMatching}>Select up to {count(MAX_DEVICES)} that match</button>
                     )}
-                    {chosen.length > 0 && <button onClick={() => setSelected({})}>Select none</button>}
+                    {chosen.length > 0 && <button onClick={() => setSelected(none)}>Select none</button>}
                 </Selection>
             )}
             {devices.length > 0 && (
@@ -165,7 +177,7 @@ export function Devices() {
                                             {allowed.length > 0 && (
                                                 <input
                                                     type="checkbox"
-                                                    checked={!!selected[d.device_id]}
+                                                    checked={selected.has(d.device_id)}
                                                     onChange={(e) => select([d], e.currentTarget.checked)}
                                                     aria-label={`Select ${shown(d.device_id)}`}
                                                 />

@@ -117,6 +117,7 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
     const [kept] = useState(() => keptDraft(place));
     const [draft, setDraft] = useState(kept?.draft ?? start);
     const attempt = useRef(kept?.attempt);
+    const [nextId, setNextId] = useState(randomId);
     const [discarded, setDiscarded] = useState<Draft | null>(null);
     const [fits, setFits] = useState(true);
     const [error, setError] = useState<ApiError | null>(null);
@@ -147,8 +148,13 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
     }
     const key = JSON.stringify(request);
     const rested = useRested(request);
+    // The check and the creation send the same ID: it decides the random order of the devices.
+    const withId = (r: CreateJobRequest): CreateJobRequest => ({
+        ...r,
+        job_id: r.job_id ?? (attempt.current?.key === JSON.stringify(r) ? attempt.current.id : nextId),
+    });
     const check = useLoaded(rested ? JSON.stringify(rested) : null, (signal) =>
-        body(api.POST("/customer/jobs", { body: { ...rested!, validate_only: true }, signal })),
+        body(api.POST("/customer/jobs", { body: { ...withId(rested!), validate_only: true }, signal })),
     );
     const isChecked = request !== null && check.data !== undefined && JSON.stringify(rested) === key;
     const problems = problemsOf(problem ?? error ?? check.error, draft);
@@ -171,7 +177,10 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
             const digest = check.data?.preview?.target_digest;
             // Kept before the request is sent: after a lost response, a request with another ID would create
             // another job.
-            if (attempt.current?.key !== key) attempt.current = { key, id: randomId() };
+            if (attempt.current?.key !== key) {
+                attempt.current = { key, id: nextId };
+                setNextId(randomId());
+            }
             keepDraft(place, draft, attempt.current);
             // A request that is repeated gets the same response as the first one.
             const assertSameCaller = sameCaller();
@@ -180,8 +189,7 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
             const created = await body(
                 api.POST("/customer/jobs", {
                     body: {
-                        ...request,
-                        job_id: request.job_id ?? attempt.current.id,
+                        ...withId(request),
                         expected_target_digest: digest,
                     },
                 }),

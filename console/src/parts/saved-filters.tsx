@@ -2,9 +2,11 @@
 
 import { useLocation } from "preact-iso";
 import { useState } from "preact/hooks";
+import { ApiError } from "../api/client";
 import { shown } from "../format";
 import { search, useQuery } from "../query";
 import { caller } from "../session";
+import { remembered } from "../storage";
 import { Dialog } from "./dialog";
 import { Text } from "./fields";
 
@@ -22,7 +24,8 @@ interface Saved {
 
 function stored(): Saved[] {
     try {
-        return JSON.parse(localStorage.getItem("filters") ?? "[]") as Saved[];
+        const saved: unknown = JSON.parse(remembered("filters"));
+        return Array.isArray(saved) ? (saved as Saved[]) : [];
     } catch {
         return [];
     }
@@ -42,7 +45,10 @@ export function SavedFilters() {
     const replace = (old: string, ...added: Saved[]) => {
         const kept = stored().filter((s) => !isHere(s) || s.name !== old);
         const others = kept.filter((s) => !isHere(s));
-        const all = [...added, ...kept.filter(isHere)].slice(0, MAX_SAVED);
+        const all = [...added, ...kept.filter(isHere)];
+        if (added.length && all.length > MAX_SAVED) {
+            throw new ApiError(`A list has at most ${MAX_SAVED} saved filters: delete one first`, "", 400);
+        }
         const next = [...all, ...others].slice(0, MAX_TOTAL);
         localStorage.setItem("filters", JSON.stringify(next));
         setAll(next);

@@ -3,6 +3,7 @@
 import { useLocation } from "preact-iso";
 import { useEffect, useState } from "preact/hooks";
 import { focusPage } from "../focus";
+import { remember, remembered } from "../storage";
 import { Check } from "./fields";
 
 const pages: Record<string, [string, string]> = {
@@ -26,7 +27,7 @@ const TYPING = "input:not([type=checkbox]), select, textarea";
 export function Shortcuts() {
     const { route } = useLocation();
     const [isOpen, setOpen] = useState(false);
-    const [isOn, setOn] = useState(localStorage.getItem("shortcuts") !== "off");
+    const [isOn, setOn] = useState(remembered("shortcuts") !== "off");
     useEffect(() => {
         if (!isOn) return;
         let goAt = 0;
@@ -49,7 +50,7 @@ export function Shortcuts() {
     }, [isOn, route]);
     const choose = (on: boolean) => {
         setOn(on);
-        localStorage.setItem("shortcuts", on ? "" : "off");
+        remember("shortcuts", on ? "" : "off");
     };
     return (
         <>
