@@ -41,6 +41,8 @@ def event_body(row: Mapping[str, Any]) -> bytes:
         "retried_count": details.get("retried_count", 0),
         "updated_fields": details.get("updated_fields", []),
         "attempts": [_attempt(attempt) for attempt in details.get("attempts", [])],
+        "replaces_job_id": details.get("replaces_job_id", ""),
+        "replaced_by_job_id": details.get("replaced_by_job_id", ""),
         "previous_position": str(row["previous_position"]),
     }
     return _encode({"type": row["type"], "timestamp": occurred_at, "data": data})

@@ -34,7 +34,7 @@ _SEARCHES = {
     "webhooks_due": ["webhooks_by_due_at"],
     "next_webhooks": ["webhooks_by_tenant"],
     "stopped_rollouts": ["jobs_waiting_by_pause_cause", "jobs_tripped_by_canceled_at"],
-    "next_device_tenant": ["devices_pkey"],
+    "next_device_tenant": ["devices_pkey", "device_facts_pkey"],
     "tenants_with_queued_events": ["event_queue_pkey"],
     "tenants_with_events": ["event_heads_pkey"],
 }

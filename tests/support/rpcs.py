@@ -161,7 +161,12 @@ def _choices(message: Message) -> Iterator[int]:
 
 def _fill(message: Message, values: Mapping[str, str], choice: int, with_flags: bool) -> None:
     fields: Any = message.DESCRIPTOR.fields
+    # Their values are the same, and a job does not replace itself.
+    left_out = "job_id" if with_flags else "replaces_job_id"
+    replaces = "replaces_job_id" in message.DESCRIPTOR.fields_by_name
     for field in fields:
+        if replaces and field.name == left_out:
+            continue
         oneof = field.containing_oneof
         chosen = oneof is not None and not _is_synthetic(oneof)
         if chosen and oneof.fields[choice % len(oneof.fields)] is not field:

@@ -46,6 +46,8 @@ def test_event_without_details_has_all_fields() -> None:
             "retried_count": 0,
             "updated_fields": [],
             "attempts": [],
+            "replaces_job_id": "",
+            "replaced_by_job_id": "",
             "previous_position": "1764460800000000",
         },
     }
@@ -76,6 +78,8 @@ def test_details_are_fields_of_the_event() -> None:
         "stage": 0,
         "retried_count": 7,
         "updated_fields": ["priority"],
+        "replaces_job_id": "fw-1",
+        "replaced_by_job_id": "fw-3",
     }
     data = _body(details=json.dumps(details), user_id="olivia")["data"]
     assert data["user"] == "olivia"
