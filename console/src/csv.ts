@@ -67,7 +67,7 @@ function readRows([header, ...lines]: { cells: string[]; line: number }[]): Devi
             };
         }
         if (time_zone) change.time_zone = time_zone;
-        if (group_id) change.join = [...(change.join ?? []), group_id];
+        if (group_id) change.addGroups = [...(change.addGroups ?? []), group_id];
         devices.set(device_id, { ...change, line });
         if (problems.length === MAX_PROBLEMS) {
             problems.push("…");

@@ -26,9 +26,9 @@ export interface Change {
     device_id: string;
     labels?: Record<string, string> | undefined;
     time_zone?: string | undefined;
-    /** The groups to add, if any change. */
-    join?: string[] | undefined;
-    leave?: string[];
+    /** Groups to add. Absent: groups do not change. */
+    addGroups?: string[] | undefined;
+    removeGroups?: string[];
     /** The last line of a file that has the device. */
     line?: number;
 }
@@ -64,16 +64,21 @@ function parts<T>(list: T[], size: number): T[][] {
 }
 
 /** The fields that a change has, as UpdateDevices names them. */
-export function maskOf({ labels, time_zone, join }: Partial<Change>): string {
-    return [labels && "labels", time_zone !== undefined && "time_zone", join && "group_ids"]
+export function maskOf({ labels, time_zone, addGroups }: Partial<Change>): string {
+    return [labels && "labels", time_zone !== undefined && "time_zone", addGroups && "group_ids"]
         .filter(Boolean)
         .join();
 }
 
 function requestOf(changes: Change[], groups: Groups, removed: string[], allow_missing: boolean) {
-    const devices = changes.map(({ device_id, labels, time_zone, join, leave = [] }) => {
-        const kept = without(groups.get(device_id) ?? [], leave);
-        return { device_id, labels, time_zone, group_ids: join && [...new Set([...kept, ...join])] };
+    const devices = changes.map(({ device_id, labels, time_zone, addGroups, removeGroups = [] }) => {
+        const kept = without(groups.get(device_id) ?? [], removeGroups);
+        return {
+            device_id,
+            labels,
+            time_zone,
+            group_ids: addGroups && [...new Set([...kept, ...addGroups])],
+        };
     });
     return {
         devices,
@@ -99,7 +104,9 @@ function chunkAt(changes: Change[], start: number): Change[] {
 export async function send(changes: Change[], start: number, removed: string[] = [], allowMissing = true) {
     const check = sameCaller();
     let chunk = chunkAt(changes, start);
-    const groups = chunk[0]?.join ? await readGroups(chunk.map((change) => change.device_id)) : new Map();
+    const groups = chunk[0]?.addGroups
+        ? await readGroups(chunk.map((change) => change.device_id))
+        : new Map();
     let request = requestOf(chunk, groups, removed, allowMissing);
     // With the groups that stay, and in UTF-8.
     while (chunk.length > 1 && new Blob([JSON.stringify(request)]).size > MAX_BODY) {
@@ -146,20 +153,20 @@ export function draftOf([first, ...others]: Device[]): DeviceDraft {
     };
 }
 
-/** What differs from the draft that the person began with. Throws DraftError. */
+/** The differences between the draft and its initial values. Throws DraftError. */
 function differences(draft: DeviceDraft, start: DeviceDraft) {
     const removals = lines(draft.labels).filter((line) => /^[^=]+-$/.test(line.trim()));
     const labels = draftLabels(without(lines(draft.labels), removals).join("\n")) ?? {};
     const before = draftLabels(start.labels) ?? {};
     const changed = Object.entries(labels).filter(([key, value]) => before[key] !== value);
-    const join = without(lines(draft.groups), lines(start.groups));
-    const leave = without(lines(start.groups), lines(draft.groups));
+    const addGroups = without(lines(draft.groups), lines(start.groups));
+    const removeGroups = without(lines(start.groups), lines(draft.groups));
     const keys = removals.map((line) => line.trim().slice(0, -1));
     const fields = {
         labels: changed.length ? Object.fromEntries(changed) : undefined,
         time_zone: draft.zone.trim() === start.zone ? undefined : draft.zone.trim(),
-        join: join.length + leave.length ? join : undefined,
-        leave,
+        addGroups: addGroups.length + removeGroups.length ? addGroups : undefined,
+        removeGroups,
     };
     return { fields, removed: [...new Set([...keys, ...without(Object.keys(before), Object.keys(labels))])] };
 }
@@ -201,7 +208,7 @@ export function register(draft: DeviceDraft, done: () => void): Question {
         run: async () => {
             const check = sameCaller();
             const [existing] = await readDevices(`device_id=${JSON.stringify(device_id)}`);
-            if (existing) throw new ApiError(`${device_id} exists already; nothing was changed`, "", 409);
+            if (existing) throw new ApiError(`${device_id} already exists; nothing was changed`, "", 409);
             check();
             await send(changes, 0);
             done();

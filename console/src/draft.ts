@@ -376,12 +376,14 @@ export function summary(draft: Draft, devices: number, sizes: number[]): string 
 
 /** What happens to the devices of the replaced job that have not started. */
 export function replacement(jobId: string, devices: TargetPreview["replaced_devices"] | undefined): string {
-    if (!devices) return `${shown(jobId)} is finished: the new job only names it.`;
+    if (!devices)
+        return `${shown(jobId)} is already finished, so nothing is canceled. The two jobs only link to each other.`;
     const { device_count, stage_counts, untargeted_count } = devices;
     const parts = stage_counts.flatMap((n, index) => (n ? [`${count(n)} in stage ${index}`] : []));
-    if (untargeted_count) parts.push(`${count(untargeted_count)} not in the new job`);
+    if (untargeted_count) parts.push(`${count(untargeted_count)} not targeted`);
     const places = parts.length ? `: ${parts.join(", ")}` : "";
-    return `Cancels ${shown(jobId)}, which ${counted(device_count, "device")} had not started${places}.`;
+    const have = device_count === 1 ? "has" : "have";
+    return `Cancels ${shown(jobId)}, which ${counted(device_count, "device")} ${have} not started${places}.`;
 }
 
 function minimumOf(c: CriterionDraft): number {

@@ -2,7 +2,7 @@
 
 let wanted = "";
 
-/** Focuses the page without its header; with a selector, that element, or the next page has it. */
+/** Focuses the main content, or the element of the selector; if this page lacks it, the next page focuses it. */
 export function focusPage(selector = ""): void {
     wanted = selector || wanted;
     const found = wanted ? document.querySelector<HTMLElement>(wanted) : document.getElementById("main");

@@ -50,7 +50,8 @@ _FIELDS: Fields = {
     ),
     "--replaces JOB": (
         "replaces_job_id",
-        "cancel this job when the new one is created; see --preview for the devices that wait",
+        "cancel JOB when the new job is created; --preview shows how many devices wait, and in "
+        "which stage",
     ),
     "--validate-only": (
         "validate_only",
@@ -131,7 +132,7 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
         creation = format_creation(before, args.utc)
         counts = format_counts(before.execution_counts, before.status)
         lines = [
-            f"{job_id} exists already: the same request created it {creation}",
+            f"{job_id} already exists: the same request created it {creation}",
             f"{job_id} is {job_status_name(before.status)}: {counts}",
         ]
     if args.validate_only and before is None:

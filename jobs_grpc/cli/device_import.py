@@ -49,11 +49,11 @@ def _import_devices(args: argparse.Namespace) -> None:
 
     Uses the database of JOBS_OWNER_DATABASE_URL. The file is CSV in UTF-8 with a
     header: device_id, and optionally group_id, time_zone, and label:KEY for each label. A device
-    can have several lines, one for each of its groups; the last line with a label or a time zone
-    counts. Devices and memberships that exist stay. Labels and time zones replace those of the
-    device; an empty cell changes nothing. If any line is invalid, nothing is imported. Updates the
-    planner's statistics of the tables (ANALYZE) if the login may. Writes a line of the audit log to
-    stderr, as JSON.
+    can have several lines, one for each of its groups; if several lines set a label or the time
+    zone, the last one wins. Devices and memberships that exist stay. Labels and time zones replace
+    those of the device; an empty cell changes nothing. If any line is invalid, nothing is imported.
+    Updates the planner's statistics of the tables (ANALYZE) if the login may. Writes a line of the
+    audit log to stderr, as JSON.
 
     jobs-grpc devices import fleet.csv --tenant acme
     gunzip -c fleet.csv.gz | jobs-grpc devices import - --tenant acme

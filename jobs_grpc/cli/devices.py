@@ -126,9 +126,9 @@ async def _facts(args: argparse.Namespace, fleet: FleetClient) -> None:
         facts_updated_at=device.facts_updated_at if device.facts else None,
     )
     if device.facts:
-        updated = format_field(device, "facts_updated_at", args.utc)
-        fields = [*sorted(device.facts.items()), ("updated", updated)]
-        lines = [*field_lines(fields, max(9, *map(len, device.facts)))]
+        lines = [*field_lines(sorted(device.facts.items()), max(map(len, device.facts)))]
+        changed = format_field(device, "facts_updated_at", args.utc)
+        lines += ["", f"facts last changed  {changed}"]
     else:
         lines = ["no facts"]
     print_result(args, facts, *lines)

@@ -63,8 +63,11 @@ def format_duration(duration: timedelta) -> str:
     return f"{days}{timedelta(seconds=duration.seconds)}"
 
 
-def format_rest(remaining: int, per_second: float) -> str:
-    """Format how long the remaining devices take at a rate; "" if that is unknown."""
+def format_remaining_time(remaining: int, per_second: float) -> str:
+    """Format the estimated time until the remaining devices finish.
+
+    "" if it is unknown or under a second.
+    """
     seconds = remaining / per_second if per_second else 0
     # Less than a second is no estimate: the last devices are slow, or stall.
     return format_duration(timedelta(seconds=seconds)) if seconds >= 1 else ""
@@ -109,7 +112,8 @@ def format_replaced_devices(preview: pb.TargetPreview) -> str:
     if devices.untargeted_count:
         parts.append(f"{devices.untargeted_count:,} not targeted")
     of_them = f": {', '.join(parts)}" if parts else ""
-    return f", which {format_device_count(devices.device_count)} had not started{of_them}"
+    have = "has" if devices.device_count == 1 else "have"
+    return f", which {format_device_count(devices.device_count)} {have} not started{of_them}"
 
 
 def format_labels(labels: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ from jobs_grpc.cli.formatting import (
     count_label,
     counts_by_status,
     format_duration,
-    format_rest,
+    format_remaining_time,
     format_target,
     format_time,
     format_time_left,
@@ -151,7 +151,7 @@ def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
         f"{format_duration(job_duration(job))} elapsed",
     ]
     if job.status == pb.Job.IN_PROGRESS:
-        left = format_rest(job.total_executions - finished, rate) or "-"
+        left = format_remaining_time(job.total_executions - finished, rate) or "-"
         facts[1:1] = [f"{rate:,.1f}/s", f"{left} left"]
     if job.retrying_count:
         facts.append(f"{job.retrying_count:,} retrying")

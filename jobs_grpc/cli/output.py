@@ -71,7 +71,7 @@ def print_lines(*lines: str) -> None:
 
 
 def color_console() -> "Console | None":
-    """Return what prints in color; None if stdout is no terminal, or rich is not installed."""
+    """Return a rich console, or None if stdout is not a terminal or rich is not installed."""
     if not sys.stdout.isatty():
         return None
     try:

@@ -44,8 +44,8 @@ _OPTIONS = {
     "(default: all)",
     "--poll SECONDS": "poll interval of each device (default: fleets of up to "
     f"{_MAX_STREAMS} devices use streams; larger fleets poll when the server asks for it)",
-    "--version VERSION": "the fact `version` that the devices report first; after an execution "
-    "succeeds, they report the `version` of its document (default: they report no facts)",
+    "--initial-version VERSION": "`version` fact that each device reports at the start; after a "
+    "successful execution, the device reports the `version` of its document (default: no facts)",
     "--bridge": "send the reports of all devices over one stream",
 }
 _TYPES: dict[str, Any] = {
@@ -149,7 +149,7 @@ def _make_fleet(args: argparse.Namespace, target: Target) -> Fleet:
         poll_interval=args.poll,
         bridge=args.bridge,
         timeout=args.timeout,
-        version=args.version,
+        initial_version=args.initial_version,
     )
 
 

@@ -19,7 +19,7 @@ from jobs_grpc.cli.formatting import (
     format_duration,
     format_moment,
     format_number,
-    format_rest,
+    format_remaining_time,
     format_target,
     format_time,
     is_active,
@@ -103,7 +103,7 @@ def _facts(job: pb.Job, timeline: pb.GetJobTimelineResponse, finished: int) -> I
     if job.status == pb.Job.IN_PROGRESS:
         rate = _rate(job, timeline)
         yield f"{rate:,.1f}/s"
-        if left := format_rest(job.total_executions - finished, rate):
+        if left := format_remaining_time(job.total_executions - finished, rate):
             yield f"{left} left"
     yield f"{format_duration(timedelta(seconds=max(_span(job, timeline), 0)))} elapsed"
 

@@ -46,7 +46,7 @@ async def _simulate(address: str) -> None:
         poll_interval=None,
         bridge=False,
         timeout=30.0,
-        version="2.0",
+        initial_version="2.0",
     )
     await run_fleet(fleet, Totals())
 

@@ -46,14 +46,16 @@ async def test_list_continues_over_pages_that_are_not_full(
 async def test_facts_are_shown_apart_from_labels(
     shell: Shell, server: Server, fleet: Fleet
 ) -> None:
-    await server.device(fleet.tenant, "pump-1").facts({"version": "2.1", "battery": "low"})
+    await server.device(fleet.tenant, "pump-1").facts({"version": "2.1", "updated": "today"})
 
     shown = await shell("devices", "facts", "pump-1")
     listed = await shell("devices", "list", "--where", "fact.version", "-o", "csv")
 
-    assert shown.out.splitlines()[:2] == ["battery   low", "version   2.1"]
-    assert "facts     battery=low version=2.1" in (await shell("devices", "get", "pump-1")).out
-    assert '"{""battery"": ""low"", ""version"": ""2.1""}"' in listed.out
+    *lines, changed = shown.out.splitlines()
+    assert lines == ["updated today", "version 2.1", ""]
+    assert changed.startswith("facts last changed  2")
+    assert "facts     updated=today version=2.1" in (await shell("devices", "get", "pump-1")).out
+    assert '"{""updated"": ""today"", ""version"": ""2.1""}"' in listed.out
     assert (await shell("devices", "facts", "valve")).out == "no facts\n"
 
 

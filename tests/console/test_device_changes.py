@@ -32,7 +32,7 @@ async def test_devices_are_registered_edited_and_deleted(
         if device == "pump-2":
             await dialog.get_by_role("button", name="Register device").click()
             await expect(dialog.get_by_role("alert")).to_have_text(
-                "pump-1 exists already; nothing was changed"
+                "pump-1 already exists; nothing was changed"
             )
             await dialog.get_by_label("Device ID").fill(device)
         await dialog.get_by_role("button", name="Register device").click()
@@ -86,7 +86,7 @@ async def test_devices_are_registered_edited_and_deleted(
     assert await stored() == {}
 
 
-async def test_file_is_checked_first_then_imported_and_continued_after_an_error(
+async def test_import_continues_when_a_call_fails(
     console: Console, server: Server, tenant: str
 ) -> None:
     fleet = server.fleet(tenant)

@@ -88,7 +88,7 @@ async def test_operator_creates_a_staged_job_and_watches_it_finish(
     await page.get_by_role("link", name="Copy job").click()
     await job_id.fill("fw-2")
     await page.get_by_role("button", name="Create job for 40 devices").click()
-    repeated = re.compile(r"fw-2 exists already \(created by bob, \d+ s ago\); nothing was created")
+    repeated = re.compile(r"fw-2 already exists \(created by bob, \d+ s ago\); nothing was created")
     await expect(page.get_by_role("alert")).to_have_text(repeated)
 
 

@@ -72,9 +72,9 @@ export function Device({ deviceId }: { deviceId: string }) {
                         labels={device?.labels ?? {}}
                         href={(label) => `/console/devices${search({ where: label })}`}
                     />
-                    {device?.facts_updated_at && (
+                    {device && Object.keys(device.facts).length > 0 && (
                         <p class="quiet">
-                            The device says about itself, since <Time at={device.facts_updated_at} />:
+                            Facts reported by the device, last changed <Time at={device.facts_updated_at} />:
                         </p>
                     )}
                     <Labels

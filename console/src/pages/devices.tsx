@@ -81,7 +81,7 @@ export function Devices() {
             select(await readDevices(query.where, query.id), true);
         } catch (error) {
             if (!(error instanceof ApiError)) throw error;
-            lateFailure.value = { text: "“Select devices” failed:", error };
+            lateFailure.value = { text: `“Select up to ${count(MAX_DEVICES)} that match” failed:`, error };
         }
     };
     const close = () => setDialog(null);
@@ -137,7 +137,7 @@ export function Devices() {
                 onChoose={(group) => setQuery({ where: term("group", group), page: "" })}
             />
             {error && <ErrorNotice error={error} />}
-            {isEmpty && <NoDevices />}
+            {isEmpty && <NoDevices isDevicesPage />}
             {data && !devices.length && !isEmpty && (
                 <div class="card empty">
                     <p>{data.next ? "No device on this page; others can follow." : "No device matches."}</p>

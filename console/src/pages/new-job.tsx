@@ -348,7 +348,7 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                 {existing && (
                     <p class="notice warn" role="alert">
                         <span>
-                            <a href={jobPath(existing.id)}>{shown(existing.id)}</a> exists already (created{" "}
+                            <a href={jobPath(existing.id)}>{shown(existing.id)}</a> already exists (created{" "}
                             {shown(existing.creation)}); nothing was created.
                         </span>
                     </p>

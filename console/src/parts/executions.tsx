@@ -49,7 +49,7 @@ export function Executions({ job }: { job: Job }) {
             <Filters job={job} query={query} filter={filter} />
             {size ? <p class="pad quiet">{counted(size, "device")}</p> : null}
             {failures.length > 0 && (
-                <p class="pad quiet">Failures first, at most {MAX_FAILURES} of each status.</p>
+                <p class="pad quiet">Failures are listed first, up to {MAX_FAILURES} of each status.</p>
             )}
             {error && <ErrorNotice error={error} />}
             {data && !rows.length && <p class="pad quiet">No device matches.</p>}

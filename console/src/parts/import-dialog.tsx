@@ -1,4 +1,4 @@
-/** Imports devices from a CSV file, in several calls. What was not imported yet can be continued. */
+/** Imports devices from a CSV file, in several calls. An interrupted import can be continued. */
 
 import { signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
@@ -32,7 +32,7 @@ async function readFile(file: File): Promise<DeviceFile> {
         const text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
         return readDeviceFile(text);
     } catch {
-        return failed("The file must be UTF-8");
+        return failed("The file must be encoded in UTF-8");
     }
 }
 
@@ -70,9 +70,9 @@ export function ImportDialog({ close, done }: { close: () => void; done: () => v
         <>
             <p id="dialog-text">
                 A CSV file in UTF-8 with a header: device_id, and optionally group_id, time_zone, and
-                label:KEY for each label. A device can have several lines, one for each of its groups; the
-                last line with a label or a time zone counts. An empty cell changes nothing, and other labels
-                and groups stay.
+                label:KEY for each label. A device can have several lines, one for each of its groups; if
+                several lines set a label or the time zone, the last one wins. An empty cell changes nothing,
+                and other labels and groups stay.
             </p>
             <label>
                 File

@@ -6,7 +6,7 @@ import { Terminal } from "./terminal";
 
 const request = { devices: [{ device_id: "pump-1", labels: { model: "x200" } }], update_mask: "labels" };
 
-export function NoDevices() {
+export function NoDevices({ isDevicesPage = false }) {
     const mayRegister = may("FleetService.UpdateDevices");
     return (
         <div class="card empty">
@@ -14,8 +14,9 @@ export function NoDevices() {
             <p class="quiet">
                 {mayRegister ? (
                     <>
-                        Register or import some on the page <a href="/console/devices">Devices</a> or in a
-                        terminal, for example pump-1 with a label:
+                        Register or import devices{" "}
+                        {isDevicesPage ? "above" : <a href="/console/devices">on the Devices page</a>}, or in
+                        a terminal, for example pump-1 with a label:
                     </>
                 ) : (
                     "An admin can register some."

@@ -10,7 +10,7 @@ import { remembered } from "../storage";
 import { Dialog } from "./dialog";
 import { Text } from "./fields";
 
-// Of a list and a tenant, and of all.
+// Maximum per list and tenant, and in total.
 const MAX_SAVED = 20;
 const MAX_TOTAL = 200;
 

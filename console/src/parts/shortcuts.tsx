@@ -14,14 +14,14 @@ const pages: Record<string, [string, string]> = {
     e: ["/console/events", "Events"],
 };
 const words = [
-    ["/", "Search jobs, or on the page Devices devices, by the start of their ID"],
+    ["/", "Search by ID prefix: devices on the Devices page, jobs elsewhere"],
     ["?", "Show this list"],
     ...Object.entries(pages).map(([key, [, name]]) => [`g ${key}`, name]),
 ];
 const SEARCH = "form[role=search] input[name=id]";
 // Between g and the next key.
 const MAX_PAUSE_MS = 2000;
-// Keys go to these instead.
+// Elements that receive keys themselves.
 const TYPING = "input:not([type=checkbox]), select, textarea";
 
 export function Shortcuts() {

@@ -43,8 +43,8 @@ _INTERRUPTED_CODES = frozenset(
 class Device:
     """A simulated device. It reports over `bridge`, or over its own client if that is None.
 
-    If `version` is set, the device reports it as a fact at the start, and reports the `version` of
-    the document after each successful execution.
+    If `initial_version` is set, the device reports it as the fact `version` at the start, and
+    reports the `version` of the document after each successful execution.
 
     `call_slots` bounds the fleet's concurrent unary calls. Watches have a client of their own, so
     that they do not use up the streams of the other.
@@ -59,7 +59,7 @@ class Device:
         bridge: ReportStream | None,
         call_slots: asyncio.Semaphore,
         totals: Totals,
-        version: str | None = None,
+        initial_version: str | None = None,
     ) -> None:
         self._device_id = device_id
         self._behavior = behavior
@@ -68,7 +68,7 @@ class Device:
         self._bridge = bridge
         self._call_slots = call_slots
         self._totals = totals
-        self._version = version
+        self._version = initial_version
         self._reported_version: str | None = None
         self._execution_count = 0
         # Job id and attempt number of the last execution that the device started.

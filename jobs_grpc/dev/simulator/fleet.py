@@ -41,8 +41,8 @@ class Fleet:
     token: Callable[[], str] | None = None
     tls: Tls | None = None
     """None: without TLS."""
-    version: str | None = None
-    """What the devices first report as the fact `version`; None: they report no facts."""
+    initial_version: str | None = None
+    """The `version` fact that each device reports at the start; None: no facts."""
 
 
 async def run_fleet(fleet: Fleet, totals: Totals) -> None:
@@ -84,7 +84,7 @@ async def run_fleet(fleet: Fleet, totals: Totals) -> None:
                     bridge,
                     call_slots,
                     totals,
-                    fleet.version,
+                    fleet.initial_version,
                 )
                 group.create_task(
                     device.poll(fleet.poll_interval) if fleet.poll else device.watch()

@@ -62,7 +62,7 @@ async def test_fleet_reports_the_version_of_the_document_after_a_success(
 ) -> None:
     await world.create("update", target_device_id="d00001", document_params={"version": "2.1"})
     # The device d00021 does not exist.
-    fleet = make_fleet(21, world.server.address, world.tenant, bridge=bridge, version="2.0")
+    fleet = make_fleet(21, world.server.address, world.tenant, bridge=bridge, initial_version="2.0")
 
     async def versions() -> tuple[int, int]:
         lists = [await world.fleet.list(selector=f"fact.version=2.{n}") for n in (0, 1)]
@@ -91,7 +91,7 @@ async def test_version_is_reported_again_after_an_error(
 
     monkeypatch.setattr(DeviceClient, "update_facts", fail_once)
     async with running_fleet(
-        make_fleet(1, world.server.address, world.tenant, version="2.0")
+        make_fleet(1, world.server.address, world.tenant, initial_version="2.0")
     ) as totals:
         await wait_until_equal(is_stored, True)
 
