@@ -62,7 +62,7 @@ func TestMarshal_WritesMapsSortedByKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	expected := `{"device_id":"d","labels":{"a":"","b":"\"é\""},"time_zone":"","group_ids":[],"last_seen_at":null}`
+	expected := `{"device_id":"d","labels":{"a":"","b":"\"é\""},"time_zone":"","group_ids":[],"last_seen_at":null,"facts":{},"facts_updated_at":null}`
 	if string(body) != expected {
 		t.Errorf("%s, not %s", body, expected)
 	}
