@@ -8,7 +8,7 @@ import asyncpg
 from jobs_grpc.config import Config
 from jobs_grpc.db import schema
 from jobs_grpc.db.connection_pool import CONNECT_TIMEOUT
-from jobs_grpc.db.pg_errors import CONNECTION_LOST
+from jobs_grpc.db.pg_errors import CONNECTION_LOST, is_schema_error
 from jobs_grpc.doctor.finding import Finding, Status
 
 _STATEMENT_TIMEOUT = 10.0
@@ -72,6 +72,15 @@ def check_failed(check: str, error: Exception) -> Finding:
     """Say why a check could not be made."""
     remedy = "fix the cause, then run `jobs-grpc doctor` again"
     return Finding(check, Status.ERROR, f"the check failed: {_text(error)}", remedy)
+
+
+def not_examined(check: str, error: Exception) -> Finding:
+    """Say why a check was not made. Other checks report the database and schema that it needs."""
+    if isinstance(error, ConnectError):
+        return Finding(check, Status.SKIPPED, "needs the database")
+    if is_schema_error(error):
+        return Finding(check, Status.SKIPPED, "needs the schema")
+    return check_failed(check, error)
 
 
 def _text(error: BaseException | None) -> str:

@@ -6,8 +6,7 @@ import asyncpg
 
 from jobs_grpc.config import Config
 from jobs_grpc.db import schema
-from jobs_grpc.db.pg_errors import is_schema_error
-from jobs_grpc.doctor.connection import DATABASE_ERRORS, ConnectError, check_failed, connect
+from jobs_grpc.doctor.connection import DATABASE_ERRORS, ConnectError, connect, not_examined
 from jobs_grpc.doctor.finding import Finding, Status
 
 _CHECK = "ids"
@@ -33,18 +32,14 @@ async def check_dot_segments(config: Config) -> list[Finding]:
             connection.transaction(readonly=True),
         ):
             found = await _find(connection)
-    except ConnectError:
-        return [Finding(_CHECK, Status.SKIPPED, "needs the database")]
     except TimeoutError:
         detail = f"not all IDs could be examined in {_TIMEOUT:.0f} s"
         remedy = "as the owner, run: SELECT * FROM public.device_state WHERE"
         return [
             Finding(_CHECK, Status.WARNING, detail, f"{remedy} jobs.has_dot_segment(device_id);")
         ]
-    except DATABASE_ERRORS as e:
-        if is_schema_error(e):
-            return [Finding(_CHECK, Status.SKIPPED, "needs the schema")]
-        return [check_failed(_CHECK, e)]
+    except (ConnectError, *DATABASE_ERRORS) as e:
+        return [not_examined(_CHECK, e)]
     if not found:
         return [Finding(_CHECK, Status.OK, "no ID has a segment that REST clients normalize")]
     names = [f"{kind} {id_!r} of tenant {tenant}" for kind, tenant, id_ in found[:_MAX_NAMED]]

@@ -2,8 +2,7 @@
 
 from jobs_grpc.config import Config
 from jobs_grpc.db.fact_labels import REMEDY, TIMEOUT, describe_fact_labels
-from jobs_grpc.db.pg_errors import is_schema_error
-from jobs_grpc.doctor.connection import DATABASE_ERRORS, ConnectError, check_failed, connect
+from jobs_grpc.doctor.connection import DATABASE_ERRORS, ConnectError, connect, not_examined
 from jobs_grpc.doctor.finding import Finding, Status
 
 _CHECK = "labels"
@@ -17,14 +16,10 @@ async def check_fact_labels(config: Config) -> list[Finding]:
     try:
         async with connect(owner_url, config) as connection:
             found = await describe_fact_labels(connection)
-    except ConnectError:
-        return [Finding(_CHECK, Status.SKIPPED, "needs the database")]
     except TimeoutError:
         return [Finding(_CHECK, Status.SKIPPED, f"not all labels could be read in {TIMEOUT:.0f} s")]
-    except DATABASE_ERRORS as e:
-        if is_schema_error(e):
-            return [Finding(_CHECK, Status.SKIPPED, "needs the schema")]
-        return [check_failed(_CHECK, e)]
+    except (ConnectError, *DATABASE_ERRORS) as e:
+        return [not_examined(_CHECK, e)]
     if found:
         return [Finding(_CHECK, Status.WARNING, found, REMEDY)]
     return [Finding(_CHECK, Status.OK, "no label of a device begins with fact.")]

@@ -6,13 +6,12 @@ from pathlib import Path
 import asyncpg
 
 from jobs_grpc.config import Config, EventsConfig
-from jobs_grpc.db.pg_errors import is_schema_error
 from jobs_grpc.doctor.connection import (
     DATABASE_ERRORS,
     ConnectError,
-    check_failed,
     connect,
     fetch_one,
+    not_examined,
 )
 from jobs_grpc.doctor.finding import Finding, Status
 from jobs_grpc.webhooks.destinations import webhook_destinations
@@ -54,12 +53,8 @@ async def check_webhooks(config: Config) -> list[Finding]:
     try:
         async with connect(owner_url, config) as connection:
             row = await fetch_one(connection, "webhooks", keys.ids if keys else [])
-    except ConnectError:
-        return [Finding(_CHECK, Status.SKIPPED, "needs the database")]
-    except DATABASE_ERRORS as e:
-        if is_schema_error(e):
-            return [Finding(_CHECK, Status.SKIPPED, "needs the schema")]
-        return [check_failed(_CHECK, e)]
+    except (ConnectError, *DATABASE_ERRORS) as e:
+        return [not_examined(_CHECK, e)]
     return _check_state(row, config.events, has_keys=keys is not None)
 
 

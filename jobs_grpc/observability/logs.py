@@ -62,6 +62,10 @@ def log_fields(logger: logging.Logger, level: int, message: str, fields: dict[st
         logger.handle(_FieldsRecord(logger.name, level, message, fields))
 
 
+MAX_BYTES = 4096
+"""Maximum bytes of a text of a request, and of a list of its IDs, as written: escaped."""
+
+
 def first_that_fit(texts: Iterable[str], max_bytes: int) -> list[str]:
     """Return as many of the first texts as take at most `max_bytes` in a line, escaped."""
     first: list[str] = []

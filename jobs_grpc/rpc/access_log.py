@@ -23,9 +23,6 @@ _STATUS_CODES: Mapping[object, grpc.StatusCode] = {
 # Longer than a valid one. A request may have any text.
 _MAX_JOB_ID_LENGTH = 256
 
-# Maximum bytes of the device IDs in one line.
-_MAX_IDS_BYTES = 4096
-
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -81,7 +78,7 @@ def device_call_fields(caller: Principal | None, request: Any, response: Any) ->
 def _device_ids(request: Any) -> list[str] | None:
     """Return the devices that a bridge names in UpdateFacts, as many as fit; None: none."""
     devices = getattr(request, "devices", ())
-    return logs.first_that_fit((device.device_id for device in devices), _MAX_IDS_BYTES) or None
+    return logs.first_that_fit((device.device_id for device in devices), logs.MAX_BYTES) or None
 
 
 def write(

@@ -29,9 +29,7 @@ _MAX_FAILURES_OF_TENANT = 200
 # Other errors say that nothing has changed.
 _UNCERTAIN = (StatusCode.UNAVAILABLE, StatusCode.INTERNAL)
 
-# Maximum bytes of a text, and of a list of IDs, as written: escaped. A request may contain texts of
-# any length until it is validated.
-_MAX_BYTES = 4096
+# Instead of logs.MAX_BYTES. A request may contain texts of any length until it is validated.
 _MAX_BYTES_OF_REFUSAL = 256
 
 
@@ -91,7 +89,7 @@ class AuditLog:
         if failed and not self._should_log_failure(action, caller, code.name, reason):
             return
         refused = failed and not (authorized and code in _UNCERTAIN)
-        max_bytes = _MAX_BYTES_OF_REFUSAL if refused else _MAX_BYTES
+        max_bytes = _MAX_BYTES_OF_REFUSAL if refused else logs.MAX_BYTES
         job_id = _value(response, "job_id") or _text(request, "job_id", max_bytes)
         device_ids = _device_ids(request)
         logs.log_fields(
@@ -111,7 +109,7 @@ class AuditLog:
                 "device_count": len(device_ids) or None,
                 "device_ids": None
                 if refused
-                else logs.first_that_fit(device_ids, _MAX_BYTES) or None,
+                else logs.first_that_fit(device_ids, logs.MAX_BYTES) or None,
                 "stage": _stage(request),
                 "validate_only": _value(request, "validate_only"),
                 "changes": None if refused else audited_changes(),

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from fleet.jobs.v1 import fleet_pb2 as pb
 
 from jobs_grpc.contract.field_rules import check, rules_of
-from jobs_grpc.errors import InvalidField, Violation, name_ids
+from jobs_grpc.errors import InvalidField, Violation
 from jobs_grpc.limits.fair_slots import YieldNow
 from jobs_grpc.services.selectors import check_labels
 from jobs_grpc.services.time_zones import check_time_zone
-from jobs_grpc.services.validation import raise_for_violations
+from jobs_grpc.services.validation import check_unique, raise_for_violations
 
 # Devices that are checked between two calls of yield_now: about 0.5 ms, with 8 labels each.
 _DEVICES_PER_YIELD = 50
@@ -82,12 +82,7 @@ def _check_request(request: pb.UpdateDevicesRequest, fields: set[str]) -> list[V
     if not (fields or request.remove_labels or request.allow_missing):
         problem = "update_mask is required, unless remove_labels or allow_missing is set"
         return [Violation("update_mask", problem)]
-    counts = Counter(device.device_id for device in request.devices)
-    repeated = [device_id for device_id, count in counts.items() if count > 1]
-    if not repeated:
-        return []
-    problem = f"must contain each device once, but repeats {name_ids(repeated, len(repeated))}"
-    return [Violation("devices", f"devices {problem}")]
+    return check_unique(device.device_id for device in request.devices)
 
 
 def _check_not_removed(

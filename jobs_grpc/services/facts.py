@@ -1,7 +1,6 @@
 """Reads UpdateFacts: what devices report about themselves."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,18 +9,11 @@ from fleet.jobs.v1 import device_jobs_pb2 as pb
 from jobs_grpc.auth.principal import Principal
 from jobs_grpc.contract.field_rules import check
 from jobs_grpc.db.store import Row
-from jobs_grpc.errors import (
-    DeviceNotFound,
-    DeviceRequired,
-    InvalidField,
-    JobsError,
-    Violation,
-    name_ids,
-)
+from jobs_grpc.errors import DeviceNotFound, DeviceRequired, InvalidField, JobsError, Violation
 from jobs_grpc.limits.fair_slots import YieldNow
 from jobs_grpc.services.report_stream import report_error
 from jobs_grpc.services.selectors import MAX_FACTS, check_facts
-from jobs_grpc.services.validation import raise_for_violations
+from jobs_grpc.services.validation import check_unique, raise_for_violations
 
 # Devices that are checked between two calls of yield_now: about 0.5 ms, with 8 facts each.
 _DEVICES_PER_YIELD = 50
@@ -104,12 +96,7 @@ def _check_devices(request: pb.UpdateFactsRequest) -> list[Violation]:
         return violations
     if request.facts:
         return [Violation("devices", "devices must be empty if facts is set")]
-    counts = Counter(device.device_id for device in request.devices)
-    repeated = [device_id for device_id, count in counts.items() if count > 1]
-    if not repeated:
-        return []
-    problem = f"must contain each device once, but repeats {name_ids(repeated, len(repeated))}"
-    return [Violation("devices", f"devices {problem}")]
+    return check_unique(device.device_id for device in request.devices)
 
 
 def _json(facts: Mapping[str, str]) -> str:

@@ -6,8 +6,9 @@ sorted terms and values without duplicates, so equal selectors have the same tex
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from jobs_grpc.errors import InvalidField, Violation
@@ -146,37 +147,44 @@ def check_labels(
     labels: Mapping[str, str], field: str = "labels", *, of_device: bool = False
 ) -> list[Violation]:
     """Check the number of labels, their keys and their values."""
-    violations = _check_pairs(labels, field, MAX_LABELS, _KEY, _KEY_RULE)
-    for key in labels if len(labels) <= MAX_LABELS else ():
-        if key in (*ID_KEYS, *_RESERVED_KEYS):
-            violations.append(Violation(field, f"{field} has the key {key}, which is reserved"))
-        elif of_device and key.startswith(FACT_PREFIX):
-            problem = (
-                f"has the key {key[:20]}; keys with the prefix {FACT_PREFIX} are those of facts"
-            )
-            violations.append(Violation(field, f"{field} {problem}"))
-    return violations
+    return _check_pairs(labels, field, MAX_LABELS, partial(_label_key_problem, of_device=of_device))
 
 
 def check_facts(facts: Mapping[str, str], field: str = "facts") -> list[Violation]:
     """Check the number of facts, their keys and their values."""
-    return _check_pairs(facts, field, MAX_FACTS, _FACT_KEY, _FACT_KEY_RULE)
+    return _check_pairs(facts, field, MAX_FACTS, _fact_key_problem)
+
+
+def _label_key_problem(key: str, *, of_device: bool) -> str:
+    # Only the start of the key, which can be long.
+    if not _KEY.fullmatch(key):
+        return f"has the key {key[:20]!r}; a key must be {_KEY_RULE}"
+    if key in (*ID_KEYS, *_RESERVED_KEYS):
+        return f"has the key {key}, which is reserved"
+    if of_device and key.startswith(FACT_PREFIX):
+        return f"has the key {key[:20]}; keys with the prefix {FACT_PREFIX} are those of facts"
+    return ""
+
+
+def _fact_key_problem(key: str) -> str:
+    return (
+        ""
+        if _FACT_KEY.fullmatch(key)
+        else f"has the key {key[:20]!r}; a key must be {_FACT_KEY_RULE}"
+    )
 
 
 def _check_pairs(
     pairs: Mapping[str, str],
     field: str,
     max_pairs: int,
-    key_pattern: re.Pattern[str],
-    key_rule: str,
+    key_problem: Callable[[str], str],
 ) -> list[Violation]:
     if len(pairs) > max_pairs:
         return [Violation(field, f"{field} must have at most {max_pairs} elements")]
     violations = []
     for key, value in pairs.items():
-        if not key_pattern.fullmatch(key):
-            # Only the start of the key, which can be long.
-            problem = f"has the key {key[:20]!r}; a key must be {key_rule}"
+        if problem := key_problem(key):
             violations.append(Violation(field, f"{field} {problem}"))
         elif not _LABEL_VALUE.fullmatch(value):
             path = f'{field}["{key}"]'

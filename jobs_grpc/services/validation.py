@@ -1,12 +1,13 @@
 """Checks of requests. The limits of single fields are options of the contract."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.message import Message
 
 from jobs_grpc.contract.field_rules import check
-from jobs_grpc.errors import InvalidField, Violation
+from jobs_grpc.errors import InvalidField, Violation, name_ids
 
 
 def require_valid(request: Message, others: Sequence[Violation] = ()) -> None:
@@ -20,6 +21,15 @@ def raise_for_violations(violations: list[Violation]) -> None:
     """Raise InvalidField if `violations` is not empty."""
     if violations:
         raise InvalidField(violations)
+
+
+def check_unique(device_ids: Iterable[str]) -> list[Violation]:
+    """Check that `devices` of a request has each device once."""
+    repeated = [device_id for device_id, count in Counter(device_ids).items() if count > 1]
+    if not repeated:
+        return []
+    problem = f"must contain each device once, but repeats {name_ids(repeated, len(repeated))}"
+    return [Violation("devices", f"devices {problem}")]
 
 
 def check_job_or_device(request: pb.ListJobExecutionsRequest) -> list[Violation]:

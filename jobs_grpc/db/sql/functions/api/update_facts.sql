@@ -63,7 +63,7 @@ BEGIN
     END IF;
 
     -- In the order of device_id, so that calls can't deadlock. A concurrent call may have changed the facts since
-    -- they were read.
+    -- they were read. Two statements, because Citus refuses a parameter in ON CONFLICT.
     IF p_replace THEN
         INSERT INTO jobs.device_facts AS f (tenant_id, device_id, facts, facts_updated_at)
         SELECT p_tenant_id, u.device_id, u.facts::jsonb, v_now
