@@ -13,7 +13,7 @@ const MAX_VALUES = 100;
 const MAX_BODY = 200_000;
 const MAX_SELECTOR = 4000;
 
-export interface DeviceDraft {
+interface DeviceDraft {
     deviceId: string;
     /** One key=value per line; "key-" removes a label. */
     labels: string;

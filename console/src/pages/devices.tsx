@@ -72,7 +72,7 @@ export function Devices() {
         const most = `at most ${counted(MAX_DEVICES, "device")} can be selected`;
         const leftOut = `${counted(all.length - MAX_DEVICES, "device")} not selected`;
         lateFailure.value = {
-            text: "“Select devices” failed:",
+            text: "Not all devices are selected:",
             error: new ApiError(`${leftOut}: ${most}`, "", 400),
         };
     };
@@ -99,7 +99,7 @@ export function Devices() {
             act: (some: Device[]) => setDialog(<Dialog question={remove(some, done)} close={close} />),
         },
     ];
-    const allowed = actions.filter((action) => action.may).map((action) => ({ ...action, can: () => true }));
+    const allowed = actions.filter((action) => action.may);
     const isEmpty = data && !devices.length && !data.next && !query.id && !query.where && !query.page;
     // A label narrows the list that is shown.
     const narrowed = (label: string) => {

@@ -6,7 +6,7 @@ import { ApiError } from "../api/client";
 import { shown } from "../format";
 import { search, useQuery } from "../query";
 import { caller } from "../session";
-import { remembered } from "../storage";
+import { remember, remembered } from "../storage";
 import { Dialog } from "./dialog";
 import { Text } from "./fields";
 
@@ -50,7 +50,7 @@ export function SavedFilters() {
             throw new ApiError(`A list has at most ${MAX_SAVED} saved filters: delete one first`, "", 400);
         }
         const next = [...all, ...others].slice(0, MAX_TOTAL);
-        localStorage.setItem("filters", JSON.stringify(next));
+        remember("filters", JSON.stringify(next));
         setAll(next);
     };
     const trimmed = name.trim();

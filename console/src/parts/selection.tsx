@@ -11,7 +11,7 @@ export function Selection<T>(props: {
     /** All items of the page are selected. */
     isAll: boolean;
     selectAll: (on: boolean) => void;
-    actions: { verb: string; destructive: boolean; can: (item: T) => boolean; act: (items: T[]) => void }[];
+    actions: { verb: string; destructive: boolean; can?: (item: T) => boolean; act: (items: T[]) => void }[];
     children?: ComponentChildren;
 }) {
     const { noun, chosen, isAll, selectAll, actions, children } = props;
@@ -24,7 +24,7 @@ export function Selection<T>(props: {
             />
             {children}
             {actions.map(({ verb, destructive, can, act }) => {
-                const some = chosen.filter(can);
+                const some = can ? chosen.filter(can) : chosen;
                 if (!some.length) return null;
                 const which = some.length < chosen.length ? ` ${count(some.length)} of them` : "";
                 return (
