@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from tests.support.database import Database
 from tests.support.http2 import message
 from tests.support.http2_windows import Connection, connections, streams
+from tests.support.scale import SCALE
 from tests.support.server_process import ServerProcess
 from tests.support.waiting import TIMEOUT
 
@@ -26,7 +27,7 @@ WATCH_JOB = "/fleet.jobs.v1.JobService/WatchJob"
 DEVICES = 500
 
 # Calls of another tenant during which an attack must not exceed the memory.
-CALLS = 20
+CALLS = 20 if SCALE == 1 else 50
 
 # 32 KiB as JSON, and a megabyte as a decoded message.
 LISTS: dict[str, Any] = {"a": [[]] * 10_900}
