@@ -95,7 +95,6 @@ async def cluster() -> AsyncIterator[tuple[Postgres, str]]:
 
 @pytest.fixture(scope="module")
 async def database(cluster: tuple[Postgres, str]) -> AsyncIterator[Database]:
-    """Create a migrated database for the module."""
     async with new_database(*cluster) as database:
         yield database
 
@@ -132,7 +131,6 @@ def server_settings() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 async def server(database: Database, server_settings: dict[str, str]) -> AsyncIterator[Server]:
-    """Run the service on the module's database."""
     # It stops when its clients have closed their channels.
     options = replace(DEFAULT_OPTIONS, drain_notice_seconds=0)
     async with running_server(database.request_dsn, options, **server_settings) as running:
@@ -141,7 +139,6 @@ async def server(database: Database, server_settings: dict[str, str]) -> AsyncIt
 
 @pytest.fixture
 async def process(database: Database) -> AsyncIterator[ServerProcess]:
-    """Run the service in a process of its own."""
     async with running_server_process(database.request_dsn) as running:
         yield running
 
@@ -160,19 +157,16 @@ def tenant() -> str:
 
 @pytest.fixture
 def operator(server: Server, tenant: str) -> Operator:
-    """Return a caller in the test's tenant."""
     return server.operator(tenant, user="olivia")
 
 
 @pytest.fixture
 def world(database: Database, server: Server, operator: Operator) -> World:
-    """The test's tenant."""
     return World(database, server, operator)
 
 
 @pytest.fixture
 async def operator_with_job(database: Database, operator: Operator) -> Operator:
-    """The test's operator, with the job "j" for the device d00001."""
     await database.add_devices(operator.tenant, 1)
     await operator.create(job_id="j", target_all=True)
     return operator
@@ -180,6 +174,5 @@ async def operator_with_job(database: Database, operator: Operator) -> Operator:
 
 @pytest.fixture(name="restored_logging")
 def restored_logging_fixture() -> Iterator[None]:
-    """Restore the logging configuration after the test."""
     with restored_logging():
         yield

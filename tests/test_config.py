@@ -108,7 +108,6 @@ DSNS_WITH_PASSWORD = [
 
 
 def limits_of(setting: Setting) -> list[str]:
-    """The limits of a setting that is a number."""
     match = re.fullmatch(r"a (whole )?number.* from (\S+) to (\S+)", setting.parser.accepts)
     return [match[2], match[3]] if match else []
 

@@ -18,7 +18,6 @@ MIGRATION = "migrations/0999_test.sql"
 
 
 def page_problems(tree: Tree) -> set[Problem]:
-    """Return the problems of the pages."""
     return {*pages.check(tree), *operations.check(tree)}
 
 

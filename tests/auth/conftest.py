@@ -13,7 +13,6 @@ from tests.support.server import Server, running_server
 async def jwt(
     database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Server]:
-    """A server that verifies tokens with KEY."""
     settings = jwt_settings(tmp_path_factory.mktemp("keys"))
     async with running_server(database.request_dsn, **settings) as server:
         yield server
@@ -21,7 +20,6 @@ async def jwt(
 
 @pytest.fixture
 def endpoint() -> Iterator[JwksEndpoint]:
-    """A JWKS endpoint with the key OLD."""
     endpoint = JwksEndpoint(OLD)
     yield endpoint
     endpoint.close()

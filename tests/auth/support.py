@@ -55,7 +55,6 @@ class JwksEndpoint:
 
 
 def write_jwks(folder: Path, *keys: Key) -> Path:
-    """Write a file with the public keys, and return its path."""
     path = folder / "jwks.json"
     path.write_text(jwks(*keys))
     return path
@@ -69,7 +68,6 @@ def jwt_settings(folder: Path, *keys: Key) -> dict[str, str]:
 async def load_keys(
     location: str | Path, refresh_interval: float = 300, **options: Any
 ) -> JwksCache:
-    """A cache that has read its keys once."""
     keys = JwksCache(str(location), refresh_interval, max_calls=1000, **options)
     await keys.load()
     return keys

@@ -28,7 +28,6 @@ UNARY = sorted(
 
 
 async def call(server: Server, method: str, *metadata: tuple[str, str]) -> None:
-    """Make a unary call with an empty request."""
     stub: Any = server.channel.unary_unary(method)
     await stub(b"", metadata=metadata, timeout=TIMEOUT)
 

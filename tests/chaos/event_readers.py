@@ -35,7 +35,6 @@ class EventReaders:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Read until the context ends."""
         ways: Mapping[str, Callable[[Reader, int], Awaitable[None]]] = {
             "WatchEvents": self._watch,
             "ListEvents": self._list,

@@ -41,7 +41,6 @@ async def operator(database: Database, server: Server) -> Operator:
 
 @pytest.fixture
 def environ(server: Server, operator: Operator, config_file: Path) -> dict[str, str]:
-    """The environment of a shell."""
     return {
         "PATH": f"{_COMMAND.parent}:{os.environ['PATH']}",
         "HOME": str(config_file.parent),

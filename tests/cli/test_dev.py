@@ -40,7 +40,6 @@ END_OF_GREETING = b"Press Ctrl-C to stop.\n"
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
-    """The path of a new data folder."""
     with new_data_dir() as folder:
         yield folder
 

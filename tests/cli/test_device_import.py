@@ -24,7 +24,6 @@ from tests.support.waiting import TIMEOUT
 def shell(
     database: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Shell:
-    """A shell whose environment has the owner's database URL."""
     monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", database.owner_dsn)
     return Shell(capsys)
 

@@ -16,7 +16,6 @@ pytestmark = pytest.mark.slow
 def shell(
     database: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Shell:
-    """A shell with the settings of a server."""
     for name in [name for name in os.environ if name.startswith("JOBS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("JOBS_DATABASE_URL", database.request_dsn)

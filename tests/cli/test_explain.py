@@ -11,7 +11,6 @@ from tests.support.world import World
 
 @pytest.fixture(autouse=True)
 async def devices(database: Database, operator: Operator) -> None:
-    """Two devices."""
     await database.add_devices(operator.tenant, ["pump", "valve"])
 
 

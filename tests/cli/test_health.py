@@ -13,7 +13,6 @@ from tests.support.server import Server, running_tls_server
 
 @pytest.fixture
 def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
-    """A shell whose environment names no server."""
     monkeypatch.delenv("JOBS_SERVER", raising=False)
     return Shell(capsys)
 

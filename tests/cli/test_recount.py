@@ -13,21 +13,18 @@ from tests.support.database import Database, job_lock_held
 
 @pytest.fixture
 def shell(shell: Shell, database: Database, monkeypatch: pytest.MonkeyPatch) -> Shell:
-    """A shell whose environment also has the owner's database URL."""
     monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", database.owner_dsn)
     return shell
 
 
 @pytest.fixture(autouse=True)
 async def job(database: Database, operator: Operator) -> None:
-    """A job "j" with two devices."""
     await database.add_devices(operator.tenant, 2)
     await operator.create(job_id="j", target_all=True)
 
 
 @pytest.fixture
 async def wrong_count(database: Database, operator: Operator, job: None) -> None:
-    """The count of QUEUED executions is wrong."""
     await _plant(database, operator.tenant, "job_progress SET queued = 1500")
 
 

@@ -17,7 +17,6 @@ CREATE = ("create", "--type", "x", "--all", "--job-id", "j")
 
 @pytest.fixture
 async def fleet(database: Database, operator: Operator) -> None:
-    """Ten devices."""
     await database.add_devices(operator.tenant, 10)
 
 

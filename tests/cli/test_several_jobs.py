@@ -19,7 +19,6 @@ pytestmark = pytest.mark.usefixtures("shell")
 
 @pytest.fixture
 async def jobs(database: Database, operator: Operator) -> list[str]:
-    """Two jobs, "a" and "b", for the device "pump"."""
     await database.add_devices(operator.tenant, ["pump"])
     for job_id in "ab":
         await operator.create(job_id=job_id, target_all=True)
@@ -35,7 +34,6 @@ async def test_cancel_stops_when_the_server_is_unavailable(shell: Shell) -> None
 
 @pytest.fixture
 async def large_jobs(database: Database, operator: Operator) -> None:
-    """Two jobs, "a" and "b", for 501 devices each."""
     await database.add_devices(operator.tenant, 501)
     for job_id in "ab":
         await operator.create(job_id=job_id, target_all=True)

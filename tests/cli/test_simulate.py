@@ -26,7 +26,6 @@ ALL_SUCCEED = ("--failure-rate", "0", "--stall-rate", "0")
 
 @pytest.fixture
 async def job(database: Database, operator: Operator) -> str:
-    """A job for twenty devices."""
     await database.add_devices(operator.tenant, 20)
     await operator.create(job_id="j", target_all=True)
     return "j"

@@ -20,7 +20,6 @@ CREATE = ("create", "--type", "x", "--job-id", "j")
 
 @pytest.fixture(autouse=True)
 async def fleet(database: Database, tenant: str) -> None:
-    """Eight devices; d00001 and d00002 have the model a."""
     await database.add_devices(tenant, 8)
     await database.add_labels(tenant, {d: {"model": "a"} for d in ("d00001", "d00002")})
 

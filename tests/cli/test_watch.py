@@ -23,7 +23,6 @@ UNAVAILABLE = ("can't reach the server at ", "the server can't serve the call, r
 
 @pytest.fixture
 async def job(database: Database, operator: Operator) -> str:
-    """A job for fifty devices."""
     await database.add_devices(operator.tenant, 50)
     await operator.create(job_id="j", target_all=True)
     return "j"
@@ -46,7 +45,6 @@ async def running_watch(
 
 
 def pairs(line: str) -> dict[str, str]:
-    """Return the key=value pairs of a line."""
     return dict(pair.split("=") for pair in line.split()[2:])
 
 

@@ -11,12 +11,10 @@ from tests.support.server import Server
 
 @pytest.fixture
 def quick() -> RetryPolicy:
-    """A policy with short delays."""
     return QUICK
 
 
 @pytest.fixture
 async def jobs(server: Server, tenant: str) -> AsyncIterator[JobsClient]:
-    """A client in the test's tenant."""
     async with JobsClient(server.address, tenant=tenant, user="olivia", retry=QUICK) as client:
         yield client

@@ -59,7 +59,6 @@ class Relay:
 
 @asynccontextmanager
 async def running_relay(target: str) -> AsyncIterator[Relay]:
-    """Run a relay to a service."""
     relay = Relay(target)
     server = await asyncio.start_server(relay.serve, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()

@@ -21,7 +21,6 @@ from tests.support.waiting import TIMEOUT
 async def device(
     server: Server, database: Database, tenant: str, quick: RetryPolicy
 ) -> AsyncIterator[DeviceClient]:
-    """The only device of the test's tenant."""
     await database.add_devices(tenant, ["pump"])
     async with DeviceClient(server.address, tenant=tenant, device_id="pump", retry=quick) as client:
         yield client

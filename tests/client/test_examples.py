@@ -49,7 +49,6 @@ console.log((await watchJob("", {}, () => {})).status);
 
 
 def snippets(page: str) -> list[str]:
-    """Return the Python snippets of a page."""
     text = (ROOT / page).read_text(encoding="utf-8")
     return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 

@@ -14,7 +14,6 @@ from tests.support.server import Server
 
 @pytest.fixture
 async def fleet(server: Server, tenant: str, quick: RetryPolicy) -> AsyncIterator[FleetClient]:
-    """A client in the test's tenant."""
     async with FleetClient(server.address, tenant=tenant, retry=quick) as client:
         yield client
 

@@ -15,7 +15,6 @@ from tests.support.waiting import TIMEOUT
 
 @pytest.fixture
 async def fleet(database: Database, tenant: str) -> None:
-    """Three devices in the test's tenant."""
     await database.add_devices(tenant, 3, group="north")
 
 

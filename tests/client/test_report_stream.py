@@ -19,7 +19,6 @@ def update(
     job_id: str = "j",
     **details: float,
 ) -> device_pb.UpdateExecutionRequest:
-    """A report on the first attempt."""
     request = device_pb.UpdateExecutionRequest(job_id=job_id, status=status, execution_number=1)
     request.status_details.update(details)
     return request
@@ -27,27 +26,23 @@ def update(
 
 @pytest.fixture
 async def job(database: Database, jobs: JobsClient, tenant: str) -> None:
-    """A job "j" for 500 devices."""
     await database.add_devices(tenant, 500)
     await jobs.create("reboot", target_all=True, job_id="j")
 
 
 @pytest.fixture
 async def relay(server: Server) -> AsyncIterator[Relay]:
-    """A relay between the bridge and the server."""
     async with running_relay(server.address) as running:
         yield running
 
 
 @pytest.fixture
 async def bridge(relay: Relay, tenant: str, quick: RetryPolicy) -> AsyncIterator[DeviceClient]:
-    """A bridge of the test's tenant that calls through the relay."""
     async with DeviceClient(relay.address, tenant=tenant, roles=["bridge"], retry=quick) as client:
         yield client
 
 
 async def wait_for_succeeded(jobs: JobsClient, count: int) -> None:
-    """Return when the job has that many SUCCEEDED executions."""
     await read_until(lambda: jobs.get("j"), lambda job: job.succeeded_count == count)
 
 

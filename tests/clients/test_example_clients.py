@@ -48,13 +48,11 @@ async def running(
 
 
 async def next_line(process: asyncio.subprocess.Process) -> str:
-    """Read a line of the output."""
     assert process.stdout
     return (await process.stdout.readline()).decode().rstrip()
 
 
 async def rest_of(process: asyncio.subprocess.Process) -> list[str]:
-    """Read the output until the process ends, which must succeed."""
     output, _ = await process.communicate()
     assert process.returncode == 0, output
     return output.decode().splitlines()

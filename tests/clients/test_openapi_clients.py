@@ -113,7 +113,6 @@ async def gateway(
 
 
 async def generate(run: Run, generator: str, target: Path, *options: str) -> None:
-    """Generate a client in `target`."""
     await run(
         *("java", "-XX:TieredStopAtLevel=1", "-cp", f"{JARS}/*"),
         *("org.openapitools.codegen.OpenAPIGenerator", "generate", "--skip-validate-spec"),

@@ -87,7 +87,6 @@ async def test_evans_lists_describes_and_calls(server: Server, tenant: str, run:
 
 @pytest.fixture
 async def grpcui(server: Server) -> AsyncIterator[str]:
-    """The URL of a grpcui for the server."""
     command = (installed("grpcui"), "-plaintext", "-bind", "127.0.0.1", "-port", "0")
     async with running_process(*command, server.address, stdout=PIPE) as process:
         assert process.stdout

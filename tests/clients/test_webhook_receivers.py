@@ -77,7 +77,6 @@ class Receiver:
         await writer.wait_closed()
 
     async def stop(self) -> list[str]:
-        """Stop it, and return what it has printed."""
         self._process.terminate()
         assert self._process.stdout
         return (await self._process.stdout.read()).decode().splitlines()

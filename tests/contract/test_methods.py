@@ -12,7 +12,6 @@ DESCRIPTORS = [method for service in SERVICES for method in service.methods]
 
 
 def rules_of(method: MethodDescriptor) -> options_pb2.MethodRules:
-    """Return the declared rules."""
     return method.GetOptions().Extensions[options_pb2.method]
 
 

@@ -298,7 +298,6 @@ _report_failure = _update(ExecutionUpdate("j1", "d1", "FAILED", failure_code="E1
 
 
 def _create_job(**fields: Any) -> Call:
-    """Create a job for the device, with these fields."""
     common = {"document_type": "reboot", "expires_in_hours": 1} | fields
     return _store(
         "create_job",

@@ -97,7 +97,6 @@ class Sessions:
             )
 
     def of(self, case: Case) -> asyncpg.Connection:
-        """Return the session that makes this call."""
         return self._by_role[case.as_owner]
 
     async def call(
@@ -114,7 +113,6 @@ class Sessions:
         return await reads(session, case.call(session, _PROBE), prepare())
 
     async def close(self) -> None:
-        """Close all sessions."""
         for session in (self.owner, *self._by_role.values()):
             await session.close()
 

@@ -245,5 +245,4 @@ async def test_close_returns_when_the_last_call_is_canceled_as_its_turn_comes(
 
 
 async def wait_for_sessions(database: Database, count: int) -> None:
-    """Return when the request role has this number of sessions."""
     await read_until(lambda: database.sessions(OF_REQUESTS), lambda found: len(found) == count)

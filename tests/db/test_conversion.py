@@ -68,7 +68,6 @@ async def template(
 async def earlier(
     cluster: tuple[Postgres, str], template: tuple[str, RequestRole]
 ) -> AsyncIterator[Database]:
-    """A database that the earlier version has migrated."""
     (postgres, _), (original, role) = cluster, template
     async with new_database(postgres, original, role) as database:
         yield database

@@ -40,11 +40,9 @@ class Target(Database):
         return [DISTRIBUTED] if self.postgres.citus_nodes else []
 
     async def migrate(self, **options: Any) -> list[str]:
-        """Migrate; return what was done."""
         return await migrate(self.owner_dsn, self.role, **options)
 
     def new_role(self) -> AbstractAsyncContextManager[RequestRole]:
-        """A role that does not exist yet."""
         return self.postgres.unused_role(self.name)
 
     async def create_logins(self, *roles: RequestRole) -> None:

@@ -64,7 +64,6 @@ class Platform:
             await self.database.owner.execute(read_script(name))
 
     async def stored(self) -> tuple[list[asyncpg.Record], list[asyncpg.Record]]:
-        """The rows of the platform."""
         owner = self.database.owner
         return (
             await owner.fetch("SELECT * FROM public.jobs ORDER BY tenant_id, job_id"),
@@ -108,7 +107,6 @@ async def platform(cluster: tuple[Postgres, str], template: str) -> AsyncIterato
 async def unchanged_platform(
     cluster: tuple[Postgres, str], template: str
 ) -> AsyncIterator[Platform]:
-    """A platform that no test changes."""
     async with new_database(cluster[0], template) as database:
         yield Platform(database)
 
@@ -124,7 +122,6 @@ async def copied_platform(cluster: tuple[Postgres, str], template: str) -> Async
 
 @pytest.fixture(scope="module")
 async def copied(copied_platform: Platform) -> AsyncIterator[Server]:
-    """A server on the database after the copy."""
     async with running_server(copied_platform.database.request_dsn) as server:
         yield server
 

@@ -30,7 +30,6 @@ async def now(request: pytest.FixtureRequest, database: Database) -> datetime:
 
 @pytest.fixture
 async def berlin(database: Database) -> AsyncIterator[Store]:
-    """A store whose session has the time zone Europe/Berlin."""
     async with request_session(database) as (session, store):
         await session.execute("SET TimeZone = 'Europe/Berlin'")
         yield store

@@ -52,7 +52,6 @@ class Victim:
         }
 
     def name(self, thing: str) -> str:
-        """Return the name of one of the tenant's things."""
         return f"{self.mark}-{thing}"
 
 
@@ -103,7 +102,6 @@ class Stranger:
     reader: str = ""
 
     async def call(self, rpc: Rpc, request: Message, values: Mapping[str, str]) -> str:
-        """Send a request with these values; return the result."""
         if is_read(rpc):
             tenant = self.reader = self.reader or await self._new_tenant()
         else:

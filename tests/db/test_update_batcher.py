@@ -31,7 +31,6 @@ class World:
     batcher: UpdateBatcher
 
     def start(self, *updates: ExecutionUpdate) -> list[Update]:
-        """Start updates, each as a call of its own."""
         tenant = self.operator.tenant
         return [asyncio.create_task(self.batcher.update(tenant, update)) for update in updates]
 
@@ -67,7 +66,6 @@ def report(device: str, status: str = "SUCCEEDED", job_id: str = "j") -> Executi
 
 
 def start_next(device: str) -> ExecutionUpdate:
-    """Return a start of the device's next execution."""
     return ExecutionUpdate(None, device, None, must_be_next=True)
 
 

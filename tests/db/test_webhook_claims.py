@@ -26,7 +26,6 @@ class DispatcherWithEvents(Dispatcher):
         return await add_events(self.database, self.tenant, count, **event)
 
     async def add_and_claim(self, count: int = 1, **event: Any) -> list[int]:
-        """Add events, and claim the webhook."""
         positions = await self.add(count, **event)
         await self.claim()
         return positions
@@ -50,7 +49,6 @@ async def create(
 
 @pytest.fixture
 async def webhook(database: Database, tenant: str) -> DispatcherWithEvents:
-    """A webhook that receives all events."""
     return await create(database, tenant)
 
 

@@ -50,7 +50,6 @@ class Envoy:
     address: str
 
     def operator(self, tenant: str) -> Operator:
-        """Return a caller in a tenant."""
         return self.caller(("x-tenant-id", tenant))
 
     def caller(self, *metadata: tuple[str, str]) -> Operator:
@@ -70,7 +69,6 @@ class Envoy:
         await read_until(updates, lambda count: count > before)
 
     async def stat(self, name: str) -> int:
-        """Return a counter or gauge of Envoy."""
         stats = await self.admin.get("/stats", params={"filter": f"^{name}$", "format": "json"})
         return int(stats.json()["stats"][0]["value"])
 
@@ -145,7 +143,6 @@ async def running_envoy(
 async def running_cells(
     cluster: tuple[Postgres, str], **variables: str
 ) -> AsyncIterator[dict[str, tuple[Database, Server]]]:
-    """Run two cells: a server and a database each."""
     async with AsyncExitStack() as stack:
         cells = {}
         for cell in ("cell-1", "cell-2"):
@@ -159,7 +156,6 @@ async def running_cells(
 
 @pytest.fixture(scope="module")
 async def cells(cluster: tuple[Postgres, str]) -> AsyncIterator[dict[str, tuple[Database, Server]]]:
-    """Two cells that trust metadata."""
     async with running_cells(cluster) as cells:
         yield cells
 
@@ -168,14 +164,12 @@ async def cells(cluster: tuple[Postgres, str]) -> AsyncIterator[dict[str, tuple[
 async def envoy(
     cells: dict[str, tuple[Database, Server]], tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Envoy]:
-    """Envoy in front of both cells."""
     addresses = {name: server.address for name, (_, server) in cells.items()}
     async with running_envoy(tmp_path_factory.mktemp("envoy"), addresses) as envoy:
         yield envoy
 
 
 async def cells_of(cells: dict[str, tuple[Database, Server]], job_id: str) -> list[str]:
-    """Return the cells whose databases have a job."""
     sql = "SELECT count(*) FROM jobs.jobs WHERE job_id = $1"
     return [name for name, (db, _) in cells.items() if await db.owner.fetchval(sql, job_id)]
 
@@ -286,7 +280,6 @@ async def test_cell_that_is_down_fails_calls_of_its_tenants_only(
 
 
 async def psql(url: str, *options: str | Path) -> str:
-    """Run psql as the pages do and return what it prints."""
     process = await asyncio.create_subprocess_exec(
         *(pg_program("psql"), url, "--no-psqlrc", *options),
         stdout=subprocess.PIPE,
@@ -353,7 +346,6 @@ def token_settings(tmp_path: Path) -> dict[str, str]:
 
 
 def bearer(tenant: str) -> tuple[str, str]:
-    """Return the metadata of a caller with a token for a tenant."""
     return "authorization", f"Bearer {token(KEY, claims(tenant, 'operator'))}"
 
 

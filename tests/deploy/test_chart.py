@@ -21,7 +21,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tools")]
 
 
 def render(*options: str | Path, release: str = "jobs") -> list[dict[str, Any]]:
-    """Return the objects that the chart renders."""
     text = check_deploy.helm("template", release, CHART, "--kube-version", "1.34.0", *options)
     return list(yaml.safe_load_all(text))
 
@@ -33,7 +32,6 @@ def named(objects: list[dict[str, Any]], kind: str, name: str = "jobs") -> dict[
 
 
 def environment(objects: list[dict[str, Any]], container: str) -> dict[str, str] | None:
-    """Return the variables of a container of a Deployment."""
     for item in objects:
         if item["kind"] == "Deployment":
             (found,) = item["spec"]["template"]["spec"]["containers"]

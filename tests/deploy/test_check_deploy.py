@@ -17,7 +17,6 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def copy(tools: None, tmp_path: Path) -> Path:
-    """A copy of what is checked."""
     for folder in ("deploy", ".github"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     return tmp_path

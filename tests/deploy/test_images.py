@@ -14,7 +14,6 @@ NAMES = ("gateway", "server")
 
 
 def dockerfile(name: str) -> str:
-    """The text of a Dockerfile, each instruction on one line."""
     path = ROOT / "deploy" / "docker" / f"{name}.Dockerfile"
     return re.sub(r"\\\n\s*", "", path.read_text())
 

@@ -33,7 +33,6 @@ def release(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def git(folder: Path, *arguments: str) -> None:
-    """Run git as a test author."""
     identity = ("-c", "user.name=test", "-c", "user.email=test@example.com")
     subprocess.run(["git", *identity, *arguments], cwd=folder, check=True)  # noqa: S603, S607
 

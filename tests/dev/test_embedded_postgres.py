@@ -42,7 +42,6 @@ def _new_base() -> Iterator[Path]:
 
 @pytest.fixture
 def base() -> Iterator[Path]:
-    """A folder that every account can search."""
     with _new_base() as folder:
         yield folder
 

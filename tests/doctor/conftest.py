@@ -21,16 +21,13 @@ class Doctor:
 
     @property
     def owner(self) -> asyncpg.Connection:
-        """A session of the owner of the database."""
         return self.database.owner
 
     @property
     def role(self) -> str:
-        """The name of the request role."""
         return self.database.role.name
 
     def config(self, **settings: str) -> Config:
-        """The settings of a server on the database."""
         environ = {
             "JOBS_DATABASE_URL": self.database.request_dsn,
             "JOBS_OWNER_DATABASE_URL": self.database.owner_dsn,
@@ -39,7 +36,6 @@ class Doctor:
         return Config.from_env(environ | settings)
 
     async def findings(self, *checks: str, **settings: str) -> list[Finding]:
-        """Run all checks; return the findings of some."""
         findings = await examine(self.config(**settings))
         for finding in findings:
             # Every problem has a remedy, and nothing shows the password of the request role.

@@ -48,14 +48,12 @@ def cli_door(shell: Shell, tmp_path: Path) -> Cli:
 
 @pytest.fixture(params=["grpc", "rest", "client", "cli"])
 def door(request: pytest.FixtureRequest) -> Door:
-    """A door of the operator olivia in the test's tenant."""
     found: Door = request.getfixturevalue(f"{request.param}_door")
     return found
 
 
 @pytest.fixture
 def fleet(server: Server, tenant: str) -> Fleet:
-    """A caller of FleetService in the test's tenant."""
     return server.fleet(tenant)
 
 

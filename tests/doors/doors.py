@@ -85,7 +85,6 @@ def _unwrapped(method: str, response: Message | Mapping[str, Any]) -> Any:
 
 
 def as_json(message: Message) -> dict[str, Any]:
-    """Return a message as JSON."""
     return MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
@@ -165,7 +164,6 @@ class Client:
 
 
 def client_of(jobs: JobsClient, fleet: FleetClient, events: EventsClient) -> Client:
-    """Return the door of an operator."""
     return Client(
         {
             "CreateJob": jobs.create,
@@ -199,8 +197,6 @@ def client_of(jobs: JobsClient, fleet: FleetClient, events: EventsClient) -> Cli
 
 
 def client_of_device(device: DeviceClient) -> Client:
-    """Return the door of a device."""
-
     async def start_next() -> Message:
         execution = await device.start_next()
         return device_jobs_pb2.StartNextExecutionResponse(execution=execution)

@@ -12,7 +12,6 @@ JOB = {"job_id": "j"}
 
 @pytest.fixture(autouse=True)
 async def job(database: Database, operator: Operator) -> None:
-    """The job "j" for the device "pump"."""
     await database.add_devices(operator.tenant, ["pump"])
     await operator.create(job_id="j", target_all=True, in_progress_timeout_minutes=5)
 

@@ -18,13 +18,11 @@ REBOOT = {"document_type": "reboot", "target_all": True}
 
 @pytest.fixture(autouse=True)
 async def devices(database: Database, tenant: str) -> None:
-    """Two devices in the group north."""
     await database.add_devices(tenant, 2, group="north")
 
 
 @pytest.fixture
 async def job(door: Door) -> None:
-    """The job "j" for both devices."""
     await door("CreateJob", **JOB, **REBOOT)
 
 

@@ -40,12 +40,10 @@ async def http(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def rest(http: httpx.AsyncClient, tenant: str) -> RestClient:
-    """A client that acts in the test's own tenant."""
     return RestClient(http, tenant)
 
 
 @pytest.fixture
 async def job(database: Database, rest: RestClient) -> None:
-    """The job "a" of the tenant, for one device."""
     await database.add_devices(rest.tenant, 1)
     await rest.create(job_id="a", target_all=True)

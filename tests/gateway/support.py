@@ -69,7 +69,6 @@ class Gateway:
 
     @property
     def metrics_url(self) -> str:
-        """The base URL of the metrics listener."""
         return self._url("metrics listening")
 
     def _url(self, event: str) -> str:
@@ -138,12 +137,10 @@ class RestClient:
     async def send_as_device(
         self, device: str, method: str, path: str = "", body: Any = None
     ) -> httpx.Response:
-        """Send a request below /device/v1/jobs as a device."""
         headers = [("X-Device-Id", device)]
         return await self.send(method, f"/device/v1/jobs{path}", body, headers=headers)
 
     async def as_device(self, device: str, method: str, path: str = "", body: Any = None) -> Any:
-        """Send a request as a device, expect 200, and return the JSON."""
         response = await self.send_as_device(device, method, path, body)
         assert response.status_code == 200, response.text
         return response.json()
@@ -178,6 +175,5 @@ async def send_raw(
 
 
 async def status_of(reader: asyncio.StreamReader) -> int:
-    """Read the status line of a response."""
     async with asyncio.timeout(TIMEOUT):
         return int((await reader.readline()).split()[1])

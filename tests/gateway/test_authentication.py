@@ -30,7 +30,6 @@ class Files:
         self.folder = folder
 
     def gateway_settings(self, pair: Pair, name: str) -> dict[str, str]:
-        """Return the settings of a gateway with this client certificate."""
         certificate, key = pair.write(self.folder, name)
         ca = self.server_settings["JOBS_TLS_CLIENT_CA"]
         return {"UPSTREAM_CA": ca, "UPSTREAM_CERT": certificate, "UPSTREAM_KEY": key}
@@ -45,7 +44,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 async def trusting_server(
     database: Database, files: Files, **variables: str
 ) -> AsyncIterator[Server]:
-    """A server that trusts only the gateway."""
     credentials = channel_credentials(files.authority, files.trusted)
     settings = files.server_settings | variables
     async with running_tls_server(database.request_dsn, credentials, **settings) as server:
@@ -56,7 +54,6 @@ async def trusting_server(
 async def gateway_client(
     binary: Path, server: Server, **settings: str
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a gateway with these settings."""
     async with (
         running_gateway(binary, server.address, **settings) as gateway,
         httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT) as http,
@@ -66,7 +63,6 @@ async def gateway_client(
 
 @pytest.fixture(scope="module")
 async def metadata_server(database: Database, files: Files) -> AsyncIterator[Server]:
-    """A server with JOBS_AUTH=metadata."""
     async with trusting_server(database, files) as server:
         yield server
 
@@ -85,7 +81,6 @@ async def jwt_auth(
 
 
 def bearer(tenant: str, *roles: str, **overrides: Any) -> dict[str, str]:
-    """Return an Authorization header with a signed token."""
     return {"Authorization": f"Bearer {token(KEY, claims(tenant, *roles, **overrides))}"}
 
 

@@ -48,7 +48,6 @@ async def gateway(
 
 
 def bearer(tenant: str, role: str, subject: str = "olivia") -> Fields:
-    """The field of a request with a valid token."""
     return (f"Authorization: Bearer {token(KEY, claims(tenant, role, sub=subject))}",)
 
 
@@ -106,7 +105,6 @@ async def test_callers_of_an_address_are_served_when_bodies_from_it_never_arrive
 
 
 async def create_job(gateway: Gateway, tenant: str) -> None:
-    """Create the job "j"."""
     (field,) = bearer(tenant, "operator")
     name, _, value = field.partition(": ")
     body = {"job_id": "j", "document_type": "x", "target_all": True}
@@ -150,7 +148,6 @@ async def check_large_bodies(
 
 
 def post(fields: Fields) -> bytes:
-    """The head of a request with LARGE_BODY."""
     body = ("Content-Type: application/json", f"Content-Length: {len(LARGE_BODY)}")
     head = ("POST /customer/jobs HTTP/1.1", "Host: localhost", *body, *fields, "", "")
     return "\r\n".join(head).encode()

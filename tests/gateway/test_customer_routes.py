@@ -17,7 +17,6 @@ JOBS = "/customer/jobs"
 
 @pytest.fixture(autouse=True)
 async def devices(database: Database, rest: RestClient) -> None:
-    """Two devices."""
     await database.add_devices(rest.tenant, 2)
 
 

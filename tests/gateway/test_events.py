@@ -24,7 +24,6 @@ CALLER = jobs_pb2.GetCallerResponse(tenant_id="demo")
 
 @pytest.fixture(scope="module")
 async def scripted_rest(gateway_binary: Path) -> AsyncIterator[tuple[ScriptedServer, RestClient]]:
-    """A scripted server, and a client of a gateway in front of it."""
     async with (
         running_scripted_server(GetCaller=CALLER) as server,
         running_gateway(gateway_binary, server.address) as gateway,
@@ -43,7 +42,6 @@ def scripted(scripted_rest: tuple[ScriptedServer, RestClient]) -> ScriptedServer
 
 @pytest.fixture
 def client(scripted_rest: tuple[ScriptedServer, RestClient]) -> RestClient:
-    """A client of the scripted server."""
     return scripted_rest[1]
 
 

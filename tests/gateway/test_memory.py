@@ -42,7 +42,6 @@ def peak_memory(gateway: Gateway) -> int:
 
 
 def post(length: int, *fields: str) -> bytes:
-    """The head of a CreateJob with a body of this length."""
     body = ("Content-Type: application/json", f"Content-Length: {length}")
     head = ["POST /customer/jobs HTTP/1.1", "Host: localhost", *body, *fields]
     return ("\r\n".join(head) + "\r\n\r\n").encode()

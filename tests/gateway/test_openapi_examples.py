@@ -122,7 +122,6 @@ WEBHOOK_CALLS: list[tuple[str, str, str, Any]] = [
 
 @pytest.fixture(scope="module")
 async def server(database: Database, webhook_keys: Path) -> AsyncIterator[Server]:
-    """A server that sends webhooks."""
     async with running_webhook_server(database, webhook_keys, RecordingSender()) as running:
         yield running
 

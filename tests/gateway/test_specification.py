@@ -124,7 +124,6 @@ DEVIATIONS: dict[str, Deviation] = {
 
 
 def documents(leaf_values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Values of document_params."""
     values = st.recursive(
         leaf_values,
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),

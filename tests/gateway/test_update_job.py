@@ -13,7 +13,6 @@ STAGES: list[dict[str, Any]] = [{"device_count": 1}, {"remainder": True}]
 
 @pytest.fixture(autouse=True)
 async def job(database: Database, rest: RestClient) -> None:
-    """The job "a" with two stages, which never expires."""
     await database.add_devices(rest.tenant, 3)
     await rest.create(job_id="a", target_all=True, rollout={"stages": STAGES}, description="d")
 

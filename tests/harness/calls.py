@@ -41,15 +41,12 @@ class Calls:
         return response
 
     def stream(self, request: Any, tenant: str, *, device: str = "") -> Any:
-        """Open a stream of responses."""
         return self.method(method_of(request))(request, metadata=metadata(tenant, device=device))
 
     def method(self, name: str) -> Any:
-        """Return the method of a stub."""
         return next(getattr(stub, name) for stub in self._stubs if hasattr(stub, name))
 
     def add_latency(self, method: str, seconds: float) -> None:
-        """Add the latency of a call."""
         self._latencies[method].append(seconds)
 
     def take_latencies(self) -> dict[str, list[float]]:
@@ -59,11 +56,9 @@ class Calls:
 
 
 def metadata(tenant: str, user: str = "", device: str = "") -> list[tuple[str, str]]:
-    """Return the metadata of a caller."""
     pairs = (("x-tenant-id", tenant), ("x-user-id", user), ("x-device-id", device))
     return [(key, value) for key, value in pairs if value]
 
 
 def method_of(request: Any) -> str:
-    """Return the name of the method that has this request."""
     return type(request).__name__.removesuffix("Request")

@@ -38,7 +38,6 @@ class Reader:
     """How often it has opened a stream or called for a page."""
 
     def add(self, events: Sequence[pb.Event], position: int) -> None:
-        """Add the events of a response, and its position."""
         for event in events:
             self.positions.append(event.position)
             self.events[event.job_id].append(logged(self.tenant, event))
@@ -95,7 +94,6 @@ class Receiver:
         return loopback_settings(self._keys, self._endpoint.port)
 
     async def subscribe(self, calls: Calls, tenant: str) -> Webhook:
-        """Create a webhook of a tenant."""
         path = f"/{tenant}/{len(self.webhooks)}"
         created = await calls.call(pb.CreateWebhookRequest(url=self._endpoint.url(path)), tenant)
         secret = base64.b64decode(created.secret.removeprefix("whsec_"))
@@ -143,7 +141,6 @@ async def running_receiver(folder: Path, ledger: Ledger) -> AsyncIterator[Receiv
 
 
 def logged(tenant: str, event: pb.Event) -> LoggedEvent:
-    """Return an event as the checks have it."""
     counts = event.execution_counts
     details: dict[str, Any] = {}
     if event.cause:

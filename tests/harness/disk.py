@@ -22,7 +22,6 @@ class Disk:
             _run_as_root("chown", f"{os.getuid()}:{os.getgid()}", str(path))
 
     def fill(self) -> None:
-        """Leave no space."""
         while True:
             status = os.statvfs(self.path)
             try:

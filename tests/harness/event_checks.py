@@ -75,7 +75,6 @@ class LoggedEvent:
 
 
 def of_each_job(rows: Iterable[Any]) -> dict[Job, list[Any]]:
-    """Return rows by job."""
     found: dict[Job, list[Any]] = defaultdict(list)
     for row in rows:
         found[row["tenant_id"], row["job_id"]].append(row)

@@ -240,7 +240,6 @@ async def _check_directory(owner: asyncpg.Connection, ledger: Ledger) -> None:
 
 
 async def event_positions(owner: asyncpg.Connection, ledger: Ledger) -> dict[str, list[int]]:
-    """Wait until all events have a position. Return the positions by tenant."""
     if queued := await _rows_after_a_while(owner, "SELECT FROM jobs.event_queue"):
         ledger.problem("events without a position", f"{len(queued)} after 30 s")
     positions: dict[str, list[int]] = defaultdict(list)

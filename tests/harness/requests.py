@@ -96,7 +96,6 @@ def random_changes(job_id: str, rng: random.Random) -> Sequence[Any]:
 
 
 def all_reads(job_id: str, rng: random.Random) -> Sequence[Any]:
-    """Return the requests that read a job, or jobs."""
     device = rng.choice(DEVICES)
     return (
         pb.GetJobRequest(job_id=job_id, executions_limit=10),

@@ -65,12 +65,10 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The process id."""
         assert self.running
         return self.running.pid
 
     async def start(self) -> None:
-        """Start the process."""
         self.ledger.note(self.name, "starts")
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("JOBS_")}
         self.running = await asyncio.create_subprocess_exec(
@@ -124,7 +122,6 @@ class Code:
         return {"PYTHONPATH": f"{self.folder}{os.pathsep}{self.folder / 'generated'}"}
 
     async def migrate(self, owner_dsn: str, request_dsn: str) -> str:
-        """Run `migrate` of this version. Return what it printed."""
         dsns = {"JOBS_OWNER_DATABASE_URL": owner_dsn, "JOBS_DATABASE_URL": request_dsn}
         command = (sys.executable, "-P", "-m", "jobs_grpc.cli", "migrate")
         return await output_of(*command, env=os.environ | self.environ() | dsns)
@@ -162,12 +159,10 @@ class System:
 
     @property
     def owner_dsn(self) -> str:
-        """The DSN of the database for its owner."""
         return _owner_dsn(self.socket_dir)
 
     @asynccontextmanager
     async def owner(self) -> AsyncIterator[asyncpg.Connection]:
-        """Connect as the owner of the database, which must be running."""
         async with connected(self.owner_dsn) as connection:
             yield connection
 
@@ -374,7 +369,6 @@ async def _prepare_database(system: System, code: Code) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Return whether a process exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -383,5 +377,4 @@ def is_running(pid: int) -> bool:
 
 
 def device_names() -> list[str]:
-    """Return the devices of each tenant."""
     return [f"d{number:03}" for number in range(DEVICES_PER_TENANT)]

@@ -102,7 +102,6 @@ class Traffic:
                     clients.create_task(self._repeat(worker, tenant, rng))
 
     def stop(self) -> None:
-        """Make the clients stop."""
         self._stopping.set()
 
     async def flow(self, times: int = 1) -> None:
@@ -169,7 +168,6 @@ class Traffic:
         return response, ""
 
     async def _operator(self, tenant: str, rng: random.Random) -> None:
-        """Create a job, or change one."""
         jobs = self._jobs[tenant]
         if len(jobs) < _MAX_OPEN_JOBS:
             await self._create(tenant, rng)
@@ -185,7 +183,6 @@ class Traffic:
         await asyncio.sleep(rng.uniform(0, 0.05))
 
     async def _reader(self, tenant: str, rng: random.Random) -> None:
-        """Read a job, and jobs, in all ways."""
         if self._jobs[tenant]:
             for request in all_reads(rng.choice(self._jobs[tenant]), rng):
                 await self._call(request, tenant, rng)
@@ -265,8 +262,6 @@ class Traffic:
         await self._watch(request, tenant, rng, work, device=device)
 
     async def _job_watcher(self, tenant: str, rng: random.Random) -> None:
-        """Watch a job for a while."""
-
         async def ignore(_: Any) -> None:
             pass
 
@@ -400,7 +395,6 @@ class Traffic:
 
 
 def _device(name: str, ring: str | None) -> fleet_pb.Device:
-    """Return a device with the label `ring`."""
     return fleet_pb.Device(device_id=name, labels={"ring": ring or ""})
 
 

@@ -28,7 +28,6 @@ CHECK_HEALTH = "/grpc.health.v1.Health/Check"
 
 @pytest.fixture
 async def operator_with_jobs(database: Database, operator: Operator) -> Operator:
-    """The test's operator, with the devices d00001 and d00002 and the jobs "j" and "k"."""
     await database.add_devices(operator.tenant, 2)
     for job_id in ("j", "k"):
         await operator.create(job_id=job_id, target_all=True)
@@ -39,7 +38,6 @@ async def operator_with_jobs(database: Database, operator: Operator) -> Operator
 async def server_with_call_in_flight(
     database: Database, tenant: str, **limits: str
 ) -> AsyncIterator[Server]:
-    """A server with one call of the tenant in flight."""
     async with running_server(database.request_dsn, **limits) as server:
         async with job_lock_held(database, tenant, "j"):
             waiting = await database.blocked(server.operator(tenant).cancel("j"))

@@ -34,7 +34,6 @@ async def slot(slots: FairSlots, tenant: str) -> AsyncIterator[None]:
 
 @pytest.fixture
 def slots() -> FairSlots:
-    """Two slots, of which a tenant can have one."""
     return FairSlots(2)
 
 

@@ -22,7 +22,6 @@ class Calls:
         self.reservations: dict[str, Reservation] = {}
 
     async def start(self, name: str, size: int, max_wait: float | None = TIMEOUT) -> None:
-        """Start a call. The first letter of its name is the tenant."""
         self.reservations[name] = Reservation(self.memory, name[0])
         self.tasks[name] = asyncio.create_task(self._call(name, size, max_wait))
         await run_ready_tasks()
@@ -32,7 +31,6 @@ class Calls:
         self.served.append(name)
 
     async def end(self, *names: str) -> None:
-        """Release what calls hold."""
         for name in names:
             self.reservations[name].release()
             await run_ready_tasks()

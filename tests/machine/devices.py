@@ -21,7 +21,6 @@ from tests.support.report_streams import reporting
 
 
 async def start(m: Machine) -> None:
-    """StartExecution."""
     job_id, execution = m.execution()
     await start_one(m, job_id, execution.device)
 
@@ -42,13 +41,11 @@ async def start_next(m: Machine) -> None:
 
 
 async def start_some(m: Machine) -> None:
-    """Let several devices start their next execution."""
     for _ in range(4):
         await start_next(m)
 
 
 def _report(m: Machine, device: str, number: int | None = None) -> Report:
-    """A report of an end."""
     if m.random.random() < m.success:
         return Report(device, "SUCCEEDED", number=number)
     status = m.choice(["FAILED", "FAILED", "FAILED", "REJECTED"])
@@ -190,7 +187,6 @@ async def sweep(m: Machine) -> None:
 
 
 async def list_pending(m: Machine) -> None:
-    """ListPendingExecutions."""
     device, limit = m.device(), m.random.randint(1, 3)
     page = await m.caller(device).pending(limit=limit)
     assert [each.job_id for each in page.executions] == pending(m, device)[:limit]
@@ -206,7 +202,6 @@ async def watch_pending(m: Machine) -> None:
 
 
 def pending(m: Machine, device: str) -> list[str]:
-    """The jobs in the queue of a device that do not wait."""
     queued = [m.state.find(job_id, device) for job_id in queue(m.state, device)]
     return [job.job_id for job, execution in queued if not job.is_waiting(execution)]
 

@@ -170,7 +170,6 @@ class Machine:
         return self.choice(active if active and self.random.random() < 0.8 else self.state.jobs)
 
     def device(self) -> str:
-        """Choose a device, whether or not it is registered."""
         return self.choice(self.devices).device_id
 
     def execution(self) -> tuple[str, Execution]:
@@ -181,7 +180,6 @@ class Machine:
         return job.job_id, self.choice(open_ones if is_open else job.executions)
 
     def caller(self, device: str) -> DeviceCaller:
-        """Return the caller of a device."""
         return self.service.server.device(self.tenant, device)
 
 

@@ -18,7 +18,6 @@ from tests.support import random_selectors
 
 
 def criterion(each: Criterion) -> pb.FailureCriterion:
-    """A failure criterion."""
     fields: dict[str, Any] = {
         "statuses": each.statuses,
         "failure_codes": each.codes,
@@ -34,7 +33,6 @@ def criterion(each: Criterion) -> pb.FailureCriterion:
 
 
 def retry_policy(rules: Iterable[Rule]) -> pb.RetryPolicy:
-    """A retry policy."""
     return pb.RetryPolicy(
         rules=[
             pb.RetryRule(
@@ -91,7 +89,6 @@ def _claim(terms: tuple[Term, ...]) -> dict[str, Any]:
 
 
 def windows(all_windows: Iterable[Window]) -> list[pb.StartWindow]:
-    """Start windows."""
     return [
         pb.StartWindow(
             days=[

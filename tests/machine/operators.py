@@ -50,7 +50,6 @@ async def create_for(
 
 
 async def delete(m: Machine) -> None:
-    """DeleteJob."""
     job_id = m.job().job_id
     await m.both(Call(calls.delete, job_id), m.operator.delete(job_id))
     if all(job.job_id != job_id for job in m.state.jobs):
@@ -58,32 +57,27 @@ async def delete(m: Machine) -> None:
 
 
 async def cancel(m: Machine) -> None:
-    """CancelJob."""
     job_id, force = m.job().job_id, m.choice([True, False, False])
     call = Call(calls.cancel_job, job_id, USER, force=force)
     await m.both(call, m.operator.cancel(job_id, force=force))
 
 
 async def pause(m: Machine) -> None:
-    """PauseJob."""
     job_id = m.job().job_id
     await m.both(Call(calls.pause_job, job_id, USER), m.operator.pause(job_id))
 
 
 async def resume(m: Machine) -> None:
-    """ResumeJob."""
     job_id = m.job().job_id
     await m.both(Call(calls.resume_job, job_id, USER), m.operator.resume(job_id))
 
 
 async def advance(m: Machine) -> None:
-    """AdvanceJob."""
     job_id = m.job().job_id
     await m.both(Call(calls.advance_job, job_id, USER), m.operator.advance(job_id))
 
 
 async def approve(m: Machine) -> None:
-    """ApproveStage."""
     job_id, stage = m.job().job_id, m.random.randrange(3)
     call = Call(calls.approve_stage, job_id, stage, "anna")
     await m.both(call, m.approver.approve(job_id, stage))
@@ -152,7 +146,6 @@ async def _update(
 
 
 async def update_labels(m: Machine) -> None:
-    """Change the labels."""
     job_id, team = m.job().job_id, m.choice(["a", "b"])
     new = frozenset({("team", team)})
     await _update(m, updates.update_labels, job_id, new, "labels", labels={"team": team})
@@ -178,7 +171,6 @@ async def update_policy(m: Machine) -> None:
 
 
 async def update_max_in_progress(m: Machine) -> None:
-    """Change max_in_progress."""
     job_id, limit = m.job().job_id, m.choice([None, 1, 2])
     sent, path = pb.Rollout(max_in_progress=limit), "rollout.max_in_progress"
     await _update(m, updates.update_max_in_progress, job_id, limit, path, rollout=sent)

@@ -20,14 +20,12 @@ ROOT = Path(__file__).parents[2]
 
 
 async def rows_of(world: World, tenant: str = "", table: str = "events") -> int:
-    """Count the rows of a tenant, by default of the test's."""
     sql = f"SELECT count(*) FROM jobs.{table} WHERE tenant_id = $1"
     count: int = await world.database.owner.fetchval(sql, tenant or world.tenant)
     return count
 
 
 async def event_count(world: World) -> int:
-    """The stored number of events."""
     sql = "SELECT event_count FROM jobs.event_heads WHERE tenant_id = $1"
     count: int = await world.owner_value(sql)
     return count
@@ -44,13 +42,11 @@ async def store(world: World, count: int, **fields: Any) -> int:
 
 
 async def queue(world: World, *tenants: str) -> None:
-    """Queue an event of tenants, by default of the test's."""
     for tenant in tenants or (world.tenant,):
         await queue_event(world.database.owner, tenant, "j")
 
 
 async def purge(world: World, max_events: int = 1_000_000) -> None:
-    """Purge with small batches."""
     position: int | None = 0
     while position is not None:
         position = await world.owner_value(
@@ -59,7 +55,6 @@ async def purge(world: World, max_events: int = 1_000_000) -> None:
 
 
 async def create_job(world: World, job_id: str = "j") -> None:
-    """Create a job whose first event has a position."""
     await world.add_devices(["pump"])
     await world.create(job_id)
     await world.events.list()
@@ -71,12 +66,10 @@ async def history(world: World, job_id: str = "j") -> list[str]:
 
 
 async def positions(world: World) -> list[int]:
-    """The positions of all events."""
     return [event.position for event in await world.events.list_all()]
 
 
 async def check_purged(world: World, position: int) -> None:
-    """Check that events after a position have been purged."""
     failure = await expect_error("EVENTS_PURGED", world.events.list(after_position=position))
     assert failure.metadata["position"] == str(position)
 

@@ -14,7 +14,6 @@ MINUTE, DAY = 60, 86400
 
 
 def task_of(sweeper: Sweeper, name: str) -> MaintenanceTask | SequenceEvents:
-    """Return a task of the sweeper."""
     (task,) = (task for task in sweeper.tasks if task.name == name)
     return task
 

@@ -28,7 +28,6 @@ async def end(world: World, how: str) -> None:
 
 
 async def count_rows(world: World) -> list[int]:
-    """Return the number of the tenant's rows in each table."""
     return [
         await world.owner_value(f"SELECT count(*) FROM jobs.{table} WHERE tenant_id = $1")
         for table in ("jobs", "job_progress", "job_executions", "execution_attempts")

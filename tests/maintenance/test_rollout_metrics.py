@@ -25,7 +25,6 @@ async def count(world: World) -> tuple[int, ...]:
 
 
 async def trip(world: World, action: str) -> None:
-    """Create the job "j" with a failure criterion, and let it trip."""
     criterion = pb.FailureCriterion(count=1, action=pb.FailureCriterion.Action.Value(action))
     await world.create(failure_criteria=[criterion])
     await world.device("d00001").update("j", "FAILED")

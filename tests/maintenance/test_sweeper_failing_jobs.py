@@ -42,7 +42,6 @@ SetFailure: TypeAlias = Callable[[str | None], Awaitable[None]]
 
 @pytest.fixture(scope="module")
 async def failure_trigger(database: Database) -> None:
-    """The module's database has FAILURE_TRIGGER."""
     await database.owner.execute(FAILURE_TRIGGER)
 
 
@@ -61,7 +60,6 @@ async def create_overdue(world: World, jobs: str = "abc") -> None:
 
 
 async def timed_out(world: World) -> str:
-    """Return the jobs whose execution has timed out."""
     jobs = (await world.operator.list()).jobs
     return "".join(sorted(job.job_id for job in jobs if job.execution_counts.timed_out))
 

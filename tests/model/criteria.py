@@ -28,7 +28,6 @@ class Criterion:
         return frozenset(self.statuses or FAILURES), frozenset(self.codes), self.scope
 
     def matches(self, status: str, code: str) -> bool:
-        """Whether it counts a failure."""
         statuses, codes, _ = self.counted
         return status in statuses and (not codes or code in codes)
 

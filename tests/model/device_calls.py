@@ -21,12 +21,10 @@ class Report:
 
     @property
     def is_start(self) -> bool:
-        """Whether it reports no end."""
         return self.status in (None, "IN_PROGRESS")
 
     @property
     def failure_code(self) -> str | None:
-        """The failure code of the attempt that it ends."""
         return self.code if self.status in ("FAILED", "REJECTED") else None
 
 
@@ -41,7 +39,6 @@ class Outcome:
 
 
 def start_execution(state: State, job_id: str, device: str) -> Result:
-    """StartExecution."""
     job, execution = state.find(job_id, device)
     reason = job.start_error(execution)
     if reason is not None:

@@ -59,12 +59,10 @@ class Execution:
 
     @property
     def is_pending(self) -> bool:
-        """Whether the attempt has not ended."""
         return self.status in PENDING
 
     @property
     def is_retrying(self) -> bool:
-        """Whether it is pending after an attempt that failed."""
         return self.is_pending and self.failure is not None
 
     @property
@@ -76,7 +74,6 @@ class Execution:
 
 
 def start(execution: Execution, now: Seconds, timeout: Seconds | None) -> Execution:
-    """Start a QUEUED execution."""
     times_out = None if timeout is None else now + timeout
     return replace(execution, status="IN_PROGRESS", started=True, times_out=times_out)
 

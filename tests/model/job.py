@@ -64,7 +64,6 @@ class Job:
     events: tuple[Event, ...] = field(default=(), compare=False)
 
     def execution(self, device: str) -> Execution | None:
-        """The execution of a device."""
         return next((e for e in self.executions if e.device == device), None)
 
     @property
@@ -84,7 +83,6 @@ class Job:
 
     @property
     def visible_status(self) -> str:
-        """The status that readers see."""
         if not self.is_active:
             return self.status
         if self.has_expired and not self.count("IN_PROGRESS"):
@@ -106,16 +104,13 @@ class Job:
         return self.rollout.released if self.rollout else None
 
     def is_held(self, execution: Execution) -> bool:
-        """Whether the job has not released an execution."""
         released = self.released
         return execution.status == "QUEUED" and released is not None and execution.rank > released
 
     def visible(self, execution: Execution) -> str:
-        """The status of an execution that readers see."""
         return "HELD" if self.is_held(execution) else execution.status
 
     def count(self, status: str) -> int:
-        """The number of executions with a status."""
         return self.statuses.count(status)
 
     def counts(self, stage: int | None = None) -> Counter[str]:
@@ -139,7 +134,6 @@ class Job:
 
     @property
     def criterion_states(self) -> list[Count]:
-        """What the criteria have counted in the stages that have opened."""
         open_stage = self.rollout.open_stage if self.rollout else 0
         counts = count_all(self.criteria, self.stage_count, self.executions, self.released)
         return [count for count in counts if (count.stage or 0) <= open_stage]
@@ -197,7 +191,6 @@ class Job:
 
 
 def with_executions(job: Job, changed: Iterable[Execution]) -> Job:
-    """Replace executions."""
     by_device = {execution.device: execution for execution in changed}
     executions = tuple(by_device.get(each.device, each) for each in job.executions)
     return replace(job, executions=executions)

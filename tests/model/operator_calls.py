@@ -78,7 +78,6 @@ def _replace(job: Job, new_job_id: str, user: str) -> Job:
 
 
 def delete(state: State, job_id: str) -> Result:
-    """DeleteJob."""
     job = state.job(job_id)
     if job.is_active or job.count("IN_PROGRESS"):
         raise Rejected("JOB_NOT_DELETABLE")
@@ -86,13 +85,11 @@ def delete(state: State, job_id: str) -> Result:
 
 
 def cancel_job(state: State, job_id: str, user: str, *, force: bool) -> Result:
-    """CancelJob."""
     job = _active(state, job_id, "JOB_NOT_CANCELABLE")
     return state.with_job(cancel(job, force, "OPERATOR", user)), None
 
 
 def pause_job(state: State, job_id: str, user: str) -> Result:
-    """PauseJob."""
     job = _active(state, job_id, "JOB_NOT_PAUSABLE")
     return state if job.is_paused else state.with_job(pause(job, "OPERATOR", user)), None
 
@@ -115,7 +112,6 @@ def resume_job(state: State, job_id: str, user: str) -> Result:
 
 
 def advance_job(state: State, job_id: str, user: str) -> Result:
-    """AdvanceJob."""
     job = _active(state, job_id, "JOB_NOT_ADVANCEABLE")
     if job.is_scheduled or job.rollout is None or job.rollout.is_last:
         raise Rejected("JOB_NOT_ADVANCEABLE")
@@ -146,7 +142,6 @@ def approve_stage(state: State, job_id: str, stage: int, user: str) -> Result:
 
 
 def reject_stage(state: State, job_id: str, stage: int, user: str) -> Result:
-    """RejectStage."""
     job = _active(state, job_id, "STAGE_NOT_APPROVABLE")
     rollout = job.rollout
     if rollout is None or rollout.is_last or stage != rollout.open_stage:
@@ -158,7 +153,6 @@ def reject_stage(state: State, job_id: str, stage: int, user: str) -> Result:
 
 
 def cancel_execution(state: State, job_id: str, device: str, user: str, *, force: bool) -> Result:
-    """CancelExecution."""
     job, execution = state.find(job_id, device)
     if not execution.is_pending:
         raise Rejected("EXECUTION_FINISHED")

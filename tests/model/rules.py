@@ -20,7 +20,6 @@ class End:
 
     @property
     def is_by_others(self) -> bool:
-        """Whether an operator ended it."""
         return self.cause in ("EXECUTION_CANCELED", "DEVICE_REMOVED")
 
 
@@ -70,7 +69,6 @@ def _end_all(job: Job, status: str, how: End) -> Job:
 
 
 def pause(job: Job, cause: str, user: str | None = None) -> Job:
-    """Pause the job."""
     return add_event(replace(job, pause_cause=cause), "job.paused", user, cause=cause)
 
 

@@ -52,17 +52,14 @@ class Rollout:
 
     @property
     def stage(self) -> Stage:
-        """The open stage."""
         return self.stages[self.open_stage]
 
     @property
     def is_last(self) -> bool:
-        """Whether the last stage is open."""
         return self.open_stage == len(self.stages) - 1
 
     @property
     def ranks(self) -> range:
-        """The ranks of the open stage."""
         first = self.last_ranks[self.open_stage - 1] if self.open_stage else 0
         return range(first + 1, self.last_ranks[self.open_stage] + 1)
 
@@ -89,7 +86,6 @@ class Rollout:
 
     @property
     def is_awaiting_approval(self) -> bool:
-        """Whether only an approval is missing."""
         return not self.is_last and self.needs_approval and self.is_time
 
     @property
@@ -125,7 +121,6 @@ class Rollout:
 
 
 def claims(stages: Sequence[Stage], known: Iterable[Device]) -> dict[str, int]:
-    """The first stage that claims each device, if any does."""
     found: dict[str, int] = {}
     for number, stage in enumerate(stages):
         for device in () if stage.claim is None else matching(stage.claim, known):
@@ -163,7 +158,6 @@ def change_rate(state: Rollout, rate: int | None) -> Rollout:
 
 
 def update_rates(state: Rollout, rate: int | None) -> Rollout:
-    """Change the rate of all stages that have not passed."""
     passed, others = state.stages[: state.open_stage], state.stages[state.open_stage :]
     stages = (*passed, *(replace(stage, rate=rate) for stage in others))
     return replace(change_rate(state, rate), stages=stages)

@@ -35,7 +35,6 @@ class State:
     """The registered devices, in the order of their IDs."""
 
     def job(self, job_id: str) -> Job:
-        """Return a job."""
         for job in self.jobs:
             if job.job_id == job_id:
                 return job
@@ -50,15 +49,12 @@ class State:
         return job, execution
 
     def device(self, device_id: str) -> Device | None:
-        """Return a device, if it is registered."""
         return next((d for d in self.devices if d.device_id == device_id), None)
 
     def with_job(self, job: Job) -> "State":
-        """Add or replace a job."""
         return replace(self, jobs=(*self.without_job(job.job_id).jobs, job))
 
     def without_job(self, job_id: str) -> "State":
-        """Remove a job."""
         return replace(self, jobs=tuple(job for job in self.jobs if job.job_id != job_id))
 
 

@@ -16,13 +16,11 @@ from tests.model.windows import Window
 def update_labels(
     state: State, job_id: str, user: str, labels: frozenset[tuple[str, str]]
 ) -> Result:
-    """Change the labels, in any status."""
     job = replace(state.job(job_id), labels=labels)
     return state.with_job(_updated(job, user, "labels")), None
 
 
 def update_criteria(state: State, job_id: str, user: str, new: Sequence[Criterion]) -> Result:
-    """Replace the failure criteria."""
     job = _updatable(state, job_id)
     job = replace(job, criteria=criteria.replaced(job.criteria, new, job.now))
     job = _updated(job, user, "failure_criteria")
@@ -37,7 +35,6 @@ def update_policy(state: State, job_id: str, user: str, policy: tuple[Rule, ...]
 
 
 def update_max_in_progress(state: State, job_id: str, user: str, limit: int | None) -> Result:
-    """Change rollout.max_in_progress."""
     job = _updatable(state, job_id)
     if job.rollout is None:
         raise Rejected("INVALID_FIELD")
@@ -68,7 +65,6 @@ def update_start(state: State, job_id: str, user: str, start: Seconds) -> Result
 
 
 def update_expiry(state: State, job_id: str, user: str, expires: Seconds | None) -> Result:
-    """Change the expiry."""
     job = _updatable(state, job_id)
     if job.has_expired:
         raise Rejected("JOB_NOT_UPDATABLE")

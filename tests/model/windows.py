@@ -58,7 +58,6 @@ class Zone:
             at += _STEP
 
     def local(self, at: datetime) -> datetime:
-        """Return the local time."""
         return at + self._offsets[bisect_right(self.changes, at) - 1]
 
     def opening(self, start: datetime) -> datetime:
@@ -72,7 +71,6 @@ class Zone:
             span += 1
 
     def is_open(self, windows: Sequence[Window], at: datetime) -> bool:
-        """Return whether one of the windows is open."""
         local = self.local(at)
         return any(
             self.opening(start) <= at < self.opening(start) + window.duration

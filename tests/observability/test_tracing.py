@@ -86,8 +86,6 @@ async def test_call_and_its_statement_are_spans_of_the_trace_of_the_caller(
 
 
 async def _line(log: list[str], text: str) -> str:
-    """Wait for the only line with `text`."""
-
     await wait_until_true(lambda: any(text in line for line in log))
     [line] = [line for line in log if text in line]
     return line

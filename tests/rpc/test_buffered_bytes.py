@@ -163,7 +163,6 @@ async def test_changes_of_watched_jobs_hold_a_bounded_part_of_the_memory(
 
 
 async def _copy_job(database: Database, tenant: str, count: int) -> None:
-    """Copy the job "j" to j0, j1 …, without executions."""
     for table in ("jobs", "job_progress"):
         await database.owner.execute(
             f"INSERT INTO jobs.{table}"

@@ -45,7 +45,6 @@ class World(BaseWorld):
         return super().device(name)
 
     def token(self) -> str:
-        """Return a valid token of the tenant."""
         return token(KEY, claims(self.tenant, "viewer"))
 
 
@@ -69,7 +68,6 @@ async def server_without_get_job(cluster: tuple[Postgres, str]) -> AsyncIterator
 
 @asynccontextmanager
 async def one_connection_server(world: World, **variables: str) -> AsyncIterator[Operator]:
-    """An operator of a server with a single database connection."""
     variables |= {"JOBS_POOL_MIN_SIZE": "1", "JOBS_POOL_MAX_SIZE": "1"}
     async with running_server(world.database.request_dsn, **variables) as server:
         yield server.operator(world.tenant)
@@ -244,7 +242,6 @@ async def in_turn(*calls: Awaitable[object]) -> None:
 
 
 async def staged(world: World, *calls: Awaitable[object], **gate: Any) -> None:
-    """Create the job "staged", then make calls."""
     await create_staged_job(world, **gate)
     await in_turn(*calls)
 

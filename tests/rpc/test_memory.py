@@ -40,7 +40,6 @@ async def first_trailers(burst: Connection, count: int) -> AsyncIterator[Frame]:
 
 
 async def refused(call: Any) -> StatusCode:
-    """Wait until a call is refused, and return its status."""
     try:
         async with asyncio.timeout(TIMEOUT):
             if hasattr(call, "__aiter__"):

@@ -35,7 +35,6 @@ REPORT_EXECUTIONS = "/fleet.jobs.v1.DeviceJobService/ReportExecutions"
 
 
 async def get(server: Server, tenant: str, raw: bytes, method: str = GET_JOB) -> bytes:
-    """Call GetJob, or another method, with a serialized request."""
     call: Any = server.channel.unary_unary(method)
     response: bytes = await call(raw, metadata=(("x-tenant-id", tenant),), timeout=TIMEOUT)
     return response

@@ -32,7 +32,6 @@ class OwnCluster:
     request_dsn: str
 
     def running(self) -> AbstractContextManager[embedded_postgres.Cluster]:
-        """Run the cluster within the block."""
         return embedded_postgres.running(self.folder, "fsync=off")
 
 

@@ -34,13 +34,11 @@ DEVICE_SERVICE = "fleet.jobs.v1.DeviceJobService"
 
 @pytest.fixture
 async def server(database: Database) -> AsyncIterator[Server]:
-    """A server with metrics and new counts."""
     async with running_server(database.request_dsn, OPTIONS, **METRICS_ON) as running:
         yield running
 
 
 async def _wait_for(server: Server, name: str, value: float, **labels: str) -> Scrape:
-    """Scrape until the metric has the value."""
     return await scrape_until(
         server.app.metrics_address, lambda read: read.value(name, **labels) == value
     )
@@ -129,7 +127,6 @@ async def test_finished_executions_are_counted_once_by_status(
         operator = server.operator(tenant)
 
         async def finished(**expected: int) -> None:
-            """Wait until the counts have these values."""
             for status, count in expected.items():
                 read = await _wait_for(
                     server, "jobs_executions_finished_total", count, status=status

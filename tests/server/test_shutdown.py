@@ -48,7 +48,6 @@ class Stoppable:
         self.stopping = asyncio.create_task(self.running.aclose())
 
     async def wait_until_stopped(self) -> None:
-        """Return when the shutdown is complete."""
         assert self.stopping
         await asyncio.wait_for(self.stopping, TIMEOUT)
 
@@ -57,7 +56,6 @@ class Stoppable:
 async def _service(
     database: Database, tenant: str, settings: dict[str, str]
 ) -> AsyncIterator[Stoppable]:
-    """Run a service whose tenant has the job "a"."""
     await database.add_devices(tenant, 1)
     async with AsyncExitStack() as running:
         server = await running.enter_async_context(running_server(database.request_dsn, **settings))

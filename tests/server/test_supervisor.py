@@ -42,7 +42,6 @@ async def _workers(
 
 @asynccontextmanager
 async def _operators(address: str, tenant: str, count: int) -> AsyncIterator[list[Operator]]:
-    """Operators with one connection each."""
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(connected_operator(address, tenant))

@@ -26,13 +26,11 @@ class Source:
         self.respond = asyncio.Event()
 
     async def read(self, tenant_id: str, queries: Sequence[str]) -> Iterator[Encode[Text]]:
-        """Read the queries of a tenant in one statement."""
         self.tenants.append(tenant_id)
         await self.respond.wait()
         return (partial(Text, query.encode()) for query in queries)
 
     def reader(self, memory: MemoryLimit) -> BatchReader[str, Text]:
-        """A reader of this source."""
         return BatchReader(self.read, memory, 0.01, asyncio.Event(), _pause, noun="texts")
 
 

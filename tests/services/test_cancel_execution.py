@@ -1,7 +1,5 @@
 """CancelExecution, alone and concurrent with reports and starts."""
 
-from typing import Any
-
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
@@ -13,7 +11,6 @@ Counts = pb.ExecutionCounts
 
 @pytest.fixture(autouse=True)
 async def job(world: World) -> None:
-    """The devices "pump" and "valve" have a QUEUED execution of job "j"."""
     await world.add_devices(["pump", "valve"])
     await world.create()
 
@@ -61,33 +58,6 @@ async def test_execution_in_progress_is_canceled_only_with_force(world: World) -
     assert execution.started_at == started.started_at
     assert await world.operator.counts() == {"rejected": 1, "queued": 1}
     await expect_error("EXECUTION_FINISHED", world.pump.update("j", "SUCCEEDED"))
-
-
-@pytest.mark.parametrize(
-    ("end", "status", "counts"),
-    [
-        ("none", pb.Job.COMPLETED, Counts(rejected=1, succeeded=1)),
-        ("expired", pb.Job.COMPLETED, Counts(rejected=1, timed_out=1)),
-        ("canceled", pb.Job.CANCELED, Counts(rejected=2)),
-    ],
-)
-async def test_job_ends_when_its_last_execution_is_canceled(
-    world: World, end: str, status: Any, counts: pb.ExecutionCounts
-) -> None:
-    await world.pump.start("j")
-    match end:
-        case "none":
-            await world.device("valve").update("j", "SUCCEEDED")
-        case "expired":
-            await world.expire()
-        case _:
-            await world.operator.cancel("j")
-
-    execution = await world.operator.cancel_execution("j", "pump", force=True)
-
-    job = await world.operator.get("j")
-    assert (job.status, job.execution_counts) == (status, counts)
-    assert not job.HasField("completed_at") or job.completed_at == execution.last_updated_at
 
 
 @pytest.mark.parametrize(

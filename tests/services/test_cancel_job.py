@@ -64,23 +64,6 @@ async def test_job_has_no_reason_when_the_cancel_has_none(world: World) -> None:
     assert job.executions[1].status_details == {"reason": "canceled by operator"}
 
 
-@pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED", "TIMED_OUT"])
-async def test_finished_execution_is_unchanged_when_cancel_is_forced(
-    world: World, status: str
-) -> None:
-    if status == "TIMED_OUT":
-        await world.expire()
-    else:
-        await world.device("valve").update("j", status, status_details={"n": 1})
-    finished = (await world.operator.get("j")).executions[1]
-
-    await world.operator.cancel("j", force=True)
-
-    job = await world.operator.get("j")
-    assert job.executions[1] == finished
-    assert job.execution_counts == Counts(**{"rejected": 1, status.lower(): 1})
-
-
 @pytest.mark.parametrize("force", [False, True])
 async def test_cancel_is_rejected_when_job_is_finished(world: World, force: bool) -> None:
     await world.create("expired")

@@ -50,20 +50,6 @@ async def test_job_has_an_execution_for_each_device_of_its_target_at_its_creatio
     assert [execution.device_id for execution in job.executions] == expected
 
 
-async def test_new_job_is_in_progress_and_its_executions_are_queued(operator: Operator) -> None:
-    response = await operator.create(job_id="j", target_all=True)
-
-    assert (response.job_id, response.status) == ("j", pb.Job.IN_PROGRESS)
-    job = await operator.get("j")
-    assert job.status == pb.Job.IN_PROGRESS
-    assert job.HasField("document_params")
-    assert job.document_params == {}
-    assert job.execution_counts == pb.ExecutionCounts(queued=3)
-    for execution in job.executions:
-        assert (execution.status, execution.execution_number) == (pb.JobExecution.QUEUED, 1)
-        assert execution.queued_at == job.created_at
-
-
 @pytest.mark.parametrize(
     ("fields", "hours"),
     [

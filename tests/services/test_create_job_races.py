@@ -43,13 +43,11 @@ async def race(world: World, *calls: Callable[[Operator], Awaitable[Any]]) -> li
 
 
 def create(operator: Operator, **fields: Any) -> Awaitable[pb.CreateJobResponse]:
-    """Create the job "j"."""
     return operator.create(job_id="j", target_all=True, **fields)
 
 
 @pytest.fixture(autouse=True)
 async def devices(database: Database, tenant: str) -> None:
-    """Two devices."""
     await database.add_devices(tenant, 2)
 
 

@@ -1,17 +1,13 @@
 """CreateJob with a rollout: stages, ranks, repeats, and validate_only."""
 
-import json
 from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from jobs_grpc.services.rollout_conversions import MAX_DETAILS_BYTES
 from jobs_grpc.services.rollout_validation import MAX_CRITERIA_BYTES, MAX_ROLLOUT_BYTES
-from tests.support.database import Database
 from tests.support.failures import expect_error, invalid_fields
 from tests.support.staged_jobs import rollout
 from tests.support.world import World
@@ -24,7 +20,6 @@ APPROVED: dict[str, Any] = {"device_count": 1, "gate": pb.Gate(require_approval=
 
 @pytest.fixture(autouse=True)
 async def devices(world: World) -> None:
-    """Ten devices."""
     await world.add_devices(DEVICES)
 
 
@@ -49,15 +44,17 @@ async def sizes(world: World) -> list[int]:
 
 
 async def test_stages_take_devices_in_the_order_of_a_hash(world: World) -> None:
-    stages = rollout({"device_count": 1}, {"percent": 25}, REMAINDER, seed="s")
+    stages = rollout({"device_count": 1}, *[{"percent": 25}] * 2, REMAINDER, seed="s")
 
     assert (await world.create(rollout=stages)).execution_count == 10
 
     ordered = await world.database.order_of_release(DEVICES, "s")
-    assert await sizes(world) == [1, 3, 6]
+    # Percentages are added before they are rounded up.
+    assert await sizes(world) == [1, 3, 2, 4]
+    stages_in_order = [0, 1, 1, 1, 2, 2, 3, 3, 3, 3]
     assert await placements(world) == {
-        device: (0 if rank == 1 else 1 if rank <= 4 else 2, rank)
-        for rank, device in enumerate(ordered, 1)
+        device: (stage, rank)
+        for rank, (device, stage) in enumerate(zip(ordered, stages_in_order, strict=True), 1)
     }
 
 
@@ -66,38 +63,6 @@ async def test_seed_defaults_to_the_job_id(world: World) -> None:
 
     ordered = await world.database.order_of_release(DEVICES, "j")
     assert list(await placements(world)) == ordered
-
-
-async def test_groups_claim_their_members_before_other_stages(world: World) -> None:
-    await world.add_devices(["d00", "d01", "elsewhere"], group="north")
-    await world.add_devices(["d01", "d02"], group="south")
-    await world.execute(
-        "DELETE FROM public.device_state WHERE tenant_id = $1 AND device_id = 'elsewhere'"
-    )
-    groups = [{"group_id": "south"}, {"group_id": "north"}]
-    empty = {"group_id": "empty", "allow_empty": True}
-
-    await world.create(rollout=rollout({"device_count": 2}, *groups, empty, REMAINDER, seed="s"))
-
-    placed = await placements(world)
-    assert await sizes(world) == [2, 2, 1, 0, 5]
-    claimed = {device: stage for device, (stage, _) in placed.items() if stage in (1, 2)}
-    assert claimed == {"d01": 1, "d02": 1, "d00": 2}
-    others = await world.database.order_of_release(DEVICES[3:], "s")
-    assert [device for device in placed if device not in claimed] == others
-    assert [rank for _, rank in placed.values()] == list(range(1, 11))
-
-
-async def test_empty_first_stage_passes(world: World) -> None:
-    empty = {"group_id": "empty", "allow_empty": True}
-
-    await world.create(rollout=rollout(empty, {"percent": 50}, REMAINDER))
-
-    row = await world.database.owner.fetchrow(
-        "SELECT open_stage, release_end FROM jobs.jobs WHERE tenant_id = $1", world.tenant
-    )
-    assert row is not None
-    assert tuple(row) == (1, 5)
 
 
 async def test_job_for_one_device_can_have_a_rollout(world: World) -> None:
@@ -346,54 +311,3 @@ async def test_twenty_stages_can_need_an_approval(world: World) -> None:
     response = await world.create(rollout=rollout(*[APPROVED] * 20, REMAINDER), validate_only=True)
 
     assert response.preview.stage_sizes == [*[1] * 20, 10]
-
-
-@st.composite
-def staged_fleets(draw: st.DrawFn) -> tuple[list[dict[str, Any]], int, list[int]]:
-    """Stages that end with a remainder, a number of devices, and what each group claims."""
-    devices = draw(st.integers(0, 40))
-    kinds = draw(st.lists(st.sampled_from(["device_count", "percent", "group_id"]), max_size=6))
-    stages: list[dict[str, Any]] = []
-    claimed = []
-    percent_left, devices_left = 100, devices
-    for kind in kinds:
-        claim = 0
-        if kind == "device_count":
-            stages.append({kind: draw(st.integers(1, 20))})
-        elif kind == "percent" and percent_left:
-            stages.append({kind: draw(st.integers(1, percent_left))})
-            percent_left -= stages[-1][kind]
-        else:
-            stages.append({"group_id": "g"})
-            claim = draw(st.integers(0, devices_left))
-            devices_left -= claim
-        claimed.append(claim)
-    return [*stages, {}], devices, [*claimed, 0]
-
-
-@given(fleet=staged_fleets())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_stage_sizes_follow_the_rules(
-    database: Database, fleet: tuple[list[dict[str, Any]], int, list[int]]
-) -> None:
-    stages, devices, claimed = fleet
-    expected = []
-    left = devices - sum(claimed)
-    percent = 0
-    for stage, claim in zip(stages, claimed, strict=True):
-        if "group_id" in stage:
-            expected.append(claim)
-            continue
-        if "percent" in stage:
-            before, percent = percent, percent + stage["percent"]
-            wanted = -(-percent * devices // 100) - -(-before * devices // 100)
-        else:
-            wanted = stage.get("device_count", left)
-        expected.append(min(wanted, left))
-        left -= expected[-1]
-
-    actual = await database.owner.fetchval(
-        "SELECT jobs.stage_sizes($1, $2, $3)", json.dumps(stages), devices, claimed
-    )
-    assert actual == expected
-    assert sum(expected) == devices

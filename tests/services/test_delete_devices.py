@@ -15,7 +15,6 @@ Counts = pb.ExecutionCounts
 
 @pytest.fixture(autouse=True)
 async def devices(world: World) -> None:
-    """The devices "pump" and "valve"."""
     await world.add_devices(["pump", "valve"], group="all")
 
 

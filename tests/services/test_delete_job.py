@@ -17,7 +17,6 @@ async def job(world: World) -> None:
 
 
 async def finish(world: World, history: str) -> None:
-    """Finish job "j" in one of the possible ways."""
     match history:
         case "completed":
             await world.pump.update("j", "SUCCEEDED")

@@ -4,7 +4,6 @@ Tests of the exact moment of expiry call the SQL functions in one transaction, i
 constant.
 """
 
-import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,14 +13,10 @@ from typing import Any
 import asyncpg
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tests.support.callers import Operator, all_executions
+from tests.support.callers import Operator
 from tests.support.database import Database
-from tests.support.failures import expect_error
 from tests.support.postgres import connected
-from tests.support.scale import examples
 from tests.support.server import Server
 from tests.support.world import World
 
@@ -29,33 +24,20 @@ MICROSECOND = timedelta(microseconds=1)
 
 STATUSES = ("QUEUED", "IN_PROGRESS", "SUCCEEDED", "FAILED", "TIMED_OUT", "REJECTED")
 
-# The status of a QUEUED execution after each history of its job.
-QUEUED_STATUS_AFTER = {
-    "in progress": "QUEUED",
-    "expired": "TIMED_OUT",
-    "canceled": "REJECTED",
-    "canceled with force": "REJECTED",
-    "canceled, then expired": "REJECTED",
-    "expired, then canceled": "TIMED_OUT",
-}
-
 
 @asynccontextmanager
 async def transaction(database: Database) -> AsyncIterator[asyncpg.Connection]:
-    """A session of the owner in a new transaction."""
     async with connected(database.owner_dsn) as connection, connection.transaction():
         yield connection
 
 
 async def expire_in(connection: asyncpg.Connection, tenant: str, delta: timedelta) -> None:
-    """Let the tenant's jobs expire at now() + delta."""
     await connection.execute(
         "UPDATE jobs.jobs SET expires_at = now() + $2 WHERE tenant_id = $1", tenant, delta
     )
 
 
 async def read(connection: asyncpg.Connection, tenant: str) -> dict[str, Any]:
-    """The tenant's job "j" and its executions, from get_job."""
     row = await connection.fetchrow("SELECT * FROM jobs.get_job($1, 'j', 100)", tenant)
     assert row is not None
     return dict(row)
@@ -162,60 +144,3 @@ async def test_timed_out_executions_are_unchanged_when_an_expired_job_is_cancele
     assert job.execution_counts == pb.ExecutionCounts(timed_out=1, in_progress=1)
     assert job.executions[0].status_details == {"reason": "job expired"}
     assert job.executions[0].last_updated_at == job.expires_at
-
-
-async def apply_history(
-    database: Database, operator: Operator, history: str, in_progress: bool
-) -> None:
-    """Expire or cancel job "j".
-
-    An expired job can be canceled only if an execution of it is `in_progress`.
-    """
-    if history in ("expired", "expired, then canceled"):
-        await database.expire(operator.tenant, "j")
-    if history == "expired, then canceled" and not in_progress:
-        await expect_error("JOB_NOT_CANCELABLE", operator.cancel("j"))
-    elif "canceled" in history:
-        await operator.cancel("j", force="force" in history)
-    if history == "canceled, then expired":
-        await database.owner.execute(
-            "UPDATE jobs.jobs SET expires_at = (SELECT clock_timestamp()) WHERE tenant_id = $1",
-            operator.tenant,
-        )
-
-
-@pytest.mark.slow
-@examples(25)
-@given(
-    statuses=st.lists(st.sampled_from(STATUSES), min_size=1, max_size=12),
-    history=st.sampled_from(sorted(QUEUED_STATUS_AFTER)),
-    limit=st.integers(1, 5),
-)
-async def test_counts_equal_the_listed_executions_for_any_history(
-    database: Database, server: Server, statuses: list[str], history: str, limit: int
-) -> None:
-    operator = server.operator(uuid.uuid4().hex)
-    await database.add_devices(operator.tenant, len(statuses))
-    await operator.create(job_id="j", target_all=True)
-    for number, status in enumerate(statuses, 1):
-        if status != "QUEUED":
-            await database.set_status(operator.tenant, "j", f"d{number:05}", status)
-
-    await apply_history(database, operator, history, in_progress="IN_PROGRESS" in statuses)
-
-    derived = {"QUEUED": QUEUED_STATUS_AFTER[history]}
-    if history == "canceled with force":
-        derived["IN_PROGRESS"] = "REJECTED"
-    expected = Counter(derived.get(status, status) for status in statuses)
-    job = await operator.get("j")
-    listed = await all_executions(operator, "j", limit=limit)
-    assert Counter(pb.JobExecution.Status.Name(e.status) for e in listed) == expected
-    for status in STATUSES:
-        assert getattr(job.execution_counts, status.lower()) == expected[status]
-        filtered = await all_executions(operator, "j", limit=limit, status=status)
-        assert filtered == [e for e in listed if e.status == pb.JobExecution.Status.Value(status)]
-    assert job.total_executions == len(statuses)
-    assert job.succeeded_count == expected["SUCCEEDED"]
-    assert job.failed_count == sum(expected[s] for s in ("FAILED", "TIMED_OUT", "REJECTED"))
-    (listed_job,) = (await operator.list(status=job.status)).jobs
-    assert listed_job.execution_counts == job.execution_counts

@@ -17,7 +17,6 @@ TERMINAL = ["SUCCEEDED", "FAILED", "REJECTED"]
 
 @pytest.fixture(autouse=True)
 async def job(world: World) -> None:
-    """The only device "pump" has a QUEUED execution of job "j"."""
     await world.add_devices(["pump"])
     await world.create()
 

@@ -27,7 +27,6 @@ CALLS: dict[str, Callable[[Device], Coroutine[Any, Any, Any]]] = {
 
 @pytest.fixture(autouse=True)
 async def device(world: World) -> None:
-    """The only device, "pump"."""
     await world.add_devices(["pump"])
 
 

@@ -2,18 +2,23 @@
 
 import json
 import math
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from grpc import StatusCode
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jobs_grpc.services.struct_json import document_from_json, from_json, to_json
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_error, invalid_fields
+from tests.support.scale import examples
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
 from tests.support.world import World
@@ -231,6 +236,33 @@ async def test_document_has_at_most_20_levels(create_nested: Call, operator: Ope
     for lists, objects in ((19, 0), (0, 19), (10, 9)):
         await create_nested(lists, objects)
         assert "k" in (await operator.get(f"j{lists}")).document_params.fields
+
+
+# JSON values whose numbers are exact as doubles.
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20),
+    lambda values: st.lists(values) | st.dictionaries(st.text("aé🚀 .$", max_size=9), values),
+    max_leaves=20,
+)
+
+
+@pytest.mark.slow
+@examples(10, 3)
+@given(values=st.dictionaries(st.text("abé🚀", max_size=9), JSON, max_size=5))
+async def test_any_document_is_returned_as_sent(
+    database: Database, server: Server, values: dict[str, Any]
+) -> None:
+    operator = server.operator(uuid.uuid4().hex)
+    await database.add_devices(operator.tenant, 1)
+
+    await operator.create(job_id="j", target_all=True, document_params=document(**values))
+
+    job = await operator.get("j")
+    assert MessageToDict(job.document_params) == values
 
 
 class Pauses:

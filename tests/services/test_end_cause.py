@@ -20,7 +20,6 @@ def cause(execution: pb.JobExecution) -> str | None:
 
 
 def causes(executions: Any) -> dict[str, str | None]:
-    """The end_cause of each device."""
     return {execution.device_id: cause(execution) for execution in executions}
 
 

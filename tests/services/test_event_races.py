@@ -25,7 +25,6 @@ _PURGE = "SELECT jobs.purge_events($1, 7, 1000000, 1000)"
 
 @pytest.fixture
 async def jobs(database: Database, operator: Operator) -> Operator:
-    """The operator, who has created the jobs "a" and "b"."""
     await database.add_devices(operator.tenant, ["pump"])
     for job_id in ("a", "b"):
         await operator.create(job_id=job_id, target_all=True)
@@ -47,7 +46,6 @@ async def types_after(events: Events, position: int) -> list[tuple[str, str]]:
 
 
 async def next_types(stream: AsyncIterator[pb.WatchEventsResponse]) -> list[tuple[str, str]]:
-    """Return the jobs and types of the next events of a stream."""
     while not (response := await anext(stream)).events:
         pass
     return [(event.job_id, event.type) for event in response.events]

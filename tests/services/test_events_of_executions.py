@@ -29,7 +29,6 @@ async def create(operator: Operator, log: EventLog, **fields: Any) -> None:
 
 
 def execution(device: str, status: str, **fields: Any) -> dict[str, Any]:
-    """An element of `executions`."""
     found = {"device_id": device, "status": status, "execution_number": 1}
     return found | ATTEMPT_DEFAULTS | fields
 

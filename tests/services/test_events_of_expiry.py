@@ -21,7 +21,6 @@ EXPIRED, COMPLETED = "job.expired", "job.completed"
 
 @pytest.fixture
 async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
-    """A sweeper of all tenants."""
     async with Sweeper(database.owner_dsn) as sweeper:
         yield sweeper
 

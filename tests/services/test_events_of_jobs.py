@@ -27,7 +27,6 @@ EMPTY: dict[str, Any] = {"group_id": "none", "allow_empty": True}
 
 @pytest.fixture
 async def job(world: World, pump: Device, log: EventLog) -> Operator:
-    """The operator, who has created the job "j" for both devices."""
     await world.create()
     await log.skip()
     return world.operator
@@ -43,7 +42,6 @@ async def gated(world: World, log: EventLog) -> StagedJob:
 
 
 def facts(event: Event) -> tuple[str, str | None, str, Any, Any]:
-    """The type, the user, the status, the counts and the details of an event."""
     return event.type, event.user, event.status, event.counts, event.details
 
 

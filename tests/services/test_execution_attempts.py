@@ -21,7 +21,6 @@ INVALID_POSITIONS: tuple[tuple[Any, ...], ...] = (
 
 @pytest.fixture(autouse=True)
 async def job(world: World) -> None:
-    """The devices "pump" and "valve" have a QUEUED execution of job "j"."""
     await world.add_devices(["pump", "valve"])
     await world.create()
 
@@ -70,7 +69,6 @@ async def add_attempts(database: Database, tenant: str, count: int) -> None:
 
 @pytest.fixture
 async def retried(world: World) -> Operator:
-    """An operator; "pump" is at attempt 121 of the job "j"."""
     await world.operator.cancel_execution("j", "pump")
     await world.operator.retry("j", "REJECTED")
     await add_attempts(world.database, world.tenant, 121)
@@ -78,7 +76,6 @@ async def retried(world: World) -> Operator:
 
 
 def numbers(attempts: Iterable[pb.JobExecution]) -> list[int]:
-    """The numbers of the attempts."""
     return [attempt.execution_number for attempt in attempts]
 
 

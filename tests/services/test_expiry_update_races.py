@@ -28,19 +28,16 @@ _REPORT = (
 
 @pytest.fixture(autouse=True)
 async def job(database: Database, operator: Operator) -> None:
-    """A job "j" for two devices."""
     await database.add_devices(operator.tenant, ["d1", "d2"])
     await operator.create(job_id="j", target_all=True)
 
 
 async def update(operator: Operator, **fields: str) -> pb.Job:
-    """Let the job expire in an hour."""
     expires_at = datetime.now(UTC) + timedelta(hours=1)
     return await operator.update("j", "expires_at", expires_at=expires_at, **fields)
 
 
 async def expire_in(database: Database, operator: Operator, seconds: int) -> None:
-    """Move the expiry of the job."""
     await database.owner.execute(
         "UPDATE jobs.jobs SET expires_at = jobs.clock_time() + make_interval(secs => $2)"
         " WHERE tenant_id = $1",

@@ -18,7 +18,6 @@ ONE_PER_MINUTE: dict[str, Any] = {"rollout": rollout(REMAINDER | {"releases_per_
 
 
 def kinds(explanation: pb.ExplainExecutionResponse) -> list[str]:
-    """The kinds of the blockers."""
     return [pb.StartBlocker.Kind.Name(blocker.kind) for blocker in explanation.blockers]
 
 

@@ -27,7 +27,6 @@ async def platform(world: World) -> AsyncIterator[None]:
 
 @pytest.fixture(autouse=True)
 async def devices(world: World) -> None:
-    """The devices "pump" and "valve"."""
     await world.add_devices(["pump", "valve"])
 
 

@@ -19,7 +19,6 @@ DEVICES = ["a", "b", "c", "d", "e", "f"]
 
 @pytest.fixture(autouse=True)
 async def job(database: Database, operator: Operator) -> None:
-    """A job "j" for six devices."""
     await database.add_devices(operator.tenant, DEVICES)
     await operator.create(job_id="j", target_all=True)
 
@@ -46,7 +45,6 @@ async def failed(world: World) -> Operator:
 
 
 def names(executions: Iterable[pb.JobExecution]) -> list[str]:
-    """The devices of executions."""
     return [execution.device_id for execution in executions]
 
 
@@ -175,7 +173,6 @@ async def send(database: Database, tenant: str, codes: dict[int, int]) -> None:
 
 @pytest.fixture
 async def many(database: Database, operator: Operator) -> Operator:
-    """An operator of the job "many" for the devices d00001 to d00300."""
     await database.add_devices(operator.tenant, 300, group="many")
     await operator.create(job_id="many", target_group_id="many")
     return operator

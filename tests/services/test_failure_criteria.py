@@ -25,7 +25,6 @@ class CriteriaJob(World):
     """The job "j" for the devices d00001 to d00040."""
 
     async def create_with(self, *criteria: dict[str, Any], **fields: Any) -> None:
-        """Create the job with these failure criteria."""
         messages = [pb.FailureCriterion(**criterion) for criterion in criteria]
         request = {"job_id": "j", "target_all": True, "failure_criteria": messages} | fields
         await self.operator.create(**request)
@@ -40,15 +39,12 @@ class CriteriaJob(World):
         return [row["outcome"] for row in rows]
 
     async def get(self) -> pb.Job:
-        """Read the job."""
         return await self.operator.get("j")
 
     async def status(self) -> str:
-        """The status of the job."""
         return await self.operator.status()
 
     async def retry(self, *devices: int, codes: Sequence[str] = ()) -> None:
-        """Retry all FAILED executions, or those of some devices or codes."""
         names = [f"d{number:05}" for number in devices]
         await self.operator.retry("j", "FAILED", device_ids=names, failure_codes=codes)
 
@@ -61,7 +57,6 @@ class CriteriaJob(World):
         return [tuple(row) for row in rows]
 
     async def in_order(self, job_id: str = "j") -> list[int]:
-        """The devices in the order of their ranks."""
         rows = await self.rows(
             "SELECT device_id FROM jobs.job_executions WHERE tenant_id = $1 AND job_id = $2"
             " ORDER BY rank",
@@ -72,7 +67,6 @@ class CriteriaJob(World):
 
 @pytest.fixture
 async def job(world: World) -> CriteriaJob:
-    """A job that the test creates."""
     await world.add_devices(40)
     return CriteriaJob(world.database, world.server, world.operator)
 
@@ -242,45 +236,6 @@ async def test_resume_and_retry_change_the_counts_of_each_stage(job: CriteriaJob
     assert [row["failures"] for row in await job.rows(failures)] == [1, 1, 0]
 
 
-async def test_criterion_counts_failures_with_its_statuses_and_codes(job: CriteriaJob) -> None:
-    counted: list[tuple[dict[str, Any], int]] = [
-        ({}, 6),
-        ({"statuses": ["FAILED"]}, 3),
-        ({"statuses": ["REJECTED", "TIMED_OUT"]}, 3),
-        ({"failure_codes": ["E1"]}, 2),
-        ({"failure_codes": [""]}, 3),
-        ({"statuses": ["FAILED"], "failure_codes": ["E1", "E2"]}, 2),
-    ]
-    criteria = [criterion | {"count": 100} for criterion, _ in counted]
-    await job.create_with(*criteria, in_progress_timeout_minutes=1)
-    await job.report((6, None))
-    await job.make_overdue()
-    await job.sweep()
-
-    await job.report((1, "FAILED"), (2, "FAILED", "E1"), (3, "FAILED", "E2"))
-    await job.report((4, "REJECTED"), (5, "REJECTED", "E1"))
-
-    assert await job.counts() == [(n, -1, count, 0) for n, (_, count) in enumerate(counted)]
-
-
-async def test_only_what_ends_by_itself_counts(job: CriteriaJob) -> None:
-    """A timeout does; cancels and the expiry do not."""
-    await job.create_with({"count": 1}, in_progress_timeout_minutes=1)
-    await job.report((1, None), (2, None))
-    await job.operator.cancel_execution("j", "d00001", force=True)
-    await job.operator.cancel_execution("j", "d00003")
-    assert await job.counts() == []
-
-    await job.make_overdue()
-    await job.sweep()
-
-    assert await job.status() == "PAUSED"
-    assert await job.counts() == [(0, -1, 1, 0)]
-    await job.expire()
-    await job.sweep()
-    assert await job.counts() == [(0, -1, 1, 0)]
-
-
 @pytest.mark.parametrize(
     ("action", "counts"),
     [("CANCEL", {"in_progress": 1, "rejected": 38}), ("FORCE_CANCEL", {"rejected": 39})],
@@ -301,16 +256,6 @@ async def test_cancel_rejects_what_has_not_started_and_with_force_what_is_in_pro
     assert canceled.executions[2].status_details == {"reason": reason}
 
 
-async def test_first_criterion_that_trips_decides(job: CriteriaJob) -> None:
-    await job.create_with(
-        {"count": 3, "action": "CANCEL"}, {"count": 2}, {"count": 2, "action": "FORCE_CANCEL"}
-    )
-
-    await job.report((1, "FAILED"), (2, "FAILED"))
-
-    assert (await job.get()).pause.reason == "2 executions failed (pause at 2)"
-
-
 async def test_batch_with_the_last_failure_rejects_its_starts(job: CriteriaJob) -> None:
     await job.create_with({"count": 1})
 
@@ -320,59 +265,6 @@ async def test_batch_with_the_last_failure_rejects_its_starts(job: CriteriaJob) 
     await job.report(*((n, "FAILED") for n in range(1, 41) if n not in (2, 4)))
 
     assert await job.status() == "COMPLETED"
-
-
-async def test_retry_of_other_failures_trips_nothing(job: CriteriaJob) -> None:
-    """One of five is 20 percent; when three others are retried, it is one of two."""
-    await job.create_with({"percent": 50, "failure_codes": ["E1"], "min_finished": 2})
-    await job.report(*((n, "FAILED") for n in (1, 2, 3)), (4, "FAILED", "E1"), (5, "SUCCEEDED"))
-
-    await job.retry(codes=[""])
-    assert (await job.get()).execution_counts.queued == 38
-    await job.report((6, None))
-    await job.operator.cancel_execution("j", "d00007")
-    await job.operator.update("j", "in_progress_timeout_minutes", in_progress_timeout_minutes=5)
-    assert await job.status() == "IN_PROGRESS"
-
-    await job.report((6, "FAILED", "E1"))
-
-    assert await job.status() == "PAUSED"
-
-
-async def test_success_after_a_retry_trips_only_if_it_reaches_min_finished(
-    job: CriteriaJob,
-) -> None:
-    await job.create_with({"percent": 30, "failure_codes": ["E1"], "min_finished": 2})
-    await job.report(*((n, "FAILED") for n in (1, 2, 3)), (4, "FAILED", "E1"))
-    await job.retry(codes=[""])
-    await job.report((5, "SUCCEEDED"))
-    assert await job.status() == "PAUSED"  # one of two
-    await job.operator.resume("j")
-
-    await job.report(*((n, "FAILED") for n in (1, 2, 3)), (6, "FAILED", "E1"), (7, "SUCCEEDED"))
-    await job.retry(codes=[""])
-    await job.report((8, "SUCCEEDED"))  # one of three
-
-    assert await job.status() == "IN_PROGRESS"
-
-
-async def test_resumed_job_counts_from_the_resume(job: CriteriaJob) -> None:
-    """A resume stores a row per criterion, not per failure. A retry takes back later failures."""
-    await job.create_with({"count": 2}, {"percent": 50, "min_finished": 2})
-    await job.report((1, "FAILED", "E1"), (2, "FAILED", "E2"), (3, "SUCCEEDED"))
-    assert await job.status() == "PAUSED"
-
-    await job.operator.resume("j")
-
-    assert await job.counts() == [(0, -1, 0, 3), (1, -1, 0, 3)]
-    await job.report((4, "SUCCEEDED"), (5, "SUCCEEDED"), (6, "FAILED"))
-    assert await job.status() == "IN_PROGRESS"  # one failure, 33 percent
-    await job.retry(1)
-    assert await job.counts() == [(0, -1, 1, 2), (1, -1, 1, 2)]
-    await job.report((7, "FAILED"))
-    assert await job.status() == "PAUSED"
-    await job.retry()
-    assert await job.counts() == [(0, -1, 0, 1), (1, -1, 0, 1)]
 
 
 @pytest.fixture

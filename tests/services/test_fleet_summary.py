@@ -29,7 +29,6 @@ async def see(world: World, device: str, ago: timedelta) -> None:
 
 
 def fields(message: Any) -> Any:
-    """The fields of a message that are set."""
     return MessageToDict(message, preserving_proto_field_name=True)
 
 

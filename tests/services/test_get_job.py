@@ -15,7 +15,6 @@ from tests.support.world import World
 
 
 def struct(**fields: Any) -> Struct:
-    """A Struct with these fields."""
     result = Struct()
     result.update(fields)
     return result
@@ -140,7 +139,6 @@ async def mixed(database: Database, operator: Operator) -> Operator:
 
 
 async def numbers(operator: Operator, **fields: Any) -> list[int]:
-    """The numbers in the device_ids of all pages."""
     executions = await all_executions(operator, "j", **fields)
     return [int(execution.device_id[1:]) for execution in executions]
 

@@ -13,7 +13,6 @@ MINUTE = timedelta(minutes=1)
 
 @pytest.fixture(autouse=True)
 async def job(world: World) -> None:
-    """The only device is "pump"; job "j" has a timeout of 30 minutes."""
     await world.add_devices(["pump"])
     await world.create(in_progress_timeout_minutes=30)
 

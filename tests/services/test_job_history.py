@@ -15,7 +15,6 @@ from tests.support.world import World
 
 @pytest.fixture(autouse=True)
 async def device(world: World) -> None:
-    """A device."""
     await world.add_devices(["pump"])
 
 

@@ -28,12 +28,10 @@ REQUIRED_LABELS = """
 
 @pytest.fixture(autouse=True)
 async def devices(world: World) -> None:
-    """Two devices."""
     await world.add_devices(["a", "b"])
 
 
 def facts(job: pb.Job) -> tuple[dict[str, str], str]:
-    """The labels and the description of a job."""
     return dict(job.labels), job.description
 
 

@@ -40,7 +40,6 @@ async def create(operator: Operator, *job_ids: str) -> None:
 
 
 async def check_full(operator: Operator, job_id: str = "beyond") -> Failure:
-    """Check that the tenant can create no more jobs."""
     return await expect_error("LIMIT_EXCEEDED", operator.create(job_id=job_id, target_all=True))
 
 

@@ -20,7 +20,6 @@ def actions(job: pb.Job) -> str:
 
 
 def waits(job: pb.Job) -> list[tuple[str, str]]:
-    """The kinds and messages."""
     return [(pb.JobWait.Kind.Name(wait.kind), wait.message) for wait in job.waits_for]
 
 

@@ -25,7 +25,6 @@ OFF = {"JOBS_LAST_SEEN_INTERVAL": "0"}
 
 
 async def seen(database: Database, tenant: str) -> dict[str, datetime]:
-    """When each device of a tenant was last seen."""
     rows = await database.owner.fetch(
         "SELECT device_id, last_seen_at FROM jobs.devices"
         " WHERE tenant_id = $1 AND last_seen_at IS NOT NULL",

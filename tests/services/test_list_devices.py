@@ -26,7 +26,6 @@ async def all_pages(fleet: Fleet, **fields: object) -> list[list[str]]:
 
 
 async def ids(fleet: Fleet, **fields: object) -> list[str]:
-    """The device_ids of all pages."""
     return [device_id for page in await all_pages(fleet, **fields) for device_id in page]
 
 

@@ -16,12 +16,10 @@ from tests.support.world import World
 
 
 async def job_types(events: Events, **fields: Any) -> list[tuple[str, str]]:
-    """The jobs and types of a page of events."""
     return [(event.job_id, event.type) for event in (await events.list(**fields)).events]
 
 
 async def pages(events: Events, **fields: Any) -> list[pb.ListEventsResponse]:
-    """All pages."""
     found = [await events.list(**fields)]
     while found[-1].has_more:
         found.append(await events.list(**fields, after_position=found[-1].position))

@@ -1,19 +1,14 @@
 """ListJobs: order, content, limit and offset, page tokens and page sizes."""
 
-import uuid
 from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.support.callers import Operator, job_ids
 from tests.support.database import Database
 from tests.support.failures import expect_error
 from tests.support.page_tokens import forged_token
-from tests.support.scale import examples
-from tests.support.server import Server
 from tests.support.world import World
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
@@ -30,19 +25,7 @@ INVALID_POSITIONS: tuple[tuple[Any, ...], ...] = (
     *(("0", 0), ("0", "\0"), ("0", "\ud800")),
 )
 
-STATUSES = ("IN_PROGRESS", "COMPLETED", "CANCELED")
 
-# Jobs with the statuses $2, created at the seconds $3.
-INSERT_JOBS = """
-    INSERT INTO jobs.jobs
-        (tenant_id, job_id, document_type, document_params, target_all, status, canceled_at,
-         cancel_reason, completed_at, created_at, updated_at)
-    SELECT $1, format('j%s', n), 'reboot', '{}', true, status::jobs.job_status,
-           CASE status WHEN 'CANCELED' THEN now() END, CASE status WHEN 'CANCELED' THEN 'no' END,
-           CASE status WHEN 'COMPLETED' THEN now() END,
-           timestamptz '2026-01-01Z' + second * interval '1 second', now()
-    FROM unnest($2::text[], $3::integer[]) WITH ORDINALITY AS job (status, second, n)
-"""
 INSERT_PROGRESS = """
     INSERT INTO jobs.job_progress (tenant_id, job_id, queued)
     SELECT tenant_id, job_id, 1 FROM jobs.jobs WHERE tenant_id = $1
@@ -52,7 +35,6 @@ INSERT_PROGRESS = """
 
 @pytest.fixture
 async def five_jobs(operator: Operator) -> Operator:
-    """An operator with the jobs a, b, c, d, e, the newest first."""
     await create(operator, *"edcba")
     return operator
 
@@ -142,52 +124,12 @@ async def test_page_ends_before_the_response_exceeds_4_mib(world: World) -> None
     assert seen == sorted((f"j{n}" for n in range(200)), reverse=True)
 
 
-@examples(25)
-@given(
-    jobs=st.lists(st.tuples(st.sampled_from(STATUSES), st.integers(0, 9)), max_size=30),
-    filter_status=st.sampled_from(("STATUS_UNSPECIFIED", *STATUSES)),
-    limits=st.lists(st.integers(1, 7), min_size=1, max_size=8),
-)
-@pytest.mark.wrong_counts("jobs have no executions")
-async def test_pages_of_any_sizes_make_up_the_whole_list_in_order(
-    database: Database,
-    server: Server,
-    jobs: list[tuple[str, int]],
-    filter_status: str,
-    limits: list[int],
-) -> None:
-    operator = server.operator(uuid.uuid4().hex)
-    statuses, seconds = [job[0] for job in jobs], [job[1] for job in jobs]
-    await database.owner.execute(INSERT_JOBS, operator.tenant, statuses, seconds)
-    await database.owner.execute(INSERT_PROGRESS, operator.tenant)
-
-    seen: list[str] = []
-    page, page_number = pb.ListJobsResponse(), 0
-    while page_number == 0 or page.next_page_token:
-        limit = limits[page_number % len(limits)]
-        page = await operator.list(
-            status=filter_status, limit=limit, page_token=page.next_page_token
-        )
-        assert len(page.jobs) == limit or not page.next_page_token
-        seen += [job.job_id for job in page.jobs]
-        page_number += 1
-
-    expected = [
-        (second, f"j{n}")
-        for n, (status, second) in enumerate(jobs, 1)
-        if filter_status in ("STATUS_UNSPECIFIED", status)
-    ]
-    assert seen == [job_id for _, job_id in sorted(expected, reverse=True)]
-
-
 @pytest.fixture(autouse=True)
 async def devices(database: Database, tenant: str) -> None:
-    """Two devices."""
     await database.add_devices(tenant, ["a", "b"], group="north")
 
 
 async def create(operator: Operator, *job_ids: str) -> None:
-    """Create jobs for all devices, in this order."""
     for job_id in job_ids:
         await operator.create(job_id=job_id, target_all=True)
 

@@ -17,12 +17,10 @@ class Pauses:
         self.count = 0
 
     async def pause(self) -> None:
-        """Count a pause."""
         self.count += 1
 
 
 def executions(details_bytes: int) -> list[dict[str, Any]]:
-    """Ten executions with different details."""
     first = {name: values[-1] for name, values in VALUES.items()} | {"status": "FAILED"}
     return [
         first | {"device_id": f"d{n}", "status_details": f'{{"{n}": "{"x" * details_bytes}"}}'}
@@ -56,7 +54,6 @@ ZEROS = '{"a": [' + ", ".join(["0"] * 998) + "]}"
 
 
 def jobs_of(document: str, count: int) -> list[Any]:
-    """Rows whose column document_params is the document."""
     return [{"document_params": document}] * count
 
 

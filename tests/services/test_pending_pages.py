@@ -60,7 +60,6 @@ class Pages:
     async def read(
         self, device: str, limit: int = 10, reservation: Reservation | None = None
     ) -> device_pb.WatchPendingExecutionsResponse:
-        """Return the page of a device."""
         reservation = reservation or Reservation(self.memory, self.tenant)
         page = await self._pages.read(self.tenant, PageQuery(device, limit), reservation)
         return device_pb.WatchPendingExecutionsResponse.FromString(page.response)
@@ -77,8 +76,6 @@ class Pages:
             )
 
     async def wait_until_bytes_are_awaited(self) -> None:
-        """Return when a page waits for memory."""
-
         await wait_until_true(lambda: self.memory.waiting > 0)
 
 
@@ -88,14 +85,12 @@ async def _pause(_: str) -> None:
 
 @pytest.fixture
 async def pages(world: World) -> AsyncIterator[Pages]:
-    """Pages of the tenant's devices d0, d1 and d2."""
     await world.add_devices(["d0", "d1", "d2"])
     async with shared_store(world.database) as store:
         yield Pages(world, store)
 
 
 def job_ids(page: device_pb.WatchPendingExecutionsResponse) -> list[str]:
-    """The job_ids of the executions of a page."""
     return [execution.job_id for execution in page.executions]
 
 

@@ -18,13 +18,11 @@ MIDDLE = replace(DEFAULT_OPTIONS, random=lambda: 0.5)
 
 @pytest.fixture(autouse=True)
 async def fan(world: World) -> Device:
-    """The device "fan"."""
     await world.add_devices(["fan"])
     return world.device("fan")
 
 
 def seconds(response: Any) -> float:
-    """What a response asks for."""
     delay: float = response.poll_after.ToTimedelta().total_seconds()
     return delay
 

@@ -7,7 +7,6 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from tests.support.callers import Device, Operator, all_pending
-from tests.support.failures import expect_error
 from tests.support.world import World
 
 # In the order of creation, with the priority of each.
@@ -35,7 +34,6 @@ async def _create(world: World, job_id: str, priority: str, **fields: Any) -> No
 
 @pytest.fixture
 async def pump(world: World) -> Device:
-    """A device with an execution of each of the JOBS."""
     await world.add_devices(["pump"], "pumps")
     for job_id, priority in JOBS.items():
         await _create(world, job_id, priority)
@@ -82,15 +80,6 @@ async def test_job_has_its_priority_or_the_default(pump: Device, operator: Opera
 
     assert {job.job_id: job.priority for job in listed} == expected
     assert {job_id: (await operator.get(job_id)).priority for job_id in JOBS} == expected
-
-
-async def test_repeated_request_may_state_the_default(world: World, pump: Device) -> None:
-    for priority in ("NORMAL", ""):
-        for job_id in ("n1", "n2"):
-            await _create(world, job_id, priority)
-
-    for job_id, priority in (("n1", "HIGH"), ("h1", "NORMAL"), ("h1", ""), ("h1", "LOW")):
-        await expect_error("JOB_ALREADY_EXISTS", _create(world, job_id, priority))
 
 
 async def test_later_pages_are_complete_after_changes(world: World, pump: Device) -> None:

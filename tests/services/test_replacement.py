@@ -22,7 +22,6 @@ async def old_job(world: World, pump: Device, log: EventLog) -> None:
 
 
 async def links(operator: Operator, job_id: str) -> tuple[str, str]:
-    """Which job a job has replaced, and which one has replaced it."""
     job = await operator.get(job_id)
     return job.replaces_job_id, job.replaced_by_job_id
 

@@ -22,7 +22,6 @@ PAIRS = scaled(5)
 
 @pytest.fixture(autouse=True)
 async def old_job(world: World, pump: Device) -> None:
-    """Create "j" for two devices; one of them has failed."""
     await world.create()
     await pump.update("j", "FAILED")
 

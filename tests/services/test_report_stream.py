@@ -20,14 +20,12 @@ DEVICES = [f"d{n:03}" for n in range(100)]
 
 @pytest.fixture(autouse=True)
 async def job(world: World) -> None:
-    """A job "j" for all devices."""
     await world.add_devices(DEVICES)
     await world.create()
 
 
 @pytest.fixture(params=[False, True], ids=["single reports", "message"])
 def in_message(request: pytest.FixtureRequest) -> bool:
-    """Whether the reports are in one message."""
     several: bool = request.param
     return several
 

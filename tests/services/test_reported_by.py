@@ -23,7 +23,6 @@ class Bridge(Device):
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Metadata of every call, of a bridge with or without a user."""
         user = (("x-user-id", self.user),) if self.user else ()
         return (*super().metadata, ("x-roles", "bridge"), *user)
 
@@ -32,7 +31,6 @@ class Probe(World):
     """Bridges that act for the device "pump", and the job "j" of three devices."""
 
     def bridge(self, user: str = "mallory") -> Bridge:
-        """A bridge that acts for the device."""
         return Bridge(self.pump.stub, self.tenant, "pump", user)
 
     async def attempts(self) -> list[str | None]:
@@ -41,7 +39,6 @@ class Probe(World):
 
 
 def reported_by(execution: pb.JobExecution) -> str | None:
-    """The value of the field; None: unset."""
     return execution.reported_by if execution.HasField("reported_by") else None
 
 

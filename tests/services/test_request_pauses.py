@@ -14,7 +14,6 @@ from tests.support.callers import Operator
 
 
 def request(devices: int, groups: int) -> pb.UpdateDevicesRequest:
-    """A request that sets the groups of devices."""
     group_ids = [f"g{n}" for n in range(groups)]
     return pb.UpdateDevicesRequest(
         devices=[pb.Device(device_id=f"d{n}", group_ids=group_ids) for n in range(devices)],

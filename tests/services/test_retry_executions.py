@@ -11,7 +11,6 @@ from tests.support.failures import expect_error, invalid_fields
 from tests.support.world import World
 
 TERMINAL = ("FAILED", "REJECTED", "TIMED_OUT", "SUCCEEDED")
-RETRYABLE = ("FAILED", "TIMED_OUT", "REJECTED")
 
 
 @pytest.fixture
@@ -77,19 +76,6 @@ async def test_completed_job_is_in_progress_after_a_retry(pump: Device, operator
     assert job.completed_at == last.last_updated_at
     assert job.execution_counts == pb.ExecutionCounts(succeeded=1)
     assert job.total_executions == 1
-
-
-@pytest.mark.parametrize("statuses", [["FAILED"], ["TIMED_OUT"], ["REJECTED", "FAILED", "FAILED"]])
-async def test_retry_queues_executions_with_the_statuses(mixed: World, statuses: list[str]) -> None:
-    before = await statuses_and_attempts(mixed.operator)
-    updated_at = (await mixed.operator.get("j")).updated_at
-
-    response = await mixed.operator.retry("j", *statuses)
-
-    assert response.retried_count == len({*statuses})
-    after = before | dict.fromkeys(statuses, ("QUEUED", 2))
-    assert await statuses_and_attempts(mixed.operator) == after
-    assert (await mixed.operator.get("j")).updated_at == updated_at
 
 
 async def test_retry_changes_nothing_when_no_execution_matches(world: World, pump: Device) -> None:
@@ -165,29 +151,6 @@ async def test_retry_can_change_and_remove_the_expiry(pump: Device, operator: Op
     response = await operator.retry("j", "FAILED", never_expires=True)
     assert not response.HasField("expires_at")
     assert not (await operator.get("j")).HasField("expires_at")
-
-
-async def test_repeated_create_returns_the_first_response_after_a_retry(world: World) -> None:
-    await world.add_devices(1)
-    first = await world.create(expires_in_hours=3)
-    await world.operator.cancel_execution("j", "d00001")
-    await world.operator.retry("j", "REJECTED", never_expires=True)
-
-    assert await world.create(expires_in_hours=3) == first
-    await expect_error("JOB_ALREADY_EXISTS", world.create(never_expires=True))
-
-
-async def test_executions_that_expired_stay_timed_out(mixed: World) -> None:
-    await mixed.expire()
-    expired = next(e for e in (await mixed.operator.get("j")).executions if e.device_id == "QUEUED")
-    assert expired.status == pb.JobExecution.TIMED_OUT
-
-    retried = await mixed.operator.retry("j", "FAILED", expires_in_hours=1)
-
-    assert retried.retried_count == 1
-    counts = {"queued": 1, "in_progress": 1, "succeeded": 1, "timed_out": 2, "rejected": 1}
-    assert await mixed.operator.counts() == counts
-    assert await mixed.operator.attempts("j", "QUEUED") == [expired]
 
 
 async def test_executions_that_expired_can_be_retried_with_a_new_expiry(mixed: World) -> None:

@@ -35,7 +35,6 @@ class Job(World):
     """The job "j" of all devices of a tenant, with a retry policy."""
 
     def numbered(self, number: int = 1) -> Device:
-        """A device by its number."""
         return self.device(f"d{number:05}")
 
     async def fail(self, number: int = 1, **fields: Any) -> str:
@@ -44,7 +43,6 @@ class Job(World):
         return pb.JobExecution.Status.Name((await self.numbered(number).get("j")).status)
 
     async def get(self) -> pb.Job:
-        """Read the job."""
         return await self.operator.get("j")
 
 
@@ -112,16 +110,6 @@ async def test_device_starts_the_next_attempt_after_the_backoff(job: Job) -> Non
     for status in ("IN_PROGRESS", "SUCCEEDED", "FAILED"):
         await expect_error("EXECUTION_CHANGED", device.update("j", status))
     await device.update("j", "SUCCEEDED", execution_number=2)
-
-
-async def test_first_rule_that_matches_decides_how_often_a_failure_is_retried(world: World) -> None:
-    job = await create(world, rule(codes=["E1"], max_attempts=2), rule(max_attempts=3))
-
-    assert await job.fail(1, failure_code="E1") == "QUEUED"
-    assert await job.fail(1, failure_code="E1", execution_number=2) == "FAILED"
-    assert await job.fail(2, failure_code="E2") == "QUEUED"
-    assert await job.fail(2, failure_code="E2", execution_number=2) == "QUEUED"
-    assert await job.fail(2, failure_code="E1", execution_number=3) == "FAILED"
 
 
 async def test_backoff_is_random(database: Database) -> None:

@@ -26,7 +26,6 @@ _LOCK = "SELECT FROM jobs.lock_job($1, 'j')"
 
 @pytest.fixture(autouse=True)
 async def job(world: World) -> None:
-    """A job "j" for 22 devices that retries once."""
     await world.add_devices(22)
     policy = pb.RetryPolicy(rules=[rule(max_attempts=2)])
     await world.create(in_progress_timeout_minutes=1, retry_policy=policy)
@@ -34,12 +33,10 @@ async def job(world: World) -> None:
 
 @pytest.fixture
 def device(world: World) -> Device:
-    """The first device of the job."""
     return world.device("d00001")
 
 
 async def fetch_value(database: Database, sql: str, *args: object) -> Any:
-    """Run a statement in a session of its own and return its value."""
     async with connected(database.owner_dsn) as session:
         return await session.fetchval(sql, *args)
 

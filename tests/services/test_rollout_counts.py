@@ -14,7 +14,6 @@ DEVICES = 200
 
 
 def counts(executions: list[pb.JobExecution]) -> pb.ExecutionCounts:
-    """The counts of these executions."""
     statuses = Counter(pb.JobExecution.Status.Name(e.status).lower() for e in executions)
     return pb.ExecutionCounts(**statuses)
 

@@ -1,23 +1,14 @@
 """The expiry of jobs with a rollout: its default, and whether the rollout can end before it."""
 
-import json
-from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from jobs_grpc.services.rollout_json import rollout_json
-from tests.machine import messages
-from tests.model.stages import Stage, divide, minimum_time
 from tests.support.database import Database
 from tests.support.failures import expect_error, invalid_fields
-from tests.support.scale import scaled
 from tests.support.staged_jobs import rollout
 from tests.support.world import World
 
@@ -35,12 +26,10 @@ def server_settings(database: Database) -> dict[str, str]:
 
 
 def baking(seconds: int, **gate: Any) -> dict[str, Any]:
-    """A stage of one device with a bake_time."""
     return {"device_count": 1, "gate": pb.Gate(bake_time=Duration(seconds=seconds), **gate)}
 
 
 async def update_expiry(world: World, seconds: float, job_id: str = "j") -> pb.Job:
-    """Let a job expire in this many seconds."""
     expires_at = await world.time_in(seconds)
     return await world.operator.update(job_id, "expires_at", expires_at=expires_at)
 
@@ -149,37 +138,6 @@ async def test_request_without_expiry_differs_only_with_a_rollout(world: World) 
     await world.create("staged", rollout=rollout(REST))
     other = world.create("staged", rollout=rollout(REST), expires_in_hours=24)
     await expect_error("JOB_ALREADY_EXISTS", other)
-
-
-_STAGES = st.builds(
-    Stage,
-    count=st.integers(1, 4),
-    rate=st.sampled_from([None, 1, 2, 3]),
-    min_succeeded_percent=st.sampled_from([None, 1, 50, 51, 100]),
-    bake=st.integers(0, 120),
-    advance_after=st.none() | st.integers(6, 240),
-    require_approval=st.booleans(),
-)
-
-
-@given(stages=st.lists(_STAGES, min_size=1, max_size=4), devices=st.integers(1, 12))
-@settings(max_examples=scaled(40, 3), suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_minimum_time_is_that_of_the_model(
-    database: Database, stages: list[Stage], devices: int
-) -> None:
-    stages[-1] = replace(stages[-1], count=None)
-    model, _ = divide(stages, [str(number) for number in range(devices)])
-    sizes = [last - first for first, last in pairwise((0, *model.last_ranks))]
-
-    result = await database.owner.fetchval(
-        "SELECT jobs.minimum_rollout_time($1::jsonb -> 'stages', $2, now())",
-        json.dumps(rollout_json(messages.rollout(stages, "s"))),
-        sizes,
-    )
-
-    seconds = json.loads(result)["seconds"]
-    assert seconds == pytest.approx(float(minimum_time(model, range(1, devices + 1))))
-    assert seconds == pytest.approx(sum(s["seconds"] for s in json.loads(result)["stages"]))
 
 
 async def test_update_changes_the_expiry(world: World) -> None:

@@ -26,7 +26,6 @@ def uncommitted_call(job: StagedJob, call: str) -> AbstractAsyncContextManager[N
 
 @pytest.fixture
 async def fragile(world: World) -> StagedJob:
-    """A job that one failure pauses."""
     criterion = pb.FailureCriterion(count=1)
     return await world.create_staged(REST, failure_criteria=[criterion])
 

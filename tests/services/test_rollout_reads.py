@@ -23,7 +23,6 @@ APPROVAL: dict[str, Any] = {"device_count": 1, "gate": pb.Gate(require_approval=
 
 @pytest.fixture
 async def job(world: World) -> StagedJob:
-    """The job "j" of ten devices in stages of 1, 4 and 5 devices."""
     return await world.create_staged(*STAGES, max_in_progress=3)
 
 

@@ -23,7 +23,6 @@ async def staged(world: World) -> StagedJob:
 
 @pytest.fixture
 async def limited(world: World) -> StagedJob:
-    """A job of which two executions may be IN_PROGRESS."""
     return await world.create_staged({"remainder": True}, max_in_progress=2)
 
 

@@ -19,7 +19,6 @@ REST = rollout({"remainder": True})
 
 @pytest.fixture(autouse=True)
 async def devices(world: World) -> None:
-    """The devices "pump" and "valve"."""
     await world.add_devices(["pump", "valve"])
 
 
@@ -31,7 +30,6 @@ async def create(
 
 
 async def update_start(world: World, seconds: float) -> pb.Job:
-    """Let the job "j" start in this many seconds."""
     return await world.operator.update("j", "start_at", start_at=await world.time_in(seconds))
 
 
@@ -41,7 +39,6 @@ async def wait_for_start(world: World) -> None:
 
 
 def seconds_between(start: Timestamp, end: Timestamp) -> float:
-    """The seconds from one time to another."""
     return (end.ToNanoseconds() - start.ToNanoseconds()) / 1e9
 
 
@@ -161,34 +158,6 @@ async def test_stage_that_is_canceled_before_the_start_bakes_from_the_start(worl
         assert job.stages[0].state == pb.JobStage.OPEN
         assert seconds_between(job.start_at, job.stages[0].next_opens_at) == 600
         assert {e.device_id: e.status for e in job.executions}[second] == pb.JobExecution.HELD
-
-
-async def test_executions_stay_held_until_resume_after_the_start(world: World) -> None:
-    await create(world)
-    await world.operator.pause("j")
-
-    await world.pass_time(2 * HOUR)
-
-    job = await world.operator.get("j")
-    assert (job.status, job.execution_counts) == (pb.Job.PAUSED, pb.ExecutionCounts(held=2))
-    await expect_error("EXECUTION_HELD", world.device("pump").update("j", "SUCCEEDED"))
-    resumed = await world.operator.resume("j")
-    assert (resumed.status, resumed.start_at) == (pb.Job.IN_PROGRESS, job.start_at)
-    assert resumed.execution_counts == pb.ExecutionCounts(queued=2)
-
-
-async def test_update_of_the_start_moves_the_expiry_and_the_stages(world: World) -> None:
-    await create(world, rollout=REST, expires_in_hours=2)
-
-    job = await update_start(world, 3 * HOUR)
-
-    assert job.status == pb.Job.SCHEDULED
-    assert seconds_between(job.created_at, job.start_at) == pytest.approx(3 * HOUR, abs=TIMEOUT)
-    assert seconds_between(job.start_at, job.expires_at) == 2 * HOUR
-    assert job.stages[0].opened_at == job.start_at
-    await world.pass_time(2 * HOUR)
-    assert await world.operator.status() == "SCHEDULED"
-    assert await world.operator.counts() == {"held": 2}
 
 
 async def test_update_without_the_start_that_it_names_is_rejected(world: World) -> None:

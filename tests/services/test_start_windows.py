@@ -32,7 +32,6 @@ async def device(world: World) -> Device:
 
 
 async def starts(device: Device) -> bool:
-    """Whether StartNextExecution starts an execution."""
     return await device.start_next() is not None
 
 

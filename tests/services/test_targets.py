@@ -17,44 +17,22 @@ MODEL_A = {device: {"model": "a"} for device in DEVICES[:3]}
 
 
 def ids(*devices: str) -> pb.DeviceIds:
-    """A list of devices."""
     return pb.DeviceIds(device_ids=devices)
 
 
 def failed_in(**fields: Any) -> dict[str, pb.FailedIn]:
-    """A target of devices that failed in the job "j"."""
     return {"target_failed_in": pb.FailedIn(job_id="j", **fields)}
 
 
 async def devices_of(operator: Operator, job_id: str = "j") -> list[str]:
-    """The devices of a job."""
     return [e.device_id for e in (await operator.executions(job_id)).executions]
 
 
 @pytest.fixture(autouse=True)
 async def fleet(world: World) -> None:
-    """Six devices: d0 to d2 have the model a, and d2 and d3 are in the group north."""
     await world.add_devices(DEVICES)
     await world.add_devices(["d2", "d3"], group="north")
     await world.database.add_labels(world.tenant, MODEL_A)
-
-
-@pytest.mark.parametrize(
-    ("selector", "expected"),
-    [
-        ("model=a", ["d0", "d1", "d2"]),
-        ("model!=a", ["d3", "d4", "d5"]),
-        ("!model", ["d3", "d4", "d5"]),
-        ("model,group=north", ["d2"]),
-        ("group in (north,south),model!=a", ["d3"]),
-        ("group!=north,device_id in (d0,d3,d9)", ["d0"]),
-    ],
-)
-async def test_selector_is_applied(operator: Operator, selector: str, expected: list[str]) -> None:
-    response = await operator.create(job_id="j", target_selector=selector)
-
-    assert response.execution_count == len(expected)
-    assert await devices_of(operator) == expected
 
 
 async def test_job_shows_the_canonical_selector(operator: Operator) -> None:

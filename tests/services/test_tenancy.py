@@ -61,7 +61,6 @@ async def other(database: Database, server: Server) -> Operator:
 
 @pytest.fixture
 async def session(database: Database) -> AsyncIterator[asyncpg.Connection]:
-    """A session of the request role."""
     async with connected(database.request_dsn) as connection:
         yield connection
 

@@ -28,7 +28,6 @@ class Computations:
         return self.cache.get(tenant, self._compute, keep=lambda _: keep)
 
     async def call(self, tenant: str = "t", *, keep: bool = True) -> asyncio.Task[Group]:
-        """Start a call, and return when it waits."""
         task = asyncio.ensure_future(self.get(tenant, keep=keep))
         await _settle()
         return task

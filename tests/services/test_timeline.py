@@ -39,7 +39,6 @@ async def job(world: World) -> None:
 
 
 def sums(timeline: pb.GetJobTimelineResponse) -> dict[str, int]:
-    """The counts of all buckets that are not 0."""
     names = ("succeeded", "failed", "canceled", "expired")
     counts = {
         name: sum(getattr(bucket, f"{name}_count") for bucket in timeline.buckets) for name in names
@@ -48,7 +47,6 @@ def sums(timeline: pb.GetJobTimelineResponse) -> dict[str, int]:
 
 
 def counts_at(timeline: pb.GetJobTimelineResponse, time: Any) -> dict[str, int]:
-    """The counts of the bucket that includes a time."""
     start = time.seconds - time.seconds % timeline.bucket_size.seconds
     buckets = [bucket for bucket in timeline.buckets if bucket.time.seconds == start]
     return sums(pb.GetJobTimelineResponse(buckets=buckets))

@@ -223,7 +223,6 @@ async def test_device_registered_meanwhile_is_not_found(database: Database, flee
 async def _update(
     store: Store, tenant: str, *devices: str, labels: Mapping[str, str], group: str
 ) -> None:
-    """Update or register devices."""
     await store.update_devices(
         tenant,
         device_ids=devices,

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import UTC, timedelta
-from fractions import Fraction
-from math import floor
 from typing import Any
 
 import pytest
@@ -11,7 +9,6 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 
 from tests.support.callers import Device
-from tests.support.database import moved_back
 from tests.support.failures import expect_error, invalid_fields
 from tests.support.world import World
 
@@ -26,7 +23,6 @@ STAGES: Sequence[pb.Stage] = (
 
 @pytest.fixture(autouse=True)
 async def devices(world: World) -> None:
-    """Ten devices."""
     await world.add_devices([f"d{n}" for n in range(10)])
 
 
@@ -36,17 +32,14 @@ async def create(world: World, *stages: pb.Stage, **fields: Any) -> None:
 
 
 async def update_stages(world: World, *stages: pb.Stage) -> pb.Job:
-    """Change the stages of job "j"."""
     return await world.operator.update("j", "rollout.stages", **staged(*stages))
 
 
 async def update_criteria(world: World, *criteria: pb.FailureCriterion) -> pb.Job:
-    """Change the failure criteria of job "j"."""
     return await world.operator.update("j", "failure_criteria", failure_criteria=criteria)
 
 
 async def fail(world: World, *devices: str, **fields: Any) -> None:
-    """Report the failure of these devices."""
     for device in devices:
         await world.device(device).update("j", "FAILED", **fields)
 
@@ -69,7 +62,6 @@ async def release(world: World) -> tuple[Any, ...]:
 
 
 async def first_devices(world: World, job_id: str = "j") -> list[Device]:
-    """The two devices that are released first."""
     sql = (
         "SELECT device_id FROM jobs.job_executions WHERE tenant_id = $1 AND job_id = $2"
         " ORDER BY rank LIMIT 2"
@@ -204,19 +196,6 @@ async def test_lower_threshold_keeps_the_count_and_trips_at_once(world: World) -
     assert job.cancel_reason == "2 of 10 targeted executions failed (cancel at 20%)"
 
 
-async def test_other_failures_are_counted_from_the_update(world: World) -> None:
-    await create(world, failure_criteria=[CRITERION(count=5)])
-    await fail(world, "d0", "d1", "d2")
-
-    job = await update_criteria(world, CRITERION(percent=50, min_finished=1, failure_codes=[""]))
-
-    assert job.status == pb.Job.IN_PROGRESS
-    await world.device("d3").update("j", "SUCCEEDED")
-    await fail(world, "d4")
-    reason = (await world.operator.get("j")).pause.reason
-    assert reason == "1 of 2 finished executions failed (pause at 50%)"
-
-
 async def test_max_in_progress_applies_at_once(world: World) -> None:
     await create(world, pb.Stage(remainder=True))
     await world.device("d0").start("j")
@@ -273,27 +252,6 @@ async def test_rate_of_the_open_stage_continues_from_what_is_released(world: Wor
     assert (await release(world))[:3] == (10, 3, None)
     await update_stages(world, slow)
     assert (await release(world))[:3] == (10, 10, 2)
-
-
-@pytest.mark.parametrize("rates", [[7, 11, 13], [300, 1]], ids=str)
-async def test_release_keeps_fractions_if_the_rate_changes(world: World, rates: list[int]) -> None:
-    """The clock stands still during a pause, so the test moves it: half a second per change."""
-    await world.add_devices(30)
-    stages = (pb.Stage(device_count=29, releases_per_minute=1), pb.Stage(remainder=True))
-    await create(world, *stages)
-    await world.operator.pause("j")
-    await world.execute("UPDATE jobs.jobs SET release_since = paused_at WHERE tenant_id = $1")
-    expected, rate = Fraction(0), 1
-    earlier = moved_back("interval '0.5 seconds'", "release_since")
-
-    for next_rate in rates * 10:
-        await world.execute(f"UPDATE jobs.jobs SET {earlier} WHERE tenant_id = $1")
-        expected += Fraction(rate, 120)
-        rate = next_rate
-        stages[0].releases_per_minute = rate
-        job = await update_stages(world, *stages)
-
-        assert job.stages[0].released_count == min(29, floor(expected))
 
 
 async def test_time_gate_needs_background_work(world: World) -> None:

@@ -47,7 +47,6 @@ class Log(World):
         return await store_events(self.database, self.tenant, count, **fields)
 
     async def queue(self, job_id: str = "j", type_: str = "job.updated") -> None:
-        """Queue an event."""
         await queue_event(self.database.owner, self.tenant, job_id, type_)
 
 
@@ -269,8 +268,6 @@ class Client:
         self.opened.set()
 
     async def wait_for(self, count: int) -> None:
-        """Wait until this many events have arrived."""
-
         await wait_until_true(lambda: len(self.found) >= count)
 
 

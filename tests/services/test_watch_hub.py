@@ -39,16 +39,13 @@ class Source:
         return [(n, f) for n, f in enumerate(current) if f != known[n]]
 
     def hub(self, interval: float = NEVER) -> WatchHub[str]:
-        """A WatchHub that polls this source."""
         return WatchHub(self.fetch, interval, asyncio.Event())
 
     def change(self, key: str, fingerprint: int = 2, tenant: str = "tenant") -> None:
-        """Change what a watch of the key sees."""
         self.fingerprints[tenant, key] = fingerprint
 
 
 async def receive(hub: WatchHub[str], key: str, tenant: str = "tenant") -> int | None:
-    """Return the first fingerprint of a new watch."""
     with hub.watch(tenant, key) as watch:
         await watch.changed()
         return watch.fingerprint
@@ -70,7 +67,6 @@ async def started(
 
 @contextmanager
 def waiting(*watches: Watch[Any]) -> Any:
-    """Tasks that wait for a change of each watch."""
     tasks = [asyncio.ensure_future(watch.changed()) for watch in watches]
     try:
         yield tasks

@@ -52,7 +52,6 @@ async def job_watch(
     stopping: asyncio.Event | None = None,
     pause: Callable[[str], Awaitable[None]] = pause,
 ) -> AsyncIterator[JobWatch]:
-    """Watches on a session of their own."""
     async with shared_store(world.database) as store:
         yield JobWatch(store, memory, 32768, stopping or asyncio.Event(), pause, *options)
 

@@ -28,7 +28,6 @@ WATCH_PENDING = "/fleet.jobs.v1.DeviceJobService/WatchPendingExecutions"
 
 
 def job_ids(response: device_pb.WatchPendingExecutionsResponse) -> list[str]:
-    """The job_ids of the executions in a response."""
     return [execution.job_id for execution in response.executions]
 
 
@@ -40,7 +39,6 @@ async def server(database: Database) -> AsyncIterator[Server]:
 
 @pytest.fixture
 async def device(world: World) -> Device:
-    """One of two devices of the test's tenant."""
     await world.add_devices(["other", "pump"])
     return world.device("pump")
 
@@ -52,7 +50,6 @@ async def create_with_one_place(world: World) -> Device:
 
 
 async def read_fingerprint(device: Device, database: Database) -> int:
-    """The fingerprint of the pending executions of a device."""
     async with request_session(database) as (_, store):
         ((_, fingerprint),) = await store.changed_pending_fingerprints(
             [device.tenant], device_ids=[device.name], limits=[11], fingerprints=[None]

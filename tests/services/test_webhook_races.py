@@ -30,14 +30,12 @@ pytestmark = pytest.mark.single_node("holds locks and transactions on one node")
 
 @pytest.fixture(scope="module")
 async def server(database: Database, webhook_keys: Path) -> AsyncIterator[Server]:
-    """A server that sends webhooks."""
     async with running_webhook_server(database, webhook_keys, RecordingSender()) as running:
         yield running
 
 
 @pytest.fixture
 def caller(server: Server, tenant: str) -> WebhookCaller:
-    """An admin."""
     return WebhookCaller.on(server, tenant)
 
 
@@ -49,7 +47,6 @@ async def hook(database: Database, caller: WebhookCaller) -> DispatcherWithCalls
 
 @pytest.fixture
 async def session(database: Database) -> AsyncIterator[asyncpg.Connection]:
-    """A second session of the owner."""
     async with connected(database.owner_dsn) as connection:
         yield connection
 
@@ -147,7 +144,6 @@ async def test_later_event_wakes_an_idle_webhook(
 
 
 async def make_due(hook: DispatcherWithCalls) -> None:
-    """Let the webhook be due without an event."""
     sql = "UPDATE jobs.webhooks SET due_at = now() WHERE webhook_id = $1"
     await hook.connection.execute(sql, hook.webhook_id)
 

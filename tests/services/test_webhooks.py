@@ -33,7 +33,6 @@ ACCEPTED = DeliveryResult(204, None, 0.25)
 
 @pytest.fixture(scope="module")
 def sender() -> RecordingSender:
-    """The sender of the module's server."""
     return RecordingSender()
 
 
@@ -41,14 +40,12 @@ def sender() -> RecordingSender:
 async def server(
     database: Database, webhook_keys: Path, sender: RecordingSender
 ) -> AsyncIterator[Server]:
-    """A server that sends webhooks."""
     async with running_webhook_server(database, webhook_keys, sender) as running:
         yield running
 
 
 @pytest.fixture
 def caller(server: Server, tenant: str, sender: RecordingSender) -> WebhookCaller:
-    """An admin."""
     sender.sent.clear()
     sender.result = ACCEPTED
     return WebhookCaller.on(server, tenant)
@@ -62,7 +59,6 @@ async def hook(database: Database, caller: WebhookCaller) -> DispatcherWithCalls
 
 @pytest.fixture
 async def unverified(database: Database, caller: WebhookCaller) -> DispatcherWithCalls:
-    """A new webhook."""
     return await create_webhook(database, caller, verified=False)
 
 
@@ -191,7 +187,6 @@ async def test_unknown_and_purged_positions_are_rejected(hook: DispatcherWithCal
 
 
 async def purge(hook: DispatcherWithCalls, position: int) -> None:
-    """Purge the events up to a position."""
     for sql in (
         "UPDATE jobs.event_heads SET purged_position = $2 WHERE tenant_id = $1",
         "DELETE FROM jobs.events WHERE tenant_id = $1 AND position <= $2",

@@ -24,7 +24,6 @@ ZONES = {"berlin": "Europe/Berlin", "tokyo": "Asia/Tokyo", "nowhere": ""}
 
 
 def window(start_time: str, hours: int = 1, *days: Any) -> pb.StartWindow:
-    """A window of some hours."""
     return pb.StartWindow(days=days, start_time=start_time, duration=Duration(seconds=hours * 3600))
 
 
@@ -49,12 +48,10 @@ def openings(job: pb.Job) -> list[str]:
 
 
 def windows_and_zone(job: pb.Job) -> tuple[list[str], str]:
-    """The start times of the windows, and their zone."""
     return sorted(w.start_time for w in job.start_windows), job.window_time_zone
 
 
 async def zones(operator: Operator) -> dict[str, str]:
-    """The time zone of each execution."""
     return {e.device_id: e.time_zone for e in (await operator.executions("j")).executions}
 
 
@@ -232,7 +229,6 @@ async def test_start_that_waits_for_an_update_follows_new_windows(world: World, 
 
 
 async def _start(device: callers.Device, call: str) -> bool:
-    """Return whether the device starts an execution."""
     if call == "start next":
         return await device.start_next() is not None
     await expect_error("EXECUTION_NOT_DUE", device.start("j"))

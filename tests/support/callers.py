@@ -53,7 +53,6 @@ class Fleet(Caller):
     async def update(
         self, *devices: fleet_pb.Device, mask: Sequence[str] = (), **fields: Any
     ) -> fleet_pb.UpdateDevicesResponse:
-        """Change the fields of devices that the mask names."""
         request = fleet_pb.UpdateDevicesRequest(
             devices=devices, update_mask=FieldMask(paths=mask) if mask else None, **fields
         )
@@ -144,7 +143,6 @@ class Operator(Caller):
         return pb.Job.Status.Name((await self.get(job_id, executions_limit=0)).status)
 
     async def counts(self, job_id: str = "j") -> dict[str, int]:
-        """Read the execution counts of a job that are not 0."""
         job = await self.get(job_id, executions_limit=0)
         return {field.name: count for field, count in job.execution_counts.ListFields()}
 
@@ -170,17 +168,14 @@ class Operator(Caller):
         return (await self.call(request, pb.AdvanceJobResponse)).job
 
     async def approve(self, job_id: str, stage: int, **fields: Any) -> pb.Job:
-        """Approve a stage of a job."""
         request = pb.ApproveStageRequest(job_id=job_id, stage=stage, **fields)
         return (await self.call(request, pb.ApproveStageResponse)).job
 
     async def reject(self, job_id: str, stage: int, **fields: Any) -> pb.Job:
-        """Reject a stage of a job."""
         request = pb.RejectStageRequest(job_id=job_id, stage=stage, **fields)
         return (await self.call(request, pb.RejectStageResponse)).job
 
     async def update(self, job_id: str, *paths: str, **fields: Any) -> pb.Job:
-        """Change the fields of a job that the paths name."""
         request = pb.UpdateJobRequest(job_id=job_id, update_mask=FieldMask(paths=paths), **fields)
         return (await self.call(request, pb.UpdateJobResponse)).job
 
@@ -201,7 +196,6 @@ class Operator(Caller):
         return await self.call(request, pb.ExplainExecutionResponse)
 
     async def retry(self, job_id: str, *statuses: Any, **fields: Any) -> pb.RetryExecutionsResponse:
-        """Retry the job's executions that have one of the statuses."""
         request = pb.RetryExecutionsRequest(job_id=job_id, statuses=statuses, **fields)
         return await self.call(request, pb.RetryExecutionsResponse)
 
@@ -230,7 +224,6 @@ class Operator(Caller):
         await self.call(pb.DeleteJobRequest(job_id=job_id, **fields), pb.DeleteJobResponse)
 
     async def get_caller(self) -> pb.GetCallerResponse:
-        """Get this caller as the server has authenticated it."""
         return await self.call(pb.GetCallerRequest(), pb.GetCallerResponse)
 
 
@@ -278,7 +271,6 @@ class Device(Caller):
         return (await self.call(request, device_pb.UpdateExecutionResponse)).execution
 
     async def facts(self, facts: Mapping[str, str], *, replace: bool = False) -> None:
-        """Report facts."""
         request = device_pb.UpdateFactsRequest(facts=facts, replace=replace)
         await self.call(request, device_pb.UpdateFactsResponse)
 
@@ -314,7 +306,6 @@ async def all_jobs(operator: Operator, **fields: Any) -> list[pb.Job]:
 
 
 async def job_ids(operator: Operator, **fields: Any) -> list[str]:
-    """List the job_ids of all pages, as all_jobs does."""
     return [job.job_id for job in await all_jobs(operator, **fields)]
 
 

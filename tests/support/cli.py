@@ -45,7 +45,6 @@ class Result:
 
 
 def cells(line: str) -> list[str]:
-    """Return the cells of a line of a table."""
     return re.split(r" {2,}", line.strip())
 
 

@@ -32,12 +32,10 @@ class Database:
 
     @property
     def name(self) -> str:
-        """The name of the database."""
         return urlsplit(self.owner_dsn).path.removeprefix("/")
 
     @property
     def role(self) -> RequestRole:
-        """The request role."""
         return RequestRole.from_dsn(self.request_dsn)
 
     async def add_devices(self, tenant: str, devices: int | Iterable[str], group: str = "") -> None:
@@ -61,7 +59,6 @@ class Database:
             )
 
     async def remove_devices(self, tenant: str, devices: Iterable[str]) -> None:
-        """Remove devices with their groups and labels."""
         for table in ("public.device_state", "public.device_group_members", "jobs.devices"):
             await self.owner.execute(
                 f"DELETE FROM {table} WHERE tenant_id = $1 AND device_id = ANY ($2::text[])",

@@ -26,7 +26,6 @@ class Request:
 
     @property
     def event(self) -> dict[str, Any]:
-        """The body as JSON."""
         event: dict[str, Any] = json.loads(self.body)
         return event
 
@@ -132,7 +131,6 @@ async def serving(
 
 
 def server_context(pair: Pair, folder: Any, name: str = "endpoint") -> ssl.SSLContext:
-    """Return the TLS of an endpoint."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*pair.write(folder, name))
     return context

@@ -92,7 +92,6 @@ class EventLog:
         self.read = len(await stored_events(self.database, self.operator.tenant, self.job_id))
 
     async def one(self) -> Event:
-        """Return the only new event."""
         (event,) = await self.new()
         return event
 

@@ -70,7 +70,6 @@ class Connection:
         self.writer.write(frame(HEADERS, END_HEADERS, stream, headers({**fields, **metadata})))
 
     def call(self, stream: int, method: str, metadata: Mapping[str, str], request: Message) -> None:
-        """Send a call with one request message."""
         self.open(stream, method, metadata)
         self.writer.write(frame(DATA, END_STREAM, stream, message(request)))
 

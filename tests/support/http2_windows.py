@@ -81,7 +81,6 @@ class Connection:
             await self._changed.wait()
 
     async def read_frames(self) -> None:
-        """Read frames until the server closes the connection."""
         async for received in self.raw.frames():
             self._apply(received)
             self._notify()

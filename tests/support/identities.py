@@ -25,7 +25,6 @@ _PEM = serialization.Encoding.PEM
 
 
 def new_key(algorithm: str = "RS256", key_id: str | None = "k1") -> Key:
-    """Create a private key for the algorithm."""
     parameters: Any = {"kid": key_id} if key_id else {}
     match algorithm:
         case "RS256":
@@ -36,7 +35,6 @@ def new_key(algorithm: str = "RS256", key_id: str | None = "k1") -> Key:
 
 
 def jwks(*keys: Key) -> str:
-    """The public keys as a JWKS."""
     return json.dumps({"keys": [key.as_dict(private=False) for key in keys]})
 
 
@@ -153,7 +151,6 @@ class Authority:
         return self._pair(_name(common_name, second_common_name), names)
 
     def server(self, common_name: str = "jobs") -> Pair:
-        """Issue a certificate for a server on 127.0.0.1 and localhost."""
         address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
         return self._pair(_name(common_name), [address, x509.DNSName("localhost")])
 

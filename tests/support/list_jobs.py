@@ -14,5 +14,4 @@ NO_FILTERS: dict[str, Any] = dict.fromkeys(
 
 
 def list_jobs(store: Store, tenant: str, *, limit: int, **filters: Any) -> Awaitable[Sequence[Row]]:
-    """Return the first jobs of a tenant that match `filters`."""
     return store.list_jobs(tenant, **(NO_FILTERS | filters), limit=limit, offset=0)

@@ -27,7 +27,6 @@ class Scrape:
         )
 
     def labels(self, name: str, label: str) -> set[str]:
-        """Return the values of a label in the samples with a name."""
         return {
             sample.labels[label]
             for family in self.families.values()
@@ -45,7 +44,6 @@ def parse(text: str) -> Scrape:
 
 
 async def scrape(address: str | None) -> Scrape:
-    """Read the metrics that a server serves."""
     # Without TLS, it needs no CA certificates: reading them takes longer than the scrape.
     async with httpx.AsyncClient(timeout=TIMEOUT, verify=False) as http:  # noqa: S501
         response = await http.get(f"http://{address}/metrics")
@@ -55,7 +53,6 @@ async def scrape(address: str | None) -> Scrape:
 
 
 async def scrape_until(address: str | None, condition: Callable[[Scrape], bool]) -> Scrape:
-    """Read the metrics until the condition holds."""
     return await read_until(lambda: scrape(address), condition)
 
 

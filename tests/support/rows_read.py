@@ -45,5 +45,4 @@ async def rows_read(
     call: Awaitable[object],
     prepare: Awaitable[object] | None = None,
 ) -> int:
-    """Return the number of rows that a call reads, like `reads`."""
     return (await reads(connection, call, prepare)).total()

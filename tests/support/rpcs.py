@@ -45,7 +45,6 @@ class Rpc:
 
     @property
     def path(self) -> str:
-        """The HTTP path: "/package.Service/Method"."""
         return f"/{self.method.containing_service.full_name}/{self.method.name}"
 
     def new_request(self) -> Message:
@@ -101,7 +100,6 @@ async def _responses(call: Any) -> AsyncIterator[bytes]:
 
 
 async def list_rpcs(channel: grpc.aio.Channel) -> list[Rpc]:
-    """List all RPCs of the services in the contract."""
     call: Any = channel.stream_stream(
         _REFLECTION,
         request_serializer=ServerReflectionRequest.SerializeToString,

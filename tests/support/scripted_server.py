@@ -88,7 +88,6 @@ class ScriptedServer:
 
 
 def new_response(method: str) -> Message:
-    """Return an empty response of a method."""
     return GetMessageClass(METHODS[method].output_type)()
 
 
@@ -110,7 +109,6 @@ def _status(refusal: Refusal) -> Status:
 async def running_scripted_server(
     **answers: Answer | list[Answer],
 ) -> AsyncIterator[ScriptedServer]:
-    """Run a server with the answers of each method."""
     scripted = ScriptedServer(
         {name: [a] if not isinstance(a, list) else a for name, a in answers.items()}
     )

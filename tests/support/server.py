@@ -104,7 +104,6 @@ async def _running(
 async def open_channel(
     address: str, credentials: grpc.ChannelCredentials | None = None
 ) -> AsyncIterator[grpc.aio.Channel]:
-    """Open a channel with its own connection to an address."""
     options = (("grpc.use_local_subchannel_pool", 1),)
     channel = (
         grpc.aio.secure_channel(address, credentials, options=options)

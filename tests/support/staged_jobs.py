@@ -33,16 +33,13 @@ class StagedJob:
         return [self.device(stage, number) for number in range(len(self.names[stage]))]
 
     async def finish(self, stage: int, status: Any = "SUCCEEDED") -> None:
-        """Report a final status for all devices of a stage."""
         for device in self.devices(stage):
             await device.update(self.job_id, status)
 
     async def get(self) -> pb.Job:
-        """Read the job without its executions."""
         return await self.operator.get(self.job_id, executions_limit=0)
 
     async def open_stage(self) -> int:
-        """The stored number of the open stage."""
         stage: int = (await self.row())["open_stage"]
         return stage
 

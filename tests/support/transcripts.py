@@ -44,7 +44,6 @@ class Transcript:
 
     @property
     def lines(self) -> list[str]:
-        """The lines; the first one is the title."""
         text = self.file.read_text(encoding="utf-8")
         return re.split(r"(?m)^== ", text)[1 + self.number].rstrip("\n").split("\n")
 

@@ -21,7 +21,6 @@ class WaitingCalls:
         self.served: list[str] = []
 
     async def start(self, *names: str) -> None:
-        """Start calls, one after the other."""
         for name in names:
             self._ends[name] = asyncio.Event()
             self._tasks.append(asyncio.create_task(self._call(name)))
@@ -34,7 +33,6 @@ class WaitingCalls:
             await run_ready_tasks()
 
     async def cancel(self) -> None:
-        """Cancel all calls."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

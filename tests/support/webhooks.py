@@ -33,7 +33,6 @@ def write_keys(path: Path, *key_ids: str) -> Path:
 
 
 def encoded_key(key_id: str) -> str:
-    """Return a master key as a file has it."""
     return base64.b64encode(key_id.encode().ljust(32, b".")).decode()
 
 
@@ -123,7 +122,6 @@ class WebhookCaller(Caller):
         return await self.call(request, pb.RotateWebhookSecretResponse)
 
     async def test(self, webhook_id: str) -> pb.TestWebhookResponse:
-        """Send a test event."""
         request = pb.TestWebhookRequest(webhook_id=webhook_id)
         return await self.call(request, pb.TestWebhookResponse)
 
@@ -204,7 +202,6 @@ class DispatcherWithCalls(Dispatcher):
         return await self.caller.update(self.webhook_id, **fields)
 
     async def test(self) -> pb.TestWebhookResponse:
-        """Send a test event."""
         return await self.caller.test(self.webhook_id)
 
     async def add_events(self, count: int = 1) -> list[int]:
@@ -236,7 +233,6 @@ async def set_verified(database: Database, webhook_id: str) -> None:
 
 
 async def sequence(connection: asyncpg.Connection, tenant: str) -> None:
-    """Give the events of a tenant their positions."""
     async with connection.transaction():
         await connection.execute("SELECT set_config('app.tenant_id', $1, true)", tenant)
         await connection.execute("SELECT jobs.sequence_events($1)", tenant)

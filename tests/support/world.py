@@ -36,7 +36,6 @@ class World:
 
     @property
     def events(self) -> Events:
-        """A caller of EventService."""
         return self.server.events(self.tenant)
 
     def device(self, name: str) -> Device:

@@ -45,7 +45,6 @@ async def add_webhook(
 
 
 async def webhook_row(database: Database, webhook_id: str) -> asyncpg.Record:
-    """Return the row of a webhook."""
     (row,) = await database.owner.fetch(
         "SELECT *, extract(epoch FROM due_at - last_attempt_at)::float AS retry_seconds"
         " FROM jobs.webhooks WHERE webhook_id = $1",

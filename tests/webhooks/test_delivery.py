@@ -45,7 +45,6 @@ async def opened(
     allow_http: bool = False,
     max_connections: int = 64,
 ) -> AsyncIterator[HttpSender]:
-    """Open a sender that may use loopback."""
     config = EventsConfig(
         webhook_allowed_networks=tuple(ipaddress.ip_network(network) for network in networks),
         webhook_allowed_ports=ports,

@@ -56,24 +56,19 @@ class Hooks:
         dispatcher.note_write(tenant or self.tenant)
 
     def dispatched(self, *others: Endpoint, **options: Any) -> AbstractAsyncContextManager[Any]:
-        """Run a dispatcher for the endpoint and others."""
         return running_dispatcher(self.database, self.endpoint, *others, **options)
 
     @property
     def positions(self) -> list[int]:
-        """The positions of the events that the endpoint has received."""
         return [request.position for request in self.endpoint.requests]
 
     def paths(self) -> list[str]:
-        """The first part of the path of each request."""
         return [request.line.split()[1].split("/")[1] for request in self.endpoint.requests]
 
     async def row(self, webhook_id: str) -> asyncpg.Record:
-        """The stored row of a webhook."""
         return await webhook_row(self.database, webhook_id)
 
     async def make_due(self, webhook_id: str) -> None:
-        """Let a webhook be due."""
         await self.database.owner.execute(
             "UPDATE jobs.webhooks SET due_at = jobs.clock_time() WHERE webhook_id = $1", webhook_id
         )
@@ -113,7 +108,6 @@ def _no_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """The records of warnings and errors."""
     return [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
@@ -302,7 +296,6 @@ async def test_webhook_waits_and_is_logged_once_when_its_claim_has_an_internal_e
 
 @pytest.fixture
 async def session(database: Database) -> AsyncIterator[asyncpg.Connection]:
-    """A second session of the owner."""
     async with connected(database.owner_dsn) as connection:
         yield connection
 

@@ -30,7 +30,6 @@ class Deliveries:
 
     @asynccontextmanager
     async def server(self, **variables: str) -> AsyncIterator[Server]:
-        """Run a server that delivers to the endpoint."""
         settings = {
             "JOBS_OWNER_DATABASE_URL": self.database.owner_dsn,
             "JOBS_WEBHOOK_KEYS_FILE": str(self.keys),

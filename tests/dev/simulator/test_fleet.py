@@ -21,7 +21,6 @@ from tests.support.world import World
 
 @pytest.fixture
 async def job(database: Database, operator: Operator) -> str:
-    """A job for twenty devices."""
     await database.add_devices(operator.tenant, 20)
     await operator.create(job_id="j", target_all=True)
     return "j"
