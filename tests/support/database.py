@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -29,6 +30,11 @@ class Database:
     owner_dsn: str
     request_dsn: str
     owner: asyncpg.Connection
+
+    @cached_property
+    def request_sessions(self) -> asyncpg.Pool:
+        """Sessions of the request role. Each plans a function at its first call, for 50 ms."""
+        return asyncpg.create_pool(self.request_dsn, min_size=0, max_size=50)
 
     @property
     def name(self) -> str:
@@ -287,7 +293,10 @@ async def new_database(
             role = await stack.enter_async_context(postgres.unused_role(name))
         owner = await connect(postgres.dsn(name))
         stack.push_async_callback(owner.close)
-        yield Database(postgres.dsn(name), postgres.dsn(name, role or postgres.role), owner)
+        database = Database(postgres.dsn(name), postgres.dsn(name, role or postgres.role), owner)
+        sessions = await stack.enter_async_context(database.request_sessions)
+        stack.callback(sessions.terminate)
+        yield database
 
 
 @asynccontextmanager
@@ -403,7 +412,8 @@ async def send_batch(database: Database, tenant: str, *updates: ExecutionUpdate)
 
 @asynccontextmanager
 async def request_session(database: Database) -> AsyncIterator[tuple[asyncpg.Connection, Store]]:
-    """Open a session of the request role, as a second server would, with a store on it."""
-    async with connected(database.request_dsn) as connection:
+    """Use a session of the request role, as a second server would, with a store on it."""
+    async with database.request_sessions.acquire() as proxy:
+        connection = cast("asyncpg.Connection", proxy)
         is_distributed = await citus.is_installed(connection)
         yield connection, store_on(connection, is_distributed=is_distributed)
