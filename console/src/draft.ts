@@ -375,15 +375,17 @@ export function summary(draft: Draft, devices: number, sizes: number[]): string 
 }
 
 /** What happens to the devices of the replaced job that have not started. */
-export function replacement(jobId: string, devices: TargetPreview["replaced_devices"] | undefined): string {
+export function replacement(draft: Draft, devices: TargetPreview["replaced_devices"] | undefined): string {
+    const jobId = shown(draft.replaces.trim());
     if (!devices)
-        return `${shown(jobId)} is already finished, so nothing is canceled. The two jobs only link to each other.`;
+        return `${jobId} is already finished, so nothing is canceled. The two jobs only link to each other.`;
     const { device_count, stage_counts, untargeted_count } = devices;
-    const parts = stage_counts.flatMap((n, index) => (n ? [`${count(n)} in stage ${index}`] : []));
+    const stageOf = (index: number) => shown(draft.stages[index]?.name.trim() || `stage ${index}`);
+    const parts = stage_counts.flatMap((n, index) => (n ? [`${count(n)} in ${stageOf(index)}`] : []));
     if (untargeted_count) parts.push(`${count(untargeted_count)} not targeted`);
     const places = parts.length ? `: ${parts.join(", ")}` : "";
     const have = device_count === 1 ? "has" : "have";
-    return `Cancels ${shown(jobId)}, which ${counted(device_count, "device")} ${have} not started${places}.`;
+    return `Cancels ${jobId}, which ${counted(device_count, "device")} ${have} not started${places}.`;
 }
 
 function minimumOf(c: CriterionDraft): number {

@@ -43,7 +43,8 @@ const MAX_SPREAD_MS = 5000;
 
 /**
  * Loads data when `key` changes (null: none), and then every `everyMs` while the page is visible (0: only once), or
- * more rarely while the data stays the same. Loads soon when `version` changes: it tells that there are other data.
+ * more rarely while the data stays the same. Loads soon when `version` is another value or object: it tells that there
+ * are other data, such as an answer of the watch of a job.
  * Keeps the last data of the same key until others are there, and loads again until the service answers.
  * `hasOwnLimit`: the service limits these calls of all consoles together, so a 429 is no outage, and loads are spread.
  */
@@ -51,7 +52,7 @@ export function useLoaded<T>(
     key: string | null,
     load: (signal: AbortSignal) => Promise<T>,
     everyMs = 0,
-    version = "",
+    version: unknown = "",
     hasOwnLimit = false,
 ): Loaded<T> {
     const [state, setState] = useState<{ key: string | null; data?: T; error?: ApiError }>({ key });

@@ -36,6 +36,22 @@ window.painted = new Promise((resolve) => {
 });
 """
 
+# Notes each control that gets the focus, and returns a function that lists what is wrong so far.
+_WATCH_FOCUS = """
+window.reached = new Map();
+document.addEventListener("focusin", ({ target }) => {
+  const { outlineStyle, outlineWidth } = getComputedStyle(target);
+  window.reached.set(target, outlineStyle !== "none" && parseFloat(outlineWidth) >= 2);
+});
+"""
+_UNREACHED = """
+[...document.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex]")]
+    .filter((e) => e.tabIndex >= 0 && !e.disabled)
+    .filter((e) => e.checkVisibility({ visibilityProperty: true }))
+    .filter((e) => !(e.type === "radio" && !e.checked) && !window.reached.get(e))
+    .map((e) => `${window.reached.has(e) ? "no outline" : "not reached"}: ${e.outerHTML}`)
+"""
+
 
 @dataclass
 class Console:
@@ -88,6 +104,17 @@ class Console:
         """What the policy of the page has blocked."""
         found: list[str] = await self.page.evaluate("window.violations")
         return found
+
+    async def unreached(self) -> list[str]:
+        """Press Tab, and return the controls that are not focused, or show no outline then."""
+        await self.page.evaluate(_WATCH_FOCUS)
+        for _ in range(30):
+            for _ in range(10):
+                await self.page.keyboard.press("Tab")
+            left: list[str] = await self.page.evaluate(_UNREACHED)
+            if not left:
+                break
+        return left
 
     async def findings(self) -> list[str]:
         """What axe finds on the page: the rule, and the first element."""

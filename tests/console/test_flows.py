@@ -24,11 +24,13 @@ async def devices(database: Database, tenant: str) -> None:
 
 
 async def test_operator_creates_a_staged_job_and_watches_it_finish(
-    console: Console, server: Server, tenant: str
+    console: Console, server: Server, operator: Operator, tenant: str
 ) -> None:
+    await operator.create(job_id="fw-1", target_all=True)
     page = await console.open("/jobs")
     await page.get_by_role("link", name="New job").click()
     await page.get_by_label("Job ID").fill("fw-2")
+    await page.get_by_label("Replaces job").fill("fw-1")
     await page.get_by_label("Document type").fill("firmware")
     await page.get_by_label("Document parameters").fill('{"version": "2"')
     await expect(page.locator("#document-problem")).to_contain_text("Line 1:")
@@ -54,6 +56,9 @@ async def test_operator_creates_a_staged_job_and_watches_it_finish(
     await page.get_by_label("Not before this many devices finished").fill("4")
     await expect(page.get_by_text("failures from 4 finished devices on")).to_be_visible()
     await expect(late).to_have_count(0)
+    replaced = "Cancels fw-1, which 40 devices have not started: 4 in canary, 36 in stage 1."
+    await expect(page.get_by_text(replaced)).to_be_visible()
+    await page.get_by_label("Replaces job").fill("")
 
     # The section with a problem stays open while the person types.
     timeout = page.get_by_label("Timeout of an execution")
@@ -379,7 +384,16 @@ async def test_filters_are_in_the_url_and_survive_a_reload(
     await console.open("/jobs")
     await page.get_by_role("button", name="Delete the filter canceled firmware").click()
     await expect(saved).to_have_count(0)
+    others = "Array.from({length: 200}, (_, n) => ({ tenant: `t${n}`, path: '/', name: '' }))"
+    await page.evaluate(f"localStorage.setItem('filters', JSON.stringify({others}))")
+    await page.get_by_label("Status").select_option("Canceled")
+    await page.get_by_role("button", name="Save filter…").click()
+    await page.get_by_label("Name", exact=True).fill("one more")
+    await page.get_by_role("button", name="Save", exact=True).click()
+    full = "This browser stores at most 200 saved filters: delete one first"
+    await expect(page.get_by_role("dialog").get_by_role("alert")).to_have_text(full)
     await page.evaluate("localStorage.setItem('filters', 'null')")
+    await console.open("/jobs")
     await page.reload()
     await expect(page.locator(".jobs .id")).to_have_text(["reboot-1", "fw-1"])
 
@@ -530,11 +544,20 @@ async def test_failures_without_a_code_are_retried_alone(
         await device.start("mixed")
         await device.update("mixed", JobExecution.FAILED, failure_code=code, status_details=details)
     await operator.pause("mixed")
-    page = await console.open("/jobs/mixed")
+    page = console.page
+
+    async def shorten(route: Route) -> None:
+        await route.continue_(url=route.request.url.replace("limit=100", "limit=20"))
+
+    await page.route("**/executions?limit=100*", shorten)
+    await console.open("/jobs/mixed")
     rows = page.get_by_role("region", name="Devices of the job").locator("tbody tr")
     await expect(rows.nth(0)).to_have_text(re.compile(r"pump-30Failedstep: verify, tries: 31\d+ s"))
     await expect(rows.nth(1)).to_have_text(re.compile(r"pump-31FailedDISK_FULLno space left1\d+ s"))
     await expect(rows.nth(2)).to_contain_text("pump-00Queued1")
+    await page.get_by_role("button", name="Next page").click()
+    await expect(rows).to_have_count(18)
+    await page.get_by_role("button", name="First page").click()
     row = page.get_by_role("row", name="no code")
     await expect(row.get_by_role("link")).to_have_text(["pump-30"])
     await row.get_by_role("button", name="Retry these").click()
@@ -548,6 +571,7 @@ async def test_failures_without_a_code_are_retried_alone(
     await expect(devices).to_have_text(["pump-31"])
 
     await devices.first.click()
+    await expect(page.get_by_role("heading", name="pump-31")).to_be_visible()
     await page.get_by_role("button", name="Retry").click()
     await dialog.get_by_role("button", name="Retry 1").click()
     await expect(page.get_by_text("attempt 2")).to_be_visible()

@@ -106,6 +106,8 @@ async def test_pages_are_accessible_and_fit_the_screen(
             await console.open(path)
             await expect(console.page.locator("main").get_by_text(text).first).to_be_visible()
             found = [*await console.findings(), *await overflow(console.page)]
+            if (width, scheme) == SCREENS[-1]:
+                found += await console.unreached()
             if width == NARROW:
                 found += await console.page.evaluate(SCROLLERS)
             faults += [f"{name}: {fault}" for fault in found]
@@ -116,6 +118,7 @@ async def test_pages_are_accessible_and_fit_the_screen(
         await page.set_viewport_size({"width": 800, "height": 900})
         assert await page.evaluate(LEAST_GAP) >= 16
         await page.set_viewport_size({"width": NARROW, "height": 900})
+        await expect(page.get_by_label("Device starts with")).to_be_hidden()
         await page.keyboard.press("/")
         prefix = page.get_by_label("Job starts with")
         await expect(prefix).to_be_focused()
@@ -158,6 +161,10 @@ async def test_dialogs_are_used_with_the_keyboard(console: Console, operator: Op
     dialog = page.get_by_role("dialog")
     await expect(dialog).to_be_visible()
     assert await console.findings() == []
+    # The page behind it is inert.
+    assert [text for text in await console.unreached() if "dialog" in text] == []
+    inside = "() => [...reached.keys()].every((e) => e.closest('dialog'))"
+    assert await page.evaluate(inside)
     await page.keyboard.press("Escape")
     await expect(dialog).to_have_count(0)
     await expect(pause).to_be_focused()

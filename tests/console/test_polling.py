@@ -89,7 +89,7 @@ async def test_approvals_are_loaded_once_for_the_page_and_the_navigation(console
     assert len([url for url in sent if "awaiting_approval=true" in url]) == 1
 
 
-async def test_devices_of_a_job_at_rest_are_loaded_when_its_counts_change(
+async def test_page_of_a_job_loads_its_parts_only_when_the_job_changes(
     server: Server, console: Console, job: str, tenant: str
 ) -> None:
     page = console.page
@@ -97,8 +97,13 @@ async def test_devices_of_a_job_at_rest_are_loaded_when_its_counts_change(
     await console.open(f"/jobs/{job}")
     table = page.get_by_role("region", name="Devices of the job")
     await expect(table.get_by_text("queued")).to_have_count(2)
-    for _ in range(6):
-        await _pass_time(page, AT_REST)
+    await expect(page.get_by_role("region", name="Last events")).to_be_visible()
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(urlsplit(request.url).path))
+    # Less than the silence after which the page opens its watch again.
+    await _pass_time(page, 2 * AT_REST)
+    # The navigation asks for jobs that wait for an approval.
+    assert set(sent) == {"/customer/jobs", "/console/config.json"}
 
     device = server.device(tenant, "d00001")
     await device.start(job)

@@ -9,7 +9,7 @@ import { useLoaded } from "../load";
 import { lateFailure } from "../parts/confirmation";
 import { DeviceDialog } from "../parts/device-dialog";
 import { Dialog } from "../parts/dialog";
-import { FilterField, Filters, submitted } from "../parts/fields";
+import { FilterField, Filters } from "../parts/fields";
 import { ImportDialog } from "../parts/import-dialog";
 import { Labels, term } from "../parts/labels";
 import { NoDevices } from "../parts/no-devices";
@@ -57,10 +57,6 @@ export function Devices() {
             ),
         POLL_MS,
     );
-    const submit = (event: SubmitEvent) => {
-        const { id = "", where = "" } = submitted(event);
-        setQuery({ id, where, page: "" });
-    };
     const devices = data?.items ?? [];
     // Also of other pages.
     const chosen = [...selected.values()];
@@ -127,7 +123,7 @@ export function Devices() {
                     )}
                 </div>
             </div>
-            <Filters submit={submit}>
+            <Filters submit={(texts) => setQuery({ ...texts, page: "" })}>
                 <FilterField name="id" label="Device starts with" value={query.id} />
                 <Where key={query.where} start={query.where ?? ""} known={known} />
             </Filters>

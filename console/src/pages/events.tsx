@@ -6,7 +6,7 @@ import { readStream } from "../api/stream";
 import { serverNow } from "../clock";
 import { HOUR_MS, instant, isUtc, localTime, startOfDay } from "../format";
 import { noteOutcome } from "../load";
-import { FilterField, Filters, Select, submitted } from "../parts/fields";
+import { FilterField, Filters, Select } from "../parts/fields";
 import { EventList } from "../parts/history";
 import { ErrorNotice } from "../parts/notices";
 import { Tabs } from "../parts/tabs";
@@ -115,10 +115,8 @@ export function Events() {
 function Feed({ query, setQuery }: { query: Query; setQuery: (changes: Query) => void }) {
     const { events, error } = useFeed(query);
     const time = when(query);
-    const submit = (e: SubmitEvent) => {
-        const { job = "", by = "", from = "", to = "" } = submitted(e);
-        setQuery({ job, by, from: stored(from), to: stored(to) });
-    };
+    const submit = ({ from = "", to = "", ...texts }: Query) =>
+        setQuery({ ...texts, from: stored(from), to: stored(to) });
     return (
         <>
             <Filters class="pad" submit={submit}>

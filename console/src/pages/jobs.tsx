@@ -9,7 +9,7 @@ import { reloadAll, useLoaded } from "../load";
 import { Badge } from "../parts/badge";
 import { Bar } from "../parts/bar";
 import { commandOf, Dialog, type Question } from "../parts/dialog";
-import { FilterField, Filters, submitted } from "../parts/fields";
+import { FilterField, Filters, Select } from "../parts/fields";
 import { ErrorNotice } from "../parts/notices";
 import { Pager } from "../parts/pager";
 import { SavedFilters } from "../parts/saved-filters";
@@ -25,9 +25,8 @@ import { isActive, status, target, unfinished, unstarted } from "../words";
 const PAGE_SIZE = 50;
 const POLL_MS = 3000;
 
-const statuses = ["IN_PROGRESS", "PAUSED", "SCHEDULED", "COMPLETED", "CANCELED"] as const;
-type JobStatus = (typeof statuses)[number];
-const statusWords: Record<JobStatus, string> = {
+const statuses: Record<string, string> = {
+    "": "all",
     IN_PROGRESS: "In progress",
     PAUSED: "Paused",
     SCHEDULED: "Scheduled",
@@ -35,6 +34,7 @@ const statusWords: Record<JobStatus, string> = {
     CANCELED: "Canceled",
 };
 const ages: Record<string, string> = {
+    "": "at any time",
     "1": "in the last 24 hours",
     "7": "in the last 7 days",
     "30": "in the last 30 days",
@@ -45,7 +45,7 @@ function listQuery(query: Query) {
     const from = days ? new Date(serverNow() - days * 24 * HOUR_MS) : null;
     return {
         limit: PAGE_SIZE,
-        status: statuses.find((s) => s === query.status),
+        status: query.status && query.status in statuses ? (query.status as Job["status"]) : undefined,
         job_id_prefix: query.id || undefined,
         selector: query.labels || undefined,
         created_by: query.by || undefined,
@@ -222,26 +222,14 @@ function Empty({ isFiltered }: { isFiltered: boolean }) {
 }
 
 function JobFilters({ query, filter }: { query: Query; filter: (changes: Query) => void }) {
-    const submit = (event: SubmitEvent) => {
-        const { id = "", labels = "", by = "", group = "" } = submitted(event);
-        filter({ id, labels, by, group });
-    };
     return (
-        <Filters submit={submit}>
-            <label>
-                Status
-                <select
-                    value={query.status ?? ""}
-                    onChange={(e) => filter({ status: e.currentTarget.value })}
-                >
-                    <option value="">all</option>
-                    {statuses.map((s) => (
-                        <option key={s} value={s}>
-                            {statusWords[s]}
-                        </option>
-                    ))}
-                </select>
-            </label>
+        <Filters submit={filter}>
+            <Select
+                label="Status"
+                value={query.status ?? ""}
+                set={(status) => filter({ status })}
+                options={statuses}
+            />
             <FilterField name="id" label="Job starts with" value={query.id} />
             <FilterField name="labels" label="Labels" value={query.labels} placeholder="release=2.1" />
             <FilterField name="by" label="Created by" value={query.by} />
@@ -251,17 +239,12 @@ function JobFilters({ query, filter }: { query: Query; filter: (changes: Query) 
                 value={query.group}
                 suggestions={groupSuggestions(useLabels())}
             />
-            <label>
-                Created
-                <select value={query.days ?? ""} onChange={(e) => filter({ days: e.currentTarget.value })}>
-                    <option value="">at any time</option>
-                    {Object.entries(ages).map(([days, text]) => (
-                        <option key={days} value={days}>
-                            {text}
-                        </option>
-                    ))}
-                </select>
-            </label>
+            <Select
+                label="Created"
+                value={query.days ?? ""}
+                set={(days) => filter({ days })}
+                options={ages}
+            />
         </Filters>
     );
 }

@@ -325,9 +325,7 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                     <div aria-live="polite">
                         <p class="summary">{summary(draft, devices, sizes)}</p>
                         {request?.replaces_job_id && isChecked && (
-                            <p>
-                                {replacement(request.replaces_job_id, check.data?.preview?.replaced_devices)}
-                            </p>
+                            <p>{replacement(draft, check.data?.preview?.replaced_devices)}</p>
                         )}
                         {lateCriteria(draft, devices, sizes).map((text) => (
                             <p key={text} class="caution">

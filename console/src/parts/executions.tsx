@@ -6,14 +6,13 @@ import type { paths } from "../api/schema";
 import { counted } from "../format";
 import { useLoaded } from "../load";
 import { executionPath, search, useQuery, type Query } from "../query";
-import { executionWords, isActive, stageLabel } from "../words";
+import { executionWords, stageLabel } from "../words";
 import { ExecutionTable } from "./execution-table";
-import { FilterField, submitted } from "./fields";
+import { FilterField, Filters, Select } from "./fields";
 import { ErrorNotice } from "./notices";
 import { Pager } from "./pager";
 
 const PAGE_SIZE = 100;
-const POLL_MS = 5000;
 // Of each status.
 const MAX_FAILURES = 20;
 
@@ -35,24 +34,27 @@ export function Executions({ job }: { job: Job }) {
     const { data, error } = useLoaded(
         JSON.stringify([job.job_id, filters, query.page]),
         (signal) => read(job, { ...filters, limit: PAGE_SIZE, page_token: query.page || undefined }, signal),
-        isActive(job) ? POLL_MS : 0,
-        JSON.stringify(job.execution_counts),
+        0,
+        job,
     );
-    const isFiltered = query.status || query.code || query.stage || query.device || query.page;
+    const isFiltered = query.status || query.code || query.stage || query.device;
     const failures = useFailures(job, !isFiltered && job.status === "PAUSED");
     const filter = (changes: Query) => setQuery({ tab: "executions", ...changes, page: "" });
     const first = new Set(failures.map((e) => e.device_id));
-    const rows = [...failures, ...(data?.items ?? []).filter((e) => !first.has(e.device_id))];
+    const others = data?.items.filter((e) => !first.has(e.device_id)) ?? [];
+    const rows = query.page ? others : [...failures, ...others];
     const size = matching(job, query, data);
     return (
         <>
-            <Filters job={job} query={query} filter={filter} />
+            <ExecutionFilters job={job} query={query} filter={filter} />
             {size ? <p class="pad quiet">{counted(size, "device")}</p> : null}
             {failures.length > 0 && (
-                <p class="pad quiet">Failures are listed first, up to {MAX_FAILURES} of each status.</p>
+                <p class="pad quiet">
+                    The first page lists failures first, up to {MAX_FAILURES} of each status.
+                </p>
             )}
             {error && <ErrorNotice error={error} />}
-            {data && !rows.length && <p class="pad quiet">No device matches.</p>}
+            {data && !data.items.length && <p class="pad quiet">No device matches.</p>}
             {rows.length > 0 && (
                 <div class="scroll" tabIndex={0} role="region" aria-label="Devices of the job">
                     <ExecutionTable
@@ -103,46 +105,32 @@ function matching(job: Job, query: Query, first: Page<unknown[]> | undefined): n
     return status ? part?.execution_counts[status.toLowerCase() as keyof Counts] : part?.total_executions;
 }
 
-function Filters({ job, query, filter }: { job: Job; query: Query; filter: (changes: Query) => void }) {
-    const submit = (event: SubmitEvent) => {
-        const { device = "", code = "" } = submitted(event);
-        filter({ device, code });
-    };
+function ExecutionFilters(props: { job: Job; query: Query; filter: (changes: Query) => void }) {
+    const { job, query, filter } = props;
+    const stages = Object.fromEntries((job.stages ?? []).map((_, index) => [index, stageLabel(job, index)]));
     return (
-        <form class="filters pad" onSubmit={submit}>
-            <label>
-                Status
-                <select
-                    value={query.status ?? ""}
-                    onChange={(e) => filter({ status: e.currentTarget.value })}
-                >
-                    <option value="">all</option>
-                    {Object.entries(executionWords).map(([name, { word, hint }]) => (
-                        <option key={name} value={name} title={hint}>
-                            {word}
-                        </option>
-                    ))}
-                </select>
-            </label>
+        <Filters class="pad" submit={filter}>
+            <Select
+                label="Status"
+                value={query.status ?? ""}
+                set={(status) => filter({ status })}
+                options={statuses}
+            />
             {job.stages?.length ? (
-                <label>
-                    Stage
-                    <select
-                        value={query.stage ?? ""}
-                        onChange={(e) => filter({ stage: e.currentTarget.value })}
-                    >
-                        <option value="">all</option>
-                        {job.stages.map((_, index) => (
-                            <option key={index} value={String(index)}>
-                                {stageLabel(job, index)}
-                            </option>
-                        ))}
-                    </select>
-                </label>
+                <Select
+                    label="Stage"
+                    value={query.stage ?? ""}
+                    set={(stage) => filter({ stage })}
+                    options={{ "": "all", ...stages }}
+                />
             ) : null}
             <FilterField name="device" label="Device starts with" value={query.device} />
             <FilterField name="code" label="Code" value={query.code} />
-            <button>Filter</button>
-        </form>
+        </Filters>
     );
 }
+
+const statuses: Record<string, string> = {
+    "": "all",
+    ...Object.fromEntries(Object.entries(executionWords).map(([name, { word }]) => [name, word])),
+};

@@ -5,12 +5,11 @@ import { api, body, type FailureCount, type Job } from "../api/client";
 import { count, counted, shown } from "../format";
 import { useLoaded } from "../load";
 import { executionPath, jobPath, search } from "../query";
-import { executionWords, failures, isActive, stageLabel } from "../words";
+import { executionWords, failures, stageLabel } from "../words";
 import { showDetails } from "./details";
 import type { Question } from "./dialog";
 import { ErrorNotice } from "./notices";
 
-const POLL_MS = 3000;
 const SAMPLES = 3;
 
 interface Props {
@@ -30,8 +29,8 @@ export function Failures(props: Props) {
                     signal,
                 }),
             ),
-        isActive(job) ? POLL_MS : 0,
-        JSON.stringify(job.execution_counts),
+        0,
+        job,
     );
     if (error) return <ErrorNotice error={error} />;
     if (!data) return null;

@@ -181,14 +181,15 @@ export function FilterField(props: {
 /** A form of filters, which a narrow screen folds. */
 export function Filters(props: {
     class?: string;
-    submit: (event: SubmitEvent) => void;
+    /** Gets the texts of the fields by name. */
+    submit: (texts: Record<string, string>) => void;
     children: ComponentChildren;
 }) {
     const [isOpen, setOpen] = useState(false);
     return (
         <form
             class={`filters ${props.class ?? ""} ${isOpen ? "open" : ""}`}
-            onSubmit={props.submit}
+            onSubmit={(event) => props.submit(submitted(event))}
             role="search"
         >
             <button type="button" class="fold" aria-expanded={isOpen} onClick={() => setOpen(!isOpen)}>

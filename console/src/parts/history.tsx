@@ -12,22 +12,15 @@ import { Pager } from "./pager";
 import { Time } from "./time";
 
 const PAGE_SIZE = 100;
-const POLL_MS = 10_000;
 const LAST = 5;
-
-/** Changes with most events of the job. Those of attempts that end come with the next poll. */
-function version(job: Job): string {
-    const opened = (job.stages ?? []).map((stage) => `${stage.state} ${stage.awaiting_approval}`).join();
-    return `${job.etag} ${job.status} ${opened} ${job.updated_at}`;
-}
 
 export function History({ job }: { job: Job }) {
     const [query] = useQuery();
     const { data, error } = useLoaded(
         `${job.job_id} ${query.page ?? ""}`,
         (signal) => readNewestEvents(job.job_id, PAGE_SIZE, signal, query.page),
-        query.page ? 0 : POLL_MS,
-        query.page ? "" : version(job),
+        0,
+        query.page ? "" : job,
     );
     if (error) return <ErrorNotice error={error} />;
     return (
@@ -43,8 +36,8 @@ export function LastEvents({ job }: { job: Job }) {
     const { data } = useLoaded(
         `last events of ${job.job_id}`,
         (signal) => readNewestEvents(job.job_id, LAST, signal),
-        POLL_MS,
-        version(job),
+        0,
+        job,
     );
     if (!data?.items.length) return null;
     return (

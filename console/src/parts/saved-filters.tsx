@@ -46,10 +46,12 @@ export function SavedFilters() {
         const kept = stored().filter((s) => !isHere(s) || s.name !== old);
         const others = kept.filter((s) => !isHere(s));
         const all = [...added, ...kept.filter(isHere)];
-        if (added.length && all.length > MAX_SAVED) {
-            throw new ApiError(`A list has at most ${MAX_SAVED} saved filters: delete one first`, "", 400);
+        const next = [...all, ...others];
+        const limit = all.length > MAX_SAVED ? `A list has at most ${MAX_SAVED}` : "";
+        const total = next.length > MAX_TOTAL ? `This browser stores at most ${MAX_TOTAL}` : "";
+        if (added.length && (limit || total)) {
+            throw new ApiError(`${limit || total} saved filters: delete one first`, "", 400);
         }
-        const next = [...all, ...others].slice(0, MAX_TOTAL);
         remember("filters", JSON.stringify(next));
         setAll(next);
     };
