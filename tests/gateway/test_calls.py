@@ -36,12 +36,6 @@ async def test_call_is_canceled_on_the_server_when_grpc_timeout_expires(
     assert (await rest.get("/a"))["status"] == "IN_PROGRESS"
 
 
-async def test_request_is_rejected_when_grpc_timeout_is_malformed(rest: RestClient) -> None:
-    response = await rest.send("GET", JOBS, headers=[("Grpc-Timeout", "soon")])
-
-    assert_error(response, 400, "INVALID_ARGUMENT", "MALFORMED_REQUEST")
-
-
 @pytest.mark.usefixtures("job")
 async def test_call_is_canceled_when_client_disconnects(
     gateway: Gateway, database: Database, rest: RestClient

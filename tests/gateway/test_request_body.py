@@ -8,68 +8,11 @@ import httpx
 import pytest
 
 from tests.gateway.support import RestClient, assert_error, running_gateway
-from tests.support.database import Database
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
 
 INVALID_ARGUMENT = (400, "INVALID_ARGUMENT")
 JOBS = "/customer/jobs"
-
-
-@pytest.mark.parametrize(
-    ("targets", "count"),
-    [
-        ({"target_device_id": "d00001", "target_group_id": None, "target_all": False}, 1),
-        ({"target_device_id": "", "target_group_id": "north", "target_all": False}, 2),
-        ({"target_device_id": "", "target_group_id": "", "target_all": True}, 3),
-        ({"target_all": False, "target_selector": "group=north"}, 2),
-        ({"target_device_id": "", "target_group_id": "", "target_all": False}, None),
-        ({"target_group_id": "", "target_selector": ""}, None),
-        ({"target_device_id": "d00001", "target_group_id": False}, None),
-        ({"target_device_id": "d00001", "target_all": ""}, None),
-    ],
-)
-async def test_targets_of_the_document_count_as_absent_without_a_value(
-    rest: RestClient, database: Database, targets: dict[str, Any], count: int | None
-) -> None:
-    """As in clients that send all fields of their model. None: the targets are rejected."""
-    await database.add_devices(rest.tenant, 2, group="north")
-    await database.add_devices(rest.tenant, ["e"])
-
-    created = await rest.create(**targets)
-    preview = await rest.send("POST", "/customer/fleet:previewTarget", targets)
-
-    if count is None:
-        assert_error(created, *INVALID_ARGUMENT, "INVALID_FIELD")
-        assert_error(preview, *INVALID_ARGUMENT, "INVALID_FIELD")
-    else:
-        assert (created.status_code, created.json()["execution_count"]) == (201, count)
-        assert preview.json()["device_count"] == count
-
-
-async def test_create_is_repeated_when_absent_targets_are_left_out(
-    rest: RestClient, database: Database
-) -> None:
-    await database.add_devices(rest.tenant, 1)
-    targets = {"target_device_id": "d00001", "target_group_id": "", "target_all": False}
-
-    created = await rest.create(job_id="a", **targets)
-    repeated = await rest.create(job_id="a", target_device_id="d00001")
-
-    assert (created.status_code, repeated.status_code) == (201, 201), repeated.text
-    assert created.json() == repeated.json()
-
-
-async def test_create_accepts_exact_integers_and_other_numbers(
-    rest: RestClient, database: Database
-) -> None:
-    await database.add_devices(rest.tenant, 1)
-    numbers = b"9007199254740992, -9007199254740992, 1e300, 9007199254740993.5"
-
-    body = b'{"document_type": "a", "target_all": true, "document_params": {"a": [%s]}}' % numbers
-    response = await rest.send("POST", JOBS, body)
-
-    assert response.status_code == 201, response.text
 
 
 @pytest.mark.parametrize(

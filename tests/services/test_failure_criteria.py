@@ -330,6 +330,18 @@ async def test_retried_devices_finish_again_after_a_resume(job: CriteriaJob) -> 
     assert "2 of 4 finished executions failed" in (await job.get()).pause.reason
 
 
+async def test_canceled_execution_trips_no_criterion(job: CriteriaJob) -> None:
+    """A retry has raised the percentage, but no device has failed since."""
+    criterion = {"percent": 50, "min_finished": 1, "statuses": ["FAILED"]}
+    await job.create_with(criterion, rollout=rollout(REMAINDER))
+    await job.report((1, "FAILED"), (2, "REJECTED"), (3, "REJECTED"))
+    await job.operator.retry("j", "REJECTED")  # 1 of 1
+
+    await job.operator.cancel_execution("j", "d00002")
+
+    assert await job.status() == "IN_PROGRESS"
+
+
 async def test_codes_are_counted_exactly_when_devices_invent_hundreds(job: CriteriaJob) -> None:
     """Also those beyond the first hundred, which the failure summary counts together."""
 

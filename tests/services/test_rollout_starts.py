@@ -125,6 +125,10 @@ async def test_starts_of_a_batch_take_places_in_order(world: World, limited: Sta
     assert results == [
         *("APPLIED", "EXECUTION_CHANGED", "APPLIED", "APPLIED", "JOB_FULL", "AGAIN", "APPLIED")
     ]
+    # Progress takes no place.
+    progress = ExecutionUpdate("j", names[2], "IN_PROGRESS")
+    start = ExecutionUpdate("j", names[4], None)
+    assert await apply(world, progress, start) == ["APPLIED", "JOB_FULL"]
 
 
 async def test_batch_returns_executions_in_order(world: World, staged: StagedJob) -> None:
