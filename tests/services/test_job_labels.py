@@ -46,11 +46,13 @@ async def test_job_has_the_labels_and_the_description_of_its_request(world: Worl
     await world.create()
     assert facts(await world.operator.get("j")) == ({}, "")
 
-    await world.create("k", labels=LABELS, description="Second try, see\nthe plan")
+    # Devices cannot have a label with this prefix.
+    labels = LABELS | {"fact.k": "v"}
+    await world.create("k", labels=labels, description="Second try, see\nthe plan")
 
     (listed,) = (await world.operator.list(job_id_prefix="k")).jobs
     for job in (listed, await world.operator.get("k")):
-        assert facts(job) == (LABELS, "Second try, see\nthe plan")
+        assert facts(job) == (labels, "Second try, see\nthe plan")
 
 
 async def test_repeated_create_needs_the_labels_of_the_request(world: World) -> None:
