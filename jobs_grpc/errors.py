@@ -210,11 +210,14 @@ class PeerNotTrusted(JobsError, code=StatusCode.PERMISSION_DENIED):
 
 
 class SelfApproval(JobsError, code=StatusCode.PERMISSION_DENIED, sqlstate="JB021"):
-    """The user who created the job must not approve its stages."""
+    """The user who created the job must not approve its start or its stages."""
 
-    def __init__(self, job_id: str, stage: str) -> None:
-        problem = f"The creator of job {job_id} must not approve its stage {stage}"
-        super().__init__(f"{problem}; ask another user", jobId=job_id, stage=stage)
+    def __init__(self, job_id: str, stage: str = "") -> None:
+        """`stage`: empty for the start."""
+        part = f"stage {stage}" if stage else "start"
+        problem = f"The creator of job {job_id} must not approve its {part}"
+        metadata = {"stage": stage} if stage else {}
+        super().__init__(f"{problem}; ask another user", jobId=job_id, **metadata)
 
 
 class SubjectRequired(JobsError, code=StatusCode.PERMISSION_DENIED, sqlstate="JB029"):
@@ -515,6 +518,32 @@ class StageNotApprovable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstat
             case _:
                 message = f"Stage {stage} of job {job_id} is not open; stage {open_stage} is"
         super().__init__(message, jobId=job_id, stage=stage)
+
+
+class StartNotApproved(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB047"):
+    """The start of the job needs an approval, and has none."""
+
+    def __init__(self, job_id: str) -> None:
+        message = f"The start of job {job_id} is not approved; call ApproveStart first"
+        super().__init__(message, jobId=job_id)
+
+
+class StartNotApprovable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB048"):
+    """The start needs no approval or has it, or the job is finished."""
+
+    def __init__(self, job_id: str, status: str, *, cause: str) -> None:
+        """`cause`: NO_APPROVAL, APPROVED or FINISHED."""
+        match cause:
+            case "NO_APPROVAL":
+                message = f"The start of job {job_id} needs no approval"
+            case "APPROVED":
+                message = f"The start of job {job_id} is approved already; pause or cancel the job"
+            case _:
+                message = (
+                    f"The start of job {job_id} can be neither approved nor rejected in status"
+                    f" {status}"
+                )
+        super().__init__(message, jobId=job_id, status=status)
 
 
 class JobNotAdvanceable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB022"):

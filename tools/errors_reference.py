@@ -86,6 +86,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
         "is_scheduled": False,
     },
     "STAGE_NOT_APPROVABLE": {"cause": "NOT_OPEN", "status": "IN_PROGRESS", "open_stage": 0},
+    "START_NOT_APPROVABLE": {"cause": "FINISHED"},
     "JOB_NOT_ADVANCEABLE": {"stage": 1, "open_stage": 0, "last_stage": 2, "is_started": True},
     "JOB_NOT_UPDATABLE": {"changes_start": False},
     "EXECUTION_CHANGED": {

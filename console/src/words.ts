@@ -260,6 +260,8 @@ export function event(e: Event, job?: Job): string {
     switch (e.type) {
         case "job.created":
             return `created${by}${e.replaces_job_id && `, replaces ${shown(e.replaces_job_id)}`}`;
+        case "job.start_approved":
+            return `the start was approved${by}${reason}`;
         case "job.stage_opened":
             return `${stage} opened${e.cause === "OPERATOR" ? by : " automatically"}`;
         case "job.awaiting_approval":
@@ -279,7 +281,7 @@ export function event(e: Event, job?: Job): string {
         case "job.retried":
             return `${counted(e.retried_count, "execution")} retried${by}`;
         case "job.canceled":
-            return `canceled${by}${reason}`;
+            return `${e.cause === "START_REJECTED" ? "the start was rejected, which canceled the job," : "canceled"}${by}${reason}`;
         case "job.expired":
             return "expired";
         case "job.completed":

@@ -4,9 +4,10 @@ import argparse
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
+from jobs_grpc.cli import arguments
 from jobs_grpc.cli.changes import is_unchanged, read_before
 from jobs_grpc.cli.command import Subparsers, add_client_command
-from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.errors import CliError, ExitCode, InvalidInput
 from jobs_grpc.cli.fields import (
     ETAG,
     EXPIRY,
@@ -56,9 +57,11 @@ def add_command(commands: Subparsers) -> None:
     advance_fields = {"--stage N": _STAGE_TO_OPEN, **ETAG}
     add_client_command(commands, "advance JOB", _advance, pb.AdvanceJobRequest, advance_fields)
     usage = "approve JOB [STAGE]"
-    add_client_command(commands, usage, _approve, pb.ApproveStageRequest, _APPROVE_FIELDS)
+    parser = add_client_command(commands, usage, _approve, pb.ApproveStageRequest, _APPROVE_FIELDS)
+    arguments.add_options(parser, {"--start": "approve the start of the job instead of a stage"})
     usage = "reject JOB [STAGE]"
-    add_client_command(commands, usage, _reject, pb.RejectStageRequest, _REJECT_FIELDS)
+    parser = add_client_command(commands, usage, _reject, pb.RejectStageRequest, _REJECT_FIELDS)
+    arguments.add_options(parser, {"--start": "reject the start of the job, which cancels the job"})
     usage = "retry JOB --status STATUS [STATUS ...]"
     parser = add_client_command(commands, usage, _retry, pb.RetryExecutionsRequest)
     canceled = REJECTED_INCLUDES_CANCELED
@@ -109,12 +112,23 @@ async def _advance(args: argparse.Namespace, jobs: JobsClient) -> None:
 
 
 async def _approve(args: argparse.Namespace, jobs: JobsClient) -> None:
-    """Approve the open stage, so that the next one can open.
+    """Approve the open stage, so that the next one can open, or the start of a job.
 
-    jobs-grpc approve update-1
     jobs-grpc approve update-1 0 --comment 'canary looks good'
+    jobs-grpc approve update-1 --start
     """
+    start = _start_fields(args)
     before = await read_before(args, jobs)
+    if start:
+        job = await jobs.approve_start(**start)
+        unchanged = f"the start of {job.job_id} was approved before, so nothing changed"
+        done = unchanged if is_unchanged(job, before) else f"approved the start of {job.job_id}"
+        lines = [f"{done}: {format_counts(job.execution_counts)}"]
+        lines.append(f"expires: {format_expiry(job, args.utc)}")
+        if job.HasField("pause"):
+            lines.append(_still_paused(job.job_id))
+        print_result(args, job, *lines)
+        return
     if args.stage is None:
         # The request names the stage, so that it never approves one that waits later.
         args.stage = _waiting_stage(before or await jobs.get(args.job_id))
@@ -126,11 +140,15 @@ async def _approve(args: argparse.Namespace, jobs: JobsClient) -> None:
 
 
 async def _reject(args: argparse.Namespace, jobs: JobsClient) -> None:
-    """Reject the open stage of a rollout, which pauses the job.
+    """Reject the open stage of a rollout, which pauses the job, or its start, which cancels it.
 
     jobs-grpc reject update-1 --comment 'the canaries overheat'
-    jobs-grpc reject update-1 0 --etag 5
+    jobs-grpc reject update-1 --start
     """
+    if start := _start_fields(args):
+        job = await jobs.reject_start(**start)
+        print_result(args, job, f"rejected the start of {job.job_id}, which is CANCELED")
+        return
     before = await read_before(args, jobs)
     if args.stage is None:
         args.stage = _waiting_stage(before or await jobs.get(args.job_id))
@@ -140,10 +158,29 @@ async def _reject(args: argparse.Namespace, jobs: JobsClient) -> None:
     print_result(args, job, *lines, f"{job.job_id} is paused {format_pause(job, args.utc)}")
 
 
+def _start_fields(args: argparse.Namespace) -> dict[str, str] | None:
+    """Return the fields of ApproveStart and RejectStart; None: the command is about a stage."""
+    if not args.start:
+        return None
+    if args.stage is not None:
+        raise InvalidInput("--start and a stage must not both be given")
+    return {"job_id": args.job_id, "comment": args.comment, "etag": args.etag}
+
+
+def _still_paused(job_id: str) -> str:
+    return f"{job_id} is PAUSED: no device starts before `jobs-grpc resume {job_id}`"
+
+
 def _waiting_stage(job: pb.Job) -> int:
     for index, stage in enumerate(job.stages):
         if stage.awaiting_approval:
             return index
+    if pb.Job.APPROVE_START in job.possible_actions:
+        raise CliError(
+            f"the start of {job.job_id} waits for an approval; to approve or reject it, add"
+            " --start",
+            ExitCode.WRONG_STATE,
+        )
     raise CliError(
         f"no stage of {job.job_id} waits for an approval; to approve or reject the open stage in"
         " advance, name it",
@@ -166,7 +203,7 @@ async def _retry(args: argparse.Namespace, jobs: JobsClient) -> None:
     lines[0] += f" expires: {format_expiry(retried, args.utc)}"
     # A job that finished during a pause is PAUSED again.
     if count and before is not None and before.HasField("pause"):
-        lines.append(f"{job_id} is PAUSED: no device starts before `jobs-grpc resume {job_id}`")
+        lines.append(_still_paused(job_id))
     print_result(args, retried, *lines)
 
 

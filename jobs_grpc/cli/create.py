@@ -44,6 +44,10 @@ _FIELDS: Fields = {
     ),
     "--in-progress-timeout MINUTES": "in_progress_timeout_minutes",
     "--description TEXT": "description",
+    "--start-approval": (
+        "start_approval",
+        "no device starts before another user approves (see `approve`)",
+    ),
     "--execution-events": (
         "execution_events",
         "also add events of attempts that end, not only of the job (see `events`)",
@@ -149,6 +153,8 @@ def _how_to_repeat(args: argparse.Namespace, request: dict[str, Any]) -> str:
 
 def _times(created: pb.CreateJobResponse, planned: dict[str, Any], utc: bool) -> str:
     expiry = f"expires: {format_expiry(created, utc)}"
+    if created.status == pb.Job.PAUSED:
+        return f"starts: after its approval, {expiry}"
     if created.status != pb.Job.SCHEDULED:
         return f"starts: now, {expiry}" if "start_at" in planned else expiry
     start = Timestamp()

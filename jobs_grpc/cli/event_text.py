@@ -24,6 +24,8 @@ _CAUSES = {
     "GATE_NOT_MET": "gate",
     "STAGE_REJECTED": "rejection",
     "REPLACED": "replacement",
+    "START_APPROVAL": "start approval",
+    "START_REJECTED": "rejection",
     "RETENTION": "retention",
 }
 

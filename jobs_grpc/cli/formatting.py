@@ -161,6 +161,14 @@ def format_pause(job: pb.Job, utc: bool = False) -> str:
     return f"since {format_moment(job.pause.paused_at, utc)}{user}{reason}"
 
 
+def format_approval(approval: pb.StageApproval | pb.StartApproval, utc: bool) -> str:
+    """Format an approval: when, by whom and why."""
+    comment = f": {approval.comment}" if approval.comment else ""
+    return (
+        f"approved at {format_moment(approval.approved_at, utc)} by {approval.approved_by}{comment}"
+    )
+
+
 def is_active(job: pb.Job) -> bool:
     """Return whether the job is not finished."""
     return job.status not in (pb.Job.COMPLETED, pb.Job.CANCELED)

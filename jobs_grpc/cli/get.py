@@ -17,6 +17,7 @@ from jobs_grpc.cli.errors import InvalidInput
 from jobs_grpc.cli.executions import JOB_EXECUTIONS, add_job_filters, note_canceled, read_filters
 from jobs_grpc.cli.files import replacing_file, reporting_write_errors
 from jobs_grpc.cli.formatting import (
+    format_approval,
     format_counts,
     format_creation,
     format_expiry,
@@ -104,6 +105,8 @@ def _job_fields(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
         yield "replaces", job.replaces_job_id
     if job.status == pb.Job.PAUSED:
         yield "paused", format_pause(job, utc)
+    if job.HasField("start_approval"):
+        yield "start", _format_start_approval(job, utc)
     yield "type", job.document_type
     yield "params", struct_json(job.document_params)
     yield "target", format_target(job)
@@ -127,6 +130,14 @@ def _job_fields(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
     for wait in wait_lines(job, utc):
         yield "open stage", wait
     yield "devices", f"{job.total_executions:,}: {format_counts(job.execution_counts, job.status)}"
+
+
+def _format_start_approval(job: pb.Job, utc: bool) -> str:
+    approval = job.start_approval
+    if not approval.HasField("approved_at"):
+        how = f"; to approve: jobs-grpc approve {job.job_id} --start" if is_active(job) else ""
+        return f"not approved{how}"
+    return format_approval(approval, utc)
 
 
 async def _export(args: argparse.Namespace, jobs: JobsClient) -> None:

@@ -127,6 +127,9 @@ def _commands(job: pb.Job) -> Iterator[tuple[str, str]]:
     wait, possible, job_id = first_wait(job), {*job.possible_actions}, job.job_id
     if wait is None:
         return
+    if wait.kind == pb.JobWait.START_APPROVAL:
+        yield f"approve {job_id} --start", "start the job"
+        yield f"reject {job_id} --start", "cancel the job"
     if wait.kind == pb.JobWait.APPROVAL and pb.Job.APPROVE in possible:
         yield f"approve {job_id}", f"open stage {wait.stage + 1}"
         if pb.Job.REJECT in possible:

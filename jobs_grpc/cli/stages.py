@@ -5,7 +5,13 @@ from collections.abc import Iterator, Sequence
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli.formatting import format_counts, format_device_count, format_moment, is_active
+from jobs_grpc.cli.formatting import (
+    format_approval,
+    format_counts,
+    format_device_count,
+    format_moment,
+    is_active,
+)
 from jobs_grpc.cli.rollout_text import format_gate, format_wait, stage_settings
 
 # Character and color of each status: each has its own character, because a terminal may have no
@@ -127,7 +133,4 @@ def _notes(job: pb.Job, index: int, utc: bool) -> Iterator[str]:
     if gate := format_gate(stage_settings(job, index), stage):
         yield gate
     if stage.HasField("approval"):
-        approval = stage.approval
-        comment = f": {approval.comment}" if approval.comment else ""
-        moment = format_moment(approval.approved_at, utc)
-        yield f"approved at {moment} by {approval.approved_by}{comment}"
+        yield format_approval(stage.approval, utc)

@@ -161,6 +161,16 @@ class JobsClient(OperatorClient):
         response = await self._calls.unary(request, pb.RejectStageResponse, repeatable=bool(etag))
         return response.job
 
+    async def approve_start(self, job_id: str, *, comment: str = "", etag: str = "") -> pb.Job:
+        """Approve the start of a job that was created with start_approval. Safe to repeat."""
+        request = pb.ApproveStartRequest(job_id=job_id, comment=comment, etag=etag)
+        return (await self._calls.unary(request, pb.ApproveStartResponse)).job
+
+    async def reject_start(self, job_id: str, *, comment: str = "", etag: str = "") -> pb.Job:
+        """Reject the start of a job, which cancels it. Not repeated by the client."""
+        request = pb.RejectStartRequest(job_id=job_id, comment=comment, etag=etag)
+        return (await self._calls.unary(request, pb.RejectStartResponse)).job
+
     async def update(
         self,
         job_id: str,

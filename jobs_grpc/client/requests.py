@@ -65,6 +65,7 @@ class NewJob(JobSettings, Target, total=False):
     priority: pb.Job.Priority.ValueType
     execution_events: bool
     replaces_job_id: str
+    start_approval: bool
 
 
 class EventFilter(TypedDict, total=False):

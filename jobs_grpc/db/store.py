@@ -125,6 +125,8 @@ class Store:
     advance_job = Function(_first, notifies=True)
     approve_stage = Function(_first, notifies=True)
     reject_stage = Function(_first, notifies=True)
+    approve_start = Function(_first, notifies=True)
+    reject_start = Function(_first, notifies=True)
     update_job = Function(_pair, notifies=True)  # the job after the change, and before it
     delete_job = Function(_nothing, notifies=True)
     cancel_execution = Function(_first, notifies=True)

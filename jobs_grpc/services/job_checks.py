@@ -21,6 +21,14 @@ def _check_replacement(request: pb.CreateJobRequest) -> list[Violation]:
     return [Violation(field, f"{field} must be another job than job_id")]
 
 
+def _check_start_approval(request: pb.CreateJobRequest) -> list[Violation]:
+    field = "start_approval"
+    if not request.replaces_job_id:
+        return []
+    problem = "must not be set with replaces_job_id, which cancels the other job at once"
+    return [Violation(field, f"{field} {problem}")]
+
+
 _CHECKS: Mapping[str, Callable[[pb.CreateJobRequest], list[Violation]]] = {
     **dict.fromkeys(TARGETS_WITH_SELECTOR, check_target),
     "expected_target_digest": check_expected_digest,
@@ -34,6 +42,7 @@ _CHECKS: Mapping[str, Callable[[pb.CreateJobRequest], list[Violation]]] = {
     ),
     "retry_policy": lambda request: check_retry_policy(request.retry_policy),
     "replaces_job_id": _check_replacement,
+    "start_approval": _check_start_approval,
 }
 
 

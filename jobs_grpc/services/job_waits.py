@@ -22,6 +22,7 @@ _PAUSES = {
     "FAILURE_CRITERION": "A failure criterion paused the job",
     "STAGE_REJECTED": "{user} rejected a stage of the rollout",
     "GATE_NOT_MET": "A gate that is not met paused the job",
+    "START_APPROVAL": "The start of the job needs an approval",
 }
 
 # What each status allows. Failures, stages and running devices add calls, or remove some.
@@ -104,7 +105,7 @@ def add_waits(
     elif fields["failed_count"]:
         actions.append(Job.RETRY)
     if status == "PAUSED":
-        waits.append({"kind": JobWait.RESUME, "message": pause_message(row)})
+        _add_pause(waits, actions, row)
     if status == "SCHEDULED" or (
         status == "PAUSED" and row["start_at"] is not None and row["start_at"] > row["paused_at"]
     ):
@@ -117,6 +118,20 @@ def add_waits(
     if waits:
         fields["waits_for"] = waits
     fields["possible_actions"] = sorted(actions)
+
+
+def _add_pause(waits: list[MessageFields], actions: list[Job.Action.ValueType], row: Row) -> None:
+    needs_approval = row["start_approval"] == "{}"
+    if needs_approval:
+        actions.remove(Job.RESUME)
+        actions += (Job.APPROVE_START, Job.REJECT_START)
+        other = f" from a user other than {row['created_by']}"
+        message = f"The start of the job needs an approval{other}."
+        waits.append({"kind": JobWait.START_APPROVAL, "message": message})
+    if row["pause_cause"] == "START_APPROVAL":
+        actions.append(Job.PAUSE)  # PauseJob makes the pause outlast the approval.
+    else:
+        waits.append({"kind": JobWait.RESUME, "message": pause_message(row)})
 
 
 def add_window_wait(fields: dict[str, MessageFields]) -> None:
@@ -150,7 +165,7 @@ def _add_gate(
     needs_approval = stage["require_approval"] and stage["approved_at"] is None
     if needs_approval:
         actions += (Job.APPROVE, Job.REJECT)
-    elif not details["is_before_start"]:
+    elif not details["is_before_start"] and Job.APPROVE_START not in actions:
         actions.append(Job.ADVANCE)
     if details["is_ended_early"]:
         return

@@ -129,7 +129,9 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
 
         caller = current_principal()
         error_unless_repeated: type[JobsError] | None = None
-        if "rollout" in fields:
+        if "start_approval" in fields and caller.subject is None:
+            error_unless_repeated = SubjectRequired
+        elif "rollout" in fields:
             if requires_approval(request.rollout) and caller.subject is None:
                 error_unless_repeated = SubjectRequired
             elif has_time_gate(request.rollout) and not self._has_background_work:
@@ -385,6 +387,37 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             etag=request.etag,
         )
         return pb.RejectStageResponse(job=job_details_fields(row))
+
+    async def ApproveStart(
+        self, request: pb.ApproveStartRequest, context: object
+    ) -> pb.ApproveStartResponse:
+        validation.require_valid(request)
+        caller = current_principal()
+        if caller.subject is None:
+            raise SubjectRequired
+        row = await self._store.approve_start(
+            caller.tenant_id,
+            job_id=request.job_id,
+            approved_by=caller.subject,
+            comment=request.comment,
+            etag=request.etag,
+            default_expires_in_hours=DEFAULT_EXPIRES_IN_HOURS,
+        )
+        return pb.ApproveStartResponse(job=job_details_fields(row))
+
+    async def RejectStart(
+        self, request: pb.RejectStartRequest, context: object
+    ) -> pb.RejectStartResponse:
+        validation.require_valid(request)
+        caller = current_principal()
+        row = await self._store.reject_start(
+            caller.tenant_id,
+            job_id=request.job_id,
+            rejected_by=caller.subject,
+            comment=request.comment,
+            etag=request.etag,
+        )
+        return pb.RejectStartResponse(job=job_details_fields(row))
 
     async def UpdateJob(
         self, request: pb.UpdateJobRequest, context: object

@@ -20,8 +20,9 @@ _BASIS_NUMBERS = dict(FailureCriterion.Basis.items())
 _SCOPE_NUMBERS = dict(FailureCriterion.Scope.items())
 _ACTION_NUMBERS = dict(FailureCriterion.Action.items())
 
-MAX_DETAILS_BYTES = 102_000
-"""The maximum size of the rollout, stages, failure criteria, criterion states and trip of a Job.
+MAX_DETAILS_BYTES = 104_000
+"""The maximum size of the rollout, stages, failure criteria, criterion states, trip, waits and
+approval of the start of a Job.
 
 tests/rpc/test_response_sizes.py creates the largest ones.
 """

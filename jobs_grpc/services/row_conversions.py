@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
-from fleet.jobs.v1.jobs_pb2 import Job, JobExecution, Pause, Trip
+from fleet.jobs.v1.jobs_pb2 import Job, JobExecution, Pause, StartApproval, Trip
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -123,6 +123,7 @@ _JOB_CONVERSIONS: Mapping[str, Callable[[Any], MessageFields]] = {
     "completed_at": timestamp_fields,
     "start_at": timestamp_fields,
     "trip": _from_json(Trip),
+    "start_approval": _from_json(StartApproval),
     "labels": json.loads,
     "start_windows": start_window_fields,
     "retry_policy": retry_policy_fields,

@@ -76,7 +76,10 @@ def _message(row: Row, kind: str) -> str:
         case "FINISHED":
             template = _END_MESSAGES.get(row["end_cause"], "The execution is {status}.")
         case "JOB_PAUSED":
-            return pause_message(row)
+            message = pause_message(row)
+            if row["needs_start_approval"] and row["pause_cause"] != "START_APPROVAL":
+                message = f"{message} The start of the job needs an approval as well."
+            return message
         case "STAGE_NOT_OPEN":
             return _gate_message(row)
         case _:

@@ -74,7 +74,8 @@ def test_operator_extends_viewer_and_admin_extends_operator(role: str, methods: 
 
 def test_approver_reads_and_approves_and_does_nothing_else() -> None:
     reads = {method for method, roles in POLICY.items() if roles and Role.VIEWER in roles}
-    approves = {f"/fleet.jobs.v1.JobService/{name}" for name in ("ApproveStage", "RejectStage")}
+    names = ("ApproveStage", "RejectStage", "ApproveStart", "RejectStart")
+    approves = {f"/fleet.jobs.v1.JobService/{name}" for name in names}
     assert {method for method, roles in POLICY.items() if roles and Role.APPROVER in roles} == (
         reads | approves
     )

@@ -118,6 +118,15 @@ _NO_APPROVALS = "UPDATE jobs.job_stages SET require_approval = false WHERE tenan
 _add_stages = _statements(_STAGES.format(last=1), _ROLLOUT)
 _add_stages_without_approvals = _statements(_STAGES.format(last=1), _ROLLOUT, _NO_APPROVALS)
 
+_await_start_approval = _statements(
+    """
+    UPDATE jobs.jobs
+    SET start_approval = '{}', paused_at = created_at, pause_reason = '',
+        pause_cause = 'START_APPROVAL'
+    WHERE tenant_id = $1 AND job_id = 'j1'
+    """
+)
+
 # The second stage of j1 has three executions. The first is released, and the second is canceled.
 _hold = _statements(
     _STAGES.format(last=98),
@@ -723,6 +732,25 @@ CASES = {
         100,
         _store("reject_stage", job_id="j1", stage=0, rejected_by="ann", comment="", etag=""),
         _add_stages,
+        as_owner=True,
+    ),
+    "approve_start": Case(
+        150,
+        _store(
+            "approve_start",
+            job_id="j1",
+            approved_by="ann",
+            comment="",
+            etag="",
+            default_expires_in_hours=24,
+        ),
+        _await_start_approval,
+        as_owner=True,
+    ),
+    "reject_start": Case(
+        60,
+        _store("reject_start", job_id="j1", rejected_by="ann", comment="", etag=""),
+        _await_start_approval,
         as_owner=True,
     ),
     "cancel_job": Case(60, _cancel),

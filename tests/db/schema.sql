@@ -126,6 +126,7 @@ CREATE TABLE jobs.jobs (
     execution_events boolean DEFAULT false NOT NULL,
     replaces_job_id text COLLATE pg_catalog."C",
     replaced_by_job_id text COLLATE pg_catalog."C",
+    start_approval jsonb,
     CONSTRAINT jobs_cancel_reason_check CHECK (((canceled_at IS NULL) = (cancel_reason IS NULL))),
     CONSTRAINT jobs_canceled_at_check CHECK (((status = 'CANCELED'::jobs.job_status) = (canceled_at IS NOT NULL))),
     CONSTRAINT jobs_completed_at_check CHECK (((status = 'COMPLETED'::jobs.job_status) = (completed_at IS NOT NULL))),
@@ -185,7 +186,8 @@ CREATE VIEW jobs.jobs_with_release WITH (security_invoker='true') AS
     priority,
     execution_events,
     replaces_job_id,
-    replaced_by_job_id
+    replaced_by_job_id,
+    start_approval
    FROM jobs.jobs j;
 
 CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
@@ -268,7 +270,8 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
     jobs.exceeds_retry_budget((p.retried_devices)::bigint, (COALESCE(jobs.released_count_at(j.release, LEAST(jobs.read_time(), j.canceled_at)), (((((p.queued + p.in_progress) + p.succeeded) + p.failed) + p.timed_out) + p.rejected)))::bigint) AS is_retry_budget_exhausted,
     j.execution_events,
     j.replaces_job_id,
-    j.replaced_by_job_id
+    j.replaced_by_job_id,
+    j.start_approval
    FROM (((jobs.jobs_with_release j
      JOIN jobs.job_progress p ON (((p.tenant_id = j.tenant_id) AND (p.job_id = j.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.job_status_at(j.status, j.expires_at, p.in_progress, jobs.now()) AS status,
@@ -339,7 +342,8 @@ CREATE VIEW jobs.job_details WITH (security_invoker='true') AS
     is_retry_budget_exhausted,
     execution_events,
     replaces_job_id,
-    replaced_by_job_id
+    replaced_by_job_id,
+    start_approval
    FROM jobs.job_states s;
 
 CREATE TABLE jobs.webhooks (
@@ -559,6 +563,7 @@ CREATE VIEW jobs.job_page WITH (security_invoker='true') AS
     d.execution_events,
     d.replaces_job_id,
     d.replaced_by_job_id,
+    d.start_approval,
     NULL::json AS window_state
    FROM (jobs.execution_page p
      CROSS JOIN jobs.job_details d);
@@ -890,8 +895,6 @@ CREATE INDEX job_executions_timed_out ON jobs.job_executions USING btree (tenant
 
 CREATE INDEX job_progress_by_retrying ON jobs.job_progress USING btree (retrying) WHERE (retrying > 0);
 
-CREATE INDEX jobs_awaiting_approval ON jobs.jobs USING btree (tenant_id, created_at DESC, job_id DESC) WHERE (awaiting_approval AND (status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
-
 CREATE INDEX jobs_by_deleted_at ON jobs.jobs USING btree (deleted_at) WHERE (deleted_at IS NOT NULL);
 
 CREATE INDEX jobs_by_stage_due_at ON jobs.jobs USING btree (stage_due_at) WHERE ((stage_due_at IS NOT NULL) AND (paused_at IS NULL) AND (status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
@@ -908,6 +911,8 @@ CASE
     WHEN (canceled_at IS NOT NULL) THEN 2
     ELSE 0
 END), created_at DESC, job_id DESC) WHERE ((created_at > '-infinity'::timestamp with time zone) AND (deleted_at IS NULL));
+
+CREATE INDEX jobs_newest_first_awaiting_approval ON jobs.jobs USING btree (tenant_id, created_at DESC, job_id DESC) WHERE ((awaiting_approval OR (start_approval = '{}'::jsonb)) AND (status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
 
 CREATE INDEX jobs_newest_first_by_created_by ON jobs.jobs USING btree (tenant_id, created_by, (
 CASE

@@ -33,7 +33,7 @@ _SHAPE = Shape((Jobs(2, 4),))
 _PROBE = Probe(devices=2)
 
 # Numbers of microseconds, transaction ids and hashes of both.
-_TIMES = re.compile(r"\d{10,}|datetime\([^)]*\)")
+_TIMES = re.compile(r"\d{10,}|datetime\([^)]*\)|\d{4}-\d\d-\d\dT[\d:.+]+")
 
 
 async def _results(owner: asyncpg.Connection, search_path: str) -> dict[str, str]:

@@ -118,6 +118,23 @@ async def test_stages_are_approved_and_advanced(door: Door) -> None:
     assert [stage["state"] for stage in advanced["stages"]] == ["PASSED", "OPEN"]
 
 
+async def test_start_is_approved_by_another_user_or_rejected(
+    door: Door, server: Server, tenant: str
+) -> None:
+    ann = server.operator(tenant, user="ann")
+    await ann.create(job_id="j", target_all=True, start_approval=True)
+    with refused(StatusCode.FAILED_PRECONDITION, "START_NOT_APPROVED"):
+        await door("ResumeJob", **JOB)
+    approved = await door("ApproveStart", **JOB, comment="go")
+    approval = {"approved_by": "olivia", "comment": "go"}
+    assert shown(approved["start_approval"], approval) == approval
+
+    created = await door("CreateJob", job_id="k", **REBOOT, start_approval=True)
+    assert created["status"] == "PAUSED"
+    rejected = await door("RejectStart", job_id="k", comment="not today")
+    assert (rejected["status"], rejected["cancel_reason"]) == ("CANCELED", "not today")
+
+
 async def test_update_changes_what_it_names(door: Door) -> None:
     stages = [{"device_count": 1}, {"remainder": True}]
     await door("CreateJob", **JOB, **REBOOT, rollout={"stages": stages}, description="kept")

@@ -130,6 +130,9 @@ def _actual(job: pb.Job) -> dict[str, Any]:
     return {
         "status": pb.Job.Status.Name(job.status),
         "pause": pb.Pause.Cause.Name(job.pause.cause) if job.HasField("pause") else None,
+        "approved": job.start_approval.HasField("approved_at")
+        if job.HasField("start_approval")
+        else None,
         "labels": dict(job.labels),
         "replacement": (job.replaces_job_id, job.replaced_by_job_id),
         "start": seconds(job.start_at) if job.HasField("start_at") else None,
@@ -172,6 +175,7 @@ def _expected(job: Job) -> dict[str, Any]:
     return {
         "status": job.visible_status,
         "pause": job.pause_cause,
+        "approved": job.start_approved,
         "labels": dict(job.labels),
         "replacement": (job.replaces, job.replaced_by),
         "start": job.start if job.has_start_at else None,

@@ -112,6 +112,8 @@ def job(settings: dict[str, Any], seed: str) -> dict[str, Any]:
         "labels": dict(settings.get("labels", ())),
         "replaces_job_id": settings.get("replaces", ""),
     }
+    if settings.get("start_approval"):
+        fields["start_approval"] = True
     if stages := settings.get("rollout"):
         fields["rollout"] = rollout(stages, seed, settings.get("max_in_progress"))
     if (start := settings.get("start")) is not None:

@@ -8,21 +8,30 @@ from tests.machine.profiles import ANY_CALL, PROFILES
 
 # A sequence that notices the mistake, the function, what is wrong, and the change of the function.
 _TEXT = r"""
-any call/1 set_paused: event of a pause has no user
+any call/0 set_paused: event of a pause has no user
 - 'job.paused', p_paused_by,
 + 'job.paused', NULL,
 any call/0 add_event: events count held executions as queued
 - v_job.queued - v_held
 + v_job.queued
-any call/0 delete_devices: deletion of a device is a cancel
+any call/3 delete_devices: deletion of a device is a cancel
 - end_cause => 'DEVICE_REMOVED'
 + end_cause => 'EXECUTION_CANCELED'
 any call/1 reject_stage: pause after a rejection has another cause
 - 'STAGE_REJECTED', p_comment
 + 'OPERATOR', p_comment
-any call/5 replace_job: replaced job continues
+any call/1 replace_job: replaced job continues
 - v_job.status = 'IN_PROGRESS'
 + false
+approvals/0 resume_job: operator starts a job that is not approved
+- PERFORM jobs.check_start_approved(p_tenant_id, p_job_id);
++
+approvals/1 approve_start: approval ends the pause of an operator
+- v_cause = 'START_APPROVAL'
++ v_cause IS NOT NULL
+approvals/3 approve_start: hours do not count from a start after the approval
+- v_start_at := greatest(v_job.locked_at, v_job.start_at)
++ v_start_at := v_job.locked_at
 criteria/10 count_changes: failure before a resume leaves the wrong count
 - WHERE f.failed_at > c.counts_since AND
 + WHERE
@@ -80,7 +89,7 @@ schedules/17 apply_gates: stage opens without its approval
 schedules/7 apply_gates: stage opens before its bake_time
 - ELSE v_stage.bake_seconds END
 + ELSE 0 END
-schedules/82 resume_job: advance_after continues during a pause
+schedules/82 set_resumed: advance_after continues during a pause
 - active_since = v_active_since,
 +
 schedules/3 apply_gates: gate needs one success less
@@ -101,7 +110,7 @@ schedules/3 rollout_details: stage can open before the start
 schedules/22 minimum_rollout_time: releases may end as soon as the job expires
 - round(greatest(v_needed - v_released, 0) * 60 / v_rate, 6)
 + greatest(v_needed - v_released, 0) * 60 / v_rate
-schedules/1 resume_job: release continues during a pause
+schedules/1 set_resumed: release continues during a pause
 - release_since = v_release_since,
 +
 waiting/5 next_execution: next execution ignores the priority

@@ -11,6 +11,7 @@ from tests.machine.machine import SEED, Machine, outcome
 from tests.model import operator_calls as calls
 from tests.model import update_calls as updates
 from tests.model.execution import FAILURES, PENDING
+from tests.model.job import Job
 from tests.model.stages import Stage, update_rates
 from tests.model.tenant import Call, Result
 from tests.model.windows import Window
@@ -91,6 +92,26 @@ async def reject(m: Machine) -> None:
     stage = rollouts[job_id].open_stage if waiting else m.random.randrange(3)
     call = Call(calls.reject_stage, job_id, stage, "anna")
     await m.both(call, m.approver.reject(job_id, stage))
+
+
+async def approve_start(m: Machine) -> None:
+    """ApproveStart, mostly of a job that needs it."""
+    job = _job_to_approve(m)
+    if job.windows and job.expires is not None:
+        return  # The forecast has a model of its own.
+    call = Call(calls.approve_start, job.job_id, "anna")
+    await m.both(call, m.approver.approve_start(job.job_id))
+
+
+async def reject_start(m: Machine) -> None:
+    """RejectStart, mostly of a job that is not approved."""
+    job_id = _job_to_approve(m).job_id
+    await m.both(Call(calls.reject_start, job_id, "anna"), m.approver.reject_start(job_id))
+
+
+def _job_to_approve(m: Machine) -> Job:
+    waiting = [job for job in m.state.jobs if job.is_active and job.start_approved is False]
+    return m.choice(waiting) if waiting else m.job()
 
 
 async def cancel_execution(m: Machine) -> None:

@@ -1,6 +1,7 @@
 """What machines do: each profile meets some rules of jobs often."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from random import Random
 from typing import Any
@@ -58,6 +59,7 @@ def _any_settings(m: Machine) -> dict[str, Any]:
     stages = m.choice([[], [Stage(rate=1)], *_GATES])
     start = m.choice([None, None, 0, 60, 180])
     others = ["missing", *(job.job_id for job in m.state.jobs)]
+    replaced = m.choice(others) if m.random.random() < 0.2 else ""
     return {
         "rollout": stages,
         "criteria": _criteria(m, stages, m.random.randrange(3), [1, 2], [50, 60, 100]),
@@ -68,7 +70,8 @@ def _any_settings(m: Machine) -> dict[str, Any]:
         "execution_events": m.choice([True, False]),
         "labels": frozenset(m.choice([[], [("team", "a")], [("team", "b")]])),
         "policy": m.choice([None, None, (Rule(codes=("E2",), max_attempts=2),)]),
-        "replaces": m.choice(others) if m.random.random() < 0.2 else "",
+        "replaces": replaced,
+        "start_approval": not replaced and m.choice([True, False, False, False]),
     }
 
 
@@ -86,7 +89,8 @@ ANY_CALL = Profile(
         **dict.fromkeys((operators.update_policy, operators.update_max_in_progress), 1),
         **dict.fromkeys((operators.update_rate, operators.update_start), 1),
         **dict.fromkeys((operators.update_expiry, operators.update_windows), 1),
-        operators.reject: 1,
+        **dict.fromkeys((operators.reject, operators.reject_start), 1),
+        operators.approve_start: 3,
         **dict.fromkeys((operators.pause, operators.advance, operators.cancel_execution), 2),
         **dict.fromkeys((operators.resume, operators.approve, operators.retry), 3),
         **dict.fromkeys((devices.start, devices.start_next, devices.report_on_stream), 4),
@@ -209,6 +213,13 @@ SCHEDULES = Profile(
     steps=30,
 )
 
+APPROVALS = replace(
+    SCHEDULES,
+    name="approvals",
+    settings=lambda m: _schedule_settings(m) | {"start_approval": m.choice([True, True, False])},
+    actions={**SCHEDULES.actions, operators.approve_start: 3, operators.reject_start: 1},
+)
+
 
 def _waiting_settings(m: Machine) -> dict[str, Any]:
     windows = tuple(
@@ -274,4 +285,4 @@ TARGETS = Profile(
     },
 )
 
-PROFILES = {each.name: each for each in (CRITERIA, RETRIES, SCHEDULES, WAITING, TARGETS)}
+PROFILES = {each.name: each for each in (CRITERIA, RETRIES, SCHEDULES, APPROVALS, WAITING, TARGETS)}

@@ -143,3 +143,12 @@ async def test_executions_count_while_an_attempt_waits(world: World, sweeper: Sw
     await world.operator.cancel_execution("j", "d00002")
     await sweeper.run_stages()
     assert sweeper.retrying_executions == 0
+
+
+async def test_job_whose_start_is_not_approved_awaits_an_approval(world: World) -> None:
+    await world.create(start_approval=True)
+    assert await count(world) == (0, 0, 0, 1, 0)
+
+    await world.operator.cancel("j")
+
+    assert await count(world) == NOTHING

@@ -43,6 +43,10 @@ class Job:
     status: str = "IN_PROGRESS"
     has_expired: bool = False
     pause_cause: str | None = None
+    start_approved: bool | None = None
+    """None: the start needs no approval."""
+    expires_after_approval: Seconds | None = None
+    """How long after its approval or start the job expires; None: the approval keeps expires."""
     trip: Trip | None = None
     rollout: Rollout | None = None
     criteria: Criteria = ()

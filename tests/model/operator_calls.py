@@ -13,6 +13,9 @@ from tests.model.stages import Stage
 from tests.model.targets import Device
 from tests.model.tenant import Rejected, Result, State
 
+UNAPPROVED_EXPIRY = 720 * 3600
+"""How long after its start a job expires whose start is not approved, unless it never does."""
+
 
 def create(
     state: State,
@@ -26,9 +29,12 @@ def create(
     start: Seconds | None = None,
     expires_after: Seconds | None = None,
     replaces: str = "",
+    start_approval: bool = False,
     **settings: Any,
 ) -> Result:
     """CreateJob for devices in the order of release. It expires some time after its start.
+
+    With start_approval, it expires some time after its approval, if that is later.
 
     `zones` has the time zones of devices; others have UTC.
     """
@@ -66,7 +72,18 @@ def create(
     if expires_after is not None and expires_after <= job.minimum_time:
         raise Rejected("EXPIRY_TOO_EARLY")
     details = {"replaces_job_id": replaces} if replaces else {}
-    job = add_event(start_if_due(job), "job.created", user, **details)
+    job = start_if_due(job)
+    if start_approval:
+        job = replace(
+            job,
+            expires=None if expires_after is None else starts + UNAPPROVED_EXPIRY,
+            expires_after_approval=expires_after,
+            start_approved=False,
+            pause_cause="START_APPROVAL",
+        )
+    job = add_event(job, "job.created", user, **details)
+    if start_approval:
+        job = pause(job, "START_APPROVAL")
     return state.with_job(apply_rules(job)), None
 
 
@@ -90,8 +107,11 @@ def cancel_job(state: State, job_id: str, user: str, *, force: bool) -> Result:
 
 
 def pause_job(state: State, job_id: str, user: str) -> Result:
+    """PauseJob. A pause until the approval of the start becomes one of the operator."""
     job = _active(state, job_id, "JOB_NOT_PAUSABLE")
-    return state if job.is_paused else state.with_job(pause(job, "OPERATOR", user)), None
+    if job.pause_cause not in (None, "START_APPROVAL"):
+        return state, None
+    return state.with_job(pause(job, "OPERATOR", user)), None
 
 
 def resume_job(state: State, job_id: str, user: str) -> Result:
@@ -99,22 +119,30 @@ def resume_job(state: State, job_id: str, user: str) -> Result:
     job = _active(state, job_id, "JOB_NOT_RESUMABLE")
     if not job.is_paused:
         return state, None
+    if job.start_approved is False:
+        raise Rejected("START_NOT_APPROVED")
+    job = _resumed(job, user)
+    if job.pause_cause == "GATE_NOT_MET":
+        raise Rejected("GATE_NOT_MET")
+    return state.with_job(job), None
+
+
+def _resumed(job: Job, user: str) -> Job:
     job = start_if_due(replace(job, pause_cause=None))
     job = replace(job, criteria=tuple((criterion, job.now) for criterion, _ in job.criteria))
     if job.rollout is not None:
         # A stage that has failed waits for advance_after, if there is one.
         is_finished = job.rollout.is_finished(job.statuses)
         job = replace(job, rollout=replace(job.rollout, failure_accepted=is_finished))
-    job = apply_rules(add_event(job, "job.resumed", user))
-    if job.pause_cause == "GATE_NOT_MET":
-        raise Rejected("GATE_NOT_MET")
-    return state.with_job(job), None
+    return apply_rules(add_event(job, "job.resumed", user))
 
 
 def advance_job(state: State, job_id: str, user: str) -> Result:
     job = _active(state, job_id, "JOB_NOT_ADVANCEABLE")
     if job.is_scheduled or job.rollout is None or job.rollout.is_last:
         raise Rejected("JOB_NOT_ADVANCEABLE")
+    if job.start_approved is False:
+        raise Rejected("START_NOT_APPROVED")
     if job.rollout.needs_approval:
         raise Rejected("APPROVAL_REQUIRED")
     rollout = stages.open_next(job.rollout)
@@ -150,6 +178,30 @@ def reject_stage(state: State, job_id: str, stage: int, user: str) -> Result:
         raise Rejected("STAGE_NOT_APPROVABLE")
     job = add_event(job, "job.stage_rejected", user, stage=stage)
     return state.with_job(job if job.is_paused else pause(job, "STAGE_REJECTED", user)), None
+
+
+def approve_start(state: State, job_id: str, user: str) -> Result:
+    """ApproveStart, by another user than the creator."""
+    job = state.job(job_id)
+    if job.start_approved:
+        return state, None
+    if job.start_approved is None or not job.is_active:
+        raise Rejected("START_NOT_APPROVABLE")
+    starts = max(job.now, job.start)
+    if job.expires_after_approval is not None:
+        job = replace(job, expires=starts + job.expires_after_approval)
+    if job.expires is not None and job.expires <= starts + job.minimum_time:
+        raise Rejected("EXPIRY_TOO_EARLY")
+    job = add_event(replace(job, start_approved=True), "job.start_approved", user)
+    return state.with_job(_resumed(job, user) if job.pause_cause == "START_APPROVAL" else job), None
+
+
+def reject_start(state: State, job_id: str, user: str) -> Result:
+    """RejectStart."""
+    job = _active(state, job_id, "START_NOT_APPROVABLE")
+    if job.start_approved is not False:
+        raise Rejected("START_NOT_APPROVABLE")
+    return state.with_job(cancel(job, False, "START_REJECTED", user)), None
 
 
 def cancel_execution(state: State, job_id: str, device: str, user: str, *, force: bool) -> Result:
@@ -198,7 +250,8 @@ def retry_executions(
     job = replace(with_executions(job, taken), status="IN_PROGRESS", has_expired=False)
     if is_renewed:
         starts = max(job.now, job.start)
-        job = replace(job, expires=None if expires_after is None else starts + expires_after)
+        expires = None if expires_after is None else starts + expires_after
+        job = replace(job, expires=expires, expires_after_approval=None)
     job = add_event(job, "job.retried", user, retried_count=len(taken))
     return state.with_job(apply_rules(job)), len(taken)
 

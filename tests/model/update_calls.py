@@ -68,7 +68,8 @@ def update_expiry(state: State, job_id: str, user: str, expires: Seconds | None)
     job = _updatable(state, job_id)
     if job.has_expired:
         raise Rejected("JOB_NOT_UPDATABLE")
-    job = _updated(replace(job, expires=expires), user, "expires_at")
+    job = replace(job, expires=expires, expires_after_approval=None)
+    job = _updated(job, user, "expires_at")
     return state.with_job(_fitting(apply_rules(job))), None
 
 
@@ -77,7 +78,8 @@ def update_windows(state: State, job_id: str, user: str, windows: tuple[Window, 
     job = _updatable(state, job_id)
     if job.has_expired:
         raise Rejected("JOB_NOT_UPDATABLE")
-    job = _updated(replace(job, windows=windows, expires=None), user, "expires_at", "start_windows")
+    job = replace(job, windows=windows, expires=None, expires_after_approval=None)
+    job = _updated(job, user, "expires_at", "start_windows")
     return state.with_job(apply_rules(job)), None
 
 

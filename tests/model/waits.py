@@ -31,7 +31,13 @@ def possible_actions(job: Job) -> set[str]:
         name: changes(Call(function, job.job_id, "olivia")) for name, function in _CALLS.items()
     }
     allows |= {
-        "RESUME": job.is_active and job.is_paused and not _has_failed(job),
+        "RESUME": job.is_active
+        and job.is_paused
+        and job.start_approved is not False
+        and not _has_failed(job),
+        **dict.fromkeys(
+            ("APPROVE_START", "REJECT_START"), job.is_active and job.start_approved is False
+        ),
         "APPROVE": rollout is not None
         and not rollout.is_last
         and changes(Call(calls.approve_stage, job.job_id, rollout.open_stage, "anna")),
@@ -63,7 +69,9 @@ def waits(job: Job) -> list[Wait]:
     """What the job waits for, in order, without start windows."""
     if not job.is_active:
         return []
-    found = [("RESUME", 0, 0, 0)] if job.is_paused else []
+    found = [("START_APPROVAL", 0, 0, 0)] if job.start_approved is False else []
+    if job.is_paused and job.pause_cause != "START_APPROVAL":
+        found.append(("RESUME", 0, 0, 0))
     if not job.has_started:
         found.append(("START", 0, 0, 0))
     return [*found, *_gate_waits(job)]

@@ -44,6 +44,8 @@ EVENTS = {
     "ResumeJob": "job.resumed",
     "ApproveStage": "job.approved",
     "RejectStage": "job.stage_rejected",
+    "ApproveStart": "job.start_approved",
+    "RejectStart": "job.canceled",
     "AdvanceJob": "job.stage_opened",
     "CancelExecution": "executions.finished",
     "DeleteDevices": "executions.finished",
@@ -119,10 +121,12 @@ async def test_successful_calls_agree_with_the_events(world: World, audit_log: A
     stages = [pb.Stage(device_count=n) for n in (1, 1)]
     stages[0].gate.require_approval = True
     rollout = pb.Rollout(stages=[*stages, pb.Stage(remainder=True)])
-    await operator().create(job_id="j", target_all=True, rollout=rollout, execution_events=True)
+    fields = {"target_all": True, "rollout": rollout, "start_approval": True}
+    await operator().create(job_id="j", execution_events=True, **fields)
     await operator().update("j", "description", description="x")
     await operator().pause("j")
     await expect_error("JOB_NOT_FOUND", operator().pause("k"))
+    await operator().approve_start("j")
     await operator().reject("j", 0)
     await operator().resume("j")
     await operator().approve("j", 0)
@@ -135,13 +139,15 @@ async def test_successful_calls_agree_with_the_events(world: World, audit_log: A
     await operator().cancel("j")
     await expect_error("JOB_NOT_CANCELABLE", operator().cancel("j"))
     await operator().delete("j")
+    await operator().create(job_id="k", **fields)
+    await operator().reject_start("k")
 
     lines = [line for line in audit_log() if line["code"] == "OK"]
     found = [(e.type, e.user) for e in await world.events.list_all() if e.HasField("user")]
     assert found == [
         (EVENTS[line["message"].removeprefix("audit ")], line["subject"]) for line in lines
     ]
-    assert {line["job_id"] for line in lines if "device_ids" not in line} == {"j"}
+    assert {line["job_id"] for line in lines if "device_ids" not in line} == {"j", "k"}
     assert {line["message"].removeprefix("audit ") for line in lines} == EVENTS.keys()
     assert EVENTS.keys() | WITHOUT_EVENTS == {
         name.rpartition("/")[2] for name, method in METHODS.items() if method.audited

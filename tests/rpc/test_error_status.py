@@ -317,6 +317,10 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[object]]] = {
         w, w.server.operator(w.tenant).approve("staged", 0), require_approval=True
     ),
     "STAGE_NOT_APPROVABLE": lambda w: w.operator.approve("j", 0),
+    "START_NOT_APPROVED": lambda w: in_turn(
+        w.operator.create(job_id="k", target_all=True, start_approval=True), w.operator.resume("k")
+    ),
+    "START_NOT_APPROVABLE": lambda w: w.operator.approve_start("j"),
     "JOB_NOT_ADVANCEABLE": lambda w: w.operator.advance("j"),
     "JOB_NOT_UPDATABLE": lambda w: in_turn(
         w.operator.cancel("j"), w.operator.update("j", "in_progress_timeout_minutes")

@@ -151,7 +151,11 @@ def _largest_details() -> pb.Job:
             )
         ]
         * 1000,
+        start_approval=pb.StartApproval(
+            approved_at=time, approved_by=approval.approved_by, comment=approval.comment
+        ),
         waits_for=[
+            pb.JobWait(kind=pb.JobWait.START_APPROVAL, message="u" * 350),
             pb.JobWait(kind=pb.JobWait.RESUME, message="u" * 256 + "\U0001f600" * 1000),
             *[pb.JobWait(stage=99, message="u" * 350 + "\U0001f600" * 100, until=time)] * 3,
         ],
@@ -174,7 +178,10 @@ def test_maximum_of_labels_and_description_is_a_close_upper_bound() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["GetJob", "PauseJob", "ResumeJob", "AdvanceJob", "ApproveStage", "RejectStage", "UpdateJob"],
+    [
+        *("GetJob", "PauseJob", "ResumeJob", "AdvanceJob", "UpdateJob"),
+        *("ApproveStage", "RejectStage", "ApproveStart", "RejectStart"),
+    ],
 )
 def test_estimate_for_a_job_includes_its_details(name: str) -> None:
     estimate = page_size_estimator(f"/fleet.jobs.v1.JobService/{name}")

@@ -175,6 +175,16 @@ class Operator(Caller):
         request = pb.RejectStageRequest(job_id=job_id, stage=stage, **fields)
         return (await self.call(request, pb.RejectStageResponse)).job
 
+    async def approve_start(self, job_id: str = "j", **fields: Any) -> pb.Job:
+        """Approve the start of a job."""
+        request = pb.ApproveStartRequest(job_id=job_id, **fields)
+        return (await self.call(request, pb.ApproveStartResponse)).job
+
+    async def reject_start(self, job_id: str = "j", **fields: Any) -> pb.Job:
+        """Reject the start of a job."""
+        request = pb.RejectStartRequest(job_id=job_id, **fields)
+        return (await self.call(request, pb.RejectStartResponse)).job
+
     async def update(self, job_id: str, *paths: str, **fields: Any) -> pb.Job:
         request = pb.UpdateJobRequest(job_id=job_id, update_mask=FieldMask(paths=paths), **fields)
         return (await self.call(request, pb.UpdateJobResponse)).job

@@ -304,7 +304,7 @@ export interface paths {
          *     With a job_id, the call is safe to repeat: the same request, of any user, returns the
          *     response of the first call, even if the job or its targets have changed since or a new job
          *     would exceed a limit. A field that is unset and one that is set to its default are the same,
-         *     except the expiry of a job with a rollout, a start time or start windows. A different request
+         *     except the expiry of a job with a rollout, a start time, start windows or start_approval. A different request
          *     with the same job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a
          *     deleted job that has not been purged yet.
          *
@@ -577,6 +577,34 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/customer/jobs/{job_id}:approveStart": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Approve the start of a job
+         * @description Approves the start of a job that was created with start_approval. If the cause of the pause is START_APPROVAL,
+         *     ends the pause as ResumeJob does: the job becomes IN_PROGRESS, or SCHEDULED before its start_at. Any other pause
+         *     stays. If a gate pauses the job at once, because executions were canceled, the cause is then GATE_NOT_MET. If the
+         *     start is already approved, nothing changes.
+         *
+         *     Sets expires_at: the expires_in_hours of the job, or their default, count from the approval or from start_at,
+         *     whichever is later. The default is computed for that time; a job with other expires_in_hours fails with
+         *     EXPIRY_TOO_EARLY if it would expire before its last device can start: for example, if the next start window opens
+         *     later. An expires_at that UpdateJob or RetryExecutions has set stays.
+         */
+        post: operations["ApproveStart"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/customer/jobs/{job_id}:delete": {
         parameters: {
             query?: never;
@@ -615,9 +643,31 @@ export interface paths {
          *     pending executions skip QUEUED executions of the job. Executions that are IN_PROGRESS
          *     continue, and a device can still report the end of an execution that it has not started. The
          *     job still expires at expires_at. Takes effect at once for any number of devices. If the job
-         *     is PAUSED already, nothing changes.
+         *     is PAUSED already, nothing changes; but if the cause is START_APPROVAL, it becomes OPERATOR: ApproveStart then
+         *     does not end the pause.
          */
         post: operations["PauseJob"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/customer/jobs/{job_id}:rejectStart": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Reject the start of a job
+         * @description Rejects the start of a job that was created with start_approval and is not approved. Cancels the job, with the
+         *     comment as the reason. The creator of the job and unknown users may reject too.
+         */
+        post: operations["RejectStart"];
         delete?: never;
         options?: never;
         head?: never;
@@ -968,7 +1018,7 @@ export interface components {
         ActiveJobCounts: {
             /**
              * Format: int32
-             * @description Jobs in any of these statuses that wait for an approval.
+             * @description Jobs in any of these statuses that wait for an approval, of a stage or of their start.
              */
             awaiting_approval: number;
             /**
@@ -1017,6 +1067,12 @@ export interface components {
             /** @description The Job.etag that the job must have, unless the stage is approved already. Empty: any. */
             etag?: string | null;
         };
+        ApproveStartBody: {
+            /** @description A comment, stored with the approval. */
+            comment?: string | null;
+            /** @description The Job.etag that the job must have, unless the start is approved already. Empty: any. */
+            etag?: string | null;
+        };
         CancelExecutionBody: {
             /** @description Force the cancel, even if the execution is IN_PROGRESS. */
             force?: boolean | null;
@@ -1050,7 +1106,8 @@ export interface components {
              *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
              *     IN_PROGRESS.
              *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
-             *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job: no device starts an execution.
+             *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job, or its start is not approved: no device
+             *     starts an execution.
              *     JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
              *      - SCHEDULED: The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
              *     the job as one that is IN_PROGRESS.
@@ -1138,13 +1195,21 @@ export interface components {
              *     TargetPreview.replaced_devices counts them.
              *
              *     JOBS_MAX_ACTIVE_JOBS does not count the replaced job. Not allowed with a start_at in the future, because the
-             *     replaced job would be canceled long before the new one starts. Empty: none.
+             *     replaced job would be canceled long before the new one starts; for the same reason, not allowed with start_approval.
+             *     Empty: none.
              */
             replaces_job_id?: string | null;
             /** @description When to retry executions that fail. Unset: never. */
             retry_policy?: components["schemas"]["RetryPolicyInput"] | null;
             /** @description Releases the executions in stages. Unset: all at once. */
             rollout?: components["schemas"]["RolloutInput"] | null;
+            /**
+             * @description The job begins PAUSED with the cause START_APPROVAL, and no device starts before ApproveStart by another user than
+             *     the caller, who must be known. Until then, ResumeJob and AdvanceJob fail with START_NOT_APPROVED, and expires_at
+             *     is 720 hours after the creation or start_at, unless the job never expires. Only the expires_in_hours of a job
+             *     without start_windows are compared with its shortest time: see ApproveStart. Not allowed with replaces_job_id.
+             */
+            start_approval?: boolean | null;
             /**
              * Format: date-time
              * @description The time at which the job starts, at most 90 days from now. Until then, it is SCHEDULED. The
@@ -1207,13 +1272,14 @@ export interface components {
             /** @description The devices of the job. Set only with validate_only. */
             preview?: components["schemas"]["TargetPreview"];
             /**
-             * @description The status at creation: IN_PROGRESS or SCHEDULED. GetJob returns the current status.
+             * @description The status at creation: IN_PROGRESS, SCHEDULED, or PAUSED with start_approval. GetJob returns the current status.
              *
              *      - IN_PROGRESS: Some executions are not finished.
              *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
              *     IN_PROGRESS.
              *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
-             *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job: no device starts an execution.
+             *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job, or its start is not approved: no device
+             *     starts an execution.
              *     JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
              *      - SCHEDULED: The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
              *     the job as one that is IN_PROGRESS.
@@ -1492,7 +1558,8 @@ export interface components {
              *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
              *     IN_PROGRESS.
              *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
-             *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job: no device starts an execution.
+             *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job, or its start is not approved: no device
+             *     starts an execution.
              *     JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
              *      - SCHEDULED: The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
              *     the job as one that is IN_PROGRESS.
@@ -1510,6 +1577,8 @@ export interface components {
              *
              *       job.created             The job was created. If it has stages, the first one opens without an event of its own.
              *                               `replaces_job_id` is the job that it has replaced.
+             *       job.start_approved      A user has approved the start of the job. `reason` is the comment. job.resumed follows, if
+             *                               only the approval was missing.
              *       job.stage_opened        The stage `stage` has opened: by an operator (`cause` OPERATOR) or by the gate of the
              *                               stage before it (GATE).
              *       job.awaiting_approval   The gate of the open stage `stage` is met except for its approval.
@@ -1522,8 +1591,8 @@ export interface components {
              *       job.resumed             The job was resumed.
              *       job.updated             UpdateJob has changed the fields `updated_fields`.
              *       job.retried             RetryExecutions has retried `retried_count` executions. Automatic retries add no event.
-             *       job.canceled            The job was canceled: `cause` OPERATOR, FAILURE_CRITERION or REPLACED, and `reason`. If
-             *                               it was replaced, `replaced_by_job_id` is the new job.
+             *       job.canceled            The job was canceled: `cause` OPERATOR, FAILURE_CRITERION, REPLACED or START_REJECTED
+             *                               (RejectStart), and `reason`. If it was replaced, `replaced_by_job_id` is the new job.
              *       job.expired             The job has expired. The time of the event is its expires_at.
              *       job.completed           The job is COMPLETED.
              *       job.deleted             The job was deleted: by an operator (`cause` OPERATOR), or because the retention has
@@ -2073,9 +2142,9 @@ export interface components {
             document_type: string;
             /**
              * @description Changes with each CancelJob, RetryExecutions, PauseJob, ResumeJob, AdvanceJob, ApproveStage,
-             *     RejectStage and UpdateJob that changes the job, when another job replaces it, and when a failure
-             *     criterion or a gate pauses or cancels it. Other reports of devices and the opening of stages do
-             *     not change it.
+             *     RejectStage, ApproveStart, RejectStart and UpdateJob that changes the job, when another job
+             *     replaces it, and when a failure criterion or a gate pauses or cancels it. Other reports of devices
+             *     and the opening of stages do not change it.
              */
             etag: string;
             /** @description The number of executions in each status. */
@@ -2127,7 +2196,7 @@ export interface components {
              */
             next_openings: string[];
             /**
-             * @description The pause, from PauseJob to ResumeJob. A job that finishes during its pause keeps it. Unset:
+             * @description The pause, from PauseJob to ResumeJob, or from CreateJob with start_approval to ApproveStart. A job that finishes during its pause keeps it. Unset:
              *     the job is not paused.
              */
             pause: components["schemas"]["Pause"] | null;
@@ -2136,7 +2205,7 @@ export interface components {
              *     GetCaller returns the methods that the caller may call, and Gate.allow_self_approval decides whether the
              *     creator may approve. ListJobs leaves it unset.
              */
-            possible_actions?: ("PAUSE" | "RESUME" | "ADVANCE" | "APPROVE" | "REJECT" | "CANCEL" | "RETRY" | "UPDATE" | "DELETE")[];
+            possible_actions?: ("PAUSE" | "RESUME" | "ADVANCE" | "APPROVE" | "REJECT" | "CANCEL" | "RETRY" | "UPDATE" | "DELETE" | "APPROVE_START" | "REJECT_START")[];
             /**
              * @description The priority.
              *
@@ -2169,6 +2238,8 @@ export interface components {
             rollout?: components["schemas"]["Rollout"] | null;
             /** @description The state of each stage of the rollout, in order. */
             stages?: components["schemas"]["JobStage"][];
+            /** @description The approval of the start. Unset: the job was created without start_approval. */
+            start_approval: components["schemas"]["StartApproval"] | null;
             /**
              * Format: date-time
              * @description The time at which the job starts or has started. Unset: its time of creation.
@@ -2183,7 +2254,8 @@ export interface components {
              *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
              *     IN_PROGRESS.
              *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
-             *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job: no device starts an execution.
+             *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job, or its start is not approved: no device
+             *     starts an execution.
              *     JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
              *      - SCHEDULED: The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
              *     the job as one that is IN_PROGRESS.
@@ -2244,7 +2316,7 @@ export interface components {
              *      - DEVICE: The device reported SUCCEEDED, FAILED or REJECTED.
              *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
              *      - JOB_EXPIRED: The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
-             *      - JOB_CANCELED: CancelJob, a failure criterion or a replacement canceled the job; the execution became REJECTED.
+             *      - JOB_CANCELED: CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became REJECTED.
              *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
              *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
              * @enum {string|null}
@@ -2399,7 +2471,7 @@ export interface components {
             /**
              * @description What the job waits for.
              *
-             *      - RESUME: The job is PAUSED: ResumeJob.
+             *      - RESUME: The job is PAUSED: ResumeJob. Absent if the cause of the pause is START_APPROVAL.
              *      - START: The job has not started: its start_at, in `until`. If that passes during a pause, the job starts with
              *     ResumeJob.
              *      - START_WINDOW: No start window is open: the next opening, in `until`. Only in responses of GetJob.
@@ -2409,9 +2481,10 @@ export interface components {
              *     DEVICES, as the alternative to it.
              *      - BAKE_TIME: The bake_time of the open stage, which ends in `until`.
              *      - APPROVAL: An approval of the open stage. If no other wait of the stage comes before it, the rest of the gate is met.
+             *      - START_APPROVAL: An approval of the start: ApproveStart. Always the first.
              * @enum {string}
              */
-            kind: "RESUME" | "START" | "START_WINDOW" | "DEVICES" | "ADVANCE_AFTER" | "BAKE_TIME" | "APPROVAL";
+            kind: "RESUME" | "START" | "START_WINDOW" | "DEVICES" | "ADVANCE_AFTER" | "BAKE_TIME" | "APPROVAL" | "START_APPROVAL";
             /** @description A sentence for people, without the time of `until`. */
             message: string;
             /**
@@ -2521,9 +2594,10 @@ export interface components {
              *      - GATE_NOT_MET: All executions of the open stage are finished, and its gate is not met. Retry executions,
              *     change the gate by UpdateJob, or open the next stage by AdvanceJob; then resume the job.
              *      - STAGE_REJECTED: RejectStage paused the job.
+             *      - START_APPROVAL: CreateJob with start_approval: ApproveStart ends the pause.
              * @enum {string}
              */
-            cause: "OPERATOR" | "FAILURE_CRITERION" | "GATE_NOT_MET" | "STAGE_REJECTED";
+            cause: "OPERATOR" | "FAILURE_CRITERION" | "GATE_NOT_MET" | "STAGE_REJECTED" | "START_APPROVAL";
             /**
              * Format: date-time
              * @description The time of the pause.
@@ -2563,6 +2637,12 @@ export interface components {
             /** @description A comment. It becomes Pause.reason, and the reason of the event. */
             comment?: string | null;
             /** @description The Job.etag that the job must have. Empty: any. With an etag, the call is safe to repeat. */
+            etag?: string | null;
+        };
+        RejectStartBody: {
+            /** @description A comment. It becomes Job.cancel_reason, and the reason of the event. */
+            comment?: string | null;
+            /** @description The Job.etag that the job must have. Empty: any. */
             etag?: string | null;
         };
         /** @description The devices of a replaced job that have not started: its QUEUED and HELD executions, which the replacement cancels. */
@@ -2691,8 +2771,8 @@ export interface components {
              *     Example of an ErrorInfo:
              *
              *         { "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
-             *      - SELF_APPROVAL: The user who created the job must not approve its stages. Another user with the role approver
-             *     or admin must approve, unless the gate has allow_self_approval.
+             *      - SELF_APPROVAL: The user who created the job must not approve its start or its stages. Another user with the role approver
+             *     or admin must approve, unless the gate has allow_self_approval. `stage` is missing for the start.
              *
              *     Example of an ErrorInfo:
              *
@@ -2950,6 +3030,25 @@ export interface components {
              *           "domain": "jobs-grpc",
              *           "metadata": { "jobId": "reboot-2026-11", "stage": "1", "tenantId": "demo" }
              *         }
+             *      - START_NOT_APPROVED: The start of the job needs an approval, and has none. Call ApproveStart as another user than the creator.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "START_NOT_APPROVED",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
+             *         }
+             *      - START_NOT_APPROVABLE: The job was created without start_approval, it is COMPLETED or CANCELED, or RejectStart was called for a job
+             *     whose start is already approved. The message states which. `status` is the job's status. Read the job.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "START_NOT_APPROVABLE",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
+             *         }
              *      - JOB_NOT_ADVANCEABLE: The job has no rollout, the stage does not follow the open one, the job has not started, or it is
              *     COMPLETED or CANCELED. The message states which. `status` is the job's status. Read the job.
              *
@@ -3116,7 +3215,7 @@ export interface components {
              *         { "reason": "INTERNAL", "domain": "jobs-grpc" }
              * @enum {string}
              */
-            reason: "INVALID_FIELD" | "MALFORMED_REQUEST" | "INVALID_PAGE_TOKEN" | "TENANT_REQUIRED" | "DEVICE_REQUIRED" | "DUPLICATE_METADATA" | "INVALID_METADATA" | "TOKEN_REQUIRED" | "INVALID_TOKEN" | "ROLE_REQUIRED" | "METADATA_MISMATCH" | "PEER_NOT_TRUSTED" | "SELF_APPROVAL" | "SUBJECT_REQUIRED" | "JOB_NOT_FOUND" | "DEVICE_NOT_FOUND" | "EXECUTION_NOT_FOUND" | "WEBHOOK_NOT_FOUND" | "JOB_ALREADY_EXISTS" | "GROUP_EMPTY" | "TENANT_EMPTY" | "TARGET_EMPTY" | "STAGE_EMPTY" | "EXPIRY_TOO_EARLY" | "JOB_NOT_CANCELABLE" | "JOB_NOT_RETRYABLE" | "JOB_NOT_DELETABLE" | "EXECUTION_FINISHED" | "EXECUTION_IN_PROGRESS" | "JOB_PAUSED" | "JOB_NOT_PAUSABLE" | "JOB_NOT_RESUMABLE" | "EXECUTION_HELD" | "EXECUTION_NOT_DUE" | "JOB_FULL" | "GATE_NOT_MET" | "APPROVAL_REQUIRED" | "STAGE_NOT_APPROVABLE" | "JOB_NOT_ADVANCEABLE" | "JOB_NOT_UPDATABLE" | "TIME_GATES_UNAVAILABLE" | "DEVICES_READ_ONLY" | "WEBHOOKS_UNAVAILABLE" | "EXECUTION_CHANGED" | "JOB_CHANGED" | "TARGET_CHANGED" | "EVENTS_PURGED" | "POSITION_UNKNOWN" | "OVERLOADED" | "LIMIT_EXCEEDED" | "DATABASE_UNAVAILABLE" | "QUERY_TIMEOUT" | "SCHEMA_NOT_CURRENT" | "SERVER_STOPPING" | "KEYS_UNAVAILABLE" | "INTERNAL";
+            reason: "INVALID_FIELD" | "MALFORMED_REQUEST" | "INVALID_PAGE_TOKEN" | "TENANT_REQUIRED" | "DEVICE_REQUIRED" | "DUPLICATE_METADATA" | "INVALID_METADATA" | "TOKEN_REQUIRED" | "INVALID_TOKEN" | "ROLE_REQUIRED" | "METADATA_MISMATCH" | "PEER_NOT_TRUSTED" | "SELF_APPROVAL" | "SUBJECT_REQUIRED" | "JOB_NOT_FOUND" | "DEVICE_NOT_FOUND" | "EXECUTION_NOT_FOUND" | "WEBHOOK_NOT_FOUND" | "JOB_ALREADY_EXISTS" | "GROUP_EMPTY" | "TENANT_EMPTY" | "TARGET_EMPTY" | "STAGE_EMPTY" | "EXPIRY_TOO_EARLY" | "JOB_NOT_CANCELABLE" | "JOB_NOT_RETRYABLE" | "JOB_NOT_DELETABLE" | "EXECUTION_FINISHED" | "EXECUTION_IN_PROGRESS" | "JOB_PAUSED" | "JOB_NOT_PAUSABLE" | "JOB_NOT_RESUMABLE" | "EXECUTION_HELD" | "EXECUTION_NOT_DUE" | "JOB_FULL" | "GATE_NOT_MET" | "APPROVAL_REQUIRED" | "STAGE_NOT_APPROVABLE" | "START_NOT_APPROVED" | "START_NOT_APPROVABLE" | "JOB_NOT_ADVANCEABLE" | "JOB_NOT_UPDATABLE" | "TIME_GATES_UNAVAILABLE" | "DEVICES_READ_ONLY" | "WEBHOOKS_UNAVAILABLE" | "EXECUTION_CHANGED" | "JOB_CHANGED" | "TARGET_CHANGED" | "EVENTS_PURGED" | "POSITION_UNKNOWN" | "OVERLOADED" | "LIMIT_EXCEEDED" | "DATABASE_UNAVAILABLE" | "QUERY_TIMEOUT" | "SCHEMA_NOT_CURRENT" | "SERVER_STOPPING" | "KEYS_UNAVAILABLE" | "INTERNAL";
         } | null;
         ResumeJobBody: {
             /** @description The Job.etag that the job must have. Empty: any. */
@@ -3478,6 +3577,18 @@ export interface components {
              */
             selector?: string | null;
         };
+        /** @description The approval that a job with CreateJobRequest.start_approval needs before its first device can start. */
+        StartApproval: {
+            /**
+             * Format: date-time
+             * @description The time of the approval. Unset: the start is not approved.
+             */
+            approved_at: string | null;
+            /** @description The user who approved. */
+            approved_by: string;
+            /** @description The comment of the request. May be empty. */
+            comment: string;
+        } | null;
         /** @description Something that keeps a device from starting an execution. */
         StartBlocker: {
             /** @description Of JOB_FULL. */
@@ -4363,6 +4474,7 @@ export interface operations {
                      *         "fleet.jobs.v1.FleetService.UpdateDevices",
                      *         "fleet.jobs.v1.JobService.AdvanceJob",
                      *         "fleet.jobs.v1.JobService.ApproveStage",
+                     *         "fleet.jobs.v1.JobService.ApproveStart",
                      *         "fleet.jobs.v1.JobService.CancelExecution",
                      *         "fleet.jobs.v1.JobService.CancelJob",
                      *         "fleet.jobs.v1.JobService.CreateJob",
@@ -4377,6 +4489,7 @@ export interface operations {
                      *         "fleet.jobs.v1.JobService.ListJobs",
                      *         "fleet.jobs.v1.JobService.PauseJob",
                      *         "fleet.jobs.v1.JobService.RejectStage",
+                     *         "fleet.jobs.v1.JobService.RejectStart",
                      *         "fleet.jobs.v1.JobService.ResumeJob",
                      *         "fleet.jobs.v1.JobService.RetryExecutions",
                      *         "fleet.jobs.v1.JobService.UpdateJob",
@@ -4460,7 +4573,7 @@ export interface operations {
                  *      - DEVICE: The device reported SUCCEEDED, FAILED or REJECTED.
                  *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
                  *      - JOB_EXPIRED: The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
-                 *      - JOB_CANCELED: CancelJob, a failure criterion or a replacement canceled the job; the execution became REJECTED.
+                 *      - JOB_CANCELED: CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became REJECTED.
                  *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
                  *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
                  */
@@ -5390,7 +5503,8 @@ export interface operations {
                  *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
                  *     IN_PROGRESS.
                  *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
-                 *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job: no device starts an execution.
+                 *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job, or its start is not approved: no device
+                 *     starts an execution.
                  *     JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
                  *      - SCHEDULED: The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
                  *     the job as one that is IN_PROGRESS.
@@ -5416,7 +5530,8 @@ export interface operations {
                  *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
                  *     IN_PROGRESS.
                  *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
-                 *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job: no device starts an execution.
+                 *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job, or its start is not approved: no device
+                 *     starts an execution.
                  *     JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
                  *      - SCHEDULED: The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
                  *     the job as one that is IN_PROGRESS.
@@ -5442,7 +5557,7 @@ export interface operations {
                  *     included. Unset: no filter.
                  */
                 created_until?: string;
-                /** @description Only jobs with a stage that waits for an approval. False: no filter. */
+                /** @description Only jobs with a stage that waits for an approval, or whose start does. False: no filter. */
                 awaiting_approval?: boolean;
                 /**
                  * @description Only jobs whose job_id starts with this text. Empty: no filter. Each page reads all jobs with the
@@ -5514,6 +5629,7 @@ export interface operations {
                      *         "replaces_job_id": "",
                      *         "retry_policy": null,
                      *         "retrying_count": 0,
+                     *         "start_approval": null,
                      *         "start_at": null,
                      *         "start_windows": [],
                      *         "status": "IN_PROGRESS",
@@ -5794,6 +5910,7 @@ export interface operations {
                      *       "retrying_count": 0,
                      *       "rollout": null,
                      *       "stages": [],
+                     *       "start_approval": null,
                      *       "start_at": null,
                      *       "start_windows": [],
                      *       "status": "IN_PROGRESS",
@@ -6027,6 +6144,7 @@ export interface operations {
                      *       "retrying_count": 0,
                      *       "rollout": null,
                      *       "stages": [],
+                     *       "start_approval": null,
                      *       "start_at": null,
                      *       "start_windows": [],
                      *       "status": "IN_PROGRESS",
@@ -6282,7 +6400,7 @@ export interface operations {
                  *      - DEVICE: The device reported SUCCEEDED, FAILED or REJECTED.
                  *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
                  *      - JOB_EXPIRED: The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
-                 *      - JOB_CANCELED: CancelJob, a failure criterion or a replacement canceled the job; the execution became REJECTED.
+                 *      - JOB_CANCELED: CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became REJECTED.
                  *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
                  *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
                  */
@@ -6978,6 +7096,7 @@ export interface operations {
                      *           "total_executions": 1
                      *         }
                      *       ],
+                     *       "start_approval": null,
                      *       "start_at": null,
                      *       "start_windows": [],
                      *       "status": "IN_PROGRESS",
@@ -7034,7 +7153,7 @@ export interface operations {
              *     - `PEER_NOT_TRUSTED`: The client certificate is valid, but JOBS_TRUSTED_PEERS does not list its name.
              *     - `PERMISSION_DENIED`: A proxy in front of the server rejected the call.
              *     - `ROLE_REQUIRED`: None of the caller's roles allows this call. `roles` lists the roles that are allowed.
-             *     - `SELF_APPROVAL`: The user who created the job must not approve its stages. Another user with the role approver or admin must approve, unless the gate has allow_self_approval.
+             *     - `SELF_APPROVAL`: The user who created the job must not approve its start or its stages. Another user with the role approver or admin must approve, unless the gate has allow_self_approval. `stage` is missing for the start.
              *     - `SUBJECT_REQUIRED`: Approvals need a known user. Send x-user-id, or a token with a subject.
              */
             403: {
@@ -7157,6 +7276,7 @@ export interface operations {
                      *       "retrying_count": 0,
                      *       "rollout": null,
                      *       "stages": [],
+                     *       "start_approval": null,
                      *       "start_at": null,
                      *       "start_windows": [],
                      *       "status": "IN_PROGRESS",
@@ -7493,6 +7613,7 @@ export interface operations {
                      *           "total_executions": 1
                      *         }
                      *       ],
+                     *       "start_approval": null,
                      *       "start_at": null,
                      *       "start_windows": [],
                      *       "status": "IN_PROGRESS",
@@ -7521,6 +7642,7 @@ export interface operations {
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `JOB_NOT_ADVANCEABLE`: The job has no rollout, the stage does not follow the open one, the job has not started, or it is COMPLETED or CANCELED. The message states which. `status` is the job's status. Read the job.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
+             *     - `START_NOT_APPROVED`: The start of the job needs an approval, and has none. Call ApproveStart as another user than the creator.
              */
             400: {
                 headers: {
@@ -7533,6 +7655,176 @@ export interface operations {
             };
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
+            /**
+             * @description There is no such job, device, execution, webhook or path.
+             *
+             *     - `JOB_NOT_FOUND`: The tenant has no such job.
+             *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
+             */
+            404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+            405: components["responses"]["MethodNotAllowed"];
+            408: components["responses"]["BodyTooSlow"];
+            /**
+             * @description The state differs from what the request expects.
+             *
+             *     - `JOB_CHANGED`: The job does not have the etag of the request. `etag`, `status` and `openStage` (only with a rollout) are those of the job now. Read the job and decide again.
+             */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            429: components["responses"]["TooManyRequests"];
+            431: components["responses"]["HeadersTooLarge"];
+            500: components["responses"]["Internal"];
+            501: components["responses"]["NotImplemented"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["DeadlineExceeded"];
+        };
+    };
+    ApproveStart: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The ID of the job. */
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ApproveStartBody"];
+            };
+        };
+        responses: {
+            /** @description The job without its executions. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "cancel_reason": null,
+                     *       "completed_at": null,
+                     *       "created_at": "2026-11-24T15:05:36.757135+00:00",
+                     *       "created_by": "olivia",
+                     *       "criterion_states": [],
+                     *       "description": "",
+                     *       "document_params": {
+                     *         "delay_seconds": 5
+                     *       },
+                     *       "document_type": "reboot",
+                     *       "etag": "2.1",
+                     *       "execution_counts": {
+                     *         "failed": 0,
+                     *         "held": 0,
+                     *         "in_progress": 0,
+                     *         "queued": 2,
+                     *         "rejected": 0,
+                     *         "succeeded": 0,
+                     *         "timed_out": 0
+                     *       },
+                     *       "execution_events": false,
+                     *       "expires_at": "2026-11-24T15:05:36.757135+00:00",
+                     *       "failed_count": 0,
+                     *       "failure_criteria": [],
+                     *       "in_progress_timeout_minutes": 30,
+                     *       "is_retry_budget_exhausted": false,
+                     *       "is_window_open": null,
+                     *       "job_id": "reboot-1",
+                     *       "labels": {},
+                     *       "next_openings": [],
+                     *       "pause": null,
+                     *       "possible_actions": [
+                     *         "PAUSE",
+                     *         "CANCEL",
+                     *         "UPDATE"
+                     *       ],
+                     *       "priority": "NORMAL",
+                     *       "replaced_by_job_id": "",
+                     *       "replaces_job_id": "",
+                     *       "retry_policy": null,
+                     *       "retrying_count": 0,
+                     *       "rollout": null,
+                     *       "stages": [],
+                     *       "start_approval": null,
+                     *       "start_at": null,
+                     *       "start_windows": [],
+                     *       "status": "IN_PROGRESS",
+                     *       "succeeded_count": 0,
+                     *       "target_all": false,
+                     *       "target_device_count": null,
+                     *       "target_device_id": null,
+                     *       "target_failed_in": null,
+                     *       "target_group_id": "north",
+                     *       "target_selector": null,
+                     *       "tenant_id": "demo",
+                     *       "total_executions": 2,
+                     *       "trip": null,
+                     *       "updated_at": "2026-11-24T15:05:36.757135+00:00",
+                     *       "waits_for": [],
+                     *       "window_time_zone": ""
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            /**
+             * @description The request is not valid, or the state of the job or execution does not allow it.
+             *
+             *     - `EXPIRY_TOO_EARLY`: The job expires before its last device can start, even if every device succeeds at once: its stages take longer, or its start windows do not open in time. The message says what takes how long; `minSeconds` is the shortest time until the last device can start, from the start of the job, or from now if it has started. Let the job expire later or never, shorten the stages, or change the start windows.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
+             *     - `START_NOT_APPROVABLE`: The job was created without start_approval, it is COMPLETED or CANCELED, or RejectStart was called for a job whose start is already approved. The message states which. `status` is the job's status. Read the job.
+             */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            /**
+             * @description The caller may not do this.
+             *
+             *     - `HOST_NOT_ALLOWED`: The gateway does not serve the host of the `Host` header.
+             *     - `METADATA_MISMATCH`: `x-tenant-id`, `x-user-id` or `x-device-id` differs from the token. `key` is the one that differs. Do not send it.
+             *     - `ORIGIN_NOT_ALLOWED`: The request comes from a web page of another origin, which an administrator has not listed in `JOBS_GATEWAY_CORS_ORIGINS`.
+             *     - `PEER_NOT_TRUSTED`: The client certificate is valid, but JOBS_TRUSTED_PEERS does not list its name.
+             *     - `PERMISSION_DENIED`: A proxy in front of the server rejected the call.
+             *     - `ROLE_REQUIRED`: None of the caller's roles allows this call. `roles` lists the roles that are allowed.
+             *     - `SELF_APPROVAL`: The user who created the job must not approve its start or its stages. Another user with the role approver or admin must approve, unless the gate has allow_self_approval. `stage` is missing for the start.
+             *     - `SUBJECT_REQUIRED`: Approvals need a known user. Send x-user-id, or a token with a subject.
+             */
+            403: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
             /**
              * @description There is no such job, device, execution, webhook or path.
              *
@@ -7738,6 +8030,7 @@ export interface operations {
                      *       "retrying_count": 0,
                      *       "rollout": null,
                      *       "stages": [],
+                     *       "start_approval": null,
                      *       "start_at": null,
                      *       "start_windows": [],
                      *       "status": "PAUSED",
@@ -7774,6 +8067,155 @@ export interface operations {
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `JOB_NOT_PAUSABLE`: The job is COMPLETED or CANCELED. `status` is the job's status.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
+             */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["PermissionDenied"];
+            /**
+             * @description There is no such job, device, execution, webhook or path.
+             *
+             *     - `JOB_NOT_FOUND`: The tenant has no such job.
+             *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
+             */
+            404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+            405: components["responses"]["MethodNotAllowed"];
+            408: components["responses"]["BodyTooSlow"];
+            /**
+             * @description The state differs from what the request expects.
+             *
+             *     - `JOB_CHANGED`: The job does not have the etag of the request. `etag`, `status` and `openStage` (only with a rollout) are those of the job now. Read the job and decide again.
+             */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            429: components["responses"]["TooManyRequests"];
+            431: components["responses"]["HeadersTooLarge"];
+            500: components["responses"]["Internal"];
+            501: components["responses"]["NotImplemented"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["DeadlineExceeded"];
+        };
+    };
+    RejectStart: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The ID of the job. */
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["RejectStartBody"];
+            };
+        };
+        responses: {
+            /** @description The job without its executions. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "cancel_reason": null,
+                     *       "completed_at": null,
+                     *       "created_at": "2026-11-24T15:05:36.757135+00:00",
+                     *       "created_by": "olivia",
+                     *       "criterion_states": [],
+                     *       "description": "",
+                     *       "document_params": {
+                     *         "delay_seconds": 5
+                     *       },
+                     *       "document_type": "reboot",
+                     *       "etag": "2.1",
+                     *       "execution_counts": {
+                     *         "failed": 0,
+                     *         "held": 0,
+                     *         "in_progress": 0,
+                     *         "queued": 2,
+                     *         "rejected": 0,
+                     *         "succeeded": 0,
+                     *         "timed_out": 0
+                     *       },
+                     *       "execution_events": false,
+                     *       "expires_at": "2026-11-24T15:05:36.757135+00:00",
+                     *       "failed_count": 0,
+                     *       "failure_criteria": [],
+                     *       "in_progress_timeout_minutes": 30,
+                     *       "is_retry_budget_exhausted": false,
+                     *       "is_window_open": null,
+                     *       "job_id": "reboot-1",
+                     *       "labels": {},
+                     *       "next_openings": [],
+                     *       "pause": null,
+                     *       "possible_actions": [
+                     *         "PAUSE",
+                     *         "CANCEL",
+                     *         "UPDATE"
+                     *       ],
+                     *       "priority": "NORMAL",
+                     *       "replaced_by_job_id": "",
+                     *       "replaces_job_id": "",
+                     *       "retry_policy": null,
+                     *       "retrying_count": 0,
+                     *       "rollout": null,
+                     *       "stages": [],
+                     *       "start_approval": null,
+                     *       "start_at": null,
+                     *       "start_windows": [],
+                     *       "status": "IN_PROGRESS",
+                     *       "succeeded_count": 0,
+                     *       "target_all": false,
+                     *       "target_device_count": null,
+                     *       "target_device_id": null,
+                     *       "target_failed_in": null,
+                     *       "target_group_id": "north",
+                     *       "target_selector": null,
+                     *       "tenant_id": "demo",
+                     *       "total_executions": 2,
+                     *       "trip": null,
+                     *       "updated_at": "2026-11-24T15:05:36.757135+00:00",
+                     *       "waits_for": [],
+                     *       "window_time_zone": ""
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            /**
+             * @description The request is not valid, or the state of the job or execution does not allow it.
+             *
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
+             *     - `START_NOT_APPROVABLE`: The job was created without start_approval, it is COMPLETED or CANCELED, or RejectStart was called for a job whose start is already approved. The message states which. `status` is the job's status. Read the job.
              */
             400: {
                 headers: {
@@ -7895,6 +8337,7 @@ export interface operations {
                      *       "retrying_count": 0,
                      *       "rollout": null,
                      *       "stages": [],
+                     *       "start_approval": null,
                      *       "start_at": null,
                      *       "start_windows": [],
                      *       "status": "IN_PROGRESS",
@@ -7923,6 +8366,7 @@ export interface operations {
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `JOB_NOT_RESUMABLE`: The job is COMPLETED or CANCELED. `status` is the job's status. A retry can continue a COMPLETED job.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
+             *     - `START_NOT_APPROVED`: The start of the job needs an approval, and has none. Call ApproveStart as another user than the creator.
              */
             400: {
                 headers: {

@@ -142,8 +142,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
     """
     SELF_APPROVAL: _ErrorReason.ValueType  # 40
-    """The user who created the job must not approve its stages. Another user with the role approver
-    or admin must approve, unless the gate has allow_self_approval.
+    """The user who created the job must not approve its start or its stages. Another user with the role approver
+    or admin must approve, unless the gate has allow_self_approval. `stage` is missing for the start.
 
     Example of an ErrorInfo:
 
@@ -456,6 +456,29 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "reason": "STAGE_NOT_APPROVABLE",
           "domain": "jobs-grpc",
           "metadata": { "jobId": "reboot-2026-11", "stage": "1", "tenantId": "demo" }
+        }
+    """
+    START_NOT_APPROVED: _ErrorReason.ValueType  # 57
+    """The start of the job needs an approval, and has none. Call ApproveStart as another user than the creator.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "START_NOT_APPROVED",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
+        }
+    """
+    START_NOT_APPROVABLE: _ErrorReason.ValueType  # 58
+    """The job was created without start_approval, it is COMPLETED or CANCELED, or RejectStart was called for a job
+    whose start is already approved. The message states which. `status` is the job's status. Read the job.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "START_NOT_APPROVABLE",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
         }
     """
     JOB_NOT_ADVANCEABLE: _ErrorReason.ValueType  # 42
@@ -804,8 +827,8 @@ Example of an ErrorInfo:
     { "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
 """
 SELF_APPROVAL: ErrorReason.ValueType  # 40
-"""The user who created the job must not approve its stages. Another user with the role approver
-or admin must approve, unless the gate has allow_self_approval.
+"""The user who created the job must not approve its start or its stages. Another user with the role approver
+or admin must approve, unless the gate has allow_self_approval. `stage` is missing for the start.
 
 Example of an ErrorInfo:
 
@@ -1118,6 +1141,29 @@ Example of an ErrorInfo:
       "reason": "STAGE_NOT_APPROVABLE",
       "domain": "jobs-grpc",
       "metadata": { "jobId": "reboot-2026-11", "stage": "1", "tenantId": "demo" }
+    }
+"""
+START_NOT_APPROVED: ErrorReason.ValueType  # 57
+"""The start of the job needs an approval, and has none. Call ApproveStart as another user than the creator.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "START_NOT_APPROVED",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
+    }
+"""
+START_NOT_APPROVABLE: ErrorReason.ValueType  # 58
+"""The job was created without start_approval, it is COMPLETED or CANCELED, or RejectStart was called for a job
+whose start is already approved. The message states which. `status` is the job's status. Read the job.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "START_NOT_APPROVABLE",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
     }
 """
 JOB_NOT_ADVANCEABLE: ErrorReason.ValueType  # 42

@@ -54,6 +54,8 @@ class Event(_message.Message):
 
       job.created             The job was created. If it has stages, the first one opens without an event of its own.
                               `replaces_job_id` is the job that it has replaced.
+      job.start_approved      A user has approved the start of the job. `reason` is the comment. job.resumed follows, if
+                              only the approval was missing.
       job.stage_opened        The stage `stage` has opened: by an operator (`cause` OPERATOR) or by the gate of the
                               stage before it (GATE).
       job.awaiting_approval   The gate of the open stage `stage` is met except for its approval.
@@ -66,8 +68,8 @@ class Event(_message.Message):
       job.resumed             The job was resumed.
       job.updated             UpdateJob has changed the fields `updated_fields`.
       job.retried             RetryExecutions has retried `retried_count` executions. Automatic retries add no event.
-      job.canceled            The job was canceled: `cause` OPERATOR, FAILURE_CRITERION or REPLACED, and `reason`. If
-                              it was replaced, `replaced_by_job_id` is the new job.
+      job.canceled            The job was canceled: `cause` OPERATOR, FAILURE_CRITERION, REPLACED or START_REJECTED
+                              (RejectStart), and `reason`. If it was replaced, `replaced_by_job_id` is the new job.
       job.expired             The job has expired. The time of the event is its expires_at.
       job.completed           The job is COMPLETED.
       job.deleted             The job was deleted: by an operator (`cause` OPERATOR), or because the retention has

@@ -672,7 +672,7 @@ class ActiveJobCounts(_message.Message):
     scheduled: _builtins.int
     """Jobs that are SCHEDULED."""
     awaiting_approval: _builtins.int
-    """Jobs in any of these statuses that wait for an approval."""
+    """Jobs in any of these statuses that wait for an approval, of a stage or of their start."""
     def __init__(
         self,
         *,

@@ -46,7 +46,8 @@ class Job(_message.Message):
         CANCELED: Job._Status.ValueType  # 3
         """An operator canceled the job. Executions that were IN_PROGRESS may continue."""
         PAUSED: Job._Status.ValueType  # 4
-        """An operator, a failure criterion, a gate or a rejection paused the job: no device starts an execution.
+        """An operator, a failure criterion, a gate or a rejection paused the job, or its start is not approved: no device
+        starts an execution.
         JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
         """
         SCHEDULED: Job._Status.ValueType  # 5
@@ -70,7 +71,8 @@ class Job(_message.Message):
     CANCELED: Job.Status.ValueType  # 3
     """An operator canceled the job. Executions that were IN_PROGRESS may continue."""
     PAUSED: Job.Status.ValueType  # 4
-    """An operator, a failure criterion, a gate or a rejection paused the job: no device starts an execution.
+    """An operator, a failure criterion, a gate or a rejection paused the job, or its start is not approved: no device
+    starts an execution.
     JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
     """
     SCHEDULED: Job.Status.ValueType  # 5
@@ -116,7 +118,7 @@ class Job(_message.Message):
         PAUSE: Job._Action.ValueType  # 1
         """PauseJob, which pauses the job."""
         RESUME: Job._Action.ValueType  # 2
-        """ResumeJob, which ends the pause. Absent while ResumeJob would fail with GATE_NOT_MET."""
+        """ResumeJob, which ends the pause. Absent while ResumeJob would fail with GATE_NOT_MET or START_NOT_APPROVED."""
         ADVANCE: Job._Action.ValueType  # 3
         """AdvanceJob, which opens the next stage."""
         APPROVE: Job._Action.ValueType  # 4
@@ -133,6 +135,10 @@ class Job(_message.Message):
         """UpdateJob of settings. Labels and the description can always be changed."""
         DELETE: Job._Action.ValueType  # 9
         """DeleteJob."""
+        APPROVE_START: Job._Action.ValueType  # 10
+        """ApproveStart. Not by the creator of the job."""
+        REJECT_START: Job._Action.ValueType  # 11
+        """RejectStart."""
 
     class Action(_Action, metaclass=_ActionEnumTypeWrapper):
         """A call that can change a job."""
@@ -142,7 +148,7 @@ class Job(_message.Message):
     PAUSE: Job.Action.ValueType  # 1
     """PauseJob, which pauses the job."""
     RESUME: Job.Action.ValueType  # 2
-    """ResumeJob, which ends the pause. Absent while ResumeJob would fail with GATE_NOT_MET."""
+    """ResumeJob, which ends the pause. Absent while ResumeJob would fail with GATE_NOT_MET or START_NOT_APPROVED."""
     ADVANCE: Job.Action.ValueType  # 3
     """AdvanceJob, which opens the next stage."""
     APPROVE: Job.Action.ValueType  # 4
@@ -159,6 +165,10 @@ class Job(_message.Message):
     """UpdateJob of settings. Labels and the description can always be changed."""
     DELETE: Job.Action.ValueType  # 9
     """DeleteJob."""
+    APPROVE_START: Job.Action.ValueType  # 10
+    """ApproveStart. Not by the creator of the job."""
+    REJECT_START: Job.Action.ValueType  # 11
+    """RejectStart."""
 
     @_typing.final
     class LabelsEntry(_message.Message):
@@ -227,6 +237,7 @@ class Job(_message.Message):
     POSSIBLE_ACTIONS_FIELD_NUMBER: _builtins.int
     REPLACES_JOB_ID_FIELD_NUMBER: _builtins.int
     REPLACED_BY_JOB_ID_FIELD_NUMBER: _builtins.int
+    START_APPROVAL_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job, unique in the tenant."""
     tenant_id: _builtins.str
@@ -269,9 +280,9 @@ class Job(_message.Message):
     """
     etag: _builtins.str
     """Changes with each CancelJob, RetryExecutions, PauseJob, ResumeJob, AdvanceJob, ApproveStage,
-    RejectStage and UpdateJob that changes the job, when another job replaces it, and when a failure
-    criterion or a gate pauses or cancels it. Other reports of devices and the opening of stages do
-    not change it.
+    RejectStage, ApproveStart, RejectStart and UpdateJob that changes the job, when another job
+    replaces it, and when a failure criterion or a gate pauses or cancels it. Other reports of devices
+    and the opening of stages do not change it.
     """
     description: _builtins.str
     """A text for people. May be empty."""
@@ -334,7 +345,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def pause(self) -> Global___Pause:
-        """The pause, from PauseJob to ResumeJob. A job that finishes during its pause keeps it. Unset:
+        """The pause, from PauseJob to ResumeJob, or from CreateJob with start_approval to ApproveStart. A job that finishes during its pause keeps it. Unset:
         the job is not paused.
         """
 
@@ -398,6 +409,10 @@ class Job(_message.Message):
         creator may approve. ListJobs leaves it unset.
         """
 
+    @_builtins.property
+    def start_approval(self) -> Global___StartApproval:
+        """The approval of the start. Unset: the job was created without start_approval."""
+
     def __init__(
         self,
         *,
@@ -448,10 +463,11 @@ class Job(_message.Message):
         possible_actions: _abc.Iterable[Global___Job.Action.ValueType] | None = ...,
         replaces_job_id: _builtins.str = ...,
         replaced_by_job_id: _builtins.str = ...,
+        start_approval: Global___StartApproval | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_is_window_open", b"_is_window_open", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "execution_counts", b"execution_counts", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "is_window_open", b"is_window_open", "pause", b"pause", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "trip", b"trip", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_is_window_open", b"_is_window_open", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "execution_counts", b"execution_counts", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "is_window_open", b"is_window_open", "pause", b"pause", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_approval", b"start_approval", "start_at", b"start_at", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "trip", b"trip", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_is_window_open", b"_is_window_open", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "criterion_states", b"criterion_states", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "etag", b"etag", "execution_counts", b"execution_counts", "execution_events", b"execution_events", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "is_retry_budget_exhausted", b"is_retry_budget_exhausted", "is_window_open", b"is_window_open", "job_id", b"job_id", "labels", b"labels", "next_executions_page_token", b"next_executions_page_token", "next_openings", b"next_openings", "pause", b"pause", "possible_actions", b"possible_actions", "priority", b"priority", "replaced_by_job_id", b"replaced_by_job_id", "replaces_job_id", b"replaces_job_id", "retry_policy", b"retry_policy", "retrying_count", b"retrying_count", "rollout", b"rollout", "stages", b"stages", "start_at", b"start_at", "start_windows", b"start_windows", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "trip", b"trip", "updated_at", b"updated_at", "waits_for", b"waits_for", "window_time_zone", b"window_time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_is_window_open", b"_is_window_open", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "criterion_states", b"criterion_states", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "etag", b"etag", "execution_counts", b"execution_counts", "execution_events", b"execution_events", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "is_retry_budget_exhausted", b"is_retry_budget_exhausted", "is_window_open", b"is_window_open", "job_id", b"job_id", "labels", b"labels", "next_executions_page_token", b"next_executions_page_token", "next_openings", b"next_openings", "pause", b"pause", "possible_actions", b"possible_actions", "priority", b"priority", "replaced_by_job_id", b"replaced_by_job_id", "replaces_job_id", b"replaces_job_id", "retry_policy", b"retry_policy", "retrying_count", b"retrying_count", "rollout", b"rollout", "stages", b"stages", "start_approval", b"start_approval", "start_at", b"start_at", "start_windows", b"start_windows", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "trip", b"trip", "updated_at", b"updated_at", "waits_for", b"waits_for", "window_time_zone", b"window_time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancel_reason: _TypeAlias = _typing.Literal["cancel_reason"]  # noqa: Y015
     _WhichOneofArgType__cancel_reason: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason"]  # noqa: Y015
@@ -477,6 +493,38 @@ class Job(_message.Message):
 Global___Job: _TypeAlias = Job  # noqa: Y015
 
 @_typing.final
+class StartApproval(_message.Message):
+    """The approval that a job with CreateJobRequest.start_approval needs before its first device can start."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPROVED_AT_FIELD_NUMBER: _builtins.int
+    APPROVED_BY_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    approved_by: _builtins.str
+    """The user who approved."""
+    comment: _builtins.str
+    """The comment of the request. May be empty."""
+    @_builtins.property
+    def approved_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the approval. Unset: the start is not approved."""
+
+    def __init__(
+        self,
+        *,
+        approved_at: _timestamp_pb2.Timestamp | None = ...,
+        approved_by: _builtins.str = ...,
+        comment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approved_at", b"approved_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_at", b"approved_at", "approved_by", b"approved_by", "comment", b"comment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartApproval: _TypeAlias = StartApproval  # noqa: Y015
+
+@_typing.final
 class JobWait(_message.Message):
     """Something that a job waits for."""
 
@@ -491,7 +539,7 @@ class JobWait(_message.Message):
         KIND_UNSPECIFIED: JobWait._Kind.ValueType  # 0
         """Not a kind."""
         RESUME: JobWait._Kind.ValueType  # 1
-        """The job is PAUSED: ResumeJob."""
+        """The job is PAUSED: ResumeJob. Absent if the cause of the pause is START_APPROVAL."""
         START: JobWait._Kind.ValueType  # 2
         """The job has not started: its start_at, in `until`. If that passes during a pause, the job starts with
         ResumeJob.
@@ -510,6 +558,8 @@ class JobWait(_message.Message):
         """The bake_time of the open stage, which ends in `until`."""
         APPROVAL: JobWait._Kind.ValueType  # 7
         """An approval of the open stage. If no other wait of the stage comes before it, the rest of the gate is met."""
+        START_APPROVAL: JobWait._Kind.ValueType  # 8
+        """An approval of the start: ApproveStart. Always the first."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What the job waits for."""
@@ -517,7 +567,7 @@ class JobWait(_message.Message):
     KIND_UNSPECIFIED: JobWait.Kind.ValueType  # 0
     """Not a kind."""
     RESUME: JobWait.Kind.ValueType  # 1
-    """The job is PAUSED: ResumeJob."""
+    """The job is PAUSED: ResumeJob. Absent if the cause of the pause is START_APPROVAL."""
     START: JobWait.Kind.ValueType  # 2
     """The job has not started: its start_at, in `until`. If that passes during a pause, the job starts with
     ResumeJob.
@@ -536,6 +586,8 @@ class JobWait(_message.Message):
     """The bake_time of the open stage, which ends in `until`."""
     APPROVAL: JobWait.Kind.ValueType  # 7
     """An approval of the open stage. If no other wait of the stage comes before it, the rest of the gate is met."""
+    START_APPROVAL: JobWait.Kind.ValueType  # 8
+    """An approval of the start: ApproveStart. Always the first."""
 
     KIND_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
@@ -1330,6 +1382,8 @@ class Pause(_message.Message):
         """
         STAGE_REJECTED: Pause._Cause.ValueType  # 4
         """RejectStage paused the job."""
+        START_APPROVAL: Pause._Cause.ValueType  # 5
+        """CreateJob with start_approval: ApproveStart ends the pause."""
 
     class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
         """What paused the job."""
@@ -1346,6 +1400,8 @@ class Pause(_message.Message):
     """
     STAGE_REJECTED: Pause.Cause.ValueType  # 4
     """RejectStage paused the job."""
+    START_APPROVAL: Pause.Cause.ValueType  # 5
+    """CreateJob with start_approval: ApproveStart ends the pause."""
 
     PAUSED_AT_FIELD_NUMBER: _builtins.int
     PAUSED_BY_FIELD_NUMBER: _builtins.int
@@ -1501,7 +1557,7 @@ class JobExecution(_message.Message):
         JOB_EXPIRED: JobExecution._EndCause.ValueType  # 3
         """The job expired while the execution was QUEUED or HELD; it became TIMED_OUT."""
         JOB_CANCELED: JobExecution._EndCause.ValueType  # 4
-        """CancelJob, a failure criterion or a replacement canceled the job; the execution became REJECTED."""
+        """CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became REJECTED."""
         EXECUTION_CANCELED: JobExecution._EndCause.ValueType  # 5
         """CancelExecution ended it as REJECTED."""
         DEVICE_REMOVED: JobExecution._EndCause.ValueType  # 6
@@ -1519,7 +1575,7 @@ class JobExecution(_message.Message):
     JOB_EXPIRED: JobExecution.EndCause.ValueType  # 3
     """The job expired while the execution was QUEUED or HELD; it became TIMED_OUT."""
     JOB_CANCELED: JobExecution.EndCause.ValueType  # 4
-    """CancelJob, a failure criterion or a replacement canceled the job; the execution became REJECTED."""
+    """CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became REJECTED."""
     EXECUTION_CANCELED: JobExecution.EndCause.ValueType  # 5
     """CancelExecution ended it as REJECTED."""
     DEVICE_REMOVED: JobExecution.EndCause.ValueType  # 6
@@ -1692,6 +1748,7 @@ class CreateJobRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     EXECUTION_EVENTS_FIELD_NUMBER: _builtins.int
     REPLACES_JOB_ID_FIELD_NUMBER: _builtins.int
+    START_APPROVAL_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job in the tenant. Not "." or "..": REST clients normalize such a path to another path. Empty:
     the server generates a UUID, and the call is not safe to repeat.
@@ -1765,7 +1822,14 @@ class CreateJobRequest(_message.Message):
     TargetPreview.replaced_devices counts them.
 
     JOBS_MAX_ACTIVE_JOBS does not count the replaced job. Not allowed with a start_at in the future, because the
-    replaced job would be canceled long before the new one starts. Empty: none.
+    replaced job would be canceled long before the new one starts; for the same reason, not allowed with start_approval.
+    Empty: none.
+    """
+    start_approval: _builtins.bool
+    """The job begins PAUSED with the cause START_APPROVAL, and no device starts before ApproveStart by another user than
+    the caller, who must be known. Until then, ResumeJob and AdvanceJob fail with START_NOT_APPROVED, and expires_at
+    is 720 hours after the creation or start_at, unless the job never expires. Only the expires_in_hours of a job
+    without start_windows are compared with its shortest time: see ApproveStart. Not allowed with replaces_job_id.
     """
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
@@ -1849,10 +1913,11 @@ class CreateJobRequest(_message.Message):
         priority: Global___Job.Priority.ValueType = ...,
         execution_events: _builtins.bool = ...,
         replaces_job_id: _builtins.str = ...,
+        start_approval: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "document_params", b"document_params", "expires_in_hours", b"expires_in_hours", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "execution_events", b"execution_events", "expected_target_digest", b"expected_target_digest", "expires_in_hours", b"expires_in_hours", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "never_expires", b"never_expires", "priority", b"priority", "replaces_job_id", b"replaces_job_id", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "start_windows", b"start_windows", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "validate_only", b"validate_only", "window_time_zone", b"window_time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "execution_events", b"execution_events", "expected_target_digest", b"expected_target_digest", "expires_in_hours", b"expires_in_hours", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "never_expires", b"never_expires", "priority", b"priority", "replaces_job_id", b"replaces_job_id", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_approval", b"start_approval", "start_at", b"start_at", "start_windows", b"start_windows", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "validate_only", b"validate_only", "window_time_zone", b"window_time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expires_in_hours: _TypeAlias = _typing.Literal["expires_in_hours"]  # noqa: Y015
     _WhichOneofArgType__expires_in_hours: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours"]  # noqa: Y015
@@ -2048,7 +2113,7 @@ class CreateJobResponse(_message.Message):
     job_id: _builtins.str
     """The ID of the job: that of the request, or a generated one."""
     status: Global___Job.Status.ValueType
-    """The status at creation: IN_PROGRESS or SCHEDULED. GetJob returns the current status."""
+    """The status at creation: IN_PROGRESS, SCHEDULED, or PAUSED with start_approval. GetJob returns the current status."""
     execution_count: _builtins.int
     """The number of targeted devices."""
     @_builtins.property
@@ -2233,7 +2298,7 @@ class ListJobsRequest(_message.Message):
     target_all: _builtins.bool
     """The target of the job is all devices. False: no filter."""
     awaiting_approval: _builtins.bool
-    """Only jobs with a stage that waits for an approval. False: no filter."""
+    """Only jobs with a stage that waits for an approval, or whose start does. False: no filter."""
     job_id_prefix: _builtins.str
     """Only jobs whose job_id starts with this text. Empty: no filter. Each page reads all jobs with the
     prefix.
@@ -3316,6 +3381,106 @@ class RejectStageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RejectStageResponse: _TypeAlias = RejectStageResponse  # noqa: Y015
+
+@_typing.final
+class ApproveStartRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The ID of the job."""
+    comment: _builtins.str
+    """A comment, stored with the approval."""
+    etag: _builtins.str
+    """The Job.etag that the job must have, unless the start is approved already. Empty: any."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        comment: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "etag", b"etag", "job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveStartRequest: _TypeAlias = ApproveStartRequest  # noqa: Y015
+
+@_typing.final
+class ApproveStartResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """The job without its executions."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveStartResponse: _TypeAlias = ApproveStartResponse  # noqa: Y015
+
+@_typing.final
+class RejectStartRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The ID of the job."""
+    comment: _builtins.str
+    """A comment. It becomes Job.cancel_reason, and the reason of the event."""
+    etag: _builtins.str
+    """The Job.etag that the job must have. Empty: any."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        comment: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "etag", b"etag", "job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectStartRequest: _TypeAlias = RejectStartRequest  # noqa: Y015
+
+@_typing.final
+class RejectStartResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """The job without its executions."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectStartResponse: _TypeAlias = RejectStartResponse  # noqa: Y015
 
 @_typing.final
 class UpdateJobRequest(_message.Message):

@@ -180,6 +180,16 @@ class JobServiceStub:
                 request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.RejectStageRequest.SerializeToString,
                 response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.RejectStageResponse.FromString,
                 _registered_method=True)
+        self.ApproveStart = channel.unary_unary(
+                '/fleet.jobs.v1.JobService/ApproveStart',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ApproveStartRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ApproveStartResponse.FromString,
+                _registered_method=True)
+        self.RejectStart = channel.unary_unary(
+                '/fleet.jobs.v1.JobService/RejectStart',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.RejectStartRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.RejectStartResponse.FromString,
+                _registered_method=True)
         self.UpdateJob = channel.unary_unary(
                 '/fleet.jobs.v1.JobService/UpdateJob',
                 request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.UpdateJobRequest.SerializeToString,
@@ -288,7 +298,7 @@ class JobServiceServicer:
         With a job_id, the call is safe to repeat: the same request, of any user, returns the
         response of the first call, even if the job or its targets have changed since or a new job
         would exceed a limit. A field that is unset and one that is set to its default are the same,
-        except the expiry of a job with a rollout, a start time or start windows. A different request
+        except the expiry of a job with a rollout, a start time, start windows or start_approval. A different request
         with the same job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a
         deleted job that has not been purged yet.
 
@@ -297,7 +307,7 @@ class JobServiceServicer:
 
         With replaces_job_id, the call also cancels another job, in the same transaction.
 
-        PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
+        PERMISSION_DENIED    SUBJECT_REQUIRED: a gate or the start requires an approval, and the caller is unknown
         NOT_FOUND            DEVICE_NOT_FOUND
         JOB_NOT_FOUND: the job of target_failed_in or replaces_job_id
         ALREADY_EXISTS       JOB_ALREADY_EXISTS
@@ -436,7 +446,8 @@ class JobServiceServicer:
         pending executions skip QUEUED executions of the job. Executions that are IN_PROGRESS
         continue, and a device can still report the end of an execution that it has not started. The
         job still expires at expires_at. Takes effect at once for any number of devices. If the job
-        is PAUSED already, nothing changes.
+        is PAUSED already, nothing changes; but if the cause is START_APPROVAL, it becomes OPERATOR: ApproveStart then
+        does not end the pause.
 
         NOT_FOUND            JOB_NOT_FOUND
         FAILED_PRECONDITION  JOB_NOT_PAUSABLE
@@ -455,7 +466,7 @@ class JobServiceServicer:
         passed during the pause starts with this call.
 
         NOT_FOUND            JOB_NOT_FOUND
-        FAILED_PRECONDITION  JOB_NOT_RESUMABLE, GATE_NOT_MET
+        FAILED_PRECONDITION  JOB_NOT_RESUMABLE, START_NOT_APPROVED, GATE_NOT_MET
         ABORTED              JOB_CHANGED
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -468,7 +479,7 @@ class JobServiceServicer:
         status; it must have started.
 
         NOT_FOUND            JOB_NOT_FOUND
-        FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, APPROVAL_REQUIRED
+        FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, START_NOT_APPROVED, APPROVAL_REQUIRED
         ABORTED              JOB_CHANGED
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -497,6 +508,38 @@ class JobServiceServicer:
 
         NOT_FOUND            JOB_NOT_FOUND
         FAILED_PRECONDITION  STAGE_NOT_APPROVABLE, also if the stage is approved already
+        ABORTED              JOB_CHANGED
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveStart(self, request, context):
+        """Approves the start of a job that was created with start_approval. If the cause of the pause is START_APPROVAL,
+        ends the pause as ResumeJob does: the job becomes IN_PROGRESS, or SCHEDULED before its start_at. Any other pause
+        stays. If a gate pauses the job at once, because executions were canceled, the cause is then GATE_NOT_MET. If the
+        start is already approved, nothing changes.
+
+        Sets expires_at: the expires_in_hours of the job, or their default, count from the approval or from start_at,
+        whichever is later. The default is computed for that time; a job with other expires_in_hours fails with
+        EXPIRY_TOO_EARLY if it would expire before its last device can start: for example, if the next start window opens
+        later. An expires_at that UpdateJob or RetryExecutions has set stays.
+
+        NOT_FOUND            JOB_NOT_FOUND
+        PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
+        FAILED_PRECONDITION  START_NOT_APPROVABLE, EXPIRY_TOO_EARLY
+        ABORTED              JOB_CHANGED
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RejectStart(self, request, context):
+        """Rejects the start of a job that was created with start_approval and is not approved. Cancels the job, with the
+        comment as the reason. The creator of the job and unknown users may reject too.
+
+        NOT_FOUND            JOB_NOT_FOUND
+        FAILED_PRECONDITION  START_NOT_APPROVABLE, also if the start is approved already
         ABORTED              JOB_CHANGED
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -645,6 +688,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.RejectStage,
                     request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.RejectStageRequest.FromString,
                     response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.RejectStageResponse.SerializeToString,
+            ),
+            'ApproveStart': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveStart,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ApproveStartRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ApproveStartResponse.SerializeToString,
+            ),
+            'RejectStart': grpc.unary_unary_rpc_method_handler(
+                    servicer.RejectStart,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.RejectStartRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.RejectStartResponse.SerializeToString,
             ),
             'UpdateJob': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateJob,
@@ -1148,6 +1201,60 @@ class JobService:
             '/fleet.jobs.v1.JobService/RejectStage',
             fleet_dot_jobs_dot_v1_dot_jobs__pb2.RejectStageRequest.SerializeToString,
             fleet_dot_jobs_dot_v1_dot_jobs__pb2.RejectStageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveStart(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.JobService/ApproveStart',
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.ApproveStartRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.ApproveStartResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RejectStart(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.JobService/RejectStart',
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.RejectStartRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.RejectStartResponse.FromString,
             options,
             channel_credentials,
             insecure,

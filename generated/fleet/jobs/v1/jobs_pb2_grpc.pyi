@@ -111,7 +111,7 @@ class JobServiceStub:
     With a job_id, the call is safe to repeat: the same request, of any user, returns the
     response of the first call, even if the job or its targets have changed since or a new job
     would exceed a limit. A field that is unset and one that is set to its default are the same,
-    except the expiry of a job with a rollout, a start time or start windows. A different request
+    except the expiry of a job with a rollout, a start time, start windows or start_approval. A different request
     with the same job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a
     deleted job that has not been purged yet.
 
@@ -120,7 +120,7 @@ class JobServiceStub:
 
     With replaces_job_id, the call also cancels another job, in the same transaction.
 
-      PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
+      PERMISSION_DENIED    SUBJECT_REQUIRED: a gate or the start requires an approval, and the caller is unknown
       NOT_FOUND            DEVICE_NOT_FOUND
                            JOB_NOT_FOUND: the job of target_failed_in or replaces_job_id
       ALREADY_EXISTS       JOB_ALREADY_EXISTS
@@ -219,7 +219,8 @@ class JobServiceStub:
     pending executions skip QUEUED executions of the job. Executions that are IN_PROGRESS
     continue, and a device can still report the end of an execution that it has not started. The
     job still expires at expires_at. Takes effect at once for any number of devices. If the job
-    is PAUSED already, nothing changes.
+    is PAUSED already, nothing changes; but if the cause is START_APPROVAL, it becomes OPERATOR: ApproveStart then
+    does not end the pause.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_PAUSABLE
@@ -234,7 +235,7 @@ class JobServiceStub:
     passed during the pause starts with this call.
 
       NOT_FOUND            JOB_NOT_FOUND
-      FAILED_PRECONDITION  JOB_NOT_RESUMABLE, GATE_NOT_MET
+      FAILED_PRECONDITION  JOB_NOT_RESUMABLE, START_NOT_APPROVED, GATE_NOT_MET
       ABORTED              JOB_CHANGED
     """
     AdvanceJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.AdvanceJobRequest, _jobs_pb2.AdvanceJobResponse]
@@ -243,7 +244,7 @@ class JobServiceStub:
     status; it must have started.
 
       NOT_FOUND            JOB_NOT_FOUND
-      FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, APPROVAL_REQUIRED
+      FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, START_NOT_APPROVED, APPROVAL_REQUIRED
       ABORTED              JOB_CHANGED
     """
     ApproveStage: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ApproveStageRequest, _jobs_pb2.ApproveStageResponse]
@@ -264,6 +265,30 @@ class JobServiceStub:
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  STAGE_NOT_APPROVABLE, also if the stage is approved already
+      ABORTED              JOB_CHANGED
+    """
+    ApproveStart: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ApproveStartRequest, _jobs_pb2.ApproveStartResponse]
+    """Approves the start of a job that was created with start_approval. If the cause of the pause is START_APPROVAL,
+    ends the pause as ResumeJob does: the job becomes IN_PROGRESS, or SCHEDULED before its start_at. Any other pause
+    stays. If a gate pauses the job at once, because executions were canceled, the cause is then GATE_NOT_MET. If the
+    start is already approved, nothing changes.
+
+    Sets expires_at: the expires_in_hours of the job, or their default, count from the approval or from start_at,
+    whichever is later. The default is computed for that time; a job with other expires_in_hours fails with
+    EXPIRY_TOO_EARLY if it would expire before its last device can start: for example, if the next start window opens
+    later. An expires_at that UpdateJob or RetryExecutions has set stays.
+
+      NOT_FOUND            JOB_NOT_FOUND
+      PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
+      FAILED_PRECONDITION  START_NOT_APPROVABLE, EXPIRY_TOO_EARLY
+      ABORTED              JOB_CHANGED
+    """
+    RejectStart: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.RejectStartRequest, _jobs_pb2.RejectStartResponse]
+    """Rejects the start of a job that was created with start_approval and is not approved. Cancels the job, with the
+    comment as the reason. The creator of the job and unknown users may reject too.
+
+      NOT_FOUND            JOB_NOT_FOUND
+      FAILED_PRECONDITION  START_NOT_APPROVABLE, also if the start is approved already
       ABORTED              JOB_CHANGED
     """
     UpdateJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.UpdateJobRequest, _jobs_pb2.UpdateJobResponse]
@@ -395,7 +420,7 @@ class JobServiceAsyncStub(JobServiceStub):
     With a job_id, the call is safe to repeat: the same request, of any user, returns the
     response of the first call, even if the job or its targets have changed since or a new job
     would exceed a limit. A field that is unset and one that is set to its default are the same,
-    except the expiry of a job with a rollout, a start time or start windows. A different request
+    except the expiry of a job with a rollout, a start time, start windows or start_approval. A different request
     with the same job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a
     deleted job that has not been purged yet.
 
@@ -404,7 +429,7 @@ class JobServiceAsyncStub(JobServiceStub):
 
     With replaces_job_id, the call also cancels another job, in the same transaction.
 
-      PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
+      PERMISSION_DENIED    SUBJECT_REQUIRED: a gate or the start requires an approval, and the caller is unknown
       NOT_FOUND            DEVICE_NOT_FOUND
                            JOB_NOT_FOUND: the job of target_failed_in or replaces_job_id
       ALREADY_EXISTS       JOB_ALREADY_EXISTS
@@ -503,7 +528,8 @@ class JobServiceAsyncStub(JobServiceStub):
     pending executions skip QUEUED executions of the job. Executions that are IN_PROGRESS
     continue, and a device can still report the end of an execution that it has not started. The
     job still expires at expires_at. Takes effect at once for any number of devices. If the job
-    is PAUSED already, nothing changes.
+    is PAUSED already, nothing changes; but if the cause is START_APPROVAL, it becomes OPERATOR: ApproveStart then
+    does not end the pause.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_PAUSABLE
@@ -518,7 +544,7 @@ class JobServiceAsyncStub(JobServiceStub):
     passed during the pause starts with this call.
 
       NOT_FOUND            JOB_NOT_FOUND
-      FAILED_PRECONDITION  JOB_NOT_RESUMABLE, GATE_NOT_MET
+      FAILED_PRECONDITION  JOB_NOT_RESUMABLE, START_NOT_APPROVED, GATE_NOT_MET
       ABORTED              JOB_CHANGED
     """
     AdvanceJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.AdvanceJobRequest, _jobs_pb2.AdvanceJobResponse]  # type: ignore[assignment]
@@ -527,7 +553,7 @@ class JobServiceAsyncStub(JobServiceStub):
     status; it must have started.
 
       NOT_FOUND            JOB_NOT_FOUND
-      FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, APPROVAL_REQUIRED
+      FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, START_NOT_APPROVED, APPROVAL_REQUIRED
       ABORTED              JOB_CHANGED
     """
     ApproveStage: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ApproveStageRequest, _jobs_pb2.ApproveStageResponse]  # type: ignore[assignment]
@@ -548,6 +574,30 @@ class JobServiceAsyncStub(JobServiceStub):
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  STAGE_NOT_APPROVABLE, also if the stage is approved already
+      ABORTED              JOB_CHANGED
+    """
+    ApproveStart: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ApproveStartRequest, _jobs_pb2.ApproveStartResponse]  # type: ignore[assignment]
+    """Approves the start of a job that was created with start_approval. If the cause of the pause is START_APPROVAL,
+    ends the pause as ResumeJob does: the job becomes IN_PROGRESS, or SCHEDULED before its start_at. Any other pause
+    stays. If a gate pauses the job at once, because executions were canceled, the cause is then GATE_NOT_MET. If the
+    start is already approved, nothing changes.
+
+    Sets expires_at: the expires_in_hours of the job, or their default, count from the approval or from start_at,
+    whichever is later. The default is computed for that time; a job with other expires_in_hours fails with
+    EXPIRY_TOO_EARLY if it would expire before its last device can start: for example, if the next start window opens
+    later. An expires_at that UpdateJob or RetryExecutions has set stays.
+
+      NOT_FOUND            JOB_NOT_FOUND
+      PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
+      FAILED_PRECONDITION  START_NOT_APPROVABLE, EXPIRY_TOO_EARLY
+      ABORTED              JOB_CHANGED
+    """
+    RejectStart: _aio.UnaryUnaryMultiCallable[_jobs_pb2.RejectStartRequest, _jobs_pb2.RejectStartResponse]  # type: ignore[assignment]
+    """Rejects the start of a job that was created with start_approval and is not approved. Cancels the job, with the
+    comment as the reason. The creator of the job and unknown users may reject too.
+
+      NOT_FOUND            JOB_NOT_FOUND
+      FAILED_PRECONDITION  START_NOT_APPROVABLE, also if the start is approved already
       ABORTED              JOB_CHANGED
     """
     UpdateJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.UpdateJobRequest, _jobs_pb2.UpdateJobResponse]  # type: ignore[assignment]
@@ -682,7 +732,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         With a job_id, the call is safe to repeat: the same request, of any user, returns the
         response of the first call, even if the job or its targets have changed since or a new job
         would exceed a limit. A field that is unset and one that is set to its default are the same,
-        except the expiry of a job with a rollout, a start time or start windows. A different request
+        except the expiry of a job with a rollout, a start time, start windows or start_approval. A different request
         with the same job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a
         deleted job that has not been purged yet.
 
@@ -691,7 +741,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
 
         With replaces_job_id, the call also cancels another job, in the same transaction.
 
-          PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
+          PERMISSION_DENIED    SUBJECT_REQUIRED: a gate or the start requires an approval, and the caller is unknown
           NOT_FOUND            DEVICE_NOT_FOUND
                                JOB_NOT_FOUND: the job of target_failed_in or replaces_job_id
           ALREADY_EXISTS       JOB_ALREADY_EXISTS
@@ -850,7 +900,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         pending executions skip QUEUED executions of the job. Executions that are IN_PROGRESS
         continue, and a device can still report the end of an execution that it has not started. The
         job still expires at expires_at. Takes effect at once for any number of devices. If the job
-        is PAUSED already, nothing changes.
+        is PAUSED already, nothing changes; but if the cause is START_APPROVAL, it becomes OPERATOR: ApproveStart then
+        does not end the pause.
 
           NOT_FOUND            JOB_NOT_FOUND
           FAILED_PRECONDITION  JOB_NOT_PAUSABLE
@@ -871,7 +922,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         passed during the pause starts with this call.
 
           NOT_FOUND            JOB_NOT_FOUND
-          FAILED_PRECONDITION  JOB_NOT_RESUMABLE, GATE_NOT_MET
+          FAILED_PRECONDITION  JOB_NOT_RESUMABLE, START_NOT_APPROVED, GATE_NOT_MET
           ABORTED              JOB_CHANGED
         """
 
@@ -886,7 +937,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         status; it must have started.
 
           NOT_FOUND            JOB_NOT_FOUND
-          FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, APPROVAL_REQUIRED
+          FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, START_NOT_APPROVED, APPROVAL_REQUIRED
           ABORTED              JOB_CHANGED
         """
 
@@ -919,6 +970,42 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
 
           NOT_FOUND            JOB_NOT_FOUND
           FAILED_PRECONDITION  STAGE_NOT_APPROVABLE, also if the stage is approved already
+          ABORTED              JOB_CHANGED
+        """
+
+    @_abc_1.abstractmethod
+    def ApproveStart(
+        self,
+        request: _jobs_pb2.ApproveStartRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ApproveStartResponse, _abc.Awaitable[_jobs_pb2.ApproveStartResponse]]:
+        """Approves the start of a job that was created with start_approval. If the cause of the pause is START_APPROVAL,
+        ends the pause as ResumeJob does: the job becomes IN_PROGRESS, or SCHEDULED before its start_at. Any other pause
+        stays. If a gate pauses the job at once, because executions were canceled, the cause is then GATE_NOT_MET. If the
+        start is already approved, nothing changes.
+
+        Sets expires_at: the expires_in_hours of the job, or their default, count from the approval or from start_at,
+        whichever is later. The default is computed for that time; a job with other expires_in_hours fails with
+        EXPIRY_TOO_EARLY if it would expire before its last device can start: for example, if the next start window opens
+        later. An expires_at that UpdateJob or RetryExecutions has set stays.
+
+          NOT_FOUND            JOB_NOT_FOUND
+          PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
+          FAILED_PRECONDITION  START_NOT_APPROVABLE, EXPIRY_TOO_EARLY
+          ABORTED              JOB_CHANGED
+        """
+
+    @_abc_1.abstractmethod
+    def RejectStart(
+        self,
+        request: _jobs_pb2.RejectStartRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.RejectStartResponse, _abc.Awaitable[_jobs_pb2.RejectStartResponse]]:
+        """Rejects the start of a job that was created with start_approval and is not approved. Cancels the job, with the
+        comment as the reason. The creator of the job and unknown users may reject too.
+
+          NOT_FOUND            JOB_NOT_FOUND
+          FAILED_PRECONDITION  START_NOT_APPROVABLE, also if the start is approved already
           ABORTED              JOB_CHANGED
         """
 

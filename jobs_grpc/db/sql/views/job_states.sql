@@ -61,7 +61,8 @@ SELECT
     ) AS is_retry_budget_exhausted,
     j.execution_events,
     j.replaces_job_id,
-    j.replaced_by_job_id
+    j.replaced_by_job_id,
+    j.start_approval
 FROM jobs.jobs_with_release j
 JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
 CROSS JOIN LATERAL (

@@ -136,8 +136,8 @@ const (
 	//
 	//	{ "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
 	ErrorReason_PEER_NOT_TRUSTED ErrorReason = 12
-	// The user who created the job must not approve its stages. Another user with the role approver
-	// or admin must approve, unless the gate has allow_self_approval.
+	// The user who created the job must not approve its start or its stages. Another user with the role approver
+	// or admin must approve, unless the gate has allow_self_approval. `stage` is missing for the start.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -421,6 +421,27 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "stage": "1", "tenantId": "demo" }
 	//	}
 	ErrorReason_STAGE_NOT_APPROVABLE ErrorReason = 39
+	// The start of the job needs an approval, and has none. Call ApproveStart as another user than the creator.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "START_NOT_APPROVED",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
+	//	}
+	ErrorReason_START_NOT_APPROVED ErrorReason = 57
+	// The job was created without start_approval, it is COMPLETED or CANCELED, or RejectStart was called for a job
+	// whose start is already approved. The message states which. `status` is the job's status. Read the job.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "START_NOT_APPROVABLE",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
+	//	}
+	ErrorReason_START_NOT_APPROVABLE ErrorReason = 58
 	// The job has no rollout, the stage does not follow the open one, the job has not started, or it is
 	// COMPLETED or CANCELED. The message states which. `status` is the job's status. Read the job.
 	//
@@ -647,6 +668,8 @@ var (
 		37: "GATE_NOT_MET",
 		38: "APPROVAL_REQUIRED",
 		39: "STAGE_NOT_APPROVABLE",
+		57: "START_NOT_APPROVED",
+		58: "START_NOT_APPROVABLE",
 		42: "JOB_NOT_ADVANCEABLE",
 		43: "JOB_NOT_UPDATABLE",
 		44: "TIME_GATES_UNAVAILABLE",
@@ -706,6 +729,8 @@ var (
 		"GATE_NOT_MET":             37,
 		"APPROVAL_REQUIRED":        38,
 		"STAGE_NOT_APPROVABLE":     39,
+		"START_NOT_APPROVED":       57,
+		"START_NOT_APPROVABLE":     58,
 		"JOB_NOT_ADVANCEABLE":      42,
 		"JOB_NOT_UPDATABLE":        43,
 		"TIME_GATES_UNAVAILABLE":   44,
@@ -758,7 +783,8 @@ var File_fleet_jobs_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\xd8\t\n" +
+	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\x8a\n" +
+	"\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rINVALID_FIELD\x10\x01\x12\x15\n" +
@@ -800,7 +826,9 @@ const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\bJOB_FULL\x10.\x12\x10\n" +
 	"\fGATE_NOT_MET\x10%\x12\x15\n" +
 	"\x11APPROVAL_REQUIRED\x10&\x12\x18\n" +
-	"\x14STAGE_NOT_APPROVABLE\x10'\x12\x17\n" +
+	"\x14STAGE_NOT_APPROVABLE\x10'\x12\x16\n" +
+	"\x12START_NOT_APPROVED\x109\x12\x18\n" +
+	"\x14START_NOT_APPROVABLE\x10:\x12\x17\n" +
 	"\x13JOB_NOT_ADVANCEABLE\x10*\x12\x15\n" +
 	"\x11JOB_NOT_UPDATABLE\x10+\x12\x1a\n" +
 	"\x16TIME_GATES_UNAVAILABLE\x10,\x12\x15\n" +

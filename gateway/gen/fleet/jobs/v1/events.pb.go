@@ -166,6 +166,8 @@ type Event struct {
 	//
 	//	job.created             The job was created. If it has stages, the first one opens without an event of its own.
 	//	                        `replaces_job_id` is the job that it has replaced.
+	//	job.start_approved      A user has approved the start of the job. `reason` is the comment. job.resumed follows, if
+	//	                        only the approval was missing.
 	//	job.stage_opened        The stage `stage` has opened: by an operator (`cause` OPERATOR) or by the gate of the
 	//	                        stage before it (GATE).
 	//	job.awaiting_approval   The gate of the open stage `stage` is met except for its approval.
@@ -178,8 +180,8 @@ type Event struct {
 	//	job.resumed             The job was resumed.
 	//	job.updated             UpdateJob has changed the fields `updated_fields`.
 	//	job.retried             RetryExecutions has retried `retried_count` executions. Automatic retries add no event.
-	//	job.canceled            The job was canceled: `cause` OPERATOR, FAILURE_CRITERION or REPLACED, and `reason`. If
-	//	                        it was replaced, `replaced_by_job_id` is the new job.
+	//	job.canceled            The job was canceled: `cause` OPERATOR, FAILURE_CRITERION, REPLACED or START_REJECTED
+	//	                        (RejectStart), and `reason`. If it was replaced, `replaced_by_job_id` is the new job.
 	//	job.expired             The job has expired. The time of the event is its expires_at.
 	//	job.completed           The job is COMPLETED.
 	//	job.deleted             The job was deleted: by an operator (`cause` OPERATOR), or because the retention has
@@ -1791,10 +1793,10 @@ var File_fleet_jobs_v1_events_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x1afleet/jobs/v1/events.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x06\n" +
+	"\x1afleet/jobs/v1/events.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe1\x06\n" +
 	"\x05Event\x12\x1a\n" +
-	"\bposition\x18\x01 \x01(\x03R\bposition\x12\x8f\x02\n" +
-	"\x04type\x18\x02 \x01(\tB\xfa\x01\xbaH\xf6\x01r\xf3\x01\x92\x02\vjob.created\x92\x02\x10job.stage_opened\x92\x02\x15job.awaiting_approval\x92\x02\fjob.approved\x92\x02\x12job.stage_rejected\x92\x02\vjob.tripped\x92\x02\n" +
+	"\bposition\x18\x01 \x01(\x03R\bposition\x12\xa4\x02\n" +
+	"\x04type\x18\x02 \x01(\tB\x8f\x02\xbaH\x8b\x02r\x88\x02\x92\x02\vjob.created\x92\x02\x12job.start_approved\x92\x02\x10job.stage_opened\x92\x02\x15job.awaiting_approval\x92\x02\fjob.approved\x92\x02\x12job.stage_rejected\x92\x02\vjob.tripped\x92\x02\n" +
 	"job.paused\x92\x02\vjob.resumed\x92\x02\vjob.updated\x92\x02\vjob.retried\x92\x02\fjob.canceled\x92\x02\vjob.expired\x92\x02\rjob.completed\x92\x02\vjob.deleted\x92\x02\x13executions.finishedR\x04type\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x15\n" +
 	"\x06job_id\x18\x04 \x01(\tR\x05jobId\x121\n" +

@@ -1214,7 +1214,7 @@ type ActiveJobCounts struct {
 	Paused int32 `protobuf:"varint,2,opt,name=paused,proto3" json:"paused,omitempty"`
 	// Jobs that are SCHEDULED.
 	Scheduled int32 `protobuf:"varint,3,opt,name=scheduled,proto3" json:"scheduled,omitempty"`
-	// Jobs in any of these statuses that wait for an approval.
+	// Jobs in any of these statuses that wait for an approval, of a stage or of their start.
 	AwaitingApproval int32 `protobuf:"varint,4,opt,name=awaiting_approval,json=awaitingApproval,proto3" json:"awaiting_approval,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache

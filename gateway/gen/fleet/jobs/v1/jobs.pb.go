@@ -40,7 +40,8 @@ const (
 	Job_COMPLETED Job_Status = 2
 	// An operator canceled the job. Executions that were IN_PROGRESS may continue.
 	Job_CANCELED Job_Status = 3
-	// An operator, a failure criterion, a gate or a rejection paused the job: no device starts an execution.
+	// An operator, a failure criterion, a gate or a rejection paused the job, or its start is not approved: no device
+	// starts an execution.
 	// JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
 	Job_PAUSED Job_Status = 4
 	// The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
@@ -160,7 +161,7 @@ const (
 	Job_ACTION_UNSPECIFIED Job_Action = 0
 	// PauseJob, which pauses the job.
 	Job_PAUSE Job_Action = 1
-	// ResumeJob, which ends the pause. Absent while ResumeJob would fail with GATE_NOT_MET.
+	// ResumeJob, which ends the pause. Absent while ResumeJob would fail with GATE_NOT_MET or START_NOT_APPROVED.
 	Job_RESUME Job_Action = 2
 	// AdvanceJob, which opens the next stage.
 	Job_ADVANCE Job_Action = 3
@@ -177,21 +178,27 @@ const (
 	Job_UPDATE Job_Action = 8
 	// DeleteJob.
 	Job_DELETE Job_Action = 9
+	// ApproveStart. Not by the creator of the job.
+	Job_APPROVE_START Job_Action = 10
+	// RejectStart.
+	Job_REJECT_START Job_Action = 11
 )
 
 // Enum value maps for Job_Action.
 var (
 	Job_Action_name = map[int32]string{
-		0: "ACTION_UNSPECIFIED",
-		1: "PAUSE",
-		2: "RESUME",
-		3: "ADVANCE",
-		4: "APPROVE",
-		5: "REJECT",
-		6: "CANCEL",
-		7: "RETRY",
-		8: "UPDATE",
-		9: "DELETE",
+		0:  "ACTION_UNSPECIFIED",
+		1:  "PAUSE",
+		2:  "RESUME",
+		3:  "ADVANCE",
+		4:  "APPROVE",
+		5:  "REJECT",
+		6:  "CANCEL",
+		7:  "RETRY",
+		8:  "UPDATE",
+		9:  "DELETE",
+		10: "APPROVE_START",
+		11: "REJECT_START",
 	}
 	Job_Action_value = map[string]int32{
 		"ACTION_UNSPECIFIED": 0,
@@ -204,6 +211,8 @@ var (
 		"RETRY":              7,
 		"UPDATE":             8,
 		"DELETE":             9,
+		"APPROVE_START":      10,
+		"REJECT_START":       11,
 	}
 )
 
@@ -240,7 +249,7 @@ type JobWait_Kind int32
 const (
 	// Not a kind.
 	JobWait_KIND_UNSPECIFIED JobWait_Kind = 0
-	// The job is PAUSED: ResumeJob.
+	// The job is PAUSED: ResumeJob. Absent if the cause of the pause is START_APPROVAL.
 	JobWait_RESUME JobWait_Kind = 1
 	// The job has not started: its start_at, in `until`. If that passes during a pause, the job starts with
 	// ResumeJob.
@@ -257,6 +266,8 @@ const (
 	JobWait_BAKE_TIME JobWait_Kind = 6
 	// An approval of the open stage. If no other wait of the stage comes before it, the rest of the gate is met.
 	JobWait_APPROVAL JobWait_Kind = 7
+	// An approval of the start: ApproveStart. Always the first.
+	JobWait_START_APPROVAL JobWait_Kind = 8
 )
 
 // Enum value maps for JobWait_Kind.
@@ -270,6 +281,7 @@ var (
 		5: "ADVANCE_AFTER",
 		6: "BAKE_TIME",
 		7: "APPROVAL",
+		8: "START_APPROVAL",
 	}
 	JobWait_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
@@ -280,6 +292,7 @@ var (
 		"ADVANCE_AFTER":    5,
 		"BAKE_TIME":        6,
 		"APPROVAL":         7,
+		"START_APPROVAL":   8,
 	}
 )
 
@@ -307,7 +320,7 @@ func (x JobWait_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use JobWait_Kind.Descriptor instead.
 func (JobWait_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{1, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{2, 0}
 }
 
 // A day of the week.
@@ -380,7 +393,7 @@ func (x StartWindow_Day) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use StartWindow_Day.Descriptor instead.
 func (StartWindow_Day) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{2, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{3, 0}
 }
 
 // The executions that count as 100 percent; with the scope STAGE, only those of the stage.
@@ -438,7 +451,7 @@ func (x FailureCriterion_Basis) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FailureCriterion_Basis.Descriptor instead.
 func (FailureCriterion_Basis) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{8, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{9, 0}
 }
 
 // Which executions are counted together.
@@ -491,7 +504,7 @@ func (x FailureCriterion_Scope) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FailureCriterion_Scope.Descriptor instead.
 func (FailureCriterion_Scope) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{8, 1}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{9, 1}
 }
 
 // What happens when the criterion trips.
@@ -548,7 +561,7 @@ func (x FailureCriterion_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FailureCriterion_Action.Descriptor instead.
 func (FailureCriterion_Action) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{8, 2}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{9, 2}
 }
 
 // The state of a stage.
@@ -606,7 +619,7 @@ func (x JobStage_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use JobStage_State.Descriptor instead.
 func (JobStage_State) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{9, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{10, 0}
 }
 
 // What paused the job.
@@ -624,6 +637,8 @@ const (
 	Pause_GATE_NOT_MET Pause_Cause = 3
 	// RejectStage paused the job.
 	Pause_STAGE_REJECTED Pause_Cause = 4
+	// CreateJob with start_approval: ApproveStart ends the pause.
+	Pause_START_APPROVAL Pause_Cause = 5
 )
 
 // Enum value maps for Pause_Cause.
@@ -634,6 +649,7 @@ var (
 		2: "FAILURE_CRITERION",
 		3: "GATE_NOT_MET",
 		4: "STAGE_REJECTED",
+		5: "START_APPROVAL",
 	}
 	Pause_Cause_value = map[string]int32{
 		"CAUSE_UNSPECIFIED": 0,
@@ -641,6 +657,7 @@ var (
 		"FAILURE_CRITERION": 2,
 		"GATE_NOT_MET":      3,
 		"STAGE_REJECTED":    4,
+		"START_APPROVAL":    5,
 	}
 )
 
@@ -668,7 +685,7 @@ func (x Pause_Cause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Pause_Cause.Descriptor instead.
 func (Pause_Cause) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{13, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{14, 0}
 }
 
 // The status of an execution. All but QUEUED, HELD and IN_PROGRESS are terminal.
@@ -743,7 +760,7 @@ func (x JobExecution_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use JobExecution_Status.Descriptor instead.
 func (JobExecution_Status) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{15, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{16, 0}
 }
 
 // What ended an execution.
@@ -758,7 +775,7 @@ const (
 	JobExecution_TIMEOUT JobExecution_EndCause = 2
 	// The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
 	JobExecution_JOB_EXPIRED JobExecution_EndCause = 3
-	// CancelJob, a failure criterion or a replacement canceled the job; the execution became REJECTED.
+	// CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became REJECTED.
 	JobExecution_JOB_CANCELED JobExecution_EndCause = 4
 	// CancelExecution ended it as REJECTED.
 	JobExecution_EXECUTION_CANCELED JobExecution_EndCause = 5
@@ -812,7 +829,7 @@ func (x JobExecution_EndCause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use JobExecution_EndCause.Descriptor instead.
 func (JobExecution_EndCause) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{15, 1}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{16, 1}
 }
 
 // What keeps the device from starting. StartExecution fails with the reason in parentheses.
@@ -905,7 +922,7 @@ func (x StartBlocker_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use StartBlocker_Kind.Descriptor instead.
 func (StartBlocker_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{38, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{39, 0}
 }
 
 // A request to carry out a document on a set of devices.
@@ -963,13 +980,13 @@ type Job struct {
 	// The number of minutes after which an IN_PROGRESS execution becomes TIMED_OUT. Unset: no
 	// timeout.
 	InProgressTimeoutMinutes *int32 `protobuf:"varint,21,opt,name=in_progress_timeout_minutes,json=inProgressTimeoutMinutes,proto3,oneof" json:"in_progress_timeout_minutes,omitempty"`
-	// The pause, from PauseJob to ResumeJob. A job that finishes during its pause keeps it. Unset:
+	// The pause, from PauseJob to ResumeJob, or from CreateJob with start_approval to ApproveStart. A job that finishes during its pause keeps it. Unset:
 	// the job is not paused.
 	Pause *Pause `protobuf:"bytes,22,opt,name=pause,proto3" json:"pause,omitempty"`
 	// Changes with each CancelJob, RetryExecutions, PauseJob, ResumeJob, AdvanceJob, ApproveStage,
-	// RejectStage and UpdateJob that changes the job, when another job replaces it, and when a failure
-	// criterion or a gate pauses or cancels it. Other reports of devices and the opening of stages do
-	// not change it.
+	// RejectStage, ApproveStart, RejectStart and UpdateJob that changes the job, when another job
+	// replaces it, and when a failure criterion or a gate pauses or cancels it. Other reports of devices
+	// and the opening of stages do not change it.
 	Etag string `protobuf:"bytes,23,opt,name=etag,proto3" json:"etag,omitempty"`
 	// The rollout. Unset: all executions are released at once. ListJobs leaves rollout, failure_criteria,
 	// stages and criterion_states unset.
@@ -1024,8 +1041,10 @@ type Job struct {
 	ReplacesJobId string `protobuf:"bytes,47,opt,name=replaces_job_id,json=replacesJobId,proto3" json:"replaces_job_id,omitempty"`
 	// The last job that was created to replace this job. It may have been deleted since. Empty: none.
 	ReplacedByJobId string `protobuf:"bytes,48,opt,name=replaced_by_job_id,json=replacedByJobId,proto3" json:"replaced_by_job_id,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The approval of the start. Unset: the job was created without start_approval.
+	StartApproval *StartApproval `protobuf:"bytes,49,opt,name=start_approval,json=startApproval,proto3" json:"start_approval,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Job) Reset() {
@@ -1406,6 +1425,13 @@ func (x *Job) GetReplacedByJobId() string {
 	return ""
 }
 
+func (x *Job) GetStartApproval() *StartApproval {
+	if x != nil {
+		return x.StartApproval
+	}
+	return nil
+}
+
 type isJob_Target interface {
 	isJob_Target()
 }
@@ -1452,6 +1478,70 @@ func (*Job_TargetDeviceCount) isJob_Target() {}
 
 func (*Job_TargetFailedIn) isJob_Target() {}
 
+// The approval that a job with CreateJobRequest.start_approval needs before its first device can start.
+type StartApproval struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The time of the approval. Unset: the start is not approved.
+	ApprovedAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=approved_at,json=approvedAt,proto3" json:"approved_at,omitempty"`
+	// The user who approved.
+	ApprovedBy string `protobuf:"bytes,2,opt,name=approved_by,json=approvedBy,proto3" json:"approved_by,omitempty"`
+	// The comment of the request. May be empty.
+	Comment       string `protobuf:"bytes,3,opt,name=comment,proto3" json:"comment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartApproval) Reset() {
+	*x = StartApproval{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartApproval) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartApproval) ProtoMessage() {}
+
+func (x *StartApproval) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartApproval.ProtoReflect.Descriptor instead.
+func (*StartApproval) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *StartApproval) GetApprovedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ApprovedAt
+	}
+	return nil
+}
+
+func (x *StartApproval) GetApprovedBy() string {
+	if x != nil {
+		return x.ApprovedBy
+	}
+	return ""
+}
+
+func (x *StartApproval) GetComment() string {
+	if x != nil {
+		return x.Comment
+	}
+	return ""
+}
+
 // Something that a job waits for.
 type JobWait struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1474,7 +1564,7 @@ type JobWait struct {
 
 func (x *JobWait) Reset() {
 	*x = JobWait{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[1]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1486,7 +1576,7 @@ func (x *JobWait) String() string {
 func (*JobWait) ProtoMessage() {}
 
 func (x *JobWait) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[1]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1499,7 +1589,7 @@ func (x *JobWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobWait.ProtoReflect.Descriptor instead.
 func (*JobWait) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{1}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *JobWait) GetKind() JobWait_Kind {
@@ -1562,7 +1652,7 @@ type StartWindow struct {
 
 func (x *StartWindow) Reset() {
 	*x = StartWindow{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1574,7 +1664,7 @@ func (x *StartWindow) String() string {
 func (*StartWindow) ProtoMessage() {}
 
 func (x *StartWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1587,7 +1677,7 @@ func (x *StartWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartWindow.ProtoReflect.Descriptor instead.
 func (*StartWindow) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{2}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *StartWindow) GetDays() []StartWindow_Day {
@@ -1635,7 +1725,7 @@ type RetryPolicy struct {
 
 func (x *RetryPolicy) Reset() {
 	*x = RetryPolicy{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1647,7 +1737,7 @@ func (x *RetryPolicy) String() string {
 func (*RetryPolicy) ProtoMessage() {}
 
 func (x *RetryPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1660,7 +1750,7 @@ func (x *RetryPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryPolicy.ProtoReflect.Descriptor instead.
 func (*RetryPolicy) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{3}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RetryPolicy) GetRules() []*RetryRule {
@@ -1695,7 +1785,7 @@ type RetryRule struct {
 
 func (x *RetryRule) Reset() {
 	*x = RetryRule{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1707,7 +1797,7 @@ func (x *RetryRule) String() string {
 func (*RetryRule) ProtoMessage() {}
 
 func (x *RetryRule) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1720,7 +1810,7 @@ func (x *RetryRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRule.ProtoReflect.Descriptor instead.
 func (*RetryRule) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{4}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RetryRule) GetStatuses() []JobExecution_Status {
@@ -1790,7 +1880,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1802,7 +1892,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1815,7 +1905,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{5}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Rollout) GetStages() []*Stage {
@@ -1868,7 +1958,7 @@ type Stage struct {
 
 func (x *Stage) Reset() {
 	*x = Stage{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1880,7 +1970,7 @@ func (x *Stage) String() string {
 func (*Stage) ProtoMessage() {}
 
 func (x *Stage) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1893,7 +1983,7 @@ func (x *Stage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stage.ProtoReflect.Descriptor instead.
 func (*Stage) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{6}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Stage) GetDisplayName() string {
@@ -2048,7 +2138,7 @@ type Gate struct {
 
 func (x *Gate) Reset() {
 	*x = Gate{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2060,7 +2150,7 @@ func (x *Gate) String() string {
 func (*Gate) ProtoMessage() {}
 
 func (x *Gate) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2073,7 +2163,7 @@ func (x *Gate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gate.ProtoReflect.Descriptor instead.
 func (*Gate) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{7}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Gate) GetMinSucceededPercent() int32 {
@@ -2148,7 +2238,7 @@ type FailureCriterion struct {
 
 func (x *FailureCriterion) Reset() {
 	*x = FailureCriterion{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2160,7 +2250,7 @@ func (x *FailureCriterion) String() string {
 func (*FailureCriterion) ProtoMessage() {}
 
 func (x *FailureCriterion) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2173,7 +2263,7 @@ func (x *FailureCriterion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureCriterion.ProtoReflect.Descriptor instead.
 func (*FailureCriterion) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{8}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *FailureCriterion) GetStatuses() []JobExecution_Status {
@@ -2291,7 +2381,7 @@ type JobStage struct {
 
 func (x *JobStage) Reset() {
 	*x = JobStage{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2303,7 +2393,7 @@ func (x *JobStage) String() string {
 func (*JobStage) ProtoMessage() {}
 
 func (x *JobStage) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2316,7 +2406,7 @@ func (x *JobStage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobStage.ProtoReflect.Descriptor instead.
 func (*JobStage) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{9}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *JobStage) GetDisplayName() string {
@@ -2404,7 +2494,7 @@ type StageApproval struct {
 
 func (x *StageApproval) Reset() {
 	*x = StageApproval{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2416,7 +2506,7 @@ func (x *StageApproval) String() string {
 func (*StageApproval) ProtoMessage() {}
 
 func (x *StageApproval) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2429,7 +2519,7 @@ func (x *StageApproval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageApproval.ProtoReflect.Descriptor instead.
 func (*StageApproval) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{10}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StageApproval) GetApprovedAt() *timestamppb.Timestamp {
@@ -2475,7 +2565,7 @@ type CriterionState struct {
 
 func (x *CriterionState) Reset() {
 	*x = CriterionState{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2487,7 +2577,7 @@ func (x *CriterionState) String() string {
 func (*CriterionState) ProtoMessage() {}
 
 func (x *CriterionState) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2500,7 +2590,7 @@ func (x *CriterionState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CriterionState.ProtoReflect.Descriptor instead.
 func (*CriterionState) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{11}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CriterionState) GetCriterion() int32 {
@@ -2557,7 +2647,7 @@ type Trip struct {
 
 func (x *Trip) Reset() {
 	*x = Trip{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2569,7 +2659,7 @@ func (x *Trip) String() string {
 func (*Trip) ProtoMessage() {}
 
 func (x *Trip) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2582,7 +2672,7 @@ func (x *Trip) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trip.ProtoReflect.Descriptor instead.
 func (*Trip) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{12}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Trip) GetTrippedAt() *timestamppb.Timestamp {
@@ -2638,7 +2728,7 @@ type Pause struct {
 
 func (x *Pause) Reset() {
 	*x = Pause{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2650,7 +2740,7 @@ func (x *Pause) String() string {
 func (*Pause) ProtoMessage() {}
 
 func (x *Pause) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2663,7 +2753,7 @@ func (x *Pause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pause.ProtoReflect.Descriptor instead.
 func (*Pause) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{13}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Pause) GetPausedAt() *timestamppb.Timestamp {
@@ -2718,7 +2808,7 @@ type ExecutionCounts struct {
 
 func (x *ExecutionCounts) Reset() {
 	*x = ExecutionCounts{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2730,7 +2820,7 @@ func (x *ExecutionCounts) String() string {
 func (*ExecutionCounts) ProtoMessage() {}
 
 func (x *ExecutionCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2743,7 +2833,7 @@ func (x *ExecutionCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutionCounts.ProtoReflect.Descriptor instead.
 func (*ExecutionCounts) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{14}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExecutionCounts) GetQueued() int32 {
@@ -2844,7 +2934,7 @@ type JobExecution struct {
 
 func (x *JobExecution) Reset() {
 	*x = JobExecution{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2856,7 +2946,7 @@ func (x *JobExecution) String() string {
 func (*JobExecution) ProtoMessage() {}
 
 func (x *JobExecution) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2869,7 +2959,7 @@ func (x *JobExecution) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobExecution.ProtoReflect.Descriptor instead.
 func (*JobExecution) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{15}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *JobExecution) GetDeviceId() string {
@@ -3074,15 +3164,21 @@ type CreateJobRequest struct {
 	// TargetPreview.replaced_devices counts them.
 	//
 	// JOBS_MAX_ACTIVE_JOBS does not count the replaced job. Not allowed with a start_at in the future, because the
-	// replaced job would be canceled long before the new one starts. Empty: none.
+	// replaced job would be canceled long before the new one starts; for the same reason, not allowed with start_approval.
+	// Empty: none.
 	ReplacesJobId string `protobuf:"bytes,25,opt,name=replaces_job_id,json=replacesJobId,proto3" json:"replaces_job_id,omitempty"`
+	// The job begins PAUSED with the cause START_APPROVAL, and no device starts before ApproveStart by another user than
+	// the caller, who must be known. Until then, ResumeJob and AdvanceJob fail with START_NOT_APPROVED, and expires_at
+	// is 720 hours after the creation or start_at, unless the job never expires. Only the expires_in_hours of a job
+	// without start_windows are compared with its shortest time: see ApproveStart. Not allowed with replaces_job_id.
+	StartApproval bool `protobuf:"varint,26,opt,name=start_approval,json=startApproval,proto3" json:"start_approval,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateJobRequest) Reset() {
 	*x = CreateJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3094,7 +3190,7 @@ func (x *CreateJobRequest) String() string {
 func (*CreateJobRequest) ProtoMessage() {}
 
 func (x *CreateJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3107,7 +3203,7 @@ func (x *CreateJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJobRequest.ProtoReflect.Descriptor instead.
 func (*CreateJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{16}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreateJobRequest) GetJobId() string {
@@ -3304,6 +3400,13 @@ func (x *CreateJobRequest) GetReplacesJobId() string {
 	return ""
 }
 
+func (x *CreateJobRequest) GetStartApproval() bool {
+	if x != nil {
+		return x.StartApproval
+	}
+	return false
+}
+
 type isCreateJobRequest_Target interface {
 	isCreateJobRequest_Target()
 }
@@ -3367,7 +3470,7 @@ type DeviceIds struct {
 
 func (x *DeviceIds) Reset() {
 	*x = DeviceIds{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3379,7 +3482,7 @@ func (x *DeviceIds) String() string {
 func (*DeviceIds) ProtoMessage() {}
 
 func (x *DeviceIds) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3392,7 +3495,7 @@ func (x *DeviceIds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceIds.ProtoReflect.Descriptor instead.
 func (*DeviceIds) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{17}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DeviceIds) GetDeviceIds() []string {
@@ -3420,7 +3523,7 @@ type FailedIn struct {
 
 func (x *FailedIn) Reset() {
 	*x = FailedIn{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3432,7 +3535,7 @@ func (x *FailedIn) String() string {
 func (*FailedIn) ProtoMessage() {}
 
 func (x *FailedIn) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3445,7 +3548,7 @@ func (x *FailedIn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailedIn.ProtoReflect.Descriptor instead.
 func (*FailedIn) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{18}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *FailedIn) GetJobId() string {
@@ -3506,7 +3609,7 @@ type TargetPreview struct {
 
 func (x *TargetPreview) Reset() {
 	*x = TargetPreview{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3518,7 +3621,7 @@ func (x *TargetPreview) String() string {
 func (*TargetPreview) ProtoMessage() {}
 
 func (x *TargetPreview) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3531,7 +3634,7 @@ func (x *TargetPreview) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetPreview.ProtoReflect.Descriptor instead.
 func (*TargetPreview) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{19}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TargetPreview) GetDeviceCount() int32 {
@@ -3600,7 +3703,7 @@ type ReplacedDevices struct {
 
 func (x *ReplacedDevices) Reset() {
 	*x = ReplacedDevices{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3612,7 +3715,7 @@ func (x *ReplacedDevices) String() string {
 func (*ReplacedDevices) ProtoMessage() {}
 
 func (x *ReplacedDevices) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3625,7 +3728,7 @@ func (x *ReplacedDevices) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplacedDevices.ProtoReflect.Descriptor instead.
 func (*ReplacedDevices) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{20}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReplacedDevices) GetDeviceCount() int32 {
@@ -3653,7 +3756,7 @@ type CreateJobResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The ID of the job: that of the request, or a generated one.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// The status at creation: IN_PROGRESS or SCHEDULED. GetJob returns the current status.
+	// The status at creation: IN_PROGRESS, SCHEDULED, or PAUSED with start_approval. GetJob returns the current status.
 	Status Job_Status `protobuf:"varint,2,opt,name=status,proto3,enum=fleet.jobs.v1.Job_Status" json:"status,omitempty"`
 	// The number of targeted devices.
 	ExecutionCount int32 `protobuf:"varint,3,opt,name=execution_count,json=executionCount,proto3" json:"execution_count,omitempty"`
@@ -3669,7 +3772,7 @@ type CreateJobResponse struct {
 
 func (x *CreateJobResponse) Reset() {
 	*x = CreateJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3681,7 +3784,7 @@ func (x *CreateJobResponse) String() string {
 func (*CreateJobResponse) ProtoMessage() {}
 
 func (x *CreateJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3694,7 +3797,7 @@ func (x *CreateJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJobResponse.ProtoReflect.Descriptor instead.
 func (*CreateJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{21}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CreateJobResponse) GetJobId() string {
@@ -3762,7 +3865,7 @@ type Forecast struct {
 
 func (x *Forecast) Reset() {
 	*x = Forecast{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3774,7 +3877,7 @@ func (x *Forecast) String() string {
 func (*Forecast) ProtoMessage() {}
 
 func (x *Forecast) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3787,7 +3890,7 @@ func (x *Forecast) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forecast.ProtoReflect.Descriptor instead.
 func (*Forecast) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{22}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Forecast) GetLastStartAt() *timestamppb.Timestamp {
@@ -3834,7 +3937,7 @@ type StageForecast struct {
 
 func (x *StageForecast) Reset() {
 	*x = StageForecast{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3846,7 +3949,7 @@ func (x *StageForecast) String() string {
 func (*StageForecast) ProtoMessage() {}
 
 func (x *StageForecast) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3859,7 +3962,7 @@ func (x *StageForecast) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageForecast.ProtoReflect.Descriptor instead.
 func (*StageForecast) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{23}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StageForecast) GetStage() int32 {
@@ -3942,7 +4045,7 @@ type ListJobsRequest struct {
 	// Only jobs with a created_at before this time; a job created exactly then is not
 	// included. Unset: no filter.
 	CreatedUntil *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=created_until,json=createdUntil,proto3" json:"created_until,omitempty"`
-	// Only jobs with a stage that waits for an approval. False: no filter.
+	// Only jobs with a stage that waits for an approval, or whose start does. False: no filter.
 	AwaitingApproval bool `protobuf:"varint,13,opt,name=awaiting_approval,json=awaitingApproval,proto3" json:"awaiting_approval,omitempty"`
 	// Only jobs whose job_id starts with this text. Empty: no filter. Each page reads all jobs with the
 	// prefix.
@@ -3960,7 +4063,7 @@ type ListJobsRequest struct {
 
 func (x *ListJobsRequest) Reset() {
 	*x = ListJobsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3972,7 +4075,7 @@ func (x *ListJobsRequest) String() string {
 func (*ListJobsRequest) ProtoMessage() {}
 
 func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3985,7 +4088,7 @@ func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{24}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListJobsRequest) GetStatus() Job_Status {
@@ -4147,7 +4250,7 @@ type ListJobsResponse struct {
 
 func (x *ListJobsResponse) Reset() {
 	*x = ListJobsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4159,7 +4262,7 @@ func (x *ListJobsResponse) String() string {
 func (*ListJobsResponse) ProtoMessage() {}
 
 func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4172,7 +4275,7 @@ func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{25}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListJobsResponse) GetJobs() []*Job {
@@ -4201,7 +4304,7 @@ type GetJobRequest struct {
 
 func (x *GetJobRequest) Reset() {
 	*x = GetJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4213,7 +4316,7 @@ func (x *GetJobRequest) String() string {
 func (*GetJobRequest) ProtoMessage() {}
 
 func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4226,7 +4329,7 @@ func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobRequest.ProtoReflect.Descriptor instead.
 func (*GetJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{26}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetJobRequest) GetJobId() string {
@@ -4253,7 +4356,7 @@ type GetJobResponse struct {
 
 func (x *GetJobResponse) Reset() {
 	*x = GetJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4265,7 +4368,7 @@ func (x *GetJobResponse) String() string {
 func (*GetJobResponse) ProtoMessage() {}
 
 func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4278,7 +4381,7 @@ func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobResponse.ProtoReflect.Descriptor instead.
 func (*GetJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{27}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetJobResponse) GetJob() *Job {
@@ -4324,7 +4427,7 @@ type ListJobExecutionsRequest struct {
 
 func (x *ListJobExecutionsRequest) Reset() {
 	*x = ListJobExecutionsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4336,7 +4439,7 @@ func (x *ListJobExecutionsRequest) String() string {
 func (*ListJobExecutionsRequest) ProtoMessage() {}
 
 func (x *ListJobExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4349,7 +4452,7 @@ func (x *ListJobExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{28}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListJobExecutionsRequest) GetJobId() string {
@@ -4428,7 +4531,7 @@ type ListJobExecutionsResponse struct {
 
 func (x *ListJobExecutionsResponse) Reset() {
 	*x = ListJobExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4440,7 +4543,7 @@ func (x *ListJobExecutionsResponse) String() string {
 func (*ListJobExecutionsResponse) ProtoMessage() {}
 
 func (x *ListJobExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4453,7 +4556,7 @@ func (x *ListJobExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{29}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListJobExecutionsResponse) GetExecutions() []*JobExecution {
@@ -4488,7 +4591,7 @@ type CancelJobRequest struct {
 
 func (x *CancelJobRequest) Reset() {
 	*x = CancelJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4500,7 +4603,7 @@ func (x *CancelJobRequest) String() string {
 func (*CancelJobRequest) ProtoMessage() {}
 
 func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4513,7 +4616,7 @@ func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobRequest.ProtoReflect.Descriptor instead.
 func (*CancelJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{30}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CancelJobRequest) GetJobId() string {
@@ -4556,7 +4659,7 @@ type CancelJobResponse struct {
 
 func (x *CancelJobResponse) Reset() {
 	*x = CancelJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4568,7 +4671,7 @@ func (x *CancelJobResponse) String() string {
 func (*CancelJobResponse) ProtoMessage() {}
 
 func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4581,7 +4684,7 @@ func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobResponse.ProtoReflect.Descriptor instead.
 func (*CancelJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{31}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CancelJobResponse) GetJobId() string {
@@ -4615,7 +4718,7 @@ type CancelExecutionRequest struct {
 
 func (x *CancelExecutionRequest) Reset() {
 	*x = CancelExecutionRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4627,7 +4730,7 @@ func (x *CancelExecutionRequest) String() string {
 func (*CancelExecutionRequest) ProtoMessage() {}
 
 func (x *CancelExecutionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4640,7 +4743,7 @@ func (x *CancelExecutionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelExecutionRequest.ProtoReflect.Descriptor instead.
 func (*CancelExecutionRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{32}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CancelExecutionRequest) GetJobId() string {
@@ -4681,7 +4784,7 @@ type CancelExecutionResponse struct {
 
 func (x *CancelExecutionResponse) Reset() {
 	*x = CancelExecutionResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4693,7 +4796,7 @@ func (x *CancelExecutionResponse) String() string {
 func (*CancelExecutionResponse) ProtoMessage() {}
 
 func (x *CancelExecutionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4706,7 +4809,7 @@ func (x *CancelExecutionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelExecutionResponse.ProtoReflect.Descriptor instead.
 func (*CancelExecutionResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{33}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CancelExecutionResponse) GetExecution() *JobExecution {
@@ -4740,7 +4843,7 @@ type RetryExecutionsRequest struct {
 
 func (x *RetryExecutionsRequest) Reset() {
 	*x = RetryExecutionsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4752,7 +4855,7 @@ func (x *RetryExecutionsRequest) String() string {
 func (*RetryExecutionsRequest) ProtoMessage() {}
 
 func (x *RetryExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4765,7 +4868,7 @@ func (x *RetryExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*RetryExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{34}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RetryExecutionsRequest) GetJobId() string {
@@ -4829,7 +4932,7 @@ type RetryExecutionsResponse struct {
 
 func (x *RetryExecutionsResponse) Reset() {
 	*x = RetryExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4841,7 +4944,7 @@ func (x *RetryExecutionsResponse) String() string {
 func (*RetryExecutionsResponse) ProtoMessage() {}
 
 func (x *RetryExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4854,7 +4957,7 @@ func (x *RetryExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*RetryExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{35}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RetryExecutionsResponse) GetRetriedCount() int32 {
@@ -4883,7 +4986,7 @@ type ExplainExecutionRequest struct {
 
 func (x *ExplainExecutionRequest) Reset() {
 	*x = ExplainExecutionRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4895,7 +4998,7 @@ func (x *ExplainExecutionRequest) String() string {
 func (*ExplainExecutionRequest) ProtoMessage() {}
 
 func (x *ExplainExecutionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4908,7 +5011,7 @@ func (x *ExplainExecutionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainExecutionRequest.ProtoReflect.Descriptor instead.
 func (*ExplainExecutionRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{36}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExplainExecutionRequest) GetJobId() string {
@@ -4944,7 +5047,7 @@ type ExplainExecutionResponse struct {
 
 func (x *ExplainExecutionResponse) Reset() {
 	*x = ExplainExecutionResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4956,7 +5059,7 @@ func (x *ExplainExecutionResponse) String() string {
 func (*ExplainExecutionResponse) ProtoMessage() {}
 
 func (x *ExplainExecutionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4969,7 +5072,7 @@ func (x *ExplainExecutionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainExecutionResponse.ProtoReflect.Descriptor instead.
 func (*ExplainExecutionResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{37}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ExplainExecutionResponse) GetExecution() *JobExecution {
@@ -5024,7 +5127,7 @@ type StartBlocker struct {
 
 func (x *StartBlocker) Reset() {
 	*x = StartBlocker{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5036,7 +5139,7 @@ func (x *StartBlocker) String() string {
 func (*StartBlocker) ProtoMessage() {}
 
 func (x *StartBlocker) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5049,7 +5152,7 @@ func (x *StartBlocker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartBlocker.ProtoReflect.Descriptor instead.
 func (*StartBlocker) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{38}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *StartBlocker) GetKind() StartBlocker_Kind {
@@ -5171,7 +5274,7 @@ type StageGate struct {
 
 func (x *StageGate) Reset() {
 	*x = StageGate{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5183,7 +5286,7 @@ func (x *StageGate) String() string {
 func (*StageGate) ProtoMessage() {}
 
 func (x *StageGate) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5196,7 +5299,7 @@ func (x *StageGate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageGate.ProtoReflect.Descriptor instead.
 func (*StageGate) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{39}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *StageGate) GetOpenStage() int32 {
@@ -5261,7 +5364,7 @@ type JobSlots struct {
 
 func (x *JobSlots) Reset() {
 	*x = JobSlots{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5273,7 +5376,7 @@ func (x *JobSlots) String() string {
 func (*JobSlots) ProtoMessage() {}
 
 func (x *JobSlots) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5286,7 +5389,7 @@ func (x *JobSlots) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobSlots.ProtoReflect.Descriptor instead.
 func (*JobSlots) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{40}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *JobSlots) GetInProgress() int32 {
@@ -5321,7 +5424,7 @@ type ListExecutionAttemptsRequest struct {
 
 func (x *ListExecutionAttemptsRequest) Reset() {
 	*x = ListExecutionAttemptsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5333,7 +5436,7 @@ func (x *ListExecutionAttemptsRequest) String() string {
 func (*ListExecutionAttemptsRequest) ProtoMessage() {}
 
 func (x *ListExecutionAttemptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5346,7 +5449,7 @@ func (x *ListExecutionAttemptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutionAttemptsRequest.ProtoReflect.Descriptor instead.
 func (*ListExecutionAttemptsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{41}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListExecutionAttemptsRequest) GetJobId() string {
@@ -5390,7 +5493,7 @@ type ListExecutionAttemptsResponse struct {
 
 func (x *ListExecutionAttemptsResponse) Reset() {
 	*x = ListExecutionAttemptsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5402,7 +5505,7 @@ func (x *ListExecutionAttemptsResponse) String() string {
 func (*ListExecutionAttemptsResponse) ProtoMessage() {}
 
 func (x *ListExecutionAttemptsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5415,7 +5518,7 @@ func (x *ListExecutionAttemptsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutionAttemptsResponse.ProtoReflect.Descriptor instead.
 func (*ListExecutionAttemptsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{42}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListExecutionAttemptsResponse) GetAttempts() []*JobExecution {
@@ -5444,7 +5547,7 @@ type DeleteJobRequest struct {
 
 func (x *DeleteJobRequest) Reset() {
 	*x = DeleteJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5456,7 +5559,7 @@ func (x *DeleteJobRequest) String() string {
 func (*DeleteJobRequest) ProtoMessage() {}
 
 func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5469,7 +5572,7 @@ func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobRequest.ProtoReflect.Descriptor instead.
 func (*DeleteJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{43}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DeleteJobRequest) GetJobId() string {
@@ -5494,7 +5597,7 @@ type DeleteJobResponse struct {
 
 func (x *DeleteJobResponse) Reset() {
 	*x = DeleteJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5506,7 +5609,7 @@ func (x *DeleteJobResponse) String() string {
 func (*DeleteJobResponse) ProtoMessage() {}
 
 func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5519,7 +5622,7 @@ func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobResponse.ProtoReflect.Descriptor instead.
 func (*DeleteJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{44}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{45}
 }
 
 type PauseJobRequest struct {
@@ -5536,7 +5639,7 @@ type PauseJobRequest struct {
 
 func (x *PauseJobRequest) Reset() {
 	*x = PauseJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5548,7 +5651,7 @@ func (x *PauseJobRequest) String() string {
 func (*PauseJobRequest) ProtoMessage() {}
 
 func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5561,7 +5664,7 @@ func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobRequest.ProtoReflect.Descriptor instead.
 func (*PauseJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{45}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PauseJobRequest) GetJobId() string {
@@ -5595,7 +5698,7 @@ type PauseJobResponse struct {
 
 func (x *PauseJobResponse) Reset() {
 	*x = PauseJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5607,7 +5710,7 @@ func (x *PauseJobResponse) String() string {
 func (*PauseJobResponse) ProtoMessage() {}
 
 func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5620,7 +5723,7 @@ func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobResponse.ProtoReflect.Descriptor instead.
 func (*PauseJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{46}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *PauseJobResponse) GetJob() *Job {
@@ -5642,7 +5745,7 @@ type ResumeJobRequest struct {
 
 func (x *ResumeJobRequest) Reset() {
 	*x = ResumeJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5654,7 +5757,7 @@ func (x *ResumeJobRequest) String() string {
 func (*ResumeJobRequest) ProtoMessage() {}
 
 func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5667,7 +5770,7 @@ func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobRequest.ProtoReflect.Descriptor instead.
 func (*ResumeJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{47}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ResumeJobRequest) GetJobId() string {
@@ -5694,7 +5797,7 @@ type ResumeJobResponse struct {
 
 func (x *ResumeJobResponse) Reset() {
 	*x = ResumeJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5706,7 +5809,7 @@ func (x *ResumeJobResponse) String() string {
 func (*ResumeJobResponse) ProtoMessage() {}
 
 func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5719,7 +5822,7 @@ func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobResponse.ProtoReflect.Descriptor instead.
 func (*ResumeJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{48}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ResumeJobResponse) GetJob() *Job {
@@ -5744,7 +5847,7 @@ type AdvanceJobRequest struct {
 
 func (x *AdvanceJobRequest) Reset() {
 	*x = AdvanceJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5756,7 +5859,7 @@ func (x *AdvanceJobRequest) String() string {
 func (*AdvanceJobRequest) ProtoMessage() {}
 
 func (x *AdvanceJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5769,7 +5872,7 @@ func (x *AdvanceJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceJobRequest.ProtoReflect.Descriptor instead.
 func (*AdvanceJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{49}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *AdvanceJobRequest) GetJobId() string {
@@ -5803,7 +5906,7 @@ type AdvanceJobResponse struct {
 
 func (x *AdvanceJobResponse) Reset() {
 	*x = AdvanceJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[50]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5815,7 +5918,7 @@ func (x *AdvanceJobResponse) String() string {
 func (*AdvanceJobResponse) ProtoMessage() {}
 
 func (x *AdvanceJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[50]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5828,7 +5931,7 @@ func (x *AdvanceJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceJobResponse.ProtoReflect.Descriptor instead.
 func (*AdvanceJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{50}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *AdvanceJobResponse) GetJob() *Job {
@@ -5854,7 +5957,7 @@ type ApproveStageRequest struct {
 
 func (x *ApproveStageRequest) Reset() {
 	*x = ApproveStageRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[51]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5866,7 +5969,7 @@ func (x *ApproveStageRequest) String() string {
 func (*ApproveStageRequest) ProtoMessage() {}
 
 func (x *ApproveStageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[51]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5879,7 +5982,7 @@ func (x *ApproveStageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveStageRequest.ProtoReflect.Descriptor instead.
 func (*ApproveStageRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{51}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ApproveStageRequest) GetJobId() string {
@@ -5920,7 +6023,7 @@ type ApproveStageResponse struct {
 
 func (x *ApproveStageResponse) Reset() {
 	*x = ApproveStageResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5932,7 +6035,7 @@ func (x *ApproveStageResponse) String() string {
 func (*ApproveStageResponse) ProtoMessage() {}
 
 func (x *ApproveStageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5945,7 +6048,7 @@ func (x *ApproveStageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveStageResponse.ProtoReflect.Descriptor instead.
 func (*ApproveStageResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{52}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ApproveStageResponse) GetJob() *Job {
@@ -5971,7 +6074,7 @@ type RejectStageRequest struct {
 
 func (x *RejectStageRequest) Reset() {
 	*x = RejectStageRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[53]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5983,7 +6086,7 @@ func (x *RejectStageRequest) String() string {
 func (*RejectStageRequest) ProtoMessage() {}
 
 func (x *RejectStageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[53]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5996,7 +6099,7 @@ func (x *RejectStageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectStageRequest.ProtoReflect.Descriptor instead.
 func (*RejectStageRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{53}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RejectStageRequest) GetJobId() string {
@@ -6037,7 +6140,7 @@ type RejectStageResponse struct {
 
 func (x *RejectStageResponse) Reset() {
 	*x = RejectStageResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[54]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6049,7 +6152,7 @@ func (x *RejectStageResponse) String() string {
 func (*RejectStageResponse) ProtoMessage() {}
 
 func (x *RejectStageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[54]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6062,10 +6165,226 @@ func (x *RejectStageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectStageResponse.ProtoReflect.Descriptor instead.
 func (*RejectStageResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{54}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RejectStageResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+type ApproveStartRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ID of the job.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// A comment, stored with the approval.
+	Comment string `protobuf:"bytes,2,opt,name=comment,proto3" json:"comment,omitempty"`
+	// The Job.etag that the job must have, unless the start is approved already. Empty: any.
+	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveStartRequest) Reset() {
+	*x = ApproveStartRequest{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveStartRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveStartRequest) ProtoMessage() {}
+
+func (x *ApproveStartRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveStartRequest.ProtoReflect.Descriptor instead.
+func (*ApproveStartRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *ApproveStartRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *ApproveStartRequest) GetComment() string {
+	if x != nil {
+		return x.Comment
+	}
+	return ""
+}
+
+func (x *ApproveStartRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+type ApproveStartResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job without its executions.
+	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveStartResponse) Reset() {
+	*x = ApproveStartResponse{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveStartResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveStartResponse) ProtoMessage() {}
+
+func (x *ApproveStartResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveStartResponse.ProtoReflect.Descriptor instead.
+func (*ApproveStartResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *ApproveStartResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+type RejectStartRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ID of the job.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// A comment. It becomes Job.cancel_reason, and the reason of the event.
+	Comment string `protobuf:"bytes,2,opt,name=comment,proto3" json:"comment,omitempty"`
+	// The Job.etag that the job must have. Empty: any.
+	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RejectStartRequest) Reset() {
+	*x = RejectStartRequest{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RejectStartRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RejectStartRequest) ProtoMessage() {}
+
+func (x *RejectStartRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RejectStartRequest.ProtoReflect.Descriptor instead.
+func (*RejectStartRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *RejectStartRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *RejectStartRequest) GetComment() string {
+	if x != nil {
+		return x.Comment
+	}
+	return ""
+}
+
+func (x *RejectStartRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+type RejectStartResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job without its executions.
+	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RejectStartResponse) Reset() {
+	*x = RejectStartResponse{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RejectStartResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RejectStartResponse) ProtoMessage() {}
+
+func (x *RejectStartResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RejectStartResponse.ProtoReflect.Descriptor instead.
+func (*RejectStartResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *RejectStartResponse) GetJob() *Job {
 	if x != nil {
 		return x.Job
 	}
@@ -6140,7 +6459,7 @@ type UpdateJobRequest struct {
 
 func (x *UpdateJobRequest) Reset() {
 	*x = UpdateJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[55]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6152,7 +6471,7 @@ func (x *UpdateJobRequest) String() string {
 func (*UpdateJobRequest) ProtoMessage() {}
 
 func (x *UpdateJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[55]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6165,7 +6484,7 @@ func (x *UpdateJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJobRequest.ProtoReflect.Descriptor instead.
 func (*UpdateJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{55}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *UpdateJobRequest) GetJobId() string {
@@ -6269,7 +6588,7 @@ type UpdateJobResponse struct {
 
 func (x *UpdateJobResponse) Reset() {
 	*x = UpdateJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6281,7 +6600,7 @@ func (x *UpdateJobResponse) String() string {
 func (*UpdateJobResponse) ProtoMessage() {}
 
 func (x *UpdateJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6294,7 +6613,7 @@ func (x *UpdateJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJobResponse.ProtoReflect.Descriptor instead.
 func (*UpdateJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{56}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *UpdateJobResponse) GetJob() *Job {
@@ -6319,7 +6638,7 @@ type GetFailureSummaryRequest struct {
 
 func (x *GetFailureSummaryRequest) Reset() {
 	*x = GetFailureSummaryRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6331,7 +6650,7 @@ func (x *GetFailureSummaryRequest) String() string {
 func (*GetFailureSummaryRequest) ProtoMessage() {}
 
 func (x *GetFailureSummaryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6344,7 +6663,7 @@ func (x *GetFailureSummaryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailureSummaryRequest.ProtoReflect.Descriptor instead.
 func (*GetFailureSummaryRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{57}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *GetFailureSummaryRequest) GetJobId() string {
@@ -6381,7 +6700,7 @@ type GetFailureSummaryResponse struct {
 
 func (x *GetFailureSummaryResponse) Reset() {
 	*x = GetFailureSummaryResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6393,7 +6712,7 @@ func (x *GetFailureSummaryResponse) String() string {
 func (*GetFailureSummaryResponse) ProtoMessage() {}
 
 func (x *GetFailureSummaryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6406,7 +6725,7 @@ func (x *GetFailureSummaryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailureSummaryResponse.ProtoReflect.Descriptor instead.
 func (*GetFailureSummaryResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{58}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *GetFailureSummaryResponse) GetFailures() []*FailureCount {
@@ -6441,7 +6760,7 @@ type FailureCount struct {
 
 func (x *FailureCount) Reset() {
 	*x = FailureCount{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6453,7 +6772,7 @@ func (x *FailureCount) String() string {
 func (*FailureCount) ProtoMessage() {}
 
 func (x *FailureCount) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6466,7 +6785,7 @@ func (x *FailureCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureCount.ProtoReflect.Descriptor instead.
 func (*FailureCount) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{59}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *FailureCount) GetStatus() JobExecution_Status {
@@ -6507,7 +6826,7 @@ type GetJobTimelineRequest struct {
 
 func (x *GetJobTimelineRequest) Reset() {
 	*x = GetJobTimelineRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[60]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6519,7 +6838,7 @@ func (x *GetJobTimelineRequest) String() string {
 func (*GetJobTimelineRequest) ProtoMessage() {}
 
 func (x *GetJobTimelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[60]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6532,7 +6851,7 @@ func (x *GetJobTimelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobTimelineRequest.ProtoReflect.Descriptor instead.
 func (*GetJobTimelineRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{60}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *GetJobTimelineRequest) GetJobId() string {
@@ -6559,7 +6878,7 @@ type GetJobTimelineResponse struct {
 
 func (x *GetJobTimelineResponse) Reset() {
 	*x = GetJobTimelineResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[61]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6571,7 +6890,7 @@ func (x *GetJobTimelineResponse) String() string {
 func (*GetJobTimelineResponse) ProtoMessage() {}
 
 func (x *GetJobTimelineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[61]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6584,7 +6903,7 @@ func (x *GetJobTimelineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobTimelineResponse.ProtoReflect.Descriptor instead.
 func (*GetJobTimelineResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{61}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *GetJobTimelineResponse) GetComputedAt() *timestamppb.Timestamp {
@@ -6635,7 +6954,7 @@ type TimelineBucket struct {
 
 func (x *TimelineBucket) Reset() {
 	*x = TimelineBucket{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[62]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6647,7 +6966,7 @@ func (x *TimelineBucket) String() string {
 func (*TimelineBucket) ProtoMessage() {}
 
 func (x *TimelineBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[62]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6660,7 +6979,7 @@ func (x *TimelineBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineBucket.ProtoReflect.Descriptor instead.
 func (*TimelineBucket) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{62}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *TimelineBucket) GetTime() *timestamppb.Timestamp {
@@ -6722,7 +7041,7 @@ type TimelineMark struct {
 
 func (x *TimelineMark) Reset() {
 	*x = TimelineMark{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[63]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6734,7 +7053,7 @@ func (x *TimelineMark) String() string {
 func (*TimelineMark) ProtoMessage() {}
 
 func (x *TimelineMark) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[63]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6747,7 +7066,7 @@ func (x *TimelineMark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineMark.ProtoReflect.Descriptor instead.
 func (*TimelineMark) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{63}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *TimelineMark) GetTime() *timestamppb.Timestamp {
@@ -6809,7 +7128,7 @@ type WatchJobRequest struct {
 
 func (x *WatchJobRequest) Reset() {
 	*x = WatchJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[64]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6821,7 +7140,7 @@ func (x *WatchJobRequest) String() string {
 func (*WatchJobRequest) ProtoMessage() {}
 
 func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[64]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6834,7 +7153,7 @@ func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobRequest.ProtoReflect.Descriptor instead.
 func (*WatchJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{64}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *WatchJobRequest) GetJobId() string {
@@ -6854,7 +7173,7 @@ type WatchJobResponse struct {
 
 func (x *WatchJobResponse) Reset() {
 	*x = WatchJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[65]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6866,7 +7185,7 @@ func (x *WatchJobResponse) String() string {
 func (*WatchJobResponse) ProtoMessage() {}
 
 func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[65]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6879,7 +7198,7 @@ func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobResponse.ProtoReflect.Descriptor instead.
 func (*WatchJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{65}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *WatchJobResponse) GetJob() *Job {
@@ -6897,7 +7216,7 @@ type GetCallerRequest struct {
 
 func (x *GetCallerRequest) Reset() {
 	*x = GetCallerRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[66]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6909,7 +7228,7 @@ func (x *GetCallerRequest) String() string {
 func (*GetCallerRequest) ProtoMessage() {}
 
 func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[66]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6922,7 +7241,7 @@ func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerRequest.ProtoReflect.Descriptor instead.
 func (*GetCallerRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{66}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{71}
 }
 
 type GetCallerResponse struct {
@@ -6947,7 +7266,7 @@ type GetCallerResponse struct {
 
 func (x *GetCallerResponse) Reset() {
 	*x = GetCallerResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[67]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6959,7 +7278,7 @@ func (x *GetCallerResponse) String() string {
 func (*GetCallerResponse) ProtoMessage() {}
 
 func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[67]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6972,7 +7291,7 @@ func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerResponse.ProtoReflect.Descriptor instead.
 func (*GetCallerResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{67}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *GetCallerResponse) GetTenantId() string {
@@ -7021,7 +7340,7 @@ var File_fleet_jobs_v1_jobs_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
-	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa1\x16\n" +
+	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8b\x17\n" +
 	"\x03Job\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12#\n" +
@@ -7077,7 +7396,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\twaits_for\x18- \x03(\v2\x16.fleet.jobs.v1.JobWaitR\bwaitsFor\x12D\n" +
 	"\x10possible_actions\x18. \x03(\x0e2\x19.fleet.jobs.v1.Job.ActionR\x0fpossibleActions\x12&\n" +
 	"\x0freplaces_job_id\x18/ \x01(\tR\rreplacesJobId\x12+\n" +
-	"\x12replaced_by_job_id\x180 \x01(\tR\x0freplacedByJobId\x1a9\n" +
+	"\x12replaced_by_job_id\x180 \x01(\tR\x0freplacedByJobId\x12C\n" +
+	"\x0estart_approval\x181 \x01(\v2\x1c.fleet.jobs.v1.StartApprovalR\rstartApproval\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"i\n" +
@@ -7094,7 +7414,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x03LOW\x10\x01\x12\n" +
 	"\n" +
 	"\x06NORMAL\x10\x02\x12\b\n" +
-	"\x04HIGH\x10\x03\"\x8c\x01\n" +
+	"\x04HIGH\x10\x03\"\xb1\x01\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05PAUSE\x10\x01\x12\n" +
@@ -7110,19 +7430,28 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
 	"\x06UPDATE\x10\b\x12\n" +
 	"\n" +
-	"\x06DELETE\x10\tB\b\n" +
+	"\x06DELETE\x10\t\x12\x11\n" +
+	"\rAPPROVE_START\x10\n" +
+	"\x12\x10\n" +
+	"\fREJECT_START\x10\vB\b\n" +
 	"\x06targetB\r\n" +
 	"\v_created_byB\x10\n" +
 	"\x0e_cancel_reasonB\x1e\n" +
 	"\x1c_in_progress_timeout_minutesB\x11\n" +
-	"\x0f_is_window_open\"\xf4\x02\n" +
+	"\x0f_is_window_open\"\x87\x01\n" +
+	"\rStartApproval\x12;\n" +
+	"\vapproved_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"approvedAt\x12\x1f\n" +
+	"\vapproved_by\x18\x02 \x01(\tR\n" +
+	"approvedBy\x12\x18\n" +
+	"\acomment\x18\x03 \x01(\tR\acomment\"\x88\x03\n" +
 	"\aJobWait\x12/\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1b.fleet.jobs.v1.JobWait.KindR\x04kind\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x19\n" +
 	"\x05stage\x18\x03 \x01(\x05H\x00R\x05stage\x88\x01\x01\x12\x1b\n" +
 	"\tmet_count\x18\x04 \x01(\x05R\bmetCount\x12%\n" +
 	"\x0erequired_count\x18\x05 \x01(\x05R\rrequiredCount\x120\n" +
-	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x82\x01\n" +
+	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x96\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -7132,7 +7461,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\aDEVICES\x10\x04\x12\x11\n" +
 	"\rADVANCE_AFTER\x10\x05\x12\r\n" +
 	"\tBAKE_TIME\x10\x06\x12\f\n" +
-	"\bAPPROVAL\x10\aB\b\n" +
+	"\bAPPROVAL\x10\a\x12\x12\n" +
+	"\x0eSTART_APPROVAL\x10\bB\b\n" +
 	"\x06_stage\"\xc4\x02\n" +
 	"\vStartWindow\x12E\n" +
 	"\x04days\x18\x01 \x03(\x0e2\x1e.fleet.jobs.v1.StartWindow.DayB\x11\xbaH\x0e\x92\x01\v\x10\a\"\a\x82\x01\x04\x10\x01 \x00R\x04days\x12)\n" +
@@ -7259,18 +7589,19 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\rfailure_count\x18\x04 \x01(\x05R\ffailureCount\x12\x1f\n" +
 	"\vbasis_count\x18\x05 \x01(\x05R\n" +
 	"basisCountB\b\n" +
-	"\x06_stage\"\xa5\x02\n" +
+	"\x06_stage\"\xb9\x02\n" +
 	"\x05Pause\x127\n" +
 	"\tpaused_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\bpausedAt\x12 \n" +
 	"\tpaused_by\x18\x02 \x01(\tH\x00R\bpausedBy\x88\x01\x01\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x120\n" +
-	"\x05cause\x18\x04 \x01(\x0e2\x1a.fleet.jobs.v1.Pause.CauseR\x05cause\"i\n" +
+	"\x05cause\x18\x04 \x01(\x0e2\x1a.fleet.jobs.v1.Pause.CauseR\x05cause\"}\n" +
 	"\x05Cause\x12\x15\n" +
 	"\x11CAUSE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bOPERATOR\x10\x01\x12\x15\n" +
 	"\x11FAILURE_CRITERION\x10\x02\x12\x10\n" +
 	"\fGATE_NOT_MET\x10\x03\x12\x12\n" +
-	"\x0eSTAGE_REJECTED\x10\x04B\f\n" +
+	"\x0eSTAGE_REJECTED\x10\x04\x12\x12\n" +
+	"\x0eSTART_APPROVAL\x10\x05B\f\n" +
 	"\n" +
 	"_paused_by\"\xcd\x01\n" +
 	"\x0fExecutionCounts\x12\x16\n" +
@@ -7328,7 +7659,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06_stageB\f\n" +
 	"\n" +
 	"_end_causeB\x0e\n" +
-	"\f_reported_by\"\xe8\r\n" +
+	"\f_reported_by\"\x8f\x0e\n" +
 	"\x10CreateJobRequest\x12@\n" +
 	"\x06job_id\x18\x01 \x01(\tB)\xbaH&\xd8\x01\x01r!2\x18^[A-Za-z0-9._:-]{1,128}$Z\x01.Z\x02..R\x05jobId\x12K\n" +
 	"\rdocument_type\x18\x02 \x01(\tB&\xbaH#\xc8\x01\x01r\x1e\x10\x01\x18d2\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\fdocumentType\x12@\n" +
@@ -7360,7 +7691,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\fretry_policy\x18\x16 \x01(\v2\x1a.fleet.jobs.v1.RetryPolicyR\vretryPolicy\x12A\n" +
 	"\bpriority\x18\x17 \x01(\x0e2\x1b.fleet.jobs.v1.Job.PriorityB\b\xbaH\x05\x82\x01\x02\x10\x01R\bpriority\x12)\n" +
 	"\x10execution_events\x18\x18 \x01(\bR\x0fexecutionEvents\x12J\n" +
-	"\x0freplaces_job_id\x18\x19 \x01(\tB\"\xbaH\x1f\xd8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\rreplacesJobId\x1a9\n" +
+	"\x0freplaces_job_id\x18\x19 \x01(\tB\"\xbaH\x1f\xd8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\rreplacesJobId\x12%\n" +
+	"\x0estart_approval\x18\x1a \x01(\bR\rstartApproval\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x0f\n" +
@@ -7597,6 +7929,22 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x04etag\x18\x04 \x01(\tB\x13\xbaH\x10r\x0e\x18@2\n" +
 	"^[^\\x00]*$R\x04etag\";\n" +
 	"\x13RejectStageResponse\x12$\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xa9\x01\n" +
+	"\x13ApproveStartRequest\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12.\n" +
+	"\acomment\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x18\xc8\x012\n" +
+	"^[^\\x00]*$R\acomment\x12'\n" +
+	"\x04etag\x18\x03 \x01(\tB\x13\xbaH\x10r\x0e\x18@2\n" +
+	"^[^\\x00]*$R\x04etag\"<\n" +
+	"\x14ApproveStartResponse\x12$\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xa8\x01\n" +
+	"\x12RejectStartRequest\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12.\n" +
+	"\acomment\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x18\xc8\x012\n" +
+	"^[^\\x00]*$R\acomment\x12'\n" +
+	"\x04etag\x18\x03 \x01(\tB\x13\xbaH\x10r\x0e\x18@2\n" +
+	"^[^\\x00]*$R\x04etag\";\n" +
+	"\x13RejectStartResponse\x12$\n" +
 	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xfd\b\n" +
 	"\x10UpdateJobRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12\xfb\x01\n" +
@@ -7680,7 +8028,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
 	"\b_user_idB\f\n" +
 	"\n" +
-	"_device_id2\xed\x13\n" +
+	"_device_id2\xeb\x15\n" +
 	"\n" +
 	"JobService\x12f\n" +
 	"\tCreateJob\x12\x1f.fleet.jobs.v1.CreateJobRequest\x1a .fleet.jobs.v1.CreateJobResponse\"\x16\xb2\x89#\x12\n" +
@@ -7713,7 +8061,11 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\fApproveStage\x12\".fleet.jobs.v1.ApproveStageRequest\x1a#.fleet.jobs.v1.ApproveStageResponse\")\xb2\x89#\"\n" +
 	"\x1cApprove a stage of a rollout\x10\x03 \x01\x90\x02\x02\x12{\n" +
 	"\vRejectStage\x12!.fleet.jobs.v1.RejectStageRequest\x1a\".fleet.jobs.v1.RejectStageResponse\"%\xb2\x89#!\n" +
-	"\x1bReject a stage of a rollout\x10\x03 \x01\x12x\n" +
+	"\x1bReject a stage of a rollout\x10\x03 \x01\x12\x80\x01\n" +
+	"\fApproveStart\x12\".fleet.jobs.v1.ApproveStartRequest\x1a#.fleet.jobs.v1.ApproveStartResponse\"'\xb2\x89# \n" +
+	"\x1aApprove the start of a job\x10\x03 \x01\x90\x02\x02\x12y\n" +
+	"\vRejectStart\x12!.fleet.jobs.v1.RejectStartRequest\x1a\".fleet.jobs.v1.RejectStartResponse\"#\xb2\x89#\x1f\n" +
+	"\x19Reject the start of a job\x10\x03 \x01\x12x\n" +
 	"\tUpdateJob\x12\x1f.fleet.jobs.v1.UpdateJobRequest\x1a .fleet.jobs.v1.UpdateJobResponse\"(\xb2\x89#$\n" +
 	"\x1cChange the settings of a job\x10\x02\x18\x01 \x01\x12\x90\x01\n" +
 	"\x11GetFailureSummary\x12'.fleet.jobs.v1.GetFailureSummaryRequest\x1a(.fleet.jobs.v1.GetFailureSummaryResponse\"(\xb2\x89#!\n" +
@@ -7739,7 +8091,7 @@ func file_fleet_jobs_v1_jobs_proto_rawDescGZIP() []byte {
 }
 
 var file_fleet_jobs_v1_jobs_proto_enumTypes = make([]protoimpl.EnumInfo, 13)
-var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
+var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
 var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(Job_Status)(0),                       // 0: fleet.jobs.v1.Job.Status
 	(Job_Priority)(0),                     // 1: fleet.jobs.v1.Job.Priority
@@ -7755,255 +8107,268 @@ var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(JobExecution_EndCause)(0),            // 11: fleet.jobs.v1.JobExecution.EndCause
 	(StartBlocker_Kind)(0),                // 12: fleet.jobs.v1.StartBlocker.Kind
 	(*Job)(nil),                           // 13: fleet.jobs.v1.Job
-	(*JobWait)(nil),                       // 14: fleet.jobs.v1.JobWait
-	(*StartWindow)(nil),                   // 15: fleet.jobs.v1.StartWindow
-	(*RetryPolicy)(nil),                   // 16: fleet.jobs.v1.RetryPolicy
-	(*RetryRule)(nil),                     // 17: fleet.jobs.v1.RetryRule
-	(*Rollout)(nil),                       // 18: fleet.jobs.v1.Rollout
-	(*Stage)(nil),                         // 19: fleet.jobs.v1.Stage
-	(*Gate)(nil),                          // 20: fleet.jobs.v1.Gate
-	(*FailureCriterion)(nil),              // 21: fleet.jobs.v1.FailureCriterion
-	(*JobStage)(nil),                      // 22: fleet.jobs.v1.JobStage
-	(*StageApproval)(nil),                 // 23: fleet.jobs.v1.StageApproval
-	(*CriterionState)(nil),                // 24: fleet.jobs.v1.CriterionState
-	(*Trip)(nil),                          // 25: fleet.jobs.v1.Trip
-	(*Pause)(nil),                         // 26: fleet.jobs.v1.Pause
-	(*ExecutionCounts)(nil),               // 27: fleet.jobs.v1.ExecutionCounts
-	(*JobExecution)(nil),                  // 28: fleet.jobs.v1.JobExecution
-	(*CreateJobRequest)(nil),              // 29: fleet.jobs.v1.CreateJobRequest
-	(*DeviceIds)(nil),                     // 30: fleet.jobs.v1.DeviceIds
-	(*FailedIn)(nil),                      // 31: fleet.jobs.v1.FailedIn
-	(*TargetPreview)(nil),                 // 32: fleet.jobs.v1.TargetPreview
-	(*ReplacedDevices)(nil),               // 33: fleet.jobs.v1.ReplacedDevices
-	(*CreateJobResponse)(nil),             // 34: fleet.jobs.v1.CreateJobResponse
-	(*Forecast)(nil),                      // 35: fleet.jobs.v1.Forecast
-	(*StageForecast)(nil),                 // 36: fleet.jobs.v1.StageForecast
-	(*ListJobsRequest)(nil),               // 37: fleet.jobs.v1.ListJobsRequest
-	(*ListJobsResponse)(nil),              // 38: fleet.jobs.v1.ListJobsResponse
-	(*GetJobRequest)(nil),                 // 39: fleet.jobs.v1.GetJobRequest
-	(*GetJobResponse)(nil),                // 40: fleet.jobs.v1.GetJobResponse
-	(*ListJobExecutionsRequest)(nil),      // 41: fleet.jobs.v1.ListJobExecutionsRequest
-	(*ListJobExecutionsResponse)(nil),     // 42: fleet.jobs.v1.ListJobExecutionsResponse
-	(*CancelJobRequest)(nil),              // 43: fleet.jobs.v1.CancelJobRequest
-	(*CancelJobResponse)(nil),             // 44: fleet.jobs.v1.CancelJobResponse
-	(*CancelExecutionRequest)(nil),        // 45: fleet.jobs.v1.CancelExecutionRequest
-	(*CancelExecutionResponse)(nil),       // 46: fleet.jobs.v1.CancelExecutionResponse
-	(*RetryExecutionsRequest)(nil),        // 47: fleet.jobs.v1.RetryExecutionsRequest
-	(*RetryExecutionsResponse)(nil),       // 48: fleet.jobs.v1.RetryExecutionsResponse
-	(*ExplainExecutionRequest)(nil),       // 49: fleet.jobs.v1.ExplainExecutionRequest
-	(*ExplainExecutionResponse)(nil),      // 50: fleet.jobs.v1.ExplainExecutionResponse
-	(*StartBlocker)(nil),                  // 51: fleet.jobs.v1.StartBlocker
-	(*StageGate)(nil),                     // 52: fleet.jobs.v1.StageGate
-	(*JobSlots)(nil),                      // 53: fleet.jobs.v1.JobSlots
-	(*ListExecutionAttemptsRequest)(nil),  // 54: fleet.jobs.v1.ListExecutionAttemptsRequest
-	(*ListExecutionAttemptsResponse)(nil), // 55: fleet.jobs.v1.ListExecutionAttemptsResponse
-	(*DeleteJobRequest)(nil),              // 56: fleet.jobs.v1.DeleteJobRequest
-	(*DeleteJobResponse)(nil),             // 57: fleet.jobs.v1.DeleteJobResponse
-	(*PauseJobRequest)(nil),               // 58: fleet.jobs.v1.PauseJobRequest
-	(*PauseJobResponse)(nil),              // 59: fleet.jobs.v1.PauseJobResponse
-	(*ResumeJobRequest)(nil),              // 60: fleet.jobs.v1.ResumeJobRequest
-	(*ResumeJobResponse)(nil),             // 61: fleet.jobs.v1.ResumeJobResponse
-	(*AdvanceJobRequest)(nil),             // 62: fleet.jobs.v1.AdvanceJobRequest
-	(*AdvanceJobResponse)(nil),            // 63: fleet.jobs.v1.AdvanceJobResponse
-	(*ApproveStageRequest)(nil),           // 64: fleet.jobs.v1.ApproveStageRequest
-	(*ApproveStageResponse)(nil),          // 65: fleet.jobs.v1.ApproveStageResponse
-	(*RejectStageRequest)(nil),            // 66: fleet.jobs.v1.RejectStageRequest
-	(*RejectStageResponse)(nil),           // 67: fleet.jobs.v1.RejectStageResponse
-	(*UpdateJobRequest)(nil),              // 68: fleet.jobs.v1.UpdateJobRequest
-	(*UpdateJobResponse)(nil),             // 69: fleet.jobs.v1.UpdateJobResponse
-	(*GetFailureSummaryRequest)(nil),      // 70: fleet.jobs.v1.GetFailureSummaryRequest
-	(*GetFailureSummaryResponse)(nil),     // 71: fleet.jobs.v1.GetFailureSummaryResponse
-	(*FailureCount)(nil),                  // 72: fleet.jobs.v1.FailureCount
-	(*GetJobTimelineRequest)(nil),         // 73: fleet.jobs.v1.GetJobTimelineRequest
-	(*GetJobTimelineResponse)(nil),        // 74: fleet.jobs.v1.GetJobTimelineResponse
-	(*TimelineBucket)(nil),                // 75: fleet.jobs.v1.TimelineBucket
-	(*TimelineMark)(nil),                  // 76: fleet.jobs.v1.TimelineMark
-	(*WatchJobRequest)(nil),               // 77: fleet.jobs.v1.WatchJobRequest
-	(*WatchJobResponse)(nil),              // 78: fleet.jobs.v1.WatchJobResponse
-	(*GetCallerRequest)(nil),              // 79: fleet.jobs.v1.GetCallerRequest
-	(*GetCallerResponse)(nil),             // 80: fleet.jobs.v1.GetCallerResponse
-	nil,                                   // 81: fleet.jobs.v1.Job.LabelsEntry
-	nil,                                   // 82: fleet.jobs.v1.CreateJobRequest.LabelsEntry
-	nil,                                   // 83: fleet.jobs.v1.UpdateJobRequest.LabelsEntry
-	(*structpb.Struct)(nil),               // 84: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),         // 85: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 86: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil),         // 87: google.protobuf.FieldMask
+	(*StartApproval)(nil),                 // 14: fleet.jobs.v1.StartApproval
+	(*JobWait)(nil),                       // 15: fleet.jobs.v1.JobWait
+	(*StartWindow)(nil),                   // 16: fleet.jobs.v1.StartWindow
+	(*RetryPolicy)(nil),                   // 17: fleet.jobs.v1.RetryPolicy
+	(*RetryRule)(nil),                     // 18: fleet.jobs.v1.RetryRule
+	(*Rollout)(nil),                       // 19: fleet.jobs.v1.Rollout
+	(*Stage)(nil),                         // 20: fleet.jobs.v1.Stage
+	(*Gate)(nil),                          // 21: fleet.jobs.v1.Gate
+	(*FailureCriterion)(nil),              // 22: fleet.jobs.v1.FailureCriterion
+	(*JobStage)(nil),                      // 23: fleet.jobs.v1.JobStage
+	(*StageApproval)(nil),                 // 24: fleet.jobs.v1.StageApproval
+	(*CriterionState)(nil),                // 25: fleet.jobs.v1.CriterionState
+	(*Trip)(nil),                          // 26: fleet.jobs.v1.Trip
+	(*Pause)(nil),                         // 27: fleet.jobs.v1.Pause
+	(*ExecutionCounts)(nil),               // 28: fleet.jobs.v1.ExecutionCounts
+	(*JobExecution)(nil),                  // 29: fleet.jobs.v1.JobExecution
+	(*CreateJobRequest)(nil),              // 30: fleet.jobs.v1.CreateJobRequest
+	(*DeviceIds)(nil),                     // 31: fleet.jobs.v1.DeviceIds
+	(*FailedIn)(nil),                      // 32: fleet.jobs.v1.FailedIn
+	(*TargetPreview)(nil),                 // 33: fleet.jobs.v1.TargetPreview
+	(*ReplacedDevices)(nil),               // 34: fleet.jobs.v1.ReplacedDevices
+	(*CreateJobResponse)(nil),             // 35: fleet.jobs.v1.CreateJobResponse
+	(*Forecast)(nil),                      // 36: fleet.jobs.v1.Forecast
+	(*StageForecast)(nil),                 // 37: fleet.jobs.v1.StageForecast
+	(*ListJobsRequest)(nil),               // 38: fleet.jobs.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),              // 39: fleet.jobs.v1.ListJobsResponse
+	(*GetJobRequest)(nil),                 // 40: fleet.jobs.v1.GetJobRequest
+	(*GetJobResponse)(nil),                // 41: fleet.jobs.v1.GetJobResponse
+	(*ListJobExecutionsRequest)(nil),      // 42: fleet.jobs.v1.ListJobExecutionsRequest
+	(*ListJobExecutionsResponse)(nil),     // 43: fleet.jobs.v1.ListJobExecutionsResponse
+	(*CancelJobRequest)(nil),              // 44: fleet.jobs.v1.CancelJobRequest
+	(*CancelJobResponse)(nil),             // 45: fleet.jobs.v1.CancelJobResponse
+	(*CancelExecutionRequest)(nil),        // 46: fleet.jobs.v1.CancelExecutionRequest
+	(*CancelExecutionResponse)(nil),       // 47: fleet.jobs.v1.CancelExecutionResponse
+	(*RetryExecutionsRequest)(nil),        // 48: fleet.jobs.v1.RetryExecutionsRequest
+	(*RetryExecutionsResponse)(nil),       // 49: fleet.jobs.v1.RetryExecutionsResponse
+	(*ExplainExecutionRequest)(nil),       // 50: fleet.jobs.v1.ExplainExecutionRequest
+	(*ExplainExecutionResponse)(nil),      // 51: fleet.jobs.v1.ExplainExecutionResponse
+	(*StartBlocker)(nil),                  // 52: fleet.jobs.v1.StartBlocker
+	(*StageGate)(nil),                     // 53: fleet.jobs.v1.StageGate
+	(*JobSlots)(nil),                      // 54: fleet.jobs.v1.JobSlots
+	(*ListExecutionAttemptsRequest)(nil),  // 55: fleet.jobs.v1.ListExecutionAttemptsRequest
+	(*ListExecutionAttemptsResponse)(nil), // 56: fleet.jobs.v1.ListExecutionAttemptsResponse
+	(*DeleteJobRequest)(nil),              // 57: fleet.jobs.v1.DeleteJobRequest
+	(*DeleteJobResponse)(nil),             // 58: fleet.jobs.v1.DeleteJobResponse
+	(*PauseJobRequest)(nil),               // 59: fleet.jobs.v1.PauseJobRequest
+	(*PauseJobResponse)(nil),              // 60: fleet.jobs.v1.PauseJobResponse
+	(*ResumeJobRequest)(nil),              // 61: fleet.jobs.v1.ResumeJobRequest
+	(*ResumeJobResponse)(nil),             // 62: fleet.jobs.v1.ResumeJobResponse
+	(*AdvanceJobRequest)(nil),             // 63: fleet.jobs.v1.AdvanceJobRequest
+	(*AdvanceJobResponse)(nil),            // 64: fleet.jobs.v1.AdvanceJobResponse
+	(*ApproveStageRequest)(nil),           // 65: fleet.jobs.v1.ApproveStageRequest
+	(*ApproveStageResponse)(nil),          // 66: fleet.jobs.v1.ApproveStageResponse
+	(*RejectStageRequest)(nil),            // 67: fleet.jobs.v1.RejectStageRequest
+	(*RejectStageResponse)(nil),           // 68: fleet.jobs.v1.RejectStageResponse
+	(*ApproveStartRequest)(nil),           // 69: fleet.jobs.v1.ApproveStartRequest
+	(*ApproveStartResponse)(nil),          // 70: fleet.jobs.v1.ApproveStartResponse
+	(*RejectStartRequest)(nil),            // 71: fleet.jobs.v1.RejectStartRequest
+	(*RejectStartResponse)(nil),           // 72: fleet.jobs.v1.RejectStartResponse
+	(*UpdateJobRequest)(nil),              // 73: fleet.jobs.v1.UpdateJobRequest
+	(*UpdateJobResponse)(nil),             // 74: fleet.jobs.v1.UpdateJobResponse
+	(*GetFailureSummaryRequest)(nil),      // 75: fleet.jobs.v1.GetFailureSummaryRequest
+	(*GetFailureSummaryResponse)(nil),     // 76: fleet.jobs.v1.GetFailureSummaryResponse
+	(*FailureCount)(nil),                  // 77: fleet.jobs.v1.FailureCount
+	(*GetJobTimelineRequest)(nil),         // 78: fleet.jobs.v1.GetJobTimelineRequest
+	(*GetJobTimelineResponse)(nil),        // 79: fleet.jobs.v1.GetJobTimelineResponse
+	(*TimelineBucket)(nil),                // 80: fleet.jobs.v1.TimelineBucket
+	(*TimelineMark)(nil),                  // 81: fleet.jobs.v1.TimelineMark
+	(*WatchJobRequest)(nil),               // 82: fleet.jobs.v1.WatchJobRequest
+	(*WatchJobResponse)(nil),              // 83: fleet.jobs.v1.WatchJobResponse
+	(*GetCallerRequest)(nil),              // 84: fleet.jobs.v1.GetCallerRequest
+	(*GetCallerResponse)(nil),             // 85: fleet.jobs.v1.GetCallerResponse
+	nil,                                   // 86: fleet.jobs.v1.Job.LabelsEntry
+	nil,                                   // 87: fleet.jobs.v1.CreateJobRequest.LabelsEntry
+	nil,                                   // 88: fleet.jobs.v1.UpdateJobRequest.LabelsEntry
+	(*structpb.Struct)(nil),               // 89: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),         // 90: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 91: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),         // 92: google.protobuf.FieldMask
 }
 var file_fleet_jobs_v1_jobs_proto_depIdxs = []int32{
-	84,  // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
-	31,  // 1: fleet.jobs.v1.Job.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
+	89,  // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
+	32,  // 1: fleet.jobs.v1.Job.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
 	0,   // 2: fleet.jobs.v1.Job.status:type_name -> fleet.jobs.v1.Job.Status
-	85,  // 3: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
-	85,  // 4: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	85,  // 5: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
-	27,  // 6: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
-	28,  // 7: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
-	85,  // 8: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
-	26,  // 9: fleet.jobs.v1.Job.pause:type_name -> fleet.jobs.v1.Pause
-	18,  // 10: fleet.jobs.v1.Job.rollout:type_name -> fleet.jobs.v1.Rollout
-	21,  // 11: fleet.jobs.v1.Job.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	22,  // 12: fleet.jobs.v1.Job.stages:type_name -> fleet.jobs.v1.JobStage
-	25,  // 13: fleet.jobs.v1.Job.trip:type_name -> fleet.jobs.v1.Trip
-	81,  // 14: fleet.jobs.v1.Job.labels:type_name -> fleet.jobs.v1.Job.LabelsEntry
-	24,  // 15: fleet.jobs.v1.Job.criterion_states:type_name -> fleet.jobs.v1.CriterionState
-	85,  // 16: fleet.jobs.v1.Job.start_at:type_name -> google.protobuf.Timestamp
-	15,  // 17: fleet.jobs.v1.Job.start_windows:type_name -> fleet.jobs.v1.StartWindow
-	16,  // 18: fleet.jobs.v1.Job.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
+	90,  // 3: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
+	90,  // 4: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	90,  // 5: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
+	28,  // 6: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
+	29,  // 7: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
+	90,  // 8: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
+	27,  // 9: fleet.jobs.v1.Job.pause:type_name -> fleet.jobs.v1.Pause
+	19,  // 10: fleet.jobs.v1.Job.rollout:type_name -> fleet.jobs.v1.Rollout
+	22,  // 11: fleet.jobs.v1.Job.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	23,  // 12: fleet.jobs.v1.Job.stages:type_name -> fleet.jobs.v1.JobStage
+	26,  // 13: fleet.jobs.v1.Job.trip:type_name -> fleet.jobs.v1.Trip
+	86,  // 14: fleet.jobs.v1.Job.labels:type_name -> fleet.jobs.v1.Job.LabelsEntry
+	25,  // 15: fleet.jobs.v1.Job.criterion_states:type_name -> fleet.jobs.v1.CriterionState
+	90,  // 16: fleet.jobs.v1.Job.start_at:type_name -> google.protobuf.Timestamp
+	16,  // 17: fleet.jobs.v1.Job.start_windows:type_name -> fleet.jobs.v1.StartWindow
+	17,  // 18: fleet.jobs.v1.Job.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
 	1,   // 19: fleet.jobs.v1.Job.priority:type_name -> fleet.jobs.v1.Job.Priority
-	85,  // 20: fleet.jobs.v1.Job.next_openings:type_name -> google.protobuf.Timestamp
-	14,  // 21: fleet.jobs.v1.Job.waits_for:type_name -> fleet.jobs.v1.JobWait
+	90,  // 20: fleet.jobs.v1.Job.next_openings:type_name -> google.protobuf.Timestamp
+	15,  // 21: fleet.jobs.v1.Job.waits_for:type_name -> fleet.jobs.v1.JobWait
 	2,   // 22: fleet.jobs.v1.Job.possible_actions:type_name -> fleet.jobs.v1.Job.Action
-	3,   // 23: fleet.jobs.v1.JobWait.kind:type_name -> fleet.jobs.v1.JobWait.Kind
-	85,  // 24: fleet.jobs.v1.JobWait.until:type_name -> google.protobuf.Timestamp
-	4,   // 25: fleet.jobs.v1.StartWindow.days:type_name -> fleet.jobs.v1.StartWindow.Day
-	86,  // 26: fleet.jobs.v1.StartWindow.duration:type_name -> google.protobuf.Duration
-	17,  // 27: fleet.jobs.v1.RetryPolicy.rules:type_name -> fleet.jobs.v1.RetryRule
-	10,  // 28: fleet.jobs.v1.RetryRule.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	86,  // 29: fleet.jobs.v1.RetryRule.initial_backoff:type_name -> google.protobuf.Duration
-	86,  // 30: fleet.jobs.v1.RetryRule.max_backoff:type_name -> google.protobuf.Duration
-	19,  // 31: fleet.jobs.v1.Rollout.stages:type_name -> fleet.jobs.v1.Stage
-	20,  // 32: fleet.jobs.v1.Stage.gate:type_name -> fleet.jobs.v1.Gate
-	86,  // 33: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
-	86,  // 34: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
-	10,  // 35: fleet.jobs.v1.FailureCriterion.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	5,   // 36: fleet.jobs.v1.FailureCriterion.basis:type_name -> fleet.jobs.v1.FailureCriterion.Basis
-	6,   // 37: fleet.jobs.v1.FailureCriterion.scope:type_name -> fleet.jobs.v1.FailureCriterion.Scope
-	7,   // 38: fleet.jobs.v1.FailureCriterion.action:type_name -> fleet.jobs.v1.FailureCriterion.Action
-	8,   // 39: fleet.jobs.v1.JobStage.state:type_name -> fleet.jobs.v1.JobStage.State
-	27,  // 40: fleet.jobs.v1.JobStage.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
-	85,  // 41: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
-	85,  // 42: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
-	23,  // 43: fleet.jobs.v1.JobStage.approval:type_name -> fleet.jobs.v1.StageApproval
-	85,  // 44: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
-	85,  // 45: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
-	21,  // 46: fleet.jobs.v1.Trip.criterion:type_name -> fleet.jobs.v1.FailureCriterion
-	85,  // 47: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
-	9,   // 48: fleet.jobs.v1.Pause.cause:type_name -> fleet.jobs.v1.Pause.Cause
-	10,  // 49: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	84,  // 50: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
-	85,  // 51: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
-	85,  // 52: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
-	85,  // 53: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
-	85,  // 54: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
-	11,  // 55: fleet.jobs.v1.JobExecution.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
-	85,  // 56: fleet.jobs.v1.JobExecution.not_before:type_name -> google.protobuf.Timestamp
-	84,  // 57: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
-	30,  // 58: fleet.jobs.v1.CreateJobRequest.target_device_ids:type_name -> fleet.jobs.v1.DeviceIds
-	31,  // 59: fleet.jobs.v1.CreateJobRequest.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
-	18,  // 60: fleet.jobs.v1.CreateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
-	21,  // 61: fleet.jobs.v1.CreateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	82,  // 62: fleet.jobs.v1.CreateJobRequest.labels:type_name -> fleet.jobs.v1.CreateJobRequest.LabelsEntry
-	85,  // 63: fleet.jobs.v1.CreateJobRequest.start_at:type_name -> google.protobuf.Timestamp
-	15,  // 64: fleet.jobs.v1.CreateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
-	16,  // 65: fleet.jobs.v1.CreateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
-	1,   // 66: fleet.jobs.v1.CreateJobRequest.priority:type_name -> fleet.jobs.v1.Job.Priority
-	10,  // 67: fleet.jobs.v1.FailedIn.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	33,  // 68: fleet.jobs.v1.TargetPreview.replaced_devices:type_name -> fleet.jobs.v1.ReplacedDevices
-	0,   // 69: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	85,  // 70: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
-	32,  // 71: fleet.jobs.v1.CreateJobResponse.preview:type_name -> fleet.jobs.v1.TargetPreview
-	35,  // 72: fleet.jobs.v1.CreateJobResponse.forecast:type_name -> fleet.jobs.v1.Forecast
-	85,  // 73: fleet.jobs.v1.Forecast.last_start_at:type_name -> google.protobuf.Timestamp
-	36,  // 74: fleet.jobs.v1.Forecast.stages:type_name -> fleet.jobs.v1.StageForecast
-	86,  // 75: fleet.jobs.v1.StageForecast.duration:type_name -> google.protobuf.Duration
-	86,  // 76: fleet.jobs.v1.StageForecast.release_time:type_name -> google.protobuf.Duration
-	86,  // 77: fleet.jobs.v1.StageForecast.window_time:type_name -> google.protobuf.Duration
-	86,  // 78: fleet.jobs.v1.StageForecast.bake_time:type_name -> google.protobuf.Duration
-	0,   // 79: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
-	0,   // 80: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
-	85,  // 81: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
-	85,  // 82: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
-	13,  // 83: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
-	13,  // 84: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
-	10,  // 85: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	11,  // 86: fleet.jobs.v1.ListJobExecutionsRequest.end_causes:type_name -> fleet.jobs.v1.JobExecution.EndCause
-	28,  // 87: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
-	0,   // 88: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	28,  // 89: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
-	10,  // 90: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	85,  // 91: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
-	28,  // 92: fleet.jobs.v1.ExplainExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
-	51,  // 93: fleet.jobs.v1.ExplainExecutionResponse.blockers:type_name -> fleet.jobs.v1.StartBlocker
-	85,  // 94: fleet.jobs.v1.ExplainExecutionResponse.earliest_start_at:type_name -> google.protobuf.Timestamp
-	85,  // 95: fleet.jobs.v1.ExplainExecutionResponse.last_seen_at:type_name -> google.protobuf.Timestamp
-	12,  // 96: fleet.jobs.v1.StartBlocker.kind:type_name -> fleet.jobs.v1.StartBlocker.Kind
-	85,  // 97: fleet.jobs.v1.StartBlocker.until:type_name -> google.protobuf.Timestamp
-	26,  // 98: fleet.jobs.v1.StartBlocker.pause:type_name -> fleet.jobs.v1.Pause
-	52,  // 99: fleet.jobs.v1.StartBlocker.stage_gate:type_name -> fleet.jobs.v1.StageGate
-	53,  // 100: fleet.jobs.v1.StartBlocker.job_slots:type_name -> fleet.jobs.v1.JobSlots
-	85,  // 101: fleet.jobs.v1.StageGate.next_opens_at:type_name -> google.protobuf.Timestamp
-	28,  // 102: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
-	13,  // 103: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
-	13,  // 104: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
-	13,  // 105: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
-	13,  // 106: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
-	13,  // 107: fleet.jobs.v1.RejectStageResponse.job:type_name -> fleet.jobs.v1.Job
-	87,  // 108: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
-	18,  // 109: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
-	21,  // 110: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	85,  // 111: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
-	83,  // 112: fleet.jobs.v1.UpdateJobRequest.labels:type_name -> fleet.jobs.v1.UpdateJobRequest.LabelsEntry
-	85,  // 113: fleet.jobs.v1.UpdateJobRequest.start_at:type_name -> google.protobuf.Timestamp
-	15,  // 114: fleet.jobs.v1.UpdateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
-	16,  // 115: fleet.jobs.v1.UpdateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
-	13,  // 116: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
-	10,  // 117: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	72,  // 118: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
-	10,  // 119: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	85,  // 120: fleet.jobs.v1.GetJobTimelineResponse.computed_at:type_name -> google.protobuf.Timestamp
-	86,  // 121: fleet.jobs.v1.GetJobTimelineResponse.bucket_size:type_name -> google.protobuf.Duration
-	75,  // 122: fleet.jobs.v1.GetJobTimelineResponse.buckets:type_name -> fleet.jobs.v1.TimelineBucket
-	76,  // 123: fleet.jobs.v1.GetJobTimelineResponse.marks:type_name -> fleet.jobs.v1.TimelineMark
-	85,  // 124: fleet.jobs.v1.TimelineBucket.time:type_name -> google.protobuf.Timestamp
-	85,  // 125: fleet.jobs.v1.TimelineMark.time:type_name -> google.protobuf.Timestamp
-	13,  // 126: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
-	85,  // 127: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
-	29,  // 128: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
-	37,  // 129: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
-	39,  // 130: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
-	41,  // 131: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
-	43,  // 132: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
-	45,  // 133: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
-	47,  // 134: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
-	54,  // 135: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
-	49,  // 136: fleet.jobs.v1.JobService.ExplainExecution:input_type -> fleet.jobs.v1.ExplainExecutionRequest
-	56,  // 137: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
-	58,  // 138: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
-	60,  // 139: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
-	62,  // 140: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
-	64,  // 141: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
-	66,  // 142: fleet.jobs.v1.JobService.RejectStage:input_type -> fleet.jobs.v1.RejectStageRequest
-	68,  // 143: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
-	70,  // 144: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
-	73,  // 145: fleet.jobs.v1.JobService.GetJobTimeline:input_type -> fleet.jobs.v1.GetJobTimelineRequest
-	77,  // 146: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
-	79,  // 147: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
-	34,  // 148: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
-	38,  // 149: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
-	40,  // 150: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
-	42,  // 151: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
-	44,  // 152: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
-	46,  // 153: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
-	48,  // 154: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
-	55,  // 155: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
-	50,  // 156: fleet.jobs.v1.JobService.ExplainExecution:output_type -> fleet.jobs.v1.ExplainExecutionResponse
-	57,  // 157: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
-	59,  // 158: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
-	61,  // 159: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
-	63,  // 160: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
-	65,  // 161: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
-	67,  // 162: fleet.jobs.v1.JobService.RejectStage:output_type -> fleet.jobs.v1.RejectStageResponse
-	69,  // 163: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
-	71,  // 164: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
-	74,  // 165: fleet.jobs.v1.JobService.GetJobTimeline:output_type -> fleet.jobs.v1.GetJobTimelineResponse
-	78,  // 166: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
-	80,  // 167: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
-	148, // [148:168] is the sub-list for method output_type
-	128, // [128:148] is the sub-list for method input_type
-	128, // [128:128] is the sub-list for extension type_name
-	128, // [128:128] is the sub-list for extension extendee
-	0,   // [0:128] is the sub-list for field type_name
+	14,  // 23: fleet.jobs.v1.Job.start_approval:type_name -> fleet.jobs.v1.StartApproval
+	90,  // 24: fleet.jobs.v1.StartApproval.approved_at:type_name -> google.protobuf.Timestamp
+	3,   // 25: fleet.jobs.v1.JobWait.kind:type_name -> fleet.jobs.v1.JobWait.Kind
+	90,  // 26: fleet.jobs.v1.JobWait.until:type_name -> google.protobuf.Timestamp
+	4,   // 27: fleet.jobs.v1.StartWindow.days:type_name -> fleet.jobs.v1.StartWindow.Day
+	91,  // 28: fleet.jobs.v1.StartWindow.duration:type_name -> google.protobuf.Duration
+	18,  // 29: fleet.jobs.v1.RetryPolicy.rules:type_name -> fleet.jobs.v1.RetryRule
+	10,  // 30: fleet.jobs.v1.RetryRule.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	91,  // 31: fleet.jobs.v1.RetryRule.initial_backoff:type_name -> google.protobuf.Duration
+	91,  // 32: fleet.jobs.v1.RetryRule.max_backoff:type_name -> google.protobuf.Duration
+	20,  // 33: fleet.jobs.v1.Rollout.stages:type_name -> fleet.jobs.v1.Stage
+	21,  // 34: fleet.jobs.v1.Stage.gate:type_name -> fleet.jobs.v1.Gate
+	91,  // 35: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
+	91,  // 36: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
+	10,  // 37: fleet.jobs.v1.FailureCriterion.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	5,   // 38: fleet.jobs.v1.FailureCriterion.basis:type_name -> fleet.jobs.v1.FailureCriterion.Basis
+	6,   // 39: fleet.jobs.v1.FailureCriterion.scope:type_name -> fleet.jobs.v1.FailureCriterion.Scope
+	7,   // 40: fleet.jobs.v1.FailureCriterion.action:type_name -> fleet.jobs.v1.FailureCriterion.Action
+	8,   // 41: fleet.jobs.v1.JobStage.state:type_name -> fleet.jobs.v1.JobStage.State
+	28,  // 42: fleet.jobs.v1.JobStage.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
+	90,  // 43: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
+	90,  // 44: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
+	24,  // 45: fleet.jobs.v1.JobStage.approval:type_name -> fleet.jobs.v1.StageApproval
+	90,  // 46: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
+	90,  // 47: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
+	22,  // 48: fleet.jobs.v1.Trip.criterion:type_name -> fleet.jobs.v1.FailureCriterion
+	90,  // 49: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
+	9,   // 50: fleet.jobs.v1.Pause.cause:type_name -> fleet.jobs.v1.Pause.Cause
+	10,  // 51: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	89,  // 52: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
+	90,  // 53: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
+	90,  // 54: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
+	90,  // 55: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
+	90,  // 56: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
+	11,  // 57: fleet.jobs.v1.JobExecution.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
+	90,  // 58: fleet.jobs.v1.JobExecution.not_before:type_name -> google.protobuf.Timestamp
+	89,  // 59: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
+	31,  // 60: fleet.jobs.v1.CreateJobRequest.target_device_ids:type_name -> fleet.jobs.v1.DeviceIds
+	32,  // 61: fleet.jobs.v1.CreateJobRequest.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
+	19,  // 62: fleet.jobs.v1.CreateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	22,  // 63: fleet.jobs.v1.CreateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	87,  // 64: fleet.jobs.v1.CreateJobRequest.labels:type_name -> fleet.jobs.v1.CreateJobRequest.LabelsEntry
+	90,  // 65: fleet.jobs.v1.CreateJobRequest.start_at:type_name -> google.protobuf.Timestamp
+	16,  // 66: fleet.jobs.v1.CreateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
+	17,  // 67: fleet.jobs.v1.CreateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
+	1,   // 68: fleet.jobs.v1.CreateJobRequest.priority:type_name -> fleet.jobs.v1.Job.Priority
+	10,  // 69: fleet.jobs.v1.FailedIn.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	34,  // 70: fleet.jobs.v1.TargetPreview.replaced_devices:type_name -> fleet.jobs.v1.ReplacedDevices
+	0,   // 71: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
+	90,  // 72: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
+	33,  // 73: fleet.jobs.v1.CreateJobResponse.preview:type_name -> fleet.jobs.v1.TargetPreview
+	36,  // 74: fleet.jobs.v1.CreateJobResponse.forecast:type_name -> fleet.jobs.v1.Forecast
+	90,  // 75: fleet.jobs.v1.Forecast.last_start_at:type_name -> google.protobuf.Timestamp
+	37,  // 76: fleet.jobs.v1.Forecast.stages:type_name -> fleet.jobs.v1.StageForecast
+	91,  // 77: fleet.jobs.v1.StageForecast.duration:type_name -> google.protobuf.Duration
+	91,  // 78: fleet.jobs.v1.StageForecast.release_time:type_name -> google.protobuf.Duration
+	91,  // 79: fleet.jobs.v1.StageForecast.window_time:type_name -> google.protobuf.Duration
+	91,  // 80: fleet.jobs.v1.StageForecast.bake_time:type_name -> google.protobuf.Duration
+	0,   // 81: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
+	0,   // 82: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
+	90,  // 83: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
+	90,  // 84: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
+	13,  // 85: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
+	13,  // 86: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
+	10,  // 87: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	11,  // 88: fleet.jobs.v1.ListJobExecutionsRequest.end_causes:type_name -> fleet.jobs.v1.JobExecution.EndCause
+	29,  // 89: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
+	0,   // 90: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
+	29,  // 91: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
+	10,  // 92: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	90,  // 93: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	29,  // 94: fleet.jobs.v1.ExplainExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
+	52,  // 95: fleet.jobs.v1.ExplainExecutionResponse.blockers:type_name -> fleet.jobs.v1.StartBlocker
+	90,  // 96: fleet.jobs.v1.ExplainExecutionResponse.earliest_start_at:type_name -> google.protobuf.Timestamp
+	90,  // 97: fleet.jobs.v1.ExplainExecutionResponse.last_seen_at:type_name -> google.protobuf.Timestamp
+	12,  // 98: fleet.jobs.v1.StartBlocker.kind:type_name -> fleet.jobs.v1.StartBlocker.Kind
+	90,  // 99: fleet.jobs.v1.StartBlocker.until:type_name -> google.protobuf.Timestamp
+	27,  // 100: fleet.jobs.v1.StartBlocker.pause:type_name -> fleet.jobs.v1.Pause
+	53,  // 101: fleet.jobs.v1.StartBlocker.stage_gate:type_name -> fleet.jobs.v1.StageGate
+	54,  // 102: fleet.jobs.v1.StartBlocker.job_slots:type_name -> fleet.jobs.v1.JobSlots
+	90,  // 103: fleet.jobs.v1.StageGate.next_opens_at:type_name -> google.protobuf.Timestamp
+	29,  // 104: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
+	13,  // 105: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
+	13,  // 106: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
+	13,  // 107: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
+	13,  // 108: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
+	13,  // 109: fleet.jobs.v1.RejectStageResponse.job:type_name -> fleet.jobs.v1.Job
+	13,  // 110: fleet.jobs.v1.ApproveStartResponse.job:type_name -> fleet.jobs.v1.Job
+	13,  // 111: fleet.jobs.v1.RejectStartResponse.job:type_name -> fleet.jobs.v1.Job
+	92,  // 112: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
+	19,  // 113: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	22,  // 114: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	90,  // 115: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
+	88,  // 116: fleet.jobs.v1.UpdateJobRequest.labels:type_name -> fleet.jobs.v1.UpdateJobRequest.LabelsEntry
+	90,  // 117: fleet.jobs.v1.UpdateJobRequest.start_at:type_name -> google.protobuf.Timestamp
+	16,  // 118: fleet.jobs.v1.UpdateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
+	17,  // 119: fleet.jobs.v1.UpdateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
+	13,  // 120: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
+	10,  // 121: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	77,  // 122: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
+	10,  // 123: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	90,  // 124: fleet.jobs.v1.GetJobTimelineResponse.computed_at:type_name -> google.protobuf.Timestamp
+	91,  // 125: fleet.jobs.v1.GetJobTimelineResponse.bucket_size:type_name -> google.protobuf.Duration
+	80,  // 126: fleet.jobs.v1.GetJobTimelineResponse.buckets:type_name -> fleet.jobs.v1.TimelineBucket
+	81,  // 127: fleet.jobs.v1.GetJobTimelineResponse.marks:type_name -> fleet.jobs.v1.TimelineMark
+	90,  // 128: fleet.jobs.v1.TimelineBucket.time:type_name -> google.protobuf.Timestamp
+	90,  // 129: fleet.jobs.v1.TimelineMark.time:type_name -> google.protobuf.Timestamp
+	13,  // 130: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
+	90,  // 131: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
+	30,  // 132: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
+	38,  // 133: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
+	40,  // 134: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
+	42,  // 135: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
+	44,  // 136: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
+	46,  // 137: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
+	48,  // 138: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
+	55,  // 139: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
+	50,  // 140: fleet.jobs.v1.JobService.ExplainExecution:input_type -> fleet.jobs.v1.ExplainExecutionRequest
+	57,  // 141: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
+	59,  // 142: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
+	61,  // 143: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
+	63,  // 144: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
+	65,  // 145: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
+	67,  // 146: fleet.jobs.v1.JobService.RejectStage:input_type -> fleet.jobs.v1.RejectStageRequest
+	69,  // 147: fleet.jobs.v1.JobService.ApproveStart:input_type -> fleet.jobs.v1.ApproveStartRequest
+	71,  // 148: fleet.jobs.v1.JobService.RejectStart:input_type -> fleet.jobs.v1.RejectStartRequest
+	73,  // 149: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
+	75,  // 150: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
+	78,  // 151: fleet.jobs.v1.JobService.GetJobTimeline:input_type -> fleet.jobs.v1.GetJobTimelineRequest
+	82,  // 152: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
+	84,  // 153: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
+	35,  // 154: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
+	39,  // 155: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
+	41,  // 156: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
+	43,  // 157: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
+	45,  // 158: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
+	47,  // 159: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
+	49,  // 160: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
+	56,  // 161: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
+	51,  // 162: fleet.jobs.v1.JobService.ExplainExecution:output_type -> fleet.jobs.v1.ExplainExecutionResponse
+	58,  // 163: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
+	60,  // 164: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
+	62,  // 165: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
+	64,  // 166: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
+	66,  // 167: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
+	68,  // 168: fleet.jobs.v1.JobService.RejectStage:output_type -> fleet.jobs.v1.RejectStageResponse
+	70,  // 169: fleet.jobs.v1.JobService.ApproveStart:output_type -> fleet.jobs.v1.ApproveStartResponse
+	72,  // 170: fleet.jobs.v1.JobService.RejectStart:output_type -> fleet.jobs.v1.RejectStartResponse
+	74,  // 171: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
+	76,  // 172: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
+	79,  // 173: fleet.jobs.v1.JobService.GetJobTimeline:output_type -> fleet.jobs.v1.GetJobTimelineResponse
+	83,  // 174: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
+	85,  // 175: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
+	154, // [154:176] is the sub-list for method output_type
+	132, // [132:154] is the sub-list for method input_type
+	132, // [132:132] is the sub-list for extension type_name
+	132, // [132:132] is the sub-list for extension extendee
+	0,   // [0:132] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_jobs_proto_init() }
@@ -8020,26 +8385,26 @@ func file_fleet_jobs_v1_jobs_proto_init() {
 		(*Job_TargetDeviceCount)(nil),
 		(*Job_TargetFailedIn)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[1].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[4].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[2].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[5].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[6].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[6].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[7].OneofWrappers = []any{
 		(*Stage_DeviceCount)(nil),
 		(*Stage_Percent)(nil),
 		(*Stage_Remainder)(nil),
 		(*Stage_GroupId)(nil),
 		(*Stage_Selector)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[7].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[8].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[8].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[9].OneofWrappers = []any{
 		(*FailureCriterion_Percent)(nil),
 		(*FailureCriterion_Count)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[11].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[12].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[13].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[15].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[16].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[14].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[16].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[17].OneofWrappers = []any{
 		(*CreateJobRequest_TargetDeviceId)(nil),
 		(*CreateJobRequest_TargetGroupId)(nil),
 		(*CreateJobRequest_TargetAll)(nil),
@@ -8047,33 +8412,33 @@ func file_fleet_jobs_v1_jobs_proto_init() {
 		(*CreateJobRequest_TargetDeviceIds)(nil),
 		(*CreateJobRequest_TargetFailedIn)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[24].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[25].OneofWrappers = []any{
 		(*ListJobsRequest_TargetDeviceId)(nil),
 		(*ListJobsRequest_TargetGroupId)(nil),
 		(*ListJobsRequest_TargetAll)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[26].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[28].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[34].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[38].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[27].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[29].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[35].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[39].OneofWrappers = []any{
 		(*StartBlocker_Pause)(nil),
 		(*StartBlocker_StageGate)(nil),
 		(*StartBlocker_JobSlots)(nil),
 		(*StartBlocker_OtherJobId)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[39].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[41].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[49].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[55].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[63].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[67].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[40].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[42].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[50].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[60].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[68].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[72].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_jobs_v1_jobs_proto_rawDesc), len(file_fleet_jobs_v1_jobs_proto_rawDesc)),
 			NumEnums:      13,
-			NumMessages:   71,
+			NumMessages:   76,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -34,6 +34,8 @@ const (
 	JobService_AdvanceJob_FullMethodName            = "/fleet.jobs.v1.JobService/AdvanceJob"
 	JobService_ApproveStage_FullMethodName          = "/fleet.jobs.v1.JobService/ApproveStage"
 	JobService_RejectStage_FullMethodName           = "/fleet.jobs.v1.JobService/RejectStage"
+	JobService_ApproveStart_FullMethodName          = "/fleet.jobs.v1.JobService/ApproveStart"
+	JobService_RejectStart_FullMethodName           = "/fleet.jobs.v1.JobService/RejectStart"
 	JobService_UpdateJob_FullMethodName             = "/fleet.jobs.v1.JobService/UpdateJob"
 	JobService_GetFailureSummary_FullMethodName     = "/fleet.jobs.v1.JobService/GetFailureSummary"
 	JobService_GetJobTimeline_FullMethodName        = "/fleet.jobs.v1.JobService/GetJobTimeline"
@@ -123,7 +125,7 @@ type JobServiceClient interface {
 	// With a job_id, the call is safe to repeat: the same request, of any user, returns the
 	// response of the first call, even if the job or its targets have changed since or a new job
 	// would exceed a limit. A field that is unset and one that is set to its default are the same,
-	// except the expiry of a job with a rollout, a start time or start windows. A different request
+	// except the expiry of a job with a rollout, a start time, start windows or start_approval. A different request
 	// with the same job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a
 	// deleted job that has not been purged yet.
 	//
@@ -132,7 +134,7 @@ type JobServiceClient interface {
 	//
 	// With replaces_job_id, the call also cancels another job, in the same transaction.
 	//
-	//	PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
+	//	PERMISSION_DENIED    SUBJECT_REQUIRED: a gate or the start requires an approval, and the caller is unknown
 	//	NOT_FOUND            DEVICE_NOT_FOUND
 	//	                     JOB_NOT_FOUND: the job of target_failed_in or replaces_job_id
 	//	ALREADY_EXISTS       JOB_ALREADY_EXISTS
@@ -221,7 +223,8 @@ type JobServiceClient interface {
 	// pending executions skip QUEUED executions of the job. Executions that are IN_PROGRESS
 	// continue, and a device can still report the end of an execution that it has not started. The
 	// job still expires at expires_at. Takes effect at once for any number of devices. If the job
-	// is PAUSED already, nothing changes.
+	// is PAUSED already, nothing changes; but if the cause is START_APPROVAL, it becomes OPERATOR: ApproveStart then
+	// does not end the pause.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_PAUSABLE
@@ -235,7 +238,7 @@ type JobServiceClient interface {
 	// passed during the pause starts with this call.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
-	//	FAILED_PRECONDITION  JOB_NOT_RESUMABLE, GATE_NOT_MET
+	//	FAILED_PRECONDITION  JOB_NOT_RESUMABLE, START_NOT_APPROVED, GATE_NOT_MET
 	//	ABORTED              JOB_CHANGED
 	ResumeJob(ctx context.Context, in *ResumeJobRequest, opts ...grpc.CallOption) (*ResumeJobResponse, error)
 	// Opens the next stage of a rollout now, even if the gate of the open stage is not met. Does not
@@ -243,7 +246,7 @@ type JobServiceClient interface {
 	// status; it must have started.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
-	//	FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, APPROVAL_REQUIRED
+	//	FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, START_NOT_APPROVED, APPROVAL_REQUIRED
 	//	ABORTED              JOB_CHANGED
 	AdvanceJob(ctx context.Context, in *AdvanceJobRequest, opts ...grpc.CallOption) (*AdvanceJobResponse, error)
 	// Approves the open stage of a rollout, if its gate requires an approval. The next stage opens when
@@ -264,6 +267,28 @@ type JobServiceClient interface {
 	//	FAILED_PRECONDITION  STAGE_NOT_APPROVABLE, also if the stage is approved already
 	//	ABORTED              JOB_CHANGED
 	RejectStage(ctx context.Context, in *RejectStageRequest, opts ...grpc.CallOption) (*RejectStageResponse, error)
+	// Approves the start of a job that was created with start_approval. If the cause of the pause is START_APPROVAL,
+	// ends the pause as ResumeJob does: the job becomes IN_PROGRESS, or SCHEDULED before its start_at. Any other pause
+	// stays. If a gate pauses the job at once, because executions were canceled, the cause is then GATE_NOT_MET. If the
+	// start is already approved, nothing changes.
+	//
+	// Sets expires_at: the expires_in_hours of the job, or their default, count from the approval or from start_at,
+	// whichever is later. The default is computed for that time; a job with other expires_in_hours fails with
+	// EXPIRY_TOO_EARLY if it would expire before its last device can start: for example, if the next start window opens
+	// later. An expires_at that UpdateJob or RetryExecutions has set stays.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	//	PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
+	//	FAILED_PRECONDITION  START_NOT_APPROVABLE, EXPIRY_TOO_EARLY
+	//	ABORTED              JOB_CHANGED
+	ApproveStart(ctx context.Context, in *ApproveStartRequest, opts ...grpc.CallOption) (*ApproveStartResponse, error)
+	// Rejects the start of a job that was created with start_approval and is not approved. Cancels the job, with the
+	// comment as the reason. The creator of the job and unknown users may reject too.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	//	FAILED_PRECONDITION  START_NOT_APPROVABLE, also if the start is approved already
+	//	ABORTED              JOB_CHANGED
+	RejectStart(ctx context.Context, in *RejectStartRequest, opts ...grpc.CallOption) (*RejectStartResponse, error)
 	// Changes the settings of a job that is IN_PROGRESS, PAUSED or SCHEDULED. If the mask has only labels and
 	// description, the job can have any status. Takes effect at once.
 	//
@@ -464,6 +489,26 @@ func (c *jobServiceClient) RejectStage(ctx context.Context, in *RejectStageReque
 	return out, nil
 }
 
+func (c *jobServiceClient) ApproveStart(ctx context.Context, in *ApproveStartRequest, opts ...grpc.CallOption) (*ApproveStartResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApproveStartResponse)
+	err := c.cc.Invoke(ctx, JobService_ApproveStart_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *jobServiceClient) RejectStart(ctx context.Context, in *RejectStartRequest, opts ...grpc.CallOption) (*RejectStartResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RejectStartResponse)
+	err := c.cc.Invoke(ctx, JobService_RejectStart_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *jobServiceClient) UpdateJob(ctx context.Context, in *UpdateJobRequest, opts ...grpc.CallOption) (*UpdateJobResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(UpdateJobResponse)
@@ -605,7 +650,7 @@ type JobServiceServer interface {
 	// With a job_id, the call is safe to repeat: the same request, of any user, returns the
 	// response of the first call, even if the job or its targets have changed since or a new job
 	// would exceed a limit. A field that is unset and one that is set to its default are the same,
-	// except the expiry of a job with a rollout, a start time or start windows. A different request
+	// except the expiry of a job with a rollout, a start time, start windows or start_approval. A different request
 	// with the same job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a
 	// deleted job that has not been purged yet.
 	//
@@ -614,7 +659,7 @@ type JobServiceServer interface {
 	//
 	// With replaces_job_id, the call also cancels another job, in the same transaction.
 	//
-	//	PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
+	//	PERMISSION_DENIED    SUBJECT_REQUIRED: a gate or the start requires an approval, and the caller is unknown
 	//	NOT_FOUND            DEVICE_NOT_FOUND
 	//	                     JOB_NOT_FOUND: the job of target_failed_in or replaces_job_id
 	//	ALREADY_EXISTS       JOB_ALREADY_EXISTS
@@ -703,7 +748,8 @@ type JobServiceServer interface {
 	// pending executions skip QUEUED executions of the job. Executions that are IN_PROGRESS
 	// continue, and a device can still report the end of an execution that it has not started. The
 	// job still expires at expires_at. Takes effect at once for any number of devices. If the job
-	// is PAUSED already, nothing changes.
+	// is PAUSED already, nothing changes; but if the cause is START_APPROVAL, it becomes OPERATOR: ApproveStart then
+	// does not end the pause.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_PAUSABLE
@@ -717,7 +763,7 @@ type JobServiceServer interface {
 	// passed during the pause starts with this call.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
-	//	FAILED_PRECONDITION  JOB_NOT_RESUMABLE, GATE_NOT_MET
+	//	FAILED_PRECONDITION  JOB_NOT_RESUMABLE, START_NOT_APPROVED, GATE_NOT_MET
 	//	ABORTED              JOB_CHANGED
 	ResumeJob(context.Context, *ResumeJobRequest) (*ResumeJobResponse, error)
 	// Opens the next stage of a rollout now, even if the gate of the open stage is not met. Does not
@@ -725,7 +771,7 @@ type JobServiceServer interface {
 	// status; it must have started.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
-	//	FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, APPROVAL_REQUIRED
+	//	FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, START_NOT_APPROVED, APPROVAL_REQUIRED
 	//	ABORTED              JOB_CHANGED
 	AdvanceJob(context.Context, *AdvanceJobRequest) (*AdvanceJobResponse, error)
 	// Approves the open stage of a rollout, if its gate requires an approval. The next stage opens when
@@ -746,6 +792,28 @@ type JobServiceServer interface {
 	//	FAILED_PRECONDITION  STAGE_NOT_APPROVABLE, also if the stage is approved already
 	//	ABORTED              JOB_CHANGED
 	RejectStage(context.Context, *RejectStageRequest) (*RejectStageResponse, error)
+	// Approves the start of a job that was created with start_approval. If the cause of the pause is START_APPROVAL,
+	// ends the pause as ResumeJob does: the job becomes IN_PROGRESS, or SCHEDULED before its start_at. Any other pause
+	// stays. If a gate pauses the job at once, because executions were canceled, the cause is then GATE_NOT_MET. If the
+	// start is already approved, nothing changes.
+	//
+	// Sets expires_at: the expires_in_hours of the job, or their default, count from the approval or from start_at,
+	// whichever is later. The default is computed for that time; a job with other expires_in_hours fails with
+	// EXPIRY_TOO_EARLY if it would expire before its last device can start: for example, if the next start window opens
+	// later. An expires_at that UpdateJob or RetryExecutions has set stays.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	//	PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
+	//	FAILED_PRECONDITION  START_NOT_APPROVABLE, EXPIRY_TOO_EARLY
+	//	ABORTED              JOB_CHANGED
+	ApproveStart(context.Context, *ApproveStartRequest) (*ApproveStartResponse, error)
+	// Rejects the start of a job that was created with start_approval and is not approved. Cancels the job, with the
+	// comment as the reason. The creator of the job and unknown users may reject too.
+	//
+	//	NOT_FOUND            JOB_NOT_FOUND
+	//	FAILED_PRECONDITION  START_NOT_APPROVABLE, also if the start is approved already
+	//	ABORTED              JOB_CHANGED
+	RejectStart(context.Context, *RejectStartRequest) (*RejectStartResponse, error)
 	// Changes the settings of a job that is IN_PROGRESS, PAUSED or SCHEDULED. If the mask has only labels and
 	// description, the job can have any status. Takes effect at once.
 	//
@@ -840,6 +908,12 @@ func (UnimplementedJobServiceServer) ApproveStage(context.Context, *ApproveStage
 }
 func (UnimplementedJobServiceServer) RejectStage(context.Context, *RejectStageRequest) (*RejectStageResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RejectStage not implemented")
+}
+func (UnimplementedJobServiceServer) ApproveStart(context.Context, *ApproveStartRequest) (*ApproveStartResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ApproveStart not implemented")
+}
+func (UnimplementedJobServiceServer) RejectStart(context.Context, *RejectStartRequest) (*RejectStartResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RejectStart not implemented")
 }
 func (UnimplementedJobServiceServer) UpdateJob(context.Context, *UpdateJobRequest) (*UpdateJobResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateJob not implemented")
@@ -1147,6 +1221,42 @@ func _JobService_RejectStage_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _JobService_ApproveStart_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ApproveStartRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).ApproveStart(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_ApproveStart_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).ApproveStart(ctx, req.(*ApproveStartRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _JobService_RejectStart_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RejectStartRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).RejectStart(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_RejectStart_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).RejectStart(ctx, req.(*RejectStartRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _JobService_UpdateJob_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(UpdateJobRequest)
 	if err := dec(in); err != nil {
@@ -1296,6 +1406,14 @@ var JobService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RejectStage",
 			Handler:    _JobService_RejectStage_Handler,
+		},
+		{
+			MethodName: "ApproveStart",
+			Handler:    _JobService_ApproveStart_Handler,
+		},
+		{
+			MethodName: "RejectStart",
+			Handler:    _JobService_RejectStart_Handler,
 		},
 		{
 			MethodName: "UpdateJob",

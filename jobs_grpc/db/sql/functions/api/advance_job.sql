@@ -3,7 +3,7 @@
 -- of rows that it writes does not depend on the number of devices.
 --
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_ADVANCEABLE (with the status, the open stage and the last
--- stage), and APPROVAL_REQUIRED (with the stage).
+-- stage), START_NOT_APPROVED, and APPROVAL_REQUIRED (with the stage).
 CREATE OR REPLACE FUNCTION jobs.advance_job(
     p_tenant_id text, p_job_id text,
     p_stage integer,  -- the stage to open; NULL: the one after the open stage
@@ -35,6 +35,7 @@ BEGIN
             );
         END IF;
 
+        PERFORM jobs.check_start_approved(p_tenant_id, p_job_id);
         SELECT NOT s.require_approval OR s.approved_at IS NOT NULL INTO v_is_approved
         FROM jobs.job_stages s
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = v_job.open_stage;

@@ -22,7 +22,7 @@ CREATE OR REPLACE FUNCTION jobs.create_job(
     p_target_device_ids text[] DEFAULT NULL,  -- p_request has their number and a hash
     p_expected_target_digest text DEFAULT NULL   -- the digest that a new job must have; NULL: any
 ) RETURNS TABLE (
-    status text,                        -- at creation: IN_PROGRESS or SCHEDULED
+    status text,                        -- at creation: IN_PROGRESS, SCHEDULED or PAUSED
     execution_count integer,
     expires_at timestamptz,
     stage_sizes integer[],              -- of the rollout; NULL if the job existed already
@@ -50,13 +50,20 @@ DECLARE
     v_expires_in_hours integer := nullif(  -- NULL: never
         coalesce((p_request -> 'expires_in_hours')::integer, p_default_expires_in_hours), 0
     );
+    v_needs_approval boolean := p_request ? 'start_approval';
     v_time_zones text[];  -- of the start windows, as preview_targets returns them
     v_released integer;   -- executions at creation; the others are HELD
     v_details jsonb;      -- of the first event
 BEGIN
     start_at := greatest((p_request ->> 'start_at')::timestamptz, v_now);
+    IF v_needs_approval AND v_expires_in_hours IS NOT NULL THEN
+        -- Until approve_start: the hours of the request count from the approval.
+        v_expires_in_hours := /* maximum of CreateJobRequest.expires_in_hours */;
+    END IF;
     expires_at := start_at + make_interval(hours => v_expires_in_hours);
-    status := CASE WHEN start_at > v_now THEN 'SCHEDULED' ELSE 'IN_PROGRESS' END;
+    status := CASE WHEN v_needs_approval THEN 'PAUSED'
+                   WHEN start_at > v_now THEN 'SCHEDULED'
+                   ELSE 'IN_PROGRESS' END;
 
     IF p_validate_only THEN
         PERFORM jobs.repeated_job(p_tenant_id, p_job_id, p_request, p_document_params);
@@ -68,7 +75,7 @@ BEGIN
              created_at, updated_at, request, has_failure_criteria, max_in_progress, start_at,
              release_since, target_selector, target_device_count, target_failed_in, labels,
              description, priority, start_windows, window_time_zone, retry_policy,
-             execution_events, replaces_job_id)
+             execution_events, replaces_job_id, start_approval)
         VALUES
             (p_tenant_id, p_job_id, p_request ->> 'document_type', p_document_params,
              v_target_device_id, p_request ->> 'target_group_id', p_request ? 'target_all',
@@ -82,7 +89,8 @@ BEGIN
              p_request -> 'labels', p_request ->> 'description',
              2 - v_queue_order,  -- of Job.Priority
              v_start_windows, nullif(p_request ->> 'window_time_zone', 'DEVICE'),
-             p_request -> 'retry_policy', p_request ? 'execution_events', v_replaced_job_id)
+             p_request -> 'retry_policy', p_request ? 'execution_events', v_replaced_job_id,
+             CASE WHEN v_needs_approval THEN '{}'::jsonb END)
         ON CONFLICT (tenant_id, job_id) DO NOTHING;
         IF NOT FOUND THEN
             SELECT r.status, r.execution_count, r.start_at, r.expires_at
@@ -196,8 +204,11 @@ BEGIN
                 p_tenant_id, p_job_id, p_request -> 'failure_criteria'
             );
         END IF;
+        IF v_needs_approval THEN
+            PERFORM jobs.set_paused(p_tenant_id, p_job_id, v_now, 'START_APPROVAL', '', NULL);
+        END IF;
         IF v_rollout IS NOT NULL THEN
-            -- An empty first stage passes at once.
+            -- An empty first stage passes at once, unless the job is paused.
             PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_now);
         END IF;
     END IF;

@@ -26,7 +26,8 @@ CREATE OR REPLACE FUNCTION jobs.explain_execution(
     next_opens_at timestamptz,
     open_stage_percent integer,  -- the min_succeeded_percent of the gate
     open_stage_bake_seconds integer,
-    open_stage_name text        -- the display_name
+    open_stage_name text,       -- the display_name
+    needs_start_approval boolean  -- the start of the job is not approved
 )
 LANGUAGE plpgsql STABLE  -- see set_read_time
 -- settings: tenant, page
@@ -64,7 +65,7 @@ BEGIN
     SELECT e.queue_order, e.not_before, j.start_windows,
            coalesce(j.window_time_zone, e.time_zone, 'UTC') AS zone, j.start_at, j.expires_at,
            j.paused_at, j.paused_by, j.pause_reason, j.pause_cause, j.max_in_progress,
-           j.open_stage, j.awaiting_approval, j.stage_due_at, p.in_progress,
+           j.open_stage, j.awaiting_approval, j.stage_due_at, p.in_progress, j.start_approval,
            jobs.is_held(e.rank, jobs.released_count_at(j.release, v_now)) AS is_held,
            jobs.rank_release_time(e.rank, j.release) AS release_time
     INTO v_job
@@ -78,6 +79,7 @@ BEGIN
         paused_by := v_job.paused_by;
         pause_reason := v_job.pause_reason;
         pause_cause := coalesce(v_job.pause_cause, 'OPERATOR');
+        needs_start_approval := v_job.start_approval = '{}';
     END IF;
     IF v_job.release_time IS NULL THEN
         open_stage := v_job.open_stage;

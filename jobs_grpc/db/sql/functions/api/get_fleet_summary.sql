@@ -51,8 +51,8 @@ BEGIN
         FROM (
             SELECT j.job_id, j.status, j.expires_at, j.paused_at, j.start_at,
                    -- A job that has expired opens no stage.
-                   j.awaiting_approval AND NOT jobs.is_expired_at(j.expires_at, jobs.now())
-                       AS awaiting_approval
+                   (j.awaiting_approval OR j.start_approval IS NOT NULL AND j.start_approval = '{}')
+                       AND NOT jobs.is_expired_at(j.expires_at, jobs.now()) AS awaiting_approval
             FROM jobs.jobs j
             WHERE j.tenant_id = p_tenant_id AND j.status = 'IN_PROGRESS' AND j.deleted_at IS NULL
             ORDER BY j.expires_at DESC

@@ -119,7 +119,8 @@ BEGIN
             SELECT j.created_at, j.job_id
             FROM (
                 -- A job that has expired opens no stage.
-                SELECT j.*, scan.value, scan.filter = 'awaiting_approval' AND j.awaiting_approval
+                SELECT j.*, scan.value, scan.filter = 'awaiting_approval'
+                    AND (j.awaiting_approval OR j.start_approval = '{}')
                     AND j.status = 'IN_PROGRESS' AND NOT jobs.is_expired_at(j.expires_at, jobs.now())
                     AS is_read
                 FROM jobs.jobs j

@@ -5,7 +5,7 @@ CREATE OR REPLACE FUNCTION jobs.stopped_rollouts(
     OUT failure_criterion bigint,  -- paused by a failure criterion
     OUT gate_not_met bigint,       -- paused because a gate was not met
     OUT operator bigint,           -- paused by an operator, or by a rejection
-    OUT awaiting_approval bigint,
+    OUT awaiting_approval bigint,  -- of a stage, or of the start
     OUT canceled bigint
 )
 LANGUAGE plpgsql STABLE
@@ -17,10 +17,10 @@ BEGIN
     SELECT count(*) FILTER (WHERE waiting.pause_cause = 'FAILURE_CRITERION'),
            count(*) FILTER (WHERE waiting.pause_cause = 'GATE_NOT_MET'),
            count(*) FILTER (WHERE waiting.pause_cause IN ('OPERATOR', 'STAGE_REJECTED')),
-           count(*) FILTER (WHERE waiting.awaiting_approval)
+           count(*) FILTER (WHERE waiting.awaiting_approval OR waiting.start_approval = '{}')
     INTO failure_criterion, gate_not_met, operator, awaiting_approval
     FROM (
-        SELECT j.pause_cause, j.awaiting_approval
+        SELECT j.pause_cause, j.awaiting_approval, j.start_approval
         FROM jobs.jobs j
         WHERE (j.awaiting_approval OR j.pause_cause IS NOT NULL) AND j.status = 'IN_PROGRESS'
           AND j.deleted_at IS NULL
