@@ -35,18 +35,6 @@ async def test_next_stage_opens_when_all_executions_finished_in_any_status(world
     await expect_error("EXECUTION_HELD", job.device(2).start("j"))
 
 
-@pytest.mark.parametrize(("percent", "needed"), [(50, 2), (51, 3), (100, 4), (1, 1)])
-async def test_next_stage_opens_at_the_percentage(world: World, percent: int, needed: int) -> None:
-    job = await world.create_staged(percent_gate(percent), REST)
-
-    for number in range(needed):
-        assert await job.open_stage() == 0
-        await job.device(0, number).update("j", "SUCCEEDED")
-
-    assert await job.open_stage() == 1
-    assert (await job.stage_row(1))["opened_at"] is not None
-
-
 async def test_job_is_paused_when_a_stage_finishes_without_meeting_its_gate(world: World) -> None:
     job = await world.create_staged(percent_gate(75), REST)
     etag = (await job.get()).etag
@@ -143,6 +131,18 @@ async def test_finished_stage_with_advance_after_pauses_once(world: World, remov
     else:
         await job.pass_time(600)
         assert await job.open_stage() == 1
+
+
+async def test_stage_whose_failures_were_accepted_pauses_again_after_a_retry(world: World) -> None:
+    job = await world.create_staged(percent_gate(100), REST)
+    await job.set_gate(0, advance_after_seconds=600)
+    await job.finish(0, "FAILED")
+    await job.operator.resume("j")
+    await job.operator.retry("j", "FAILED", device_ids=[job.device(0).name])
+
+    await job.device(0).update("j", "FAILED")
+
+    assert await job.columns("pause_cause") == ("GATE_NOT_MET",)
 
 
 async def test_job_awaits_an_approval_while_the_rest_of_the_gate_is_met(world: World) -> None:

@@ -221,21 +221,6 @@ async def test_audit_log_has_who_approved_which_stage_and_why(
     assert audited[0]["time"]
 
 
-async def test_pause_stops_the_release_rate(world: World) -> None:
-    job = await world.create_staged({"remainder": True, "releases_per_minute": 2})
-    await world.pass_time(45)  # One and a half releases.
-    await job.operator.pause("j")
-    await world.pass_time(600)
-    paused = await job.get()
-    assert paused.stages[0].released_count == 1
-
-    resumed = await job.operator.resume("j")
-
-    assert resumed.stages[0].released_count == 1
-    await world.pass_time(15)
-    assert (await job.get()).stages[0].released_count == 2
-
-
 @pytest.mark.parametrize("gate", ["bake_seconds", "advance_after_seconds"])
 async def test_pause_stops_the_time_of_a_gate(world: World, gate: str) -> None:
     job = await world.create_staged({"device_count": 1}, REST)
