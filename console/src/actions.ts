@@ -282,6 +282,47 @@ export function reject(job: Job, stage: number, comment: string, done: Done): Qu
     };
 }
 
+export function approveStart(job: Job, comment: string, done: Done): Question {
+    const after = job.pause?.cause === "START_APPROVAL" ? "" : onceResumed(job);
+    return {
+        title: `Approve the start of ${job.job_id}?`,
+        children: `${counted(unstarted(job.execution_counts), "device")} can start${after}, as its stages and start times allow.`,
+        action: "Approve start",
+        outcome: `Approved: the job can start${after}.`,
+        job,
+        command: command(
+            ["approve", job.job_id, "--start"],
+            option("--comment", comment),
+            post(path(job, ":approveStart"), { comment }),
+        ),
+        run: async () => {
+            const request = { comment, etag: job.etag };
+            await body(api.POST("/customer/jobs/{job_id}:approveStart", { ...params(job), body: request }));
+            await done();
+        },
+    };
+}
+
+export function rejectStart(job: Job, comment: string, done: Done): Question {
+    return {
+        title: `Reject the start of ${job.job_id}?`,
+        children: `The job is canceled. ${cancelEffect(job.execution_counts)}`,
+        action: "Reject start",
+        job,
+        destructive: true,
+        command: command(
+            ["reject", job.job_id, "--start"],
+            option("--comment", comment),
+            post(path(job, ":rejectStart"), { comment }),
+        ),
+        run: async () => {
+            const request = { comment, etag: job.etag };
+            await body(api.POST("/customer/jobs/{job_id}:rejectStart", { ...params(job), body: request }));
+            await done();
+        },
+    };
+}
+
 /** Failures that can be retried: of one status and code ("": without one), or of one device. */
 export interface Failure {
     status: FailureStatus;

@@ -55,6 +55,8 @@ export interface Draft {
     expiresHours: string;
     timeoutMinutes: string;
     priority: "LOW" | "NORMAL" | "HIGH";
+    /** Another user must approve before the first device starts. */
+    startApproval: boolean;
     /** What a copied job has besides: the form does not show it. */
     more: {
         windows: StartWindow[];
@@ -109,6 +111,7 @@ export const emptyDraft: Draft = {
     expiresHours: "",
     timeoutMinutes: "",
     priority: "NORMAL",
+    startApproval: false,
     more: { windows: [], rules: [] },
 };
 
@@ -333,6 +336,7 @@ export function draftRequest(draft: Draft): CreateJobRequest {
         ...draftSettings(draft),
         expires_in_hours: integer(draft.expiresHours, "The expiry", "expiresHours"),
         priority: draft.priority === "NORMAL" ? undefined : draft.priority,
+        start_approval: draft.startApproval || undefined,
         execution_events: draft.more.execution_events || undefined,
     };
     return request as unknown as CreateJobRequest;
@@ -361,6 +365,7 @@ export function summary(draft: Draft, devices: number, sizes: number[]): string 
             `${counted(devices, "device")} can start ${draft.startAt ? "at the start time" : "at once"}`,
         );
     }
+    if (draft.startApproval) parts.push("nothing starts before another user approves");
     if (draft.windowStart) parts.push(`only from ${draft.windowStart} for ${draft.windowHours} h`);
     for (const c of draft.criteria) {
         const verb = c.action === "PAUSE" ? "pauses" : "cancels";
@@ -469,6 +474,7 @@ export function copyOf(job: Job, devices: string[] = []): Draft {
         retryCodes: rule?.failure_codes.join(" ") ?? "",
         timeoutMinutes: job.in_progress_timeout_minutes ? String(job.in_progress_timeout_minutes) : "",
         priority: job.priority ?? "NORMAL",
+        startApproval: job.start_approval !== null,
     };
 }
 

@@ -80,7 +80,14 @@ export function status(job: Job, awaits = false): Status {
     const failed = failures(job.execution_counts);
     switch (job.status) {
         case "PAUSED":
-            return { word: "Paused", tone: "warn", detail: shown(job.pause?.reason ?? "") };
+            return {
+                word: "Paused",
+                tone: "warn",
+                detail:
+                    job.pause?.cause === "START_APPROVAL"
+                        ? "the start needs an approval"
+                        : shown(job.pause?.reason ?? ""),
+            };
         case "CANCELED":
             return { word: "Canceled", tone: "quiet", detail: shown(job.cancel_reason ?? "") };
         case "SCHEDULED":
@@ -172,7 +179,7 @@ export function notice(job: Job, ago: (time: string) => string, opening: string 
     const counts = job.execution_counts;
     if (job.status === "PAUSED" && job.pause) {
         const waits = unstarted(counts)
-            ? "Nothing starts until the job is resumed."
+            ? `Nothing starts until the ${job.pause.cause === "START_APPROVAL" ? "start is approved" : "job is resumed"}.`
             : "All devices have already started: nothing is held back.";
         const running = counts.in_progress
             ? ` ${counted(counts.in_progress, "device")} that had started ${counts.in_progress === 1 ? "is" : "are"} finishing.`

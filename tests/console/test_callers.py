@@ -40,7 +40,7 @@ async def test_viewer_sees_no_button_that_changes_something(
             ("/jobs", "careful"),
             ("/jobs/careful", "careful"),
             ("/jobs/careful/devices/pump-1", "pump-1"),
-            ("/approvals", "No stage waits for an approval"),
+            ("/approvals", "No job waits for an approval"),
             ("/devices", "pump-1"),
             ("/devices/pump-1", "pump-1"),
             ("/events", "created by olivia"),

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
-from fleet.jobs.v1.jobs_pb2 import JobExecution
+from fleet.jobs.v1.jobs_pb2 import Job, JobExecution
 from playwright.async_api import Browser, Route, expect
 
 from tests.console.browser import Console, open_console
@@ -239,7 +239,7 @@ async def test_stage_is_approved_by_another_user(
             await other.page.get_by_label("Comment").fill("seen on the bench")
             await other.page.get_by_role("button", name="Approve").click()
             await other.page.get_by_role("dialog").get_by_role("button", name="Approve").click()
-            await expect(other.page.get_by_text("No stage waits for an approval")).to_be_visible()
+            await expect(other.page.get_by_text("No job waits for an approval")).to_be_visible()
             status = other.page.locator("main").get_by_role("status").first
             await expect(status).to_contain_text("opens (38 devices). careful")
             await other.open("/jobs/careful?tab=history")
@@ -247,6 +247,41 @@ async def test_stage_is_approved_by_another_user(
                 "the gate of Canary was approved by bob"
             )
             await expect(other.page.locator(".badge").first).to_have_text("Completed")
+
+
+async def test_start_is_approved_or_rejected_by_another_user(
+    console: Console, browser: Browser, gateway: Gateway, server: Server, tenant: str
+) -> None:
+    ann = server.operator(tenant, "ann")
+    await ann.create(job_id="fw-1", document_type="firmware", target_all=True, start_approval=True)
+    page = await console.open("/new?copy=fw-1")
+    needed = page.get_by_label("Another user must approve before the first device starts")
+    await expect(needed).to_be_checked()
+    await page.get_by_label("Job ID").fill("fw-2")
+    await expect(page.get_by_text("nothing starts before another user approves")).to_be_visible()
+    await expect(page.locator(".terminal")).to_contain_text("--start-approval")
+    await page.get_by_role("button", name="Create job").click()
+    heading = "The start of the job needs an approval from a user other than ann."
+    await expect(page.get_by_role("heading", name=heading)).to_be_visible()
+    problem = page.get_by_text("ann created this job, so another user must approve.")
+    await expect(problem).to_be_visible()
+    await expect(page.get_by_role("button", name="Approve start")).to_have_count(0)
+
+    async with open_console(browser, gateway.url, tenant=tenant, user="bob") as other:
+        await other.open("/approvals")
+        card = other.page.get_by_role("region", name="fw-1, start")
+        await expect(card).to_contain_text("ann created it for 40 devices.")
+        await card.get_by_label("Comment").fill("change 4711")
+        await card.get_by_role("button", name="Approve start").click()
+        await other.page.get_by_role("dialog").get_by_role("button", name="Approve start").click()
+        await expect(card).to_have_count(0)
+        await other.open("/jobs/fw-2")
+        await other.page.get_by_role("button", name="Reject start").click()
+        await other.page.get_by_role("dialog").get_by_role("button", name="Reject start").click()
+        await expect(other.page.locator(".badge").first).to_have_text("Canceled")
+    jobs = {job.job_id: job for job in (await ann.list()).jobs}
+    assert jobs["fw-1"].start_approval.comment == "change 4711"
+    assert (jobs["fw-1"].status, jobs["fw-2"].status) == (Job.IN_PROGRESS, Job.CANCELED)
 
 
 async def test_comment_of_an_approval_is_not_kept_for_the_next_one(

@@ -84,7 +84,7 @@ async def test_approvals_are_loaded_once_for_the_page_and_the_navigation(console
     sent: list[str] = []
     console.page.on("request", lambda request: sent.append(request.url))
     await console.open("/approvals")
-    await expect(console.page.get_by_text("No stage waits for an approval")).to_be_visible()
+    await expect(console.page.get_by_text("No job waits for an approval")).to_be_visible()
 
     assert len([url for url in sent if "awaiting_approval=true" in url]) == 1
 

@@ -1,4 +1,4 @@
-/** The stages that wait for an approval: the numbers so far, what happened, and the approval. */
+/** The starts and stages that wait for an approval: the numbers so far, what happened, and the approval. */
 
 import { useState } from "preact/hooks";
 import { type Job } from "../api/client";
@@ -13,6 +13,7 @@ import { EventList } from "../parts/history";
 import { jobPath } from "../query";
 import { useTitle } from "../title";
 import { waiting } from "../waiting";
+import { allows, waitText } from "../waits";
 import { awaitingApproval, failures, stageName, target } from "../words";
 
 const POLL_MS = 5000;
@@ -28,9 +29,10 @@ export function Approvals() {
             </div>
             {waiting.value && !jobs.length && (
                 <div class="card empty">
-                    <p>No stage waits for an approval.</p>
+                    <p>No job waits for an approval.</p>
                     <p class="quiet">
-                        A stage is listed here when everything but an approval is done for it to open.
+                        A job is listed here when its start needs an approval, or when everything but an
+                        approval is done for its next stage to open.
                     </p>
                 </div>
             )}
@@ -46,9 +48,37 @@ export function Approvals() {
 function Waiting({ jobId, ask }: { jobId: string; ask: (q: Question) => void }) {
     const { data: job, reload } = useLoaded(jobId, (signal) => readJob(jobId, signal), POLL_MS);
     if (!job) return null;
+    if (allows(job, "APPROVE_START")) return <Start job={job} ask={ask} done={reload} />;
     const stage = awaitingApproval(job);
     if (stage < 0) return null;
     return <Stage key={stage} job={job} stage={stage} ask={ask} done={reload} />;
+}
+
+function Start({ job, ask, done }: { job: Job; ask: (q: Question) => void; done: () => void }) {
+    const approval = useApproval(job, -1, ask, done);
+    return (
+        <section class="card" aria-label={`${job.job_id}, start`}>
+            <h2>
+                <span>
+                    <a href={jobPath(job.job_id)}>{shown(job.job_id)}</a> · the start needs an approval
+                </span>
+                <span class="quiet">{target(job)}</span>
+            </h2>
+            <p class="pad">
+                {job.created_by && `${shown(job.created_by)} created it for `}
+                {counted(job.total_executions, "device")}
+                {job.rollout && ` in ${counted(job.rollout.stages.length, "stage")}`}.{" "}
+                {(job.waits_for ?? []).slice(1).map(waitText).join(" ")}
+            </p>
+            {approval.problem && <p class="pad quiet">{approval.problem}</p>}
+            {approval.comment && (
+                <div class="approve pad">
+                    {approval.comment}
+                    {approval.buttons}
+                </div>
+            )}
+        </section>
+    );
 }
 
 function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; done: () => void }) {

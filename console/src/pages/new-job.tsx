@@ -35,7 +35,7 @@ import { keepDraft, keptDraft, randomId } from "../drafts";
 import { counted, shown } from "../format";
 import { useLoaded } from "../load";
 import { CriterionFields } from "../parts/criterion-fields";
-import { bind, Lines, Select, Text } from "../parts/fields";
+import { bind, Check, Lines, Select, Text } from "../parts/fields";
 import { ErrorNotice } from "../parts/notices";
 import { SelectorField } from "../parts/selector-field";
 import { StageFields } from "../parts/stage-fields";
@@ -291,6 +291,11 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                         placeholder="no limit"
                         numeric
                     />
+                    <Check
+                        label="Another user must approve before the first device starts"
+                        checked={draft.startApproval}
+                        set={(startApproval) => set({ startApproval })}
+                    />
                 </div>
             </fieldset>
 
@@ -389,6 +394,7 @@ function terminalCommand(draft: Draft, request: CreateJobRequest) {
         ...option("--expires-in-hours", request.expires_in_hours),
         ...option("--in-progress-timeout", request.in_progress_timeout_minutes),
         ...option("--priority", request.priority?.toLowerCase()),
+        ...(request.start_approval ? ["--start-approval"] : []),
         ...(request.execution_events ? ["--execution-events"] : []),
         ...(described ?? []),
     ];
