@@ -219,7 +219,7 @@ export function notice(job: Job, ago: (time: string) => string, opening: string 
     if (job.status === "CANCELED") {
         const running = counts.in_progress
             ? `${counted(counts.in_progress, "device")} that had started can still finish.`
-            : "No device works on it.";
+            : "No device is working on it.";
         return { tone: "quiet", title: `Canceled${because(job.cancel_reason)}`, text: running };
     }
     if (job.status === "IN_PROGRESS" && job.is_retry_budget_exhausted) {
@@ -314,14 +314,14 @@ export function eventTone(e: Event): Tone {
 export function executionState(e: { status: string; end_cause: string | null }): ExecutionWords {
     const known = executionWords[e.status] ?? { word: shown(e.status), tone: "quiet" };
     const cause = e.end_cause && endCauses[e.end_cause];
-    return cause ? { word: `${known.word}: ${cause}`, tone: "quiet" } : known;
+    return cause ? { word: cause, tone: "quiet" } : known;
 }
 
 const endCauses: Record<string, string> = {
-    JOB_CANCELED: "job canceled",
-    EXECUTION_CANCELED: "canceled",
-    DEVICE_REMOVED: "device removed",
-    JOB_EXPIRED: "job expired",
+    JOB_CANCELED: "Canceled with the job",
+    EXECUTION_CANCELED: "Canceled",
+    DEVICE_REMOVED: "Device deleted",
+    JOB_EXPIRED: "Expired with the job",
 };
 
 interface ExecutionWords {
@@ -341,7 +341,7 @@ export const executionWords: Record<string, ExecutionWords> = {
     HELD: {
         word: "Held",
         tone: "quiet",
-        hint: "Not released yet: the job has not started, or its stage or rate holds it back",
+        hint: "The job does not let these devices start yet, because of its stages, rate, start time or pause",
     },
     IN_PROGRESS: { word: "In progress", tone: "busy" },
     SUCCEEDED: { word: "Succeeded", tone: "good" },

@@ -547,6 +547,7 @@ async def test_cancel_with_force_ends_what_a_pause_does_not_stop(
     await expect(dialog).to_contain_text("jobs-grpc cancel started --force")
     await dialog.get_by_role("button", name="Cancel job").click()
     await expect(page.get_by_role("heading", name="Canceled", exact=True)).to_be_visible()
+    await expect(page.locator("tbody .badge").first).to_have_text("Canceled with the job")
     assert (await operator.get("started")).execution_counts.rejected == 40
 
 

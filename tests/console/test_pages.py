@@ -342,6 +342,6 @@ async def test_events_are_filtered_by_type_time_and_user(
     await expect(events.filter(has_text="later")).to_have_count(0)
     async with page.expect_request("**/customer/events:watch*") as request:
         await page.get_by_label("When").select_option("yesterday")
-    await expect(page.get_by_text("No such events yesterday.", exact=True)).to_be_visible()
+    await expect(page.get_by_text("No events yesterday.", exact=True)).to_be_visible()
     yesterday = datetime.now(UTC) - timedelta(days=1)
     assert f"from_time={yesterday:%Y-%m-%d}T00%3A00%3A00.000Z" in (await request.value).url

@@ -170,7 +170,7 @@ async def test_stream_is_opened_again_when_only_its_token_has_ended(console: Con
     await page.route("**/customer/events:watch*", end_first_stream)
     await console.open("/events")
     await sign_in(page)
-    await expect(page.get_by_text("No such events in the last day")).to_be_visible()
+    await expect(page.get_by_text("No events in the last day")).to_be_visible()
     first, second = opened
     assert first != second
     await expect(page.get_by_role("button", name="Sign out")).to_be_visible()

@@ -144,7 +144,8 @@ function Feed({ query, setQuery }: { query: Query; setQuery: (changes: Query) =>
             {error && <ErrorNotice error={error} />}
             {events?.length === 0 && (
                 <p class="pad quiet">
-                    No such events {time === "range" ? "in this time" : times[time]}.
+                    No {query.type || query.job || query.by ? "such " : ""}events{" "}
+                    {time === "range" ? "in this time" : times[time]}.
                     {period(query).to === Infinity && " New ones appear here."}
                 </p>
             )}

@@ -31,7 +31,16 @@ import { jobPath, search, useQuery } from "../query";
 import { may } from "../session";
 import { useTitle } from "../title";
 import { allows } from "../waits";
-import { awaitingApproval, executionWords, failures, notice, status, target, windows } from "../words";
+import {
+    awaitingApproval,
+    executionWords,
+    failures,
+    isActive,
+    notice,
+    status,
+    target,
+    windows,
+} from "../words";
 
 /** The job as the stream last told it. */
 function useJob(jobId: string) {
@@ -110,7 +119,7 @@ function Heading({ job, ask, done }: Ask) {
                     <OtherJob words="replaced by" jobId={job.replaced_by_job_id} />
                     {(job.start_windows ?? []).length > 0 &&
                         ` · starts ${windows(job.start_windows, job.window_time_zone)}`}
-                    {job.expires_at && job.status !== "COMPLETED" && (
+                    {job.expires_at && isActive(job) && (
                         <>
                             {" "}
                             · expires <Time at={job.expires_at} />

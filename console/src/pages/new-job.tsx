@@ -242,18 +242,18 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                 <legend>What</legend>
                 <div class="fields">
                     <Text label="Job ID" {...field("jobId")} placeholder="generated if empty" />
+                    <Text label="Document type" {...field("type")} placeholder="such as reboot" required />
+                    <Text label="Description" {...field("description")} />
+                    <Lines
+                        label="Labels of the job, one per line"
+                        {...field("labels")}
+                        placeholder="such as release=2.1"
+                    />
                     <Text
                         label="Replaces job"
                         {...field("replaces")}
                         placeholder="ID of a job that this one cancels"
                     />
-                    <Text label="Document type" {...field("type")} placeholder="such as reboot" required />
-                    <Lines
-                        label="Labels, one per line"
-                        {...field("labels")}
-                        placeholder="such as release=2.1"
-                    />
-                    <Text label="Description" {...field("description")} />
                 </div>
                 <DocumentEditor
                     {...field("document")}

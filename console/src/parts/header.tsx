@@ -106,10 +106,10 @@ function ChooseCaller({ close }: { close: () => void }) {
                     name="user"
                     maxLength={256}
                     defaultValue={identity.value.user}
-                    placeholder="optional"
+                    placeholder="such as nina"
                 />
             </label>
-            <p class="quiet">Without a user name, your actions are recorded without one.</p>
+            <p class="quiet">Approvals need a user name. Other actions are recorded without one.</p>
             <div class="buttons">
                 <button class="primary">Use</button>
             </div>
