@@ -5,16 +5,9 @@ import re
 from collections.abc import Mapping
 from enum import IntEnum
 
-import asyncpg
 import grpc
 
 from jobs_grpc.client import JobsError
-from jobs_grpc.config import ConfigError
-from jobs_grpc.db.migrate import MigrationError
-from jobs_grpc.db.owner_pool import NotTheOwner, StatementTimedOut
-from jobs_grpc.db.readiness import NotIsolated
-from jobs_grpc.dev.embedded_postgres import EmbeddedPostgresError
-from jobs_grpc.server.sockets import ListenError
 
 EXIT_CODES_HELP = """\
 exit codes:
@@ -186,19 +179,24 @@ def _cause(message: str) -> str:
 
 def to_cli_error(error: Exception) -> CliError | None:
     """Convert an error that users can cause or fix; None if it is a bug and needs a traceback."""
+    if isinstance(error, CliError):
+        return error
+    # Other commands do not need these modules, which take a while to import.
+    import asyncpg
+
+    from jobs_grpc.config import ConfigError
+    from jobs_grpc.db.migrate import MigrationError
+    from jobs_grpc.db.owner_pool import NotTheOwner, StatementTimedOut
+    from jobs_grpc.db.readiness import NotIsolated
+    from jobs_grpc.dev.embedded_postgres import EmbeddedPostgresError
+    from jobs_grpc.server.sockets import ListenError
+
+    known = (MigrationError, NotIsolated, NotTheOwner, EmbeddedPostgresError, ListenError)
+    if isinstance(error, known):
+        return CliError(str(error))
     match error:
-        case CliError():
-            return error
         case ConfigError():
             return InvalidInput(str(error))
-        case (
-            MigrationError()
-            | NotIsolated()
-            | NotTheOwner()
-            | EmbeddedPostgresError()
-            | ListenError()
-        ):
-            return CliError(str(error))
         case asyncpg.LockNotAvailableError():
             return CliError("another session holds a required lock; retry", ExitCode.UNAVAILABLE)
         case asyncpg.ClientConfigurationError():

@@ -5,6 +5,7 @@ import functools
 import os
 import signal
 import sys
+from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
 from typing import NoReturn
@@ -15,31 +16,6 @@ from typing import NoReturn
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from jobs_grpc.cli import (
-    cancel,
-    completion,
-    context,
-    control,
-    create,
-    dev,
-    devices,
-    diagnose,
-    doctor,
-    events,
-    executions,
-    fleet,
-    get,
-    list_jobs,
-    maintain,
-    serve,
-    simulate,
-    targets,
-    timeline,
-    update,
-    watch,
-    webhooks,
-    whoami,
-)
 from jobs_grpc.cli.command import Subparsers, connection_help
 from jobs_grpc.cli.errors import EXIT_CODES_HELP, CliError, UsageError, to_cli_error
 from jobs_grpc.cli.output import print_json, wants_json
@@ -48,27 +24,31 @@ from jobs_grpc.text import escape_unprintable
 
 __all__ = ["main", "run"]
 
-# The groups of commands in the help.
+# The commands by their group in the help, with the module that adds each: NAME or NAME=MODULE.
 _GROUPS = {
-    "jobs": "create preview list get watch update pause resume cancel retry delete failures"
-    " attempts explain history timeline export",
-    "rollouts": "advance approve reject",
-    "devices": "fleet devices device groups labels simulate",
+    "jobs": "create preview=targets list=list_jobs get watch update pause=control resume=control"
+    " cancel retry=control delete=cancel failures=diagnose attempts=executions explain=diagnose"
+    " history=diagnose timeline export=get",
+    "rollouts": "advance=control approve=control reject=control",
+    "devices": "fleet devices device=executions groups=list_jobs labels=fleet simulate",
     "events": "events webhooks",
-    "server": "dev serve migrate doctor recount health",
-    "command line": "context whoami completion help",
+    "server": "dev serve migrate=maintain doctor recount=maintain health=whoami",
+    "command line": "context whoami completion help=",
 }
-
-_COMMANDS = (
-    *(dev, serve, maintain, fleet, devices, targets, create, list_jobs, get, executions),
-    *(diagnose, timeline, control, update, cancel, watch, events),
-    *(webhooks, context, completion, whoami, doctor, simulate),
-)
+_PAIRS = {title: [w.partition("=") for w in words.split()] for title, words in _GROUPS.items()}
+_MODULES = {
+    name: module or name
+    for pairs in _PAIRS.values()
+    for name, separator, module in pairs
+    if module or not separator
+}
 
 
 def main() -> NoReturn:
     if "_ARGCOMPLETE" in os.environ:
-        completion.complete(_parser())
+        from jobs_grpc.cli.completion import complete
+
+        complete(_parser())
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             # Escape characters that the locale's encoding does not have.
@@ -81,7 +61,7 @@ def main() -> NoReturn:
 def run(argv: list[str]) -> int:
     """Run one command and return its exit code."""
     try:
-        args = _shared_parser().parse_args(argv)
+        args = _shared_parser("".join(argv[:1])).parse_args(argv)
         if sys.stdout is None:
             # The next file that is opened would get descriptor 1, and our output would go there.
             raise CliError("standard output is closed; redirect it to /dev/null instead")
@@ -118,7 +98,8 @@ def _print_error(error: CliError, *, as_json: bool) -> None:
     print("\n".join(map(escape_unprintable, lines)), file=sys.stderr)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(name: str = "") -> Parser:
+    """Return the parser of one command, or of all commands if there is none of this name."""
     parser = Parser(
         prog="jobs-grpc",
         usage="%(prog)s COMMAND [options]",
@@ -129,15 +110,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=version("jobs-grpc"))
     commands = parser.add_commands()
-    for module in _COMMANDS:
-        module.add_command(commands)
-    _add_help(commands, parser)
-    parser.group_commands({title: names.split() for title, names in _GROUPS.items()})
+    # An import of all commands takes a second.
+    modules = [_MODULES[name]] if name in _MODULES else dict.fromkeys(_MODULES.values())
+    for module in modules:
+        import_module(f"jobs_grpc.cli.{module}").add_command(commands)
+    if name not in _MODULES:
+        _add_help(commands, parser)
+        parser.group_commands({title: [n for n, *_ in pairs] for title, pairs in _PAIRS.items()})
     return parser
 
 
-# Building it takes 50 ms, and tests run many commands in one process. Completion builds its own,
-# because argcomplete changes it.
+# Tests run many commands in one process. Completion builds its own parser, because argcomplete
+# changes it.
 _shared_parser = functools.cache(_parser)
 
 
