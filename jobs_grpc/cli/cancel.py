@@ -21,26 +21,21 @@ _MAX_DEVICES_WITHOUT_QUESTION = 1000
 
 
 def add_command(commands: Subparsers) -> None:
-    parser = add_client_command(commands, "cancel JOB [JOB ...]", _cancel)
-    _add_jobs(parser)
-    device_help = "cancel only the executions of this device"
-    arguments.add_options(parser, {"--device ID": device_help})
-    fields = {"--reason TEXT": "reason", "--force": "force", **ETAG}
-    add_fields(parser, pb.CancelJobRequest, fields)
-    parser = add_client_command(commands, "delete JOB [JOB ...]", _delete)
-    _add_jobs(parser)
-    add_fields(parser, pb.DeleteJobRequest, ETAG)
-
-
-def _add_jobs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "job_ids", type=arguments.text, nargs="+", metavar="JOB", help="IDs of the jobs"
-    )
-    arguments.add_yes(
-        parser,
+    cancel = add_client_command(commands, "cancel JOB [JOB ...]", _cancel)
+    delete = add_client_command(commands, "delete JOB [JOB ...]", _delete)
+    yes_help = (
         "skip the confirmation that a terminal shows if the jobs have more than "
-        f"{_MAX_DEVICES_WITHOUT_QUESTION:,} devices in total",
+        f"{_MAX_DEVICES_WITHOUT_QUESTION:,} devices in total"
     )
+    for parser in (cancel, delete):
+        parser.add_argument(
+            "job_ids", type=arguments.text, nargs="+", metavar="JOB", help="IDs of the jobs"
+        )
+        arguments.add_yes(parser, yes_help)
+    arguments.add_options(cancel, {"--device ID": "cancel only the executions of this device"})
+    fields = {"--reason TEXT": "reason", "--force": "force", **ETAG}
+    add_fields(cancel, pb.CancelJobRequest, fields)
+    add_fields(delete, pb.DeleteJobRequest, ETAG)
 
 
 async def _cancel(args: argparse.Namespace, jobs: JobsClient) -> None:
@@ -92,10 +87,9 @@ async def _running_devices(jobs: JobsClient, job_id: str) -> list[str]:
         return []  # The cancel has succeeded or failed in any case.
     if not count:
         return []
-    are = "is" if count == 1 else "are"
+    running = f"{format_device_count(count)} {'is' if count == 1 else 'are'} still IN_PROGRESS"
     return [
-        f"{format_device_count(count)} {are} still IN_PROGRESS: `jobs-grpc get {job_id} --status"
-        " IN_PROGRESS` lists them,"
+        f"{running}: `jobs-grpc get {job_id} --status IN_PROGRESS` lists them,"
         f" `jobs-grpc cancel {job_id} --device DEVICE --force` cancels one"
     ]
 

@@ -32,7 +32,6 @@ examples:
 Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
 RunClient: TypeAlias = Callable[[argparse.Namespace, Any], Awaitable[None]]
 
-
 # The fields that an argument in the usage of a command sets, and its help.
 _ARGUMENTS: Fields = {
     "JOB": ("job_id", "ID of the job"),
@@ -47,10 +46,9 @@ def add_client_command(
     run: RunClient,
     request: type[Message] | None = None,
     fields: Fields | None = None,
-    *,
-    formats: tuple[str, ...] = TEXT_FORMATS,
+    **options: Any,
 ) -> argparse.ArgumentParser:
-    """Add a command that calls a service. For the parameters, see add_local_command.
+    """Add a command that calls a service. For the parameters, see add_server_command.
 
     The second parameter of `run` is a client, of the class in its annotation.
     """
@@ -64,7 +62,7 @@ def add_client_command(
 
         asyncio.run(main())
 
-    return add_server_command(commands, usage, run_client, request, fields, formats=formats)
+    return add_server_command(commands, usage, run_client, request, fields, **options)
 
 
 def add_server_command(
@@ -76,21 +74,18 @@ def add_server_command(
     *,
     formats: tuple[str, ...] = TEXT_FORMATS,
     own_timeout: tuple[float | None, str] | None = None,
+    **options: Any,
 ) -> argparse.ArgumentParser:
     """Add a command that connects to the server itself, with their common options.
 
     `own_timeout`: the default and the help of --timeout, if it is not that of each call.
     """
-    parser = add_local_command(commands, usage, run, request, fields)
+    parser = add_local_command(commands, usage, run, request, fields, **options)
     add_output_options(parser, formats)
     group = parser.add_argument_group(
         CONNECTION, "--server, --tenant, --token-file, --tls …: see `jobs-grpc help connection`"
     )
-    _add_connection_options(group)
-    if own_timeout:
-        _add_timeout(parser, *own_timeout)
-    else:
-        _add_timeout(group)
+    _add_connection_options(group, parser if own_timeout else group, *(own_timeout or ()))
     return parser
 
 
@@ -134,32 +129,26 @@ def connection_help() -> str:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
     )
-    _add_connection_options(parser)
-    _add_timeout(parser)
+    _add_connection_options(parser, parser)
     return parser.format_help()
 
 
-def _add_connection_options(group: "argparse._ActionsContainer") -> None:
+def _add_connection_options(
+    group: "argparse._ActionsContainer",
+    timeouts: "argparse._ActionsContainer",
+    timeout: float | None = 90.0,
+    timeout_help: str = "timeout of each call with its retries (default: 90)",
+) -> None:
+    """Add the options to `group`, and --timeout to `timeouts`."""
     group.add_argument("--context", metavar="NAME", help="context to use ($JOBS_CONTEXT)")
     add_target_options(group)
-
-
-def _add_timeout(
-    group: "argparse._ActionsContainer",
-    default: float | None = 90.0,
-    help_text: str = "timeout of each call with its retries (default: 90)",
-) -> None:
-    group.add_argument(
-        "--timeout", type=arguments.seconds, default=default, metavar="SECONDS", help=help_text
+    timeouts.add_argument(
+        "--timeout", type=arguments.seconds, default=timeout, metavar="SECONDS", help=timeout_help
     )
 
 
 def add_target_options(group: "argparse._ActionsContainer", *, stored: bool = False) -> None:
-    """Add the options of a context, or those that override it.
-
-    If the options are `stored` in a context, their help names no variables.
-    """
-
+    """Add the options of a context, whose help names no variables, or those that override it."""
     for setting in SETTINGS:
         help_text = setting.help
         if setting.variable and not stored:

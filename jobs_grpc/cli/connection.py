@@ -68,18 +68,12 @@ class Target:
 
     @property
     def roles(self) -> list[str]:
-        """The roles to send. With a token, the server ignores them.
-
-        An empty name is kept, and refused: no role at all would give the server's default roles.
-        """
+        # An empty name is kept, and refused: no role at all would give the server's default roles.
         text = self.settings.get("roles")
         return [] if text is None else split_roles(str(text))
 
     def read_token(self) -> str:
-        """Read the token; empty if there is none.
-
-        The token is not an argument, because other users can see arguments.
-        """
+        """Read the token; "" if there is none. It is no argument: other users see arguments."""
         if path := self._text("token_file"):
             token = read_token_file(path, self.sources["token_file"])
         elif variable := self._text("token_env"):
@@ -97,7 +91,6 @@ class Target:
         return text
 
     def tls(self) -> Tls | None:
-        """Return the TLS settings, or None if TLS is not requested."""
         files = [self._text(name) for name in ("ca", "cert", "key")]
         if not self.settings.get("tls", any(files)):
             return None
@@ -138,10 +131,15 @@ def resolve_target(args: argparse.Namespace) -> Target:
     """Merge options, environment and context, in this order of precedence. Raises CliError."""
     contexts = load_contexts()
     name = getattr(args, "context", None) or os.environ.get("JOBS_CONTEXT") or contexts.current
+    environment: Values = {
+        key: value for key, variable in VARIABLES.items() if (value := os.environ.get(variable))
+    }
+    if "token_file" in environment:
+        environment.pop("token", None)
     layers: list[tuple[str, Values]] = [
         ("default", {"server": DEFAULT_ADDRESS}),
         (f"context {name}", find_context(contexts, name) if name else {}),
-        ("environment", _environment()),
+        ("environment", environment),
         ("option", target_options(args)),
     ]
     settings: Values = {}
@@ -158,15 +156,6 @@ def resolve_target(args: argparse.Namespace) -> Target:
     if rule := broken_rule("server", str(settings["server"])):
         raise InvalidInput(f"JOBS_SERVER {rule}")
     return Target(settings, sources)
-
-
-def _environment() -> Values:
-    values: Values = {
-        name: value for name, variable in VARIABLES.items() if (value := os.environ.get(variable))
-    }
-    if "token_file" in values:
-        values.pop("token", None)
-    return values
 
 
 def target_options(args: argparse.Namespace) -> Values:
@@ -215,10 +204,7 @@ def _retry_policy(args: argparse.Namespace) -> RetryPolicy:
 
 
 def read_token_file(path: str, source: str) -> bytes:
-    """Read the file of a token. Raises CliError, which names the option but not the file.
-
-    The name is the token itself if a user passes a token instead of a file.
-    """
+    """Read the file of a token. The CliError does not name it: the name may be the token itself."""
     try:
         return Path(path).read_bytes()
     except OSError as e:

@@ -1,7 +1,8 @@
 """`jobs-grpc context`: manages contexts, which name servers and callers."""
 
-import argparse
 import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 from jobs_grpc.cli import arguments
@@ -38,16 +39,14 @@ def add_command(commands: Subparsers) -> None:
     )
     subcommands = parser.add_commands()
     add_output_options(add_local_command(subcommands, "list", _list), _FORMATS)
-    _add_name(add_local_command(subcommands, "use NAME", _use))
-    show = add_local_command(subcommands, "show [NAME]", _show)
-    add_output_options(show, _FORMATS)
-    _add_name(show, optional=True)
-    setter = add_local_command(subcommands, "set NAME", _set)
-    _add_name(setter)
+    _add(subcommands, "use NAME", _use)
+    add_output_options(_add(subcommands, "show [NAME]", _show), _FORMATS)
+    setter = _add(subcommands, "set NAME", _set)
     group = setter.add_argument_group("settings")
     add_target_options(group, stored=True)
-    help_text = "environment variable that holds the token"
-    arguments.add_options(group, {"--token-env VARIABLE": help_text})
+    arguments.add_options(
+        group, {"--token-env VARIABLE": "environment variable that holds the token"}
+    )
     setter.add_argument(
         "--unset",
         action="append",
@@ -56,19 +55,18 @@ def add_command(commands: Subparsers) -> None:
         metavar="SETTING",
         help=f"remove a setting: {', '.join(FIELDS)}",
     )
-    _add_name(add_local_command(subcommands, "delete NAME", _delete))
+    _add(subcommands, "delete NAME", _delete)
 
 
-def _add_name(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
-    parser.add_argument(
-        "name",
-        nargs="?" if optional else None,
-        metavar="NAME",
-        help="name of the context" + (" (default: the current one)" if optional else ""),
-    )
+def _add(commands: Subparsers, usage: str, run: Callable[[Namespace], None]) -> ArgumentParser:
+    parser = add_local_command(commands, usage, run)
+    optional = usage.endswith("]")
+    help_text = f"name of the context{' (default: the current one)' if optional else ''}"
+    parser.add_argument("name", nargs="?" if optional else None, metavar="NAME", help=help_text)
+    return parser
 
 
-def _list(args: argparse.Namespace) -> None:
+def _list(args: Namespace) -> None:
     """List the contexts.
 
     jobs-grpc context list
@@ -81,10 +79,10 @@ def _list(args: argparse.Namespace) -> None:
     ]
     if args.output == "json":
         print_json({"contexts": rows})
-        return
     if args.output == "jsonl":
         for row in rows:
             print_json(row, indent=None)
+    if args.output != "table":
         return
     fields = ("name", "server", "tenant", "user", "token")
     print_table(
@@ -109,7 +107,7 @@ def _public(values: Values) -> dict[str, object]:
     return shown
 
 
-def _use(args: argparse.Namespace) -> None:
+def _use(args: Namespace) -> None:
     """Make a context the current one.
 
     jobs-grpc context use prod
@@ -123,13 +121,11 @@ def _use(args: argparse.Namespace) -> None:
 
 
 def _summary(values: Values) -> str:
-    text = f"server {values.get('server', DEFAULT_ADDRESS)}"
-    if tenant := values.get("tenant"):
-        text += f", tenant {tenant}"
-    return text
+    tenant = f", tenant {values['tenant']}" if "tenant" in values else ""
+    return f"server {values.get('server', DEFAULT_ADDRESS)}{tenant}"
 
 
-def _show(args: argparse.Namespace) -> None:
+def _show(args: Namespace) -> None:
     """Show which server and caller commands use, and where that is set.
 
     jobs-grpc context show
@@ -157,7 +153,7 @@ def _show(args: argparse.Namespace) -> None:
     )
 
 
-def _set(args: argparse.Namespace) -> None:
+def _set(args: Namespace) -> None:
     r"""Create or change a context.
 
     Settings that are not given stay. The first context becomes the current one; `context use` makes
@@ -186,8 +182,7 @@ def _set(args: argparse.Namespace) -> None:
     if problem := check_context(args.name, values):
         raise InvalidInput(f"context {args.name}: {problem}")
     contexts.by_name[args.name] = values
-    first = len(contexts.by_name) == 1
-    if first:
+    if len(contexts.by_name) == 1:
         contexts.current = args.name
     path = save_contexts(contexts)
     print_lines(f"saved {args.name} in {path}: {_summary(values)}")
@@ -195,7 +190,7 @@ def _set(args: argparse.Namespace) -> None:
         print(f"to use it, run: jobs-grpc context use {args.name}")
 
 
-def _delete(args: argparse.Namespace) -> None:
+def _delete(args: Namespace) -> None:
     """Delete a context.
 
     jobs-grpc context delete prod

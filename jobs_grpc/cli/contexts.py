@@ -4,6 +4,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -26,10 +27,9 @@ def split_roles(text: str) -> list[str]:
 
 
 def _is_address(text: str) -> bool:
-    try:
+    with suppress(ValueError):
         return bool(parsers.server_address(text))
-    except ValueError:
-        return False
+    return False
 
 
 # What the values of a setting must be, and whether one is. A token, which has dots, is no name of a
@@ -67,29 +67,21 @@ class Setting:
     default: str = ""
 
 
+_DEFAULT_USER = "the user in the token, or the login name"
+_ROLES_HELP = "roles to act with, if the server does not use tokens"
+_SERVER_NAME_HELP = "name in the server's certificate, if it is not the host of --server"
+
 SETTINGS = (
     Setting("server", "ADDRESS", "HOST:PORT or unix:PATH", "JOBS_SERVER", DEFAULT_ADDRESS),
     Setting("tenant", "ID", "tenant to act for", "JOBS_TENANT", "the tenant in the token"),
-    Setting(
-        "user", "ID", "user to act as", "JOBS_USER", "the user in the token, or the login name"
-    ),
-    Setting(
-        "roles",
-        "ROLE,…",
-        "roles to act with, if the server does not use tokens",
-        "JOBS_ROLES",
-        "the default roles of the server",
-    ),
+    Setting("user", "ID", "user to act as", "JOBS_USER", _DEFAULT_USER),
+    Setting("roles", "ROLE,…", _ROLES_HELP, "JOBS_ROLES", "the default roles of the server"),
     Setting("token_file", "FILE", "file with the token", "JOBS_TOKEN_FILE", "$JOBS_TOKEN"),
     Setting("tls", "", "use TLS; --ca, --cert and --key imply it"),
     Setting("ca", "FILE", "CA certificates of the server, PEM", "JOBS_CA"),
     Setting("cert", "FILE", "client certificate, PEM", "JOBS_CLIENT_CERT"),
     Setting("key", "FILE", "private key of the client certificate, PEM", "JOBS_CLIENT_KEY"),
-    Setting(
-        "tls_server_name",
-        "NAME",
-        "name in the server's certificate, if it is not the host of --server",
-    ),
+    Setting("tls_server_name", "NAME", _SERVER_NAME_HELP),
 )
 """The settings that have an option.
 
@@ -134,10 +126,6 @@ def load_contexts() -> Contexts:
         raise InvalidInput(f"can't read {path}: {e.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise InvalidInput(f"{path}: {e}") from None
-    return _parse(path, content)
-
-
-def _parse(path: Path, content: dict[str, object]) -> Contexts:
     unknown = sorted(content.keys() - {"current", "contexts"})
     current, tables = content.get("current", ""), content.get("contexts", {})
     if unknown or not isinstance(current, str) or not isinstance(tables, dict):

@@ -56,11 +56,8 @@ def _events(args: argparse.Namespace) -> None:
 
 async def _list(args: argparse.Namespace) -> None:
     async with connect(args, client=EventsClient) as events:
-        reader = events.list_events(
-            **forwarded(args),
-            page_size=min(_PAGE_SIZE, args.limit),
-            limit=args.limit,
-        )
+        size = min(_PAGE_SIZE, args.limit)
+        reader = events.list_events(**forwarded(args), page_size=size, limit=args.limit)
         count = 0
         async for event in reader:
             _print(args, event)
@@ -73,7 +70,6 @@ async def _list(args: argparse.Namespace) -> None:
 
 async def _follow(args: argparse.Namespace) -> None:
     target = resolve_target(args)
-    server = target.server
     if args.output == "text":
         print_note(_followed(args, target.tenant))
     is_connected = True
@@ -81,7 +77,7 @@ async def _follow(args: argparse.Namespace) -> None:
     def on_retry(error: JobsError) -> None:
         nonlocal is_connected
         if is_connected:
-            print_note(retry_note(error, server))
+            print_note(retry_note(error, target.server))
         is_connected = False
 
     async with connect(args, RetryPolicy(on_retry=on_retry), EventsClient) as events:

@@ -34,13 +34,8 @@ _END_WORDS = {
 
 def _status_text(execution: pb.JobExecution) -> str:
     """Return the status and how the execution ended, such as "REJECTED (removed)"."""
-    status = format_status(execution)
     word = _END_WORDS.get(execution.end_cause)
-    return f"{status} ({word})" if word else status
-
-
-def _end_cause(execution: pb.JobExecution) -> str | None:
-    return end_cause_name(execution.end_cause) if execution.end_cause else None
+    return f"{format_status(execution)}{f' ({word})' if word else ''}"
 
 
 def _reported_by(execution: pb.JobExecution) -> str | None:
@@ -64,7 +59,9 @@ _STATUS = (
 )
 _END = (
     _Column("failure_code", "CODE", drop_order=3),
-    _Column("end_cause", read=_end_cause, wide=True),
+    _Column(
+        "end_cause", read=lambda e: end_cause_name(e.end_cause) if e.end_cause else None, wide=True
+    ),
     _Column("reported_by", wide=True, text=_reported_by),
 )
 _DETAILS = _Column("status_details", "DETAILS", drop_order=2, min_width=20, wraps=True)
@@ -140,12 +137,9 @@ def note_canceled(args: argparse.Namespace) -> None:
 
 
 def add_command(commands: Subparsers) -> None:
+    request = pb.ListExecutionAttemptsRequest
     parser = add_client_command(
-        commands,
-        "attempts JOB DEVICE",
-        _attempts,
-        pb.ListExecutionAttemptsRequest,
-        formats=FORMATS,
+        commands, "attempts JOB DEVICE", _attempts, request, formats=FORMATS
     )
     _ATTEMPTS.add_options(parser, limit=100)
     parser = add_client_command(

@@ -27,6 +27,7 @@ _LINE_INTERVAL_SECONDS = 5.0
 
 
 _OPTIONS = {
+    "--first N": "number of the first device (default: 1)",
     "--device-format FORMAT": "Python format of a device ID, given its number (default: "
     "device-{:04})",
     "--latency MIN:MAX": "seconds that an execution takes, chosen at random (default: 1:5)",
@@ -49,6 +50,7 @@ _OPTIONS = {
     "--bridge": "send the reports of all devices over one stream",
 }
 _TYPES: dict[str, Any] = {
+    "N": int,
     "FORMAT": arguments.device_format,
     "MIN:MAX": arguments.latency,
     "RATE": arguments.rate,
@@ -60,25 +62,16 @@ _TYPES: dict[str, Any] = {
 
 def add_command(commands: Subparsers) -> None:
     parser = add_server_command(commands, "simulate --devices N", _simulate)
+    count_help = "number of devices, 1–100000"
     parser.add_argument(
-        "--devices",
-        type=arguments.device_count,
-        required=True,
-        metavar="N",
-        help="number of devices, 1–100000",
-    )
-    parser.add_argument(
-        "--first", type=int, default=1, metavar="N", help="number of the first device (default: 1)"
+        "--devices", type=arguments.device_count, required=True, metavar="N", help=count_help
     )
     arguments.add_options(parser, _OPTIONS, **_TYPES)
+    for_help = "stop after this time (default: run until Ctrl-C)"
     parser.add_argument(
-        "--for",
-        type=arguments.seconds,
-        dest="run_for",
-        metavar="SECONDS",
-        help="stop after this time (default: run until Ctrl-C)",
+        "--for", type=arguments.seconds, dest="run_for", metavar="SECONDS", help=for_help
     )
-    parser.set_defaults(device_format="device-{:04}", latency=(1.0, 5.0))
+    parser.set_defaults(first=1, device_format="device-{:04}", latency=(1.0, 5.0))
     parser.set_defaults(failure_rate=0.05, reject_rate=0.0, stall_rate=0.01, offline_rate=0.0)
 
 
@@ -108,9 +101,8 @@ def _simulate(args: argparse.Namespace) -> None:
     if totals.called and not totals.responded:
         if totals.retrying:
             raise target.call_error(totals.retrying)
-        raise CliError(
-            f"can't reach the server at {target.server}: no response", ExitCode.UNAVAILABLE
-        )
+        silent = f"can't reach the server at {target.server}: no response"
+        raise CliError(silent, ExitCode.UNAVAILABLE)
     elapsed = timedelta(seconds=time.monotonic() - started)
     if args.output != "text":
         print(json.dumps({"seconds": round(elapsed.total_seconds(), 3)} | totals.counters()))
@@ -126,6 +118,13 @@ def _simulate(args: argparse.Namespace) -> None:
 
 
 def _make_fleet(args: argparse.Namespace, target: Target) -> Fleet:
+    bugs = []
+    if args.bug:
+        rate, code = args.bug
+        bugs.append(Bug(rate, code, args.bug_version))
+    if args.recovering:
+        rate, code, attempts = args.recovering
+        bugs.append(Bug(rate, code, attempts=attempts))
     behavior = DeviceBehavior(
         latency=args.latency,
         failure_rate=args.failure_rate,
@@ -133,7 +132,7 @@ def _make_fleet(args: argparse.Namespace, target: Target) -> Fleet:
         stall_rate=args.stall_rate,
         progress=2,
         seed=random.randrange(2**32),  # noqa: S311
-        bugs=_bugs(args),
+        bugs=bugs,
     )
     numbers = range(args.first, args.first + args.devices)
     device_ids = [args.device_format.format(number) for number in numbers]
@@ -165,17 +164,6 @@ def _start_note(args: argparse.Namespace, fleet: Fleet) -> str:
     return f"{format_device_count(len(fleet.device_ids))}, {how}; {end}"
 
 
-def _bugs(args: argparse.Namespace) -> list[Bug]:
-    bugs = []
-    if args.bug:
-        rate, code = args.bug
-        bugs.append(Bug(rate, code, args.bug_version))
-    if args.recovering:
-        rate, code, attempts = args.recovering
-        bugs.append(Bug(rate, code, attempts=attempts))
-    return bugs
-
-
 async def _run(args: argparse.Namespace, fleet: Fleet, totals: Totals) -> None:
     """Run the fleet for the time in --for or until Ctrl-C, and show its totals."""
     try:
@@ -186,7 +174,10 @@ async def _run(args: argparse.Namespace, fleet: Fleet, totals: Totals) -> None:
     except (TimeoutError, asyncio.CancelledError):
         pass  # The time is up, or Ctrl-C.
     except BaseExceptionGroup as failures:
-        raise _first_error(failures) from None
+        error: BaseException = failures
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
 
 
 async def _check_first_device(args: argparse.Namespace, device_id: str) -> None:
@@ -210,13 +201,6 @@ async def _check_first_device(args: argparse.Namespace, device_id: str) -> None:
             pass  # The fleet reports why it cannot call the server.
 
 
-def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
 async def _show_totals(quiet: bool, totals: Totals, server: str) -> None:
     """Print the totals when they have changed, until the task is canceled."""
     shown, was_retrying = totals.counters(), False
@@ -228,11 +212,6 @@ async def _show_totals(quiet: bool, totals: Totals, server: str) -> None:
         counters = totals.counters()
         if not quiet and counters != shown:
             shown = counters
-            print(_progress_line(totals), flush=True)
-
-
-def _progress_line(totals: Totals) -> str:
-    """Return the time and the counters that are not 0. On a terminal, the date is left out."""
-    now = utc_now().partition("T")[2] if sys.stdout.isatty() else utc_now()
-    counters = {"active": totals.active} | totals.counters()
-    return " ".join([now, *(f"{name}={number}" for name, number in counters.items() if number)])
+            now = utc_now().partition("T")[2] if sys.stdout.isatty() else utc_now()
+            numbers = {"active": totals.active} | counters
+            print(now, *(f"{name}={n}" for name, n in numbers.items() if n), flush=True)

@@ -4,9 +4,9 @@ import argparse
 import itertools
 import shutil
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from fleet.jobs.v1 import events_pb2 as events_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -28,9 +28,6 @@ from jobs_grpc.cli.output import color_console, print_message, print_note
 from jobs_grpc.cli.stages import split_width
 from jobs_grpc.client import JobsClient, job_status_name
 from jobs_grpc.text import escape_unprintable
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 # For each outcome: its character, the ASCII replacement, and its color.
 _OUTCOMES = {
@@ -72,8 +69,14 @@ async def _timeline(args: argparse.Namespace, jobs: JobsClient) -> None:
     job = await jobs.get(args.job_id, executions_limit=0)
     columns = min(shutil.get_terminal_size().columns, _MAX_WIDTH)
     console = color_console()
-    for line in _lines(job, timeline, columns, utc=args.utc):
-        _print_line(console, line)
+    for parts in _lines(job, timeline, columns, utc=args.utc):
+        escaped = [(escape_unprintable(text), color) for text, color in parts]
+        if console:
+            from rich.text import Text
+
+            console.print(Text.assemble(*escaped), soft_wrap=True)
+        else:
+            print("".join(text for text, _ in escaped).rstrip())
     if (hidden := len(timeline.marks) - _MAX_MARKS) > 0:
         history = f"`jobs-grpc history {job.job_id}` shows all events"
         print_note(f"{format_number(hidden, 'earlier mark')} not shown; {history}")
@@ -88,13 +91,20 @@ def _lines(
     yield [(separator.join(_facts(job, timeline, sum(counts))), "bright_black")]
     marks = timeline.marks[-_MAX_MARKS:]
     if timeline.buckets:
-        yield [*_legend(counts)]
+        legend = zip(_characters(), _OUTCOMES, counts, strict=True)
+        shown = [
+            ((f"{drawn} ", color), (f"{name} {count:,}  ", ""))
+            for (drawn, color), name, count in legend
+            if count
+        ]
+        yield [*itertools.chain.from_iterable(shown)]
         yield []
         yield from _plot(job, timeline, marks, columns)
     if marks:
         yield []
     for number, mark in enumerate(marks, start=1):
-        yield [(f"{number:>2}  {format_moment(mark.time, utc)}  {_phrase(mark)}", "")]
+        event = events_pb.Event(**{field.name: value for field, value in mark.ListFields()})
+        yield [(f"{number:>2}  {format_moment(mark.time, utc)}  {event_phrase(event)}", "")]
 
 
 def _facts(job: pb.Job, timeline: pb.GetJobTimelineResponse, finished: int) -> Iterator[str]:
@@ -116,15 +126,6 @@ def _rate(job: pb.Job, timeline: pb.GetJobTimelineResponse) -> float:
     return recent / max(now - since, 1)
 
 
-def _legend(counts: Sequence[int]) -> Iterator[Part]:
-    for (name, count), character in zip(
-        zip(_OUTCOMES, counts, strict=True), _characters(), strict=True
-    ):
-        if count:
-            yield f"{character} ", _OUTCOMES[name][2]
-            yield f"{name} {count:,}  ", ""
-
-
 def _plot(
     job: pb.Job,
     timeline: pb.GetJobTimelineResponse,
@@ -142,11 +143,20 @@ def _plot(
         for counts in _cumulated(timeline, times)
     ]
     vertical, corner, horizontal = "│└─" if _prints("│└─") else "|+-"
-    characters = [*zip(_characters(), (color for *_, color in _OUTCOMES.values()), strict=True)]
+    # The parts of each bar from the bottom; what is left of its height is empty.
+    drawn = [
+        [
+            part
+            for part, height in zip([*_characters(), (" ", "")], bar, strict=True)
+            for _ in range(height)
+        ]
+        for bar in bars
+    ]
     for row in reversed(range(_HEIGHT)):
         label = total if row == _HEIGHT - 1 else ""
-        cells = [_cell(bar, row, characters) for bar in bars]
-        yield [(f"{label:>{len(total)}} {vertical}", ""), *_joined(cells)]
+        by_color = itertools.groupby((bar[row] for bar in drawn), key=lambda cell: cell[1])
+        cells = [("".join(character for character, _ in run), color) for color, run in by_color]
+        yield [(f"{label:>{len(total)}} {vertical}", ""), *cells]
     yield [(f"{0:>{len(total)}} {corner}{horizontal * width}", "")]
     first, last = (format_time(Timestamp(seconds=int(time))) for time in (start, end))
     indent = " " * (len(total) + 2)
@@ -154,19 +164,6 @@ def _plot(
     if marks:
         places = [int((_seconds(mark.time) - start) / (end - start) * width) for mark in marks]
         yield [(indent + _mark_line(places, width), "")]
-
-
-def _cell(bar: Sequence[int], row: int, characters: Sequence[Part]) -> Part:
-    """Return the character of a bar in a row from the bottom."""
-    for part, height in zip(characters, itertools.accumulate(bar), strict=False):
-        if row < height:
-            return part
-    return " ", ""
-
-
-def _joined(cells: Sequence[Part]) -> Iterator[Part]:
-    for color, group in itertools.groupby(cells, key=lambda cell: cell[1]):
-        yield "".join(character for character, _ in group), color
 
 
 def _mark_line(places: Sequence[int], width: int) -> str:
@@ -183,13 +180,11 @@ def _mark_line(places: Sequence[int], width: int) -> str:
 
 def _cumulated(timeline: pb.GetJobTimelineResponse, times: Sequence[float]) -> Iterator[list[int]]:
     """Yield the counts at each time, of the buckets that have begun by then."""
-    counts = [0] * len(_OUTCOMES)
-    buckets = iter(timeline.buckets)
-    bucket = next(buckets, None)
+    counts, buckets = [0] * len(_OUTCOMES), deque(timeline.buckets)
     for time in times:
-        while bucket and bucket.time.seconds <= time:
-            counts = [a + b for a, b in zip(counts, _counts([bucket]), strict=True)]
-            bucket = next(buckets, None)
+        while buckets and buckets[0].time.seconds <= time:
+            added = _counts([buckets.popleft()])
+            counts = [a + b for a, b in zip(counts, added, strict=True)]
         yield counts
 
 
@@ -214,14 +209,9 @@ def _span(job: pb.Job, timeline: pb.GetJobTimelineResponse) -> float:
     return max(end, last) - _start(job, timeline)
 
 
-def _phrase(mark: pb.TimelineMark) -> str:
-    fields = {field.name: value for field, value in mark.ListFields()}
-    return event_phrase(events_pb.Event(**fields))
-
-
-def _characters() -> list[str]:
+def _characters() -> list[Part]:
     fancy = _prints("".join(outcome[0] for outcome in _OUTCOMES.values()))
-    return [outcome[0 if fancy else 1] for outcome in _OUTCOMES.values()]
+    return [(block if fancy else ascii_, color) for block, ascii_, color in _OUTCOMES.values()]
 
 
 def _prints(text: str) -> bool:
@@ -235,13 +225,3 @@ def _prints(text: str) -> bool:
 
 def _seconds(timestamp: Timestamp) -> float:
     return timestamp.ToNanoseconds() / 1e9
-
-
-def _print_line(console: "Console | None", parts: Sequence[Part]) -> None:
-    escaped = [(escape_unprintable(text), color) for text, color in parts]
-    if console:
-        from rich.text import Text
-
-        console.print(Text.assemble(*escaped), soft_wrap=True)
-    else:
-        print("".join(text for text, _ in escaped).rstrip())

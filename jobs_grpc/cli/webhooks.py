@@ -38,7 +38,6 @@ _CAUSES = {
     pb.Webhook.GONE: "because the endpoint answered with status 410",
 }
 
-
 # Servers begin a delivery within a second or so after it is due.
 _MAX_DUE_SECONDS = 60
 
@@ -65,9 +64,8 @@ def _state(webhook: pb.Webhook) -> str:
 
 
 def _is_waiting(webhook: pb.Webhook) -> bool:
-    if webhook.failure_count or not webhook.HasField("due_since"):
-        return False
-    return webhook.due_since.seconds < time.time() - _MAX_DUE_SECONDS
+    is_due = webhook.HasField("due_since") and not webhook.failure_count
+    return is_due and webhook.due_since.seconds < time.time() - _MAX_DUE_SECONDS
 
 
 def _types(webhook: pb.Webhook) -> str:
@@ -99,7 +97,8 @@ def add_command(commands: Subparsers) -> None:
     fields: Fields = {**_URL, "--description TEXT": "description"}
     create = add_client_command(subcommands, "create URL", _create, pb.CreateWebhookRequest, fields)
     add_types(create, "send events of these types only")
-    _add_update(subcommands)
+    update = add_client_command(subcommands, "update WEBHOOK", _update, pb.UpdateWebhookRequest)
+    _add_update_options(update)
     delete = add_client_command(subcommands, "delete WEBHOOK", _delete, pb.DeleteWebhookRequest)
     arguments.add_yes(delete)
     usage = "rotate-secret WEBHOOK"
@@ -182,16 +181,14 @@ async def _create(args: argparse.Namespace, events: EventsClient) -> None:
     with explaining_failures(args, lambda: advice, LOST_RESPONSE):
         response = await events.create_webhook(**forwarded(args))
     webhook_id = response.webhook.webhook_id
-    lines = (f"created {webhook_id}", f"secret: {response.secret}")
-    print_result(args, response, *lines)
+    print_result(args, response, f"created {webhook_id}", f"secret: {response.secret}")
     print_note(
         f"{_STORE_NOTE}. When the receiver has it, run `jobs-grpc webhooks test {webhook_id}`:"
         " events are sent after a 2xx status"
     )
 
 
-def _add_update(commands: Subparsers) -> None:
-    parser = add_client_command(commands, "update WEBHOOK", _update, pb.UpdateWebhookRequest)
+def _add_update_options(parser: argparse.ArgumentParser) -> None:
     fields: Fields = {"--url URL": _URL["URL"], "--description TEXT": "description"}
     add_fields(parser, pb.Webhook, fields)
     types = parser.add_mutually_exclusive_group()

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
@@ -11,13 +11,11 @@ from fleet.jobs.v1 import device_jobs_pb2 as pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc
 from fleet.jobs.v1.jobs_pb2 import JobExecution
 
-from jobs_grpc.client.calls import Caller, ServiceCalls, TokenSource
-from jobs_grpc.client.channel import Connection
 from jobs_grpc.client.errors import JobsError, from_report_error
 from jobs_grpc.client.operator_client import Client
 from jobs_grpc.client.report_stream import ReportStream
 from jobs_grpc.client.requests import struct
-from jobs_grpc.client.retry import RetryPolicy, is_transient
+from jobs_grpc.client.retry import is_transient
 from jobs_grpc.contract.field_rules import rules_of
 
 Details: TypeAlias = Mapping[str, Any] | None
@@ -35,30 +33,13 @@ class DeviceClient(Client):
     Use it with `async with`, in one event loop. Every call raises JobsError and is tried again
     after a transient error. Reports name the attempt that the device carries out, so a late or
     repeated one does not change a later attempt.
+
+    Without a device_id and a token that names one, only `report_stream` and
+    `update_facts_for_devices` work, which need the role bridge.
     """
 
-    def __init__(
-        self,
-        server: str | Connection,
-        *,
-        tenant: str | None = None,
-        device_id: str | None = None,
-        roles: Sequence[str] = (),
-        token: TokenSource | None = None,
-        timeout: float = 30.0,
-        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
-    ) -> None:
-        """Call `server`: HOST:PORT, unix:PATH, or a Connection for TLS or several channels.
-
-        Without a device_id and a token that names one, only `report_stream` and
-        `update_facts_for_devices` work, which need the role bridge. `timeout` is in seconds, for
-        each unary call with its retries.
-        """
-        caller = Caller(tenant=tenant, device_id=device_id, roles=roles, token=token)
-        self._calls = ServiceCalls(
-            server, device_jobs_pb2_grpc.DeviceJobServiceStub, caller, timeout=timeout, retry=retry
-        )
-        self._poll_after = _DEFAULT_POLL_AFTER * _jitter()
+    _stub = device_jobs_pb2_grpc.DeviceJobServiceStub
+    _poll_after: float | None = None
 
     @property
     def poll_after(self) -> float:
@@ -66,7 +47,7 @@ class DeviceClient(Client):
 
         Each response has a new random value, so use it once. `poll` follows it.
         """
-        return self._poll_after
+        return _DEFAULT_POLL_AFTER * _jitter() if self._poll_after is None else self._poll_after
 
     async def poll(self) -> AsyncIterator[pb.DeviceExecution]:
         """Start and yield executions one after the other, endlessly.
@@ -83,11 +64,11 @@ class DeviceClient(Client):
                 if not (is_transient(e) or e.code is grpc.StatusCode.DEADLINE_EXCEEDED):
                     raise
                 self._calls.report_retry(e)
-                await asyncio.sleep(self._poll_after * _jitter())
+                await asyncio.sleep(self.poll_after * _jitter())
                 continue
             if execution is None or execution == last:
                 last = None
-                await asyncio.sleep(self._poll_after)
+                await asyncio.sleep(self.poll_after)
             else:
                 last = execution
                 yield execution
@@ -115,9 +96,8 @@ class DeviceClient(Client):
 
     async def start_next(self) -> pb.DeviceExecution | None:
         """Start the next execution, or return the one IN_PROGRESS; None: nothing is pending."""
-        response = await self._calls.unary(
-            pb.StartNextExecutionRequest(), pb.StartNextExecutionResponse
-        )
+        request = pb.StartNextExecutionRequest()
+        response = await self._calls.unary(request, pb.StartNextExecutionResponse)
         self._note_poll_after(response)
         return response.execution if response.HasField("execution") else None
 

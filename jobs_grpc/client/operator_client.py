@@ -67,7 +67,28 @@ class Pager(Generic[T]):
 class Client:
     """Calls one service. Use it with `async with`, in one event loop."""
 
-    _calls: ServiceCalls
+    _stub: ClassVar[Callable[..., Any]]
+    """The stub of the service."""
+
+    def __init__(
+        self,
+        server: str | Connection,
+        *,
+        tenant: str | None = None,
+        user: str | None = None,
+        device_id: str | None = None,
+        roles: Sequence[str] = (),
+        token: TokenSource | None = None,
+        timeout: float = 30.0,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
+    ) -> None:
+        """Call `server`: HOST:PORT, unix:PATH, or a Connection for TLS or several channels.
+
+        `timeout` is in seconds, for each unary call with its retries. `token` is called before
+        each try.
+        """
+        caller = Caller(tenant, user, device_id, roles, token)
+        self._calls = ServiceCalls(server, self._stub, caller, timeout=timeout, retry=retry)
 
     async def __aenter__(self) -> Self:
         await self._calls.__aenter__()
@@ -85,28 +106,6 @@ class OperatorClient(Client):
     error; other calls only if the server refused them because of a limit. Lists take the parameters
     of Page.
     """
-
-    _stub: ClassVar[Callable[..., Any]]
-    """The stub of the service."""
-
-    def __init__(
-        self,
-        server: str | Connection,
-        *,
-        tenant: str | None = None,
-        user: str | None = None,
-        roles: Sequence[str] = (),
-        token: TokenSource | None = None,
-        timeout: float = 30.0,
-        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
-    ) -> None:
-        """Call `server`: HOST:PORT, unix:PATH, or a Connection for TLS or several channels.
-
-        `timeout` is in seconds, for each unary call with its retries. `token` is called before
-        each try.
-        """
-        caller = Caller(tenant=tenant, user=user, roles=roles, token=token)
-        self._calls = ServiceCalls(server, self._stub, caller, timeout=timeout, retry=retry)
 
     def _pager(
         self,
