@@ -27,12 +27,11 @@ _DOCS = "https://github.com/jobs-grpc/jobs-grpc/blob/main/docs"
 
 
 def add_command(commands: Subparsers) -> None:
-    parser = add_local_command(commands, "dev", _dev)
     help_text = (
         "also run simulated devices that carry out the jobs of the tenant 'demo', and create three "
         "jobs for them if it has none"
     )
-    arguments.add_options(parser, {"--simulate": help_text})
+    arguments.add_options(add_local_command(commands, "dev", _dev), {"--simulate": help_text})
 
 
 def _dev(args: argparse.Namespace) -> None:
@@ -86,6 +85,8 @@ def _accepts_plain_calls(config: Config) -> bool:
 def _greeting(
     address: str, cluster: embedded_postgres.Cluster, config: Config, simulate: bool
 ) -> str:
+    webhooks = f"Webhooks: to {webhook_destinations(config.events)}"
+    has_webhooks = config.events.webhook_keys_file
     return "\n".join(
         [
             "",
@@ -96,7 +97,7 @@ def _greeting(
             f"SQL:     psql {shlex.quote(cluster.dsn(environment.DATABASE))}",
             f"Log:     {config.log.level} and higher, and the audit log"
             " (JOBS_LOG_LEVEL=INFO: each call)",
-            *_webhook_lines(config),
+            *(textwrap.wrap(webhooks, 80, subsequent_indent=" " * 10) if has_webhooks else []),
             # The gateway calls the default address.
             *([_CONSOLE] if address == DEFAULT_ADDRESS else []),
             *([f"Metrics: http://{metrics}/metrics"] if (metrics := config.metrics.listen) else []),
@@ -109,18 +110,14 @@ def _greeting(
     )
 
 
-def _webhook_lines(config: Config) -> list[str]:
-    if not config.events.webhook_keys_file:
-        return []
-    text = f"Webhooks: to {webhook_destinations(config.events)}"
-    return textwrap.wrap(text, width=80, subsequent_indent=" " * 10)
-
-
 def _example_commands(address: str, config: Config, simulate: bool) -> list[str]:
     if not _accepts_plain_calls(config):
         # The commands would need the user's tokens and certificates.
         return ["Calls need a token or TLS, as in", f"{_DOCS}/authentication.md"]
-    command = _command()
+    program = Path(sys.argv[0])
+    found = shutil.which(program.name)
+    is_on_path = found and program.exists() and program.samefile(found)
+    command = program.name if is_on_path else shlex.quote(sys.argv[0])
     options = f"--tenant {DEMO_TENANT}"
     if address != DEFAULT_ADDRESS:
         options += f" --server {address}"
@@ -139,12 +136,3 @@ def _example_commands(address: str, config: Config, simulate: bool) -> list[str]
         f"  {_DOCS}/tour.md",
         f"  {_DOCS}/reference/calls.md",
     ]
-
-
-def _command() -> str:
-    """Return what a shell needs to run this program: its name, if it is on the path."""
-    program = Path(sys.argv[0])
-    found = shutil.which(program.name)
-    if found and program.exists() and program.samefile(found):
-        return program.name
-    return shlex.quote(sys.argv[0])

@@ -43,10 +43,23 @@ _DEVICES = Listing[pb.Device](
 )
 
 
+_FILTERS: Fields = {
+    "--where SELECTOR": (
+        "selector",
+        "devices that match, such as 'group in (north,south),model=x200,!quarantined'; != and notin"
+        " also match devices without the label",
+    ),
+    "--id-prefix TEXT": "device_id_prefix",
+}
+
+
 def add_command(commands: Subparsers) -> None:
     parser = commands.add_parser("devices", help="manage the devices of a tenant")
     subcommands = parser.add_commands()
-    _add_list(subcommands)
+    listing = add_client_command(subcommands, "list", _list, formats=FORMATS)
+    filters = listing.add_argument_group("filters")
+    add_fields(filters, pb.ListDevicesRequest, _FILTERS)
+    _DEVICES.add_options(listing, limit=50)
     get = add_client_command(subcommands, "get DEVICE", _get, pb.GetDeviceRequest, formats=FORMATS)
     DEVICE_EXECUTIONS.add_options(get)
     add_client_command(subcommands, "facts DEVICE", _facts, pb.GetDeviceRequest)
@@ -55,20 +68,6 @@ def add_command(commands: Subparsers) -> None:
     usage, ids = "delete DEVICE [DEVICE ...]", {"DEVICE": ("device_ids", "IDs of the devices")}
     delete = add_client_command(subcommands, usage, _delete, pb.DeleteDevicesRequest, ids)
     arguments.add_yes(delete)
-
-
-def _add_list(commands: Subparsers) -> None:
-    parser = add_client_command(commands, "list", _list, formats=FORMATS)
-    where = (
-        "devices that match, such as 'group in (north,south),model=x200,!quarantined'; != and notin"
-        " also match devices without the label"
-    )
-    fields: Fields = {
-        "--where SELECTOR": ("selector", where),
-        "--id-prefix TEXT": "device_id_prefix",
-    }
-    add_fields(parser.add_argument_group("filters"), pb.ListDevicesRequest, fields)
-    _DEVICES.add_options(parser, limit=50)
 
 
 async def _list(args: argparse.Namespace, fleet: FleetClient) -> None:
@@ -120,17 +119,12 @@ async def _facts(args: argparse.Namespace, fleet: FleetClient) -> None:
     jobs-grpc devices facts device-0003 --json | jq .facts.version
     """
     device = (await fleet.get(args.device_id)).device
-    facts = pb.Device(
-        device_id=device.device_id,
-        facts=device.facts,
-        facts_updated_at=device.facts_updated_at if device.facts else None,
-    )
+    facts, lines = pb.Device(device_id=device.device_id), ["no facts"]
     if device.facts:
+        facts.MergeFrom(pb.Device(facts=device.facts, facts_updated_at=device.facts_updated_at))
         lines = [*field_lines(sorted(device.facts.items()), max(map(len, device.facts)))]
         changed = format_field(device, "facts_updated_at", args.utc)
         lines += ["", f"facts last changed  {changed}"]
-    else:
-        lines = ["no facts"]
     print_result(args, facts, *lines)
 
 
@@ -231,15 +225,10 @@ async def _delete(args: argparse.Namespace, fleet: FleetClient) -> None:
     what, whose = (device_ids[0], "its") if is_one else (f"{len(device_ids):,} devices", "their")
     question = f"delete {what} and end {whose} QUEUED and HELD executions?"
     await confirm(question, yes=args.yes, verb="delete")
-    with (
-        explaining_failures(
-            args, lambda: "to delete what is left, repeat the command", LOST_RESPONSE
-        ),
-        progress_line() as show,
-    ):
+    advice = "to delete what is left, repeat the command"
+    with explaining_failures(args, lambda: advice, LOST_RESPONSE), progress_line() as show:
         total = await fleet.delete(
-            device_ids,
-            on_progress=show and (lambda total: show(f"{_deletion_text(total)} …")),
+            device_ids, on_progress=show and (lambda total: show(f"{_deletion_text(total)} …"))
         )
     print_result(args, total, _deletion_text(total))
 

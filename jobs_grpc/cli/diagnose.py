@@ -56,9 +56,8 @@ def add_command(commands: Subparsers) -> None:
         canceled="a canceled execution is not a failure; `get JOB --status CANCELED` lists them",
     )
     _FAILURES.add_options(parser)
-    parser = add_client_command(
-        commands, "history JOB", _history, events_pb.ListJobEventsRequest, formats=FORMATS
-    )
+    listed = events_pb.ListJobEventsRequest
+    parser = add_client_command(commands, "history JOB", _history, listed, formats=FORMATS)
     add_types(parser.add_argument_group("filters"), "events of these types")
     _EVENTS.add_options(parser, limit=50)
 
@@ -77,8 +76,13 @@ def _lines(explanation: pb.ExplainExecutionResponse, utc: bool) -> Iterator[str]
     yield from field_lines(_fields(explanation, utc), 9)
     width = shutil.get_terminal_size().columns
     for number, blocker in enumerate(explanation.blockers, start=1):
-        until = f" Until {format_moment(blocker.until, utc)}." if blocker.HasField("until") else ""
-        text = f"{number}. {blocker.message}{until}{_gate_time(blocker, utc)}"
+        text = f"{number}. {blocker.message}"
+        if blocker.HasField("until"):
+            text += f" Until {format_moment(blocker.until, utc)}."
+        gate = blocker.stage_gate
+        if gate.HasField("next_opens_at"):
+            opens = format_moment(gate.next_opens_at, utc)
+            text += f" Stage {gate.open_stage + 1} opens at {opens}, or before."
         yield from textwrap.wrap(escape_unprintable(text), width, subsequent_indent="   ")
 
 
@@ -92,14 +96,6 @@ def _fields(explanation: pb.ExplainExecutionResponse, utc: bool) -> Iterator[tup
     yield "last seen", format_field(explanation, "last_seen_at", utc)
     if explanation.HasField("earliest_start_at"):
         yield "starts", f"{format_moment(explanation.earliest_start_at, utc)} at the earliest"
-
-
-def _gate_time(blocker: pb.StartBlocker, utc: bool) -> str:
-    gate = blocker.stage_gate
-    if not gate.HasField("next_opens_at"):
-        return ""
-    opens = format_moment(gate.next_opens_at, utc)
-    return f" Stage {gate.open_stage + 1} opens at {opens}, or before."
 
 
 async def _failures(args: argparse.Namespace, jobs: JobsClient) -> None:

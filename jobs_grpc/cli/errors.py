@@ -2,7 +2,6 @@
 
 import errno
 import re
-from collections.abc import Mapping
 from enum import IntEnum
 
 import grpc
@@ -40,7 +39,6 @@ _HINTS = (
     ),
 )
 
-
 # Replace messages of the server that do not name the object, or its tenant. The names in braces are
 # metadata of the error.
 _TEXTS = {
@@ -70,33 +68,25 @@ class ExitCode(IntEnum):
     NOT_PERMITTED = 6
 
 
-_EXIT_CODES = {
-    grpc.StatusCode.INVALID_ARGUMENT: ExitCode.USAGE,
-    grpc.StatusCode.NOT_FOUND: ExitCode.NOT_FOUND,
-    grpc.StatusCode.ALREADY_EXISTS: ExitCode.WRONG_STATE,
-    grpc.StatusCode.FAILED_PRECONDITION: ExitCode.WRONG_STATE,
-    grpc.StatusCode.ABORTED: ExitCode.WRONG_STATE,
-    grpc.StatusCode.OUT_OF_RANGE: ExitCode.WRONG_STATE,
-    grpc.StatusCode.UNAVAILABLE: ExitCode.UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED: ExitCode.UNAVAILABLE,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: ExitCode.UNAVAILABLE,
-    grpc.StatusCode.UNAUTHENTICATED: ExitCode.NOT_PERMITTED,
-    grpc.StatusCode.PERMISSION_DENIED: ExitCode.NOT_PERMITTED,
+_CODES = {
+    ExitCode.USAGE: "INVALID_ARGUMENT",
+    ExitCode.NOT_FOUND: "NOT_FOUND",
+    ExitCode.WRONG_STATE: "ALREADY_EXISTS FAILED_PRECONDITION ABORTED OUT_OF_RANGE",
+    ExitCode.UNAVAILABLE: "UNAVAILABLE DEADLINE_EXCEEDED RESOURCE_EXHAUSTED",
+    ExitCode.NOT_PERMITTED: "UNAUTHENTICATED PERMISSION_DENIED",
 }
+_EXIT_CODES = {name: exit_code for exit_code, names in _CODES.items() for name in names.split()}
 
 
 class CliError(Exception):
     """Ends the command with a message for the user and an exit code."""
 
     def __init__(
-        self,
-        message: str,
-        exit_code: ExitCode = ExitCode.ERROR,
-        details: Mapping[str, object] | None = None,
+        self, message: str, exit_code: ExitCode = ExitCode.ERROR, **details: object
     ) -> None:
         super().__init__(message)
         self.exit_code = exit_code
-        self._details = dict(details or {})
+        self._details = details
 
     def as_dict(self) -> dict[str, object]:
         return {"message": str(self), **self._details, "exit_code": int(self.exit_code)}
@@ -132,7 +122,7 @@ def call_error(error: JobsError, server: str, *, has_token: bool = True) -> CliE
     text = call_error_text(error, server)
     if error.reason == "ROLE_REQUIRED" and not has_token:
         text += " (set the roles with --roles or JOBS_ROLES)"
-    return CliError(text, _EXIT_CODES.get(error.code, ExitCode.ERROR), given)
+    return CliError(text, _EXIT_CODES.get(error.code.name, ExitCode.ERROR), **given)
 
 
 def call_error_text(error: JobsError, server: str) -> str:

@@ -39,9 +39,8 @@ async def _fleet(args: argparse.Namespace, fleet: FleetClient) -> None:
 
 
 def _fields(summary: pb.GetFleetSummaryResponse, utc: bool) -> Iterator[tuple[str, str]]:
-    counted = format_age(summary.computed_at)
-    if utc:
-        counted = f"at {format_time(summary.computed_at)}"
+    at = summary.computed_at
+    counted = f"at {format_time(at)}" if utc else format_age(at)
     yield "devices", f"{summary.device_count:,}, counted {counted}"
     seen = summary.last_seen
     yield (

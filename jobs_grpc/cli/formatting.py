@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import cast
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -47,9 +48,9 @@ def format_moment(time: Timestamp, utc: bool = False) -> str:
     return format_time(time) if utc else f"{format_time(time)} ({format_age(time)})"
 
 
-def format_field(message: Message, field: str, utc: bool) -> str:
-    """Format the time in a field, as format_moment does; "-" if it is unset."""
-    return format_moment(getattr(message, field), utc) if message.HasField(field) else "-"
+def format_field(message: Message, field: str, utc: bool, unset: str = "-") -> str:
+    """Format the time in a field, as format_moment does."""
+    return format_moment(getattr(message, field), utc) if message.HasField(field) else unset
 
 
 def utc_now(timespec: str = "seconds") -> str:
@@ -64,10 +65,7 @@ def format_duration(duration: timedelta) -> str:
 
 
 def format_remaining_time(remaining: int, per_second: float) -> str:
-    """Format the estimated time until the remaining devices finish.
-
-    "" if it is unknown or under a second.
-    """
+    """Format the estimated time until the remaining devices finish; "" if it is unknown."""
     seconds = remaining / per_second if per_second else 0
     # Less than a second is no estimate: the last devices are slow, or stall.
     return format_duration(timedelta(seconds=seconds)) if seconds >= 1 else ""
@@ -88,10 +86,7 @@ def format_span(seconds: int) -> str:
 
 def format_expiry(message: Message, utc: bool = False) -> str:
     """Format the `expires_at` of a job or of a response about one."""
-    if not message.HasField("expires_at"):
-        return "never"
-    expires_at: Timestamp = message.expires_at  # type: ignore[attr-defined]
-    return format_moment(expires_at, utc)
+    return format_field(message, "expires_at", utc, "never")
 
 
 def format_number(count: int, noun: str) -> str:
@@ -99,8 +94,7 @@ def format_number(count: int, noun: str) -> str:
     return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def format_device_count(count: int) -> str:
-    return format_number(count, "device")
+format_device_count = partial(format_number, noun="device")
 
 
 def format_replaced_devices(preview: pb.TargetPreview) -> str:
@@ -133,20 +127,17 @@ def format_target(job: pb.Job) -> str:
         case "target_device_count":
             return f"list of {format_device_count(job.target_device_count)}"
         case "target_failed_in":
-            return f"failed in {_format_failed_in(job.target_failed_in)}"
+            failed_in = job.target_failed_in
+            filters = [execution_status_name(status) for status in failed_in.statuses]
+            filters += [code or "no code" for code in failed_in.failure_codes]
+            where = f" where {failed_in.selector}" if failed_in.selector else ""
+            return f"failed in {failed_in.job_id} ({', '.join(filters)}){where}"
         case "target_all":
             return "all"
         case None:  # A newer server has other targets.
             return "unknown"
         case name:
             return f"{name.removeprefix('target_').replace('_', ' ')} {getattr(job, name)}"
-
-
-def _format_failed_in(failed_in: pb.FailedIn) -> str:
-    filters = [execution_status_name(status) for status in failed_in.statuses]
-    filters += [code or "no code" for code in failed_in.failure_codes]
-    where = f" where {failed_in.selector}" if failed_in.selector else ""
-    return f"{failed_in.job_id} ({', '.join(filters)}){where}"
 
 
 def format_creation(job: pb.Job, utc: bool = False) -> str:
@@ -180,11 +171,8 @@ def counts_by_status(counts: pb.ExecutionCounts) -> dict[str, int]:
 
 
 def count_label(status: str, job_status: pb.Job.Status.ValueType) -> str:
-    """Return what a count is called.
-
-    That of REJECTED includes the executions that the CLI calls CANCELED. It says so if the job was
-    canceled; an execution alone is rarely canceled.
-    """
+    """Return what a count is called."""
+    # An execution alone is rarely canceled.
     is_mixed = status == "rejected" and job_status == pb.Job.CANCELED
     return "REJECTED or CANCELED" if is_mixed else status.upper()
 
@@ -199,10 +187,8 @@ def format_counts(
 
 def job_duration(job: pb.Job) -> timedelta:
     """Return the time from the creation of a job until it finished, or until now."""
-    if is_active(job):
-        end = datetime.now(UTC)
-    else:
-        end = (job.completed_at if job.HasField("completed_at") else job.updated_at).ToDatetime(UTC)
+    finished_at = job.completed_at if job.HasField("completed_at") else job.updated_at
+    end = datetime.now(UTC) if is_active(job) else finished_at.ToDatetime(UTC)
     return max(end - job.created_at.ToDatetime(UTC), timedelta())
 
 

@@ -88,9 +88,7 @@ async def _get(args: argparse.Namespace, jobs: JobsClient) -> None:
 def _job_lines(job: pb.Job, utc: bool) -> Iterator[str]:
     yield from field_lines(_job_fields(job, utc), 13)
     if job.stages:
-        yield ""
-        yield "stages"
-        yield from stage_lines(job, utc)
+        yield from ("", "stages", *stage_lines(job, utc))
     yield ""
 
 
@@ -156,12 +154,8 @@ async def _export(args: argparse.Namespace, jobs: JobsClient) -> None:
         note_canceled(args)
         return
     path = Path(args.to)
-    mode = _mode_of_destination(path)
-    with (
-        interrupt_on_stop_signals(),
-        replacing_file(path, mode) as file,
-        progress_line() as show,
-    ):
+    replacing = replacing_file(path, _mode_of_destination(path))
+    with interrupt_on_stop_signals(), replacing as file, progress_line() as show:
         count = await _write_pages(args, jobs, file, path, show)
     print_lines(f"exported {format_number(count, 'execution')} to {args.to}")
     note_canceled(args)

@@ -20,10 +20,8 @@ def add_command(commands: Subparsers) -> None:
     add_fields(filters, pb.ListJobsRequest, _FILTERS, time=arguments.moment)
     add_fields(filters.add_mutually_exclusive_group(), pb.ListJobsRequest, _TARGETS)
     _JOBS.add_options(parser, limit=50)
-    fields = {"--id-prefix TEXT": "group_id_prefix"}
-    parser = add_client_command(
-        commands, "groups", _groups, fleet_pb.ListGroupsRequest, fields, formats=FORMATS
-    )
+    request, fields = fleet_pb.ListGroupsRequest, {"--id-prefix TEXT": "group_id_prefix"}
+    parser = add_client_command(commands, "groups", _groups, request, fields, formats=FORMATS)
     _GROUPS.add_options(parser, limit=50)
 
 

@@ -43,9 +43,8 @@ def _value(column: Column[M], message: M) -> object:
     """Return the value of a message in a column; None if the field is unset or empty."""
     if column.read:
         return column.read(message)
-    name = column.name
+    name, field = column.name, message.DESCRIPTOR.fields_by_name[column.name]
     value = getattr(message, name)
-    field = message.DESCRIPTOR.fields_by_name[name]
     if field.has_presence:
         return value if message.HasField(name) else None
     if not field.is_repeated:
@@ -70,11 +69,9 @@ class Listing(Generic[M]):
         `forwarded` returns the limit and the page token.
         """
         names = [column.name for column in self.columns]
+        columns_help = f"columns to show, in this order: {', '.join(names)}"
         option: Any = parser.add_argument(
-            "--columns",
-            type=self._parse_names,
-            metavar="NAME,…",
-            help=f"columns to show, in this order: {', '.join(names)}",
+            "--columns", type=self._parse_names, metavar="NAME,…", help=columns_help
         )
         option.completer = lambda prefix, **_: [
             prefix.rpartition(",")[0] + "," * ("," in prefix) + name for name in names
@@ -189,16 +186,12 @@ class RowWriter(Generic[M]):
         self._file = file
         # A terminal must not interpret what a device has sent; a file gets it unchanged.
         self._escape = escape_unprintable if file.isatty() else lambda text: text
-        self._csv = (
-            csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
-            if args.output == "csv"
-            else None
-        )
+        self._csv = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
         self._has_header = False
 
     def write(self, items: Iterable[M]) -> None:
         """Write items. The header comes with the first ones, after the first call has succeeded."""
-        if self._csv is None:
+        if self._args.output != "csv":
             for item in items:
                 row = self._listing.json_row(self._args, item)
                 print_json(row, indent=None, file=self._file)

@@ -66,8 +66,7 @@ class Rate:
         if not self._samples:
             return 0.0
         start, first = self._samples[0]
-        growth = self._samples[-1][1] - first
-        return growth / max(now - start, _MIN_ELAPSED_SECONDS)
+        return (self._samples[-1][1] - first) / max(now - start, _MIN_ELAPSED_SECONDS)
 
 
 class Bar:
@@ -116,7 +115,8 @@ class LiveView:
         if self._job:
             lines += job_lines(self._job, self._rate.per_second())
             lines += [_line(text, "yellow") for text in self._stalled]
-            lines += event_lines(self._events)
+            events = [f"{format_time(event.time)} {event_phrase(event)}" for event in self._events]
+            lines += [_line(text, "bright_black") for text in events]
         if self._retry_note:
             lines.append(_line(self._retry_note, "yellow"))
         if not lines:
@@ -128,10 +128,8 @@ class LiveView:
 
 def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
     """Render a job whose devices finish at `rate` per second."""
-    status = job_status_name(job.status)
-    job_id, document_type, target = map(
-        escape_unprintable, (job.job_id, job.document_type, format_target(job))
-    )
+    status, texts = job_status_name(job.status), (job.job_id, job.document_type, format_target(job))
+    job_id, document_type, target = map(escape_unprintable, texts)
     if job.WhichOneof("target") in ("target_selector", "target_failed_in"):
         target = f"devices {target}"
     title = Text.assemble((job_id, "bold"), f"  {document_type} on {target}")
@@ -168,14 +166,6 @@ def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
         lines.append(Text(cut, "yellow"))
     lines += [Text(escape_unprintable(step)) for step in next_steps(job)]
     return lines
-
-
-def event_lines(events: list[events_pb.Event]) -> list[RenderableType]:
-    """Render the last events of a job, a line each."""
-    return [
-        _line(f"{format_time(event.time)} {event_phrase(event)}", "bright_black")
-        for event in events
-    ]
 
 
 def stage_bars(job: pb.Job) -> list[RenderableType]:

@@ -6,7 +6,6 @@ import os
 from contextlib import ExitStack
 from typing import Any
 
-import asyncpg
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
@@ -72,16 +71,13 @@ def _migrate(args: argparse.Namespace) -> None:
     with audited("migrate", owner_dsn, request_role=role.name) as audit:
         try:
             with progress_line() as report:
-                run_until_stop_signal(
-                    migrate(
-                        owner_dsn,
-                        role,
-                        report,
-                        require_citus=args.require_citus,
-                        device_tables_manager=args.device_tables,
-                        changes=changes,
-                    )
+                migration = migrate(
+                    *(owner_dsn, role, report),
+                    require_citus=args.require_citus,
+                    device_tables_manager=args.device_tables,
+                    changes=changes,
                 )
+                run_until_stop_signal(migration)
         finally:  # changes before an error are committed
             add_changes(audit, changes)
     print_lines(*"\n".join(changes or ["the schema is current"]).split("\n"))
@@ -123,7 +119,12 @@ def _recount(args: argparse.Namespace) -> None:
     if args.json:
         print_json({"counts": [dict(row) | {"key": json.loads(row["key"])} for row in differing]})
     elif differing:
-        print_table(_COLUMNS, map(_cells, differing))
+        cells = (
+            [row["table_name"], row_name(row) or "-", row["column_name"]]
+            + [f"{row[name]:,}" for name in ("stored", "counted")]
+            for row in differing
+        )
+        print_table(_COLUMNS, cells)
     else:
         print_lines(f"the counts of job {job_id} are correct")
     if remaining:
@@ -133,8 +134,3 @@ def _recount(args: argparse.Namespace) -> None:
         named = "; ".join(map(describe, remaining[:_MAX_NAMED]))
         more = "; …" if len(remaining) > _MAX_NAMED else ""
         raise CliError(f"not repaired: {counts}: {named}{more}")
-
-
-def _cells(row: asyncpg.Record) -> list[str]:
-    numbers = (f"{row[column]:,}" for column in ("stored", "counted"))
-    return [row["table_name"], row_name(row) or "-", row["column_name"], *numbers]

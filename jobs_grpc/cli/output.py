@@ -41,13 +41,9 @@ def add_output_options(parser: argparse.ArgumentParser, formats: Sequence[str]) 
     explained = "; ".join(f"{name}: {_FORMAT_HELP[name]}" for name in formats)
     json_name = "json" if "json" in formats else "jsonl"
     group = parser.add_argument_group(OUTPUT)
+    help_text = f"{explained} (default: {formats[0]})"
     group.add_argument(
-        "-o",
-        "--output",
-        choices=formats,
-        default=formats[0],
-        metavar="FORMAT",
-        help=f"{explained} (default: {formats[0]})",
+        "-o", "--output", choices=formats, default=formats[0], metavar="FORMAT", help=help_text
     )
     arguments.add_constant(group, "--json", "output", json_name, f"the same as -o {json_name}")
     arguments.add_options(group, {"--utc": "show times in UTC instead of relative to now"})

@@ -43,11 +43,12 @@ def audited(command: str, owner_dsn: str, **fields: Any) -> Iterator[dict[str, A
     dictionary. There is no line for a CliError, which says that nothing was changed.
     """
     dsn = urlsplit(owner_dsn)
-    fields |= {
-        "subject": _account(),
-        "login": dsn.username,
-        "database": f"{dsn.hostname or ''}{dsn.path}",
-    }
+    try:
+        subject = getpass.getuser()
+    except (KeyError, OSError):  # The UID has no name, as in most containers.
+        subject = str(os.getuid())
+    database = f"{dsn.hostname or ''}{dsn.path}"
+    fields |= {"subject": subject, "login": dsn.username, "database": database}
     started = time.perf_counter()
     try:
         yield fields
@@ -67,20 +68,7 @@ def add_changes(fields: dict[str, Any], changes: Sequence[str]) -> None:
 
 
 def _write(command: str, fields: dict[str, Any], started: float) -> None:
-    record = logging.makeLogRecord(
-        {
-            "name": "jobs_grpc.audit",
-            "levelname": "INFO",
-            "msg": f"audit {command}",
-            "fields": fields | {"ms": round((time.perf_counter() - started) * 1000, 2)},
-        }
-    )
+    values = {"name": "jobs_grpc.audit", "levelname": "INFO", "msg": f"audit {command}"}
+    timed = fields | {"ms": round((time.perf_counter() - started) * 1000, 2)}
+    record = logging.makeLogRecord(values | {"fields": timed})
     print(logs.JsonFormatter().format(record), file=sys.stderr, flush=True)
-
-
-def _account() -> str:
-    """Return the OS user name, or the UID if it has no name, as in most containers."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())

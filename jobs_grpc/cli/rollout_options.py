@@ -23,9 +23,8 @@ _FIELDS = ("rollout", "failure_criteria", "start_windows", "window_time_zone", "
 # Users try the words of --stage here.
 _OPTION_WORDS = {"rest": "remainder"}
 
-_INTEGER = "must be a whole number"
 _PROBLEMS = {
-    FieldDescriptor.CPPTYPE_INT32: _INTEGER,
+    FieldDescriptor.CPPTYPE_INT32: "must be a whole number",
     FieldDescriptor.CPPTYPE_BOOL: "must be true or false",
     FieldDescriptor.CPPTYPE_STRING: "must be text",
 }
@@ -94,11 +93,9 @@ def _check_value(path: str, value: object, field: FieldDescriptor, parent: Descr
         problem = f"must be one of {', '.join(names)}"
     else:
         problem = _PROBLEMS[field.cpp_type]
+    fields = {field.name: [value] if field.is_repeated else value}
     try:
-        json_format.ParseDict(
-            {field.name: [value] if field.is_repeated else value},
-            GetMessageClass(parent)(),
-        )
+        json_format.ParseDict(fields, GetMessageClass(parent)())
     except json_format.ParseError:
         raise ValueError(f"{path}: {problem}") from None
 
@@ -195,11 +192,9 @@ def read_rollout_options(args: argparse.Namespace) -> dict[str, Any]:
             if option.dest != "rollout" and getattr(args, option.dest):
                 raise InvalidInput(f"--rollout can't be combined with {option.option_strings[0]}")
         return read_rollout_file(args.rollout)
+    actions = {pb.FailureCriterion.PAUSE: args.pause_at, pb.FailureCriterion.CANCEL: args.cancel_at}
     criteria = []
-    for criterion, action in (
-        (args.pause_at, pb.FailureCriterion.PAUSE),
-        (args.cancel_at, pb.FailureCriterion.CANCEL),
-    ):
+    for action, criterion in actions.items():
         if criterion is not None:
             criterion.action = action
             criteria.append(criterion)
@@ -213,11 +208,9 @@ def read_rollout_options(args: argparse.Namespace) -> dict[str, Any]:
     stages = args.stages or [pb.Stage(remainder=True)]
     rollout = pb.Rollout(stages=stages, max_in_progress=limit)
     for stage in rollout.stages:
-        if rate is not None:
-            stage.releases_per_minute = rate
-    if gate:
-        for stage in rollout.stages[:-1]:
-            stage.gate.CopyFrom(pb.Gate(**gate))
+        stage.MergeFrom(pb.Stage(releases_per_minute=rate))
+    for stage in rollout.stages[:-1]:
+        stage.MergeFrom(pb.Stage(gate=pb.Gate(**gate) if gate else None))
     return {"failure_criteria": criteria, "rollout": rollout}
 
 

@@ -66,28 +66,20 @@ def parse_retry(text: str) -> pb.RetryRule:
     if match is None:
         raise ValueError
     names = [] if match[1] == "any" else match[1].split(",")
-    if any(_looks_like_a_status(name) for name in names):
+    statuses = [name for name in names if name in arguments.failure_statuses]
+    codes = [name for name in names if name not in statuses]
+    # A code that looks like a status is rather a mistaken status.
+    if {"ANY", *pb.JobExecution.Status.keys()}.intersection(map(str.upper, codes)):
         raise ValueError
     rule = pb.RetryRule(
-        statuses=[
-            pb.JobExecution.Status.Value(name)
-            for name in names
-            if name in arguments.failure_statuses
-        ],
-        failure_codes=[name for name in names if name not in arguments.failure_statuses],
+        statuses=map(pb.JobExecution.Status.Value, statuses),
+        failure_codes=codes,
         max_attempts=int(match[2]),
     )
     for field, span in ((rule.initial_backoff, match[3]), (rule.max_backoff, match[4])):
         if span:
             field.FromSeconds(arguments.parse_duration(span))
     return rule
-
-
-def _looks_like_a_status(name: str) -> bool:
-    """Tell whether a name that would be read as a failure code is rather a mistaken status."""
-    return name not in arguments.failure_statuses and (
-        name.upper() in {"ANY", *pb.JobExecution.Status.keys()}
-    )
 
 
 window_argument = arguments.argument(
@@ -109,30 +101,28 @@ def add_schedule_options(parser: argparse.ArgumentParser, *, updates: bool = Fal
         start_help += ", or now; only until the job has started"
     arguments.add_options(group, {"--start-at TIME": start_help}, TIME=arguments.time)
     windows = group.add_mutually_exclusive_group()
-    arguments.add_repeated(
-        windows,
-        "--window WINDOW",
+    window_help = (
         "let devices start only in this start window, such as 'Mon-Fri 22:00-04:00', or "
-        "'02:00-05:00' for every day; can be repeated",
-        window_argument,
-        "windows",
+        "'02:00-05:00' for every day; can be repeated"
     )
+    arguments.add_repeated(windows, "--window WINDOW", window_help, window_argument, "windows")
     zone_help = (
         "time zone of the windows, such as Europe/Berlin, or `device` for that of each device "
         "(default: UTC)"
     )
-    arguments.add_options(group, {"--zone ZONE": zone_help}, ZONE=_zone)
+    arguments.add_options(
+        group,
+        {"--zone ZONE": zone_help},
+        ZONE=lambda text: "DEVICE" if text.lower() == "device" else arguments.text(text),
+    )
     retries = group.add_mutually_exclusive_group()
-    arguments.add_repeated(
-        retries,
-        "--retry RULE",
+    retry_help = (
         "retry failures: NETWORK:5 allows up to 5 attempts after the failure code NETWORK, "
         "any:3:10m-24h up to 3 after FAILED or TIMED_OUT, with a random backoff of up to 10m "
         "before the second attempt and up to 24h before later ones; can be repeated, and the first "
-        "rule that matches decides",
-        retry_argument,
-        "retry_rules",
+        "rule that matches decides"
     )
+    arguments.add_repeated(retries, "--retry RULE", retry_help, retry_argument, "retry_rules")
     parser.set_defaults(windows=None, retry_rules=None)
     if updates:
         help_text = "let devices start at any time"
@@ -146,10 +136,6 @@ def add_schedule_options(parser: argparse.ArgumentParser, *, updates: bool = Fal
             default="normal",
             help="place of the job in the queues of its devices (default: normal)",
         )
-
-
-def _zone(text: str) -> str:
-    return text.upper() if text.lower() == "device" else arguments.text(text)
 
 
 def add_schedule(planned: Mapping[str, Any], args: argparse.Namespace) -> dict[str, Any]:
@@ -183,7 +169,8 @@ def schedule_facts(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
         zone = job.window_time_zone
         if zone == "DEVICE":
             zone = "in the time zone of each device"
-        yield "windows", f"{windows} {zone}{_open_now(job)}"
+        is_open = " (open now)" if job.is_window_open else " (closed now)"
+        yield "windows", f"{windows} {zone}{is_open if job.HasField('is_window_open') else ''}"
     for number, opening in enumerate(job.next_openings[:_SHOWN_OPENINGS]):
         yield "opens", format_time(opening) if number else format_moment(opening, utc)
     for rule in job.retry_policy.rules:
@@ -194,12 +181,6 @@ def schedule_facts(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
         yield "retrying", f"{format_device_count(job.retrying_count)} failed and will try again"
     if job.priority not in (pb.Job.PRIORITY_UNSPECIFIED, pb.Job.NORMAL):
         yield "priority", job_priority_name(job.priority)
-
-
-def _open_now(job: pb.Job) -> str:
-    if not job.HasField("is_window_open"):
-        return ""
-    return " (open now)" if job.is_window_open else " (closed now)"
 
 
 def format_window(window: pb.StartWindow) -> str:
@@ -221,10 +202,7 @@ def _format_days(window: pb.StartWindow) -> str:
 
 
 def format_retry_rule(rule: pb.RetryRule) -> str:
-    """Format a retry rule.
-
-    Such as "NETWORK (FAILED): 5 attempts, backoff up to 5m, then ×2 up to 24h".
-    """
+    """Format a rule: "NETWORK (FAILED): 5 attempts, backoff up to 5m, then ×2 up to 24h"."""
     statuses = "/".join(map(execution_status_name, rule.statuses))
     codes = ", ".join(code or "no code" for code in rule.failure_codes) or "any failure"
     initial, longest = map(format_span, (rule.initial_backoff.seconds, rule.max_backoff.seconds))

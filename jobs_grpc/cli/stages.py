@@ -1,6 +1,5 @@
 """Shows the stages of a rollout as bars of text."""
 
-import itertools
 from collections.abc import Iterator, Sequence
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -62,11 +61,10 @@ def planned_stage_lines(rollout: pb.Rollout | None, sizes: Sequence[int]) -> Ite
 
 def list_stages(job: pb.Job) -> list[tuple[int, str, str, pb.JobStage]]:
     """Return the index, name and state of each stage, and the stage."""
-    names = (
-        stage.display_name or _planned_name(stage_settings(job, index))
-        for index, stage in enumerate(job.stages)
-    )
-    return [*zip(itertools.count(), names, _stage_states(job), job.stages, strict=False)]
+    return [
+        (index, stage.display_name or _planned_name(stage_settings(job, index)), state, stage)
+        for index, (state, stage) in enumerate(zip(_stage_states(job), job.stages, strict=True))
+    ]
 
 
 def _stage_states(job: pb.Job) -> list[str]:
@@ -80,9 +78,8 @@ def _stage_states(job: pb.Job) -> list[str]:
         return states
     passed = [n for n, stage in enumerate(job.stages) if stage.state == pb.JobStage.PASSED]
     opened = [n for n in passed if job.stages[n].HasField("opened_at")]
-    for n in passed:
-        if n not in opened:
-            states[n] = "UNOPENED"
+    for n in {*passed}.difference(opened):
+        states[n] = "UNOPENED"
     if opened and (len(opened) < len(passed) or job.status == pb.Job.CANCELED):
         states[opened[-1]] = "STOPPED"
     return states

@@ -17,8 +17,7 @@ from jobs_grpc.cli.rollout_options import add_rollout_options, read_rollout_opti
 from jobs_grpc.cli.stages import planned_stage_lines
 from jobs_grpc.client import FleetClient
 
-# Of the devices in a line of a preview.
-_SHOWN_DEVICES = 5
+_SHOWN_DEVICES = 5  # in a line of a preview
 
 # The reason with which CreateJob rejects a target without devices.
 _EMPTY_REASONS = {
@@ -26,7 +25,6 @@ _EMPTY_REASONS = {
     "target_group_id": "GROUP_EMPTY",
     "target_all": "TENANT_EMPTY",
 }
-
 
 _STATUSES = (
     "only executions in these statuses, where REJECTED includes those that are CANCELED (default: "
@@ -84,7 +82,11 @@ def read_target(args: argparse.Namespace) -> dict[str, Any]:
     """Return the target as parameters of a client. Raises UsageError unless there is one."""
     if args.failed_in is None and (args.statuses or args.failure_codes):
         args.target_error("--status and --failure-code need --failed-in")
-    devices = _read_devices(args.devices_file) if args.devices_file else args.device
+    devices = args.device
+    if args.devices_file:
+        lines = map(str.strip, read_text(args.devices_file).splitlines())
+        if not (devices := [line for line in lines if line]):
+            raise InvalidInput(f"{args.devices_file} has no device")
     # An unset variable of a shell must not leave out a condition.
     for option, ids in (("where", [args.where]), ("group", [args.group]), ("device", devices)):
         if "" in ids:
@@ -121,11 +123,3 @@ def preview_lines(preview: pb.TargetPreview, rollout: pb.Rollout | None) -> Iter
         jobs = ", ".join(preview.overlapping_job_ids)
         yield f"other jobs with pending executions on {devices}: {jobs}"
     yield from preview.hints
-
-
-def _read_devices(path: str) -> list[str]:
-    """Read the lines of a file that are not empty."""
-    devices = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-    if not devices:
-        raise InvalidInput(f"{path} has no device")
-    return devices

@@ -68,9 +68,7 @@ async def _update(args: argparse.Namespace, jobs: JobsClient) -> None:
     etag, has_stages = fields.pop("etag"), "rollout" in fields
     if args.max_in_progress is not None:
         fields.setdefault("rollout", pb.Rollout()).max_in_progress = args.max_in_progress
-    paths = [name for name in fields if name != "rollout"]
-    if has_stages:
-        paths.append("rollout.stages")
+    paths = [name for name in fields if name != "rollout"] + ["rollout.stages"] * has_stages
     # A file without the limit keeps the one of the job.
     if "rollout" in fields and fields["rollout"].HasField("max_in_progress"):
         paths.append("rollout.max_in_progress")

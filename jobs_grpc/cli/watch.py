@@ -16,7 +16,7 @@ from jobs_grpc.cli.formatting import counts_by_status, format_summary, format_ti
 from jobs_grpc.cli.output import print_message, print_note
 from jobs_grpc.cli.rollout_text import describe_wait, next_steps
 from jobs_grpc.cli.watch_reads import last_events, stalled_devices
-from jobs_grpc.client import JobsError, RetryPolicy, job_status_name
+from jobs_grpc.client import RetryPolicy, job_status_name
 
 if TYPE_CHECKING:
     from jobs_grpc.cli.live import LiveView
@@ -54,10 +54,8 @@ class LineView:
     def show(self, job: pb.Job) -> None:
         self._note_shown = False
         self._print_line(job)
-        if self._explains:
-            self._explain(job)
-
-    def _explain(self, job: pb.Job) -> None:
+        if not self._explains:
+            return
         wait = describe_wait(job, lambda until: f"at {format_time(until)}")
         explanation = [wait, *next_steps(job)] if wait else []
         if explanation != self._explanation:
@@ -92,15 +90,12 @@ def _watch(args: argparse.Namespace) -> None:
 async def _follow(args: argparse.Namespace) -> None:
     server = resolve_target(args).server
     view = _choose_view(args)
-
-    def on_retry(error: JobsError) -> None:
-        view.show_retry(retry_note(error, server))
-
+    retry = RetryPolicy(on_retry=lambda error: view.show_retry(retry_note(error, server)))
     last: pb.Job | None = None
     try:
         async with (
             asyncio.timeout(args.timeout),
-            connect(args, RetryPolicy(on_retry=on_retry)) as jobs,
+            connect(args, retry) as jobs,
             nullcontext()
             if isinstance(view, LineView)
             else last_events(args, view.show_events) as read_events,
@@ -152,8 +147,6 @@ def _print_json_line(job: pb.Job) -> None:
 
 
 def _print_line(job: pb.Job) -> None:
-    counts = [
-        f"{status}={count}" for status, count in counts_by_status(job.execution_counts).items()
-    ]
-    status = job_status_name(job.status)
-    print(utc_now("milliseconds"), status, *counts, f"total={job.total_executions}", flush=True)
+    numbers = {**counts_by_status(job.execution_counts), "total": job.total_executions}
+    counts = [f"{name}={number}" for name, number in numbers.items()]
+    print(utc_now("milliseconds"), job_status_name(job.status), *counts, flush=True)

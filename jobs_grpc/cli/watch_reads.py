@@ -71,10 +71,7 @@ _READ = 1000
 
 
 class _ServerClock:
-    """A lower bound of the server's time, from the times that it sends.
-
-    The clock of this machine may differ.
-    """
+    """A lower bound of the server's time, from the times that it sends."""
 
     def __init__(self) -> None:
         self._offset = float("-inf")
@@ -120,19 +117,14 @@ async def stalled_devices(
 
 
 async def _read(jobs: JobsClient, job_id: str, clock: _ServerClock) -> list[str]:
-    pager = jobs.executions(
-        job_id, status=pb.JobExecution.IN_PROGRESS, page_size=_PAGE, limit=_READ
-    )
+    status = pb.JobExecution.IN_PROGRESS
+    pager = jobs.executions(job_id, status=status, page_size=_PAGE, limit=_READ)
     devices: list[str] = []
     async for page in pager.pages():
         for execution in page:
             clock.observe(execution.last_updated_at)
         reported_before = clock.now() - _QUIET
-        devices += [
-            execution.device_id
-            for execution in page
-            if _seconds(execution.last_updated_at) <= reported_before
-        ]
+        devices += [e.device_id for e in page if _seconds(e.last_updated_at) <= reported_before]
         if len(devices) > _NAMED:
             break
     if not devices:

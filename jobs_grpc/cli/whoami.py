@@ -41,8 +41,7 @@ async def _whoami(args: argparse.Namespace, jobs: JobsClient) -> None:
         return
     width = max(shutil.get_terminal_size().columns - _LABEL_WIDTH, 20)
     for label, value in _fields(caller, args.utc):
-        lines = textwrap.wrap(escape_unprintable(value), width)
-        for line in lines:
+        for line in textwrap.wrap(escape_unprintable(value), width):
             print(f"{label:<{_LABEL_WIDTH}}{line}")
             label = ""
 
@@ -81,11 +80,10 @@ def _health(args: argparse.Namespace) -> None:
 
 async def _check(target: Target, seconds: float) -> health_pb2.HealthCheckResponse:
     async with target.connection() as connection:
-        stub = connection.stub(health_pb2_grpc.HealthStub)
+        request = health_pb2.HealthCheckRequest()
+        check = connection.stub(health_pb2_grpc.HealthStub).Check
         try:
-            response: health_pb2.HealthCheckResponse = await stub.Check(
-                health_pb2.HealthCheckRequest(), timeout=seconds
-            )
+            response: health_pb2.HealthCheckResponse = await check(request, timeout=seconds)
         except grpc.aio.AioRpcError as e:
             raise call_error(from_rpc_error(e), target.server) from None
     return response
