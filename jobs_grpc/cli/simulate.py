@@ -212,6 +212,11 @@ async def _show_totals(quiet: bool, totals: Totals, server: str) -> None:
         counters = totals.counters()
         if not quiet and counters != shown:
             shown = counters
-            now = utc_now().partition("T")[2] if sys.stdout.isatty() else utc_now()
-            numbers = {"active": totals.active} | counters
-            print(now, *(f"{name}={n}" for name, n in numbers.items() if n), flush=True)
+            print(_progress_line(totals), flush=True)
+
+
+def _progress_line(totals: Totals) -> str:
+    """Return the time and the counters that are not 0. On a terminal, the date is left out."""
+    now = utc_now().partition("T")[2] if sys.stdout.isatty() else utc_now()
+    counters = {"active": totals.active} | totals.counters()
+    return " ".join([now, *(f"{name}={number}" for name, number in counters.items() if number)])

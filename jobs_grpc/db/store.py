@@ -51,13 +51,6 @@ class ExecutionUpdate(NamedTuple):
     """The values of fields in REPORTED that the update sets, by name."""
 
 
-# The arrays of jobs.update_executions, in the order of the fields of ExecutionUpdate.
-_UPDATE_ARRAYS = (
-    *("job_ids", "device_ids", "statuses", "status_details", "execution_numbers"),
-    *("expected_versions", "extend_timeout_minutes", "failure_codes", "must_be_next"),
-    *("with_documents", "with_details"),
-)
-
 _Rows: TypeAlias = Sequence[Row]
 
 # The result of a method, from the rows of its function.
@@ -164,8 +157,21 @@ class Store:
         self, tenant_id: str, updates: Sequence[ExecutionUpdate], *, wait_ms: int
     ) -> Sequence[Row]:
         """Return a row for each update. Raises LockTimeout after `wait_ms`."""
-        args: dict[str, Any] = {"tenant_id": tenant_id, "wait_ms": wait_ms}
-        args |= zip(_UPDATE_ARRAYS, zip(*updates, strict=True), strict=False)  # without `reported`
+        args = {
+            "tenant_id": tenant_id,
+            "wait_ms": wait_ms,
+            "job_ids": [update.job_id for update in updates],
+            "must_be_next": [update.must_be_next for update in updates],
+            "device_ids": [update.device_id for update in updates],
+            "statuses": [update.status for update in updates],
+            "status_details": [update.status_details for update in updates],
+            "execution_numbers": [update.execution_number for update in updates],
+            "expected_versions": [update.expected_version for update in updates],
+            "extend_timeout_minutes": [update.extend_timeout_minutes for update in updates],
+            "with_documents": [update.with_document for update in updates],
+            "failure_codes": [update.failure_code for update in updates],
+            "with_details": [update.with_details for update in updates],
+        }
         for name in REPORTED:
             values = [update.reported.get(name) for update in updates]
             args[f"{name}s"] = None if values.count(None) == len(updates) else values
@@ -176,8 +182,8 @@ class Store:
     ) -> str | None:
         """Return the device_id to continue after; None at the end."""
         args = {"tenant_id": tenant_id, "after_device_id": after_device_id, "limit": limit}
-        [(device_id,)] = await self.call("remove_stale_devices", args)
-        return device_id  # type: ignore[no-any-return]
+        device_id: str | None = (await self.call("remove_stale_devices", args))[0][0]
+        return device_id
 
     async def changed_job_fingerprints(self, tenant_ids: list[str], **columns: Any) -> _Changed:
         """Return the jobs of `job_ids` that have changed, with new fingerprints."""

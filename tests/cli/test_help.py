@@ -49,6 +49,17 @@ def test_help_needs_no_docstrings(argv: list[str]) -> None:
     assert "examples:" not in shown.stdout
 
 
+@pytest.mark.slow
+def test_command_imports_neither_other_commands_nor_the_database() -> None:
+    code = "import sys; from jobs_grpc.cli.program import run; run(['list', '--limit', 'x'])"
+    code = f"{code}; print(*sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)  # noqa: S603
+
+    modules = shown.stdout.decode().split()
+    assert "jobs_grpc.cli.list_jobs" in modules
+    assert not {"asyncpg", "jobs_grpc.cli.create", "jobs_grpc.cli.dev"}.intersection(modules)
+
+
 @pytest.mark.parametrize("name", ["list", "create", "cancel", "watch"])
 async def test_help_shows_the_options_of_the_command_first_and_examples_last(
     shell: Shell, name: str, monkeypatch: pytest.MonkeyPatch

@@ -37,7 +37,7 @@ async def _run(handler: str, module: str) -> tuple[int | None, bytes, bytes]:
     return process.returncode, out, err
 
 
-@pytest.mark.parametrize("module", ["jobs_grpc.cli.program", "grpc", "jobs_grpc.cli.whoami"])
+@pytest.mark.parametrize("module", ["jobs_grpc.cli.program", "grpc", "jobs_grpc.cli.command"])
 async def test_interrupted_import_prints_no_traceback(module: str) -> None:
     assert await _run("default_int_handler", module) == (-signal.SIGINT, b"", b"")
 
