@@ -24,5 +24,5 @@ def test_clients_wait_longer_than_the_server_by_default() -> None:
 
     assert float(gateway[1]) > server_timeout
     options = argparse.ArgumentParser()
-    command._add_timeout(options)
+    command._add_connection_options(options, options)
     assert options.get_default("timeout") > server_timeout
