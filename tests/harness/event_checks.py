@@ -22,6 +22,8 @@ _CAUSED_BY = {
     ("job.approved", None): "ApproveStage",
     ("job.stage_rejected", None): "RejectStage",
     ("job.stage_opened", "OPERATOR"): "AdvanceJob",
+    ("job.start_approved", None): "ApproveStart",
+    ("job.canceled", "START_REJECTED"): "RejectStart",
 }
 # Events that have the user of a call if it caused them, but that other changes add, too.
 _ALSO_CAUSED_BY = {
@@ -29,6 +31,7 @@ _ALSO_CAUSED_BY = {
     ("job.completed", None): "CancelExecution",
     ("job.paused", "STAGE_REJECTED"): "RejectStage",
     ("job.stage_opened", "GATE"): "ApproveStage",
+    ("job.resumed", None): "ApproveStart",
 }
 _IN_PROGRESS = 2  # the index in the counts
 
@@ -154,7 +157,9 @@ class JobChecks:
     def _changed(self, call: OperatorCall) -> bool:
         """Whether an accepted call without an event must have changed the job."""
         match call.method:
-            case "CancelJob" | "UpdateJob" | "DeleteJob" | "RetryExecutions" | "RejectStage":
+            case "CancelJob" | "UpdateJob" | "DeleteJob" | "RetryExecutions":
+                return True
+            case "RejectStage" | "RejectStart":
                 return True
             case "CancelExecution":
                 return bool(self.stored and self.stored["execution_events"])
@@ -167,7 +172,11 @@ class JobChecks:
                 )
             case method:
                 # The same change was made before, such as by a repeated call.
-                types = {"CreateJob": "job.created", "ApproveStage": "job.approved"}
+                types = {
+                    "CreateJob": "job.created",
+                    "ApproveStage": "job.approved",
+                    "ApproveStart": "job.start_approved",
+                }
                 wanted_type = types.get(method, "job.stage_opened")
                 return not any(
                     e.type == wanted_type and call.ended_at and e.time <= call.ended_at
@@ -192,8 +201,7 @@ class JobChecks:
                 continue
             call = self.calls.get(event.user)
             also_caused_by = _ALSO_CAUSED_BY.get((event.type, event.details.get("cause")))
-            method = also_caused_by or event.caused_by
-            if call is None or call.method != method:
+            if call is None or call.method not in (also_caused_by, event.caused_by):
                 yield "an event has no change", f"{event} of {call}"
                 continue
             seen[event.user, event.type] += 1
@@ -214,22 +222,24 @@ class JobChecks:
             begun = max(begun or call.started_at, call.started_at)
 
     def _impossible_transitions(self) -> Iterator[tuple[str, str]]:
-        is_paused, stage, ended = False, 0, Counter[str]()
+        pause: str | None = None  # its cause
+        stage, ended = 0, Counter[str]()
         types = [event.type for event in self.events]
         for n, event in enumerate(self.events):
             kind = event.type
             following = types[n + 1] if n + 1 < len(types) else ""
             if (
                 (kind == "job.created") != (n == 0)
-                or (kind == "job.paused" and is_paused)
-                or (kind == "job.resumed" and not is_paused)
+                or (kind == "job.paused" and pause not in (None, "START_APPROVAL"))
+                or (kind == "job.resumed" and pause is None)
                 or (kind == "job.stage_opened" and event.details["stage"] != stage + 1)
                 or (kind == "job.tripped" and following not in ("job.paused", "job.canceled"))
                 or (kind == "job.deleted" and following)
                 or (kind in ("job.canceled", "job.completed", "job.expired") and ended[kind])
             ):
                 yield "an event is not possible here", f"{event} in {types}"
-            is_paused = kind == "job.paused" or (is_paused and kind != "job.resumed")
+            if kind in ("job.paused", "job.resumed"):
+                pause = event.details["cause"] if kind == "job.paused" else None
             stage += kind == "job.stage_opened"
             ended[kind] += 1
             if kind == "job.retried":

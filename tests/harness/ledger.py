@@ -20,6 +20,7 @@ from jobs_grpc.client.errors import CALL_RESET
 CHANGES = {
     *("CreateJob", "PauseJob", "ResumeJob", "UpdateJob", "CancelJob", "DeleteJob", "ApproveStage"),
     *("RejectStage", "AdvanceJob", "RetryExecutions", "CancelExecution"),
+    *("ApproveStart", "RejectStart"),
 }
 """The calls that change a job."""
 UNCHANGED = ("keep-", "closed-")

@@ -79,6 +79,8 @@ def random_job(job_id: str, rng: random.Random) -> pb.CreateJobRequest:
             initial_backoff=Duration(seconds=1),
             max_backoff=Duration(seconds=2),
         )
+    if job_id.startswith("job-"):
+        request.start_approval = rng.random() < 0.2
     if job_id.startswith("closed-"):
         request.start_windows.append(_OPEN)
         request.never_expires = True
@@ -153,6 +155,8 @@ _CHANGES: Mapping[Change, int] = {
         pb.RejectStageRequest(job_id=job, stage=rng.randrange(2)),
         pb.ResumeJobRequest(job_id=job),
     ): 1,
+    lambda job, rng: [pb.ApproveStartRequest(job_id=job)]: 3,
+    lambda job, rng: [pb.RejectStartRequest(job_id=job)] * (rng.random() < 0.1): 1,
     _change_criteria: 1,
     _change_windows: 3,
     lambda job, rng: [pb.RetryExecutionsRequest(job_id=job, statuses=_RETRIED)]: 3,
