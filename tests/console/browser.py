@@ -116,10 +116,14 @@ class Console:
                 break
         return left
 
-    async def findings(self) -> list[str]:
-        """What axe finds on the page: the rule, and the first element."""
-        await self.page.evaluate(_AXE.read_text(encoding="utf-8"))
-        result: dict[str, Any] = await self.page.evaluate("axe.run()")
+    async def findings(self, *rules: str) -> list[str]:
+        """What axe finds on the page, with all its rules or these: the rule, and an element."""
+        if not await self.page.evaluate("'axe' in window"):
+            await self.page.evaluate(_AXE.read_text(encoding="utf-8"))
+        options: dict[str, Any] = {"resultTypes": ["violations"]}
+        if rules:
+            options["runOnly"] = {"type": "rule", "values": rules}
+        result: dict[str, Any] = await self.page.evaluate("(o) => axe.run(o)", options)
         return [
             f"{finding['id']}: {finding['nodes'][0]['html']}" for finding in result["violations"]
         ]
@@ -133,13 +137,11 @@ async def open_console(
     tenant: str = "",
     user: str = "ann",
     width: int = 1280,
-    color_scheme: Any = "light",
     headers: dict[str, str] | None = None,
 ) -> AsyncIterator[Console]:
     """Open a new window, in which the tenant and the user are chosen. Fails if a script failed."""
     context = await browser.new_context(
         viewport={"width": width, "height": 900},
-        color_scheme=color_scheme,
         extra_http_headers=headers,
         reduced_motion="reduce",
     )
