@@ -112,7 +112,8 @@ async def running_server_process(
     database_url: str, **variables: str
 ) -> AsyncIterator[ServerProcess]:
     """Run `jobs-grpc serve` and wait until it is healthy."""
-    defaults = {"JOBS_POOL_TIMEOUT": "300"}
+    # A memory test keeps the event loop busy for seconds.
+    defaults = {"JOBS_POOL_TIMEOUT": "300", "JOBS_QUERY_TIMEOUT": "300"}
     async with serving(database_url, **(defaults | variables)) as serve:
         address = await serve.address()
         async with open_channel(address) as channel:
