@@ -5,6 +5,7 @@ Each type rejects an invalid value with a message that says what is valid.
 
 import argparse
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -51,8 +52,12 @@ def argument(parser: Callable[[str], T]) -> Callable[[str], T]:
     return parse_argument
 
 
+def _number_of(message: type[Message], field: str) -> Callable[[str], int]:
+    return parsers.integer(*field_range(message, field))
+
+
 def number_of(message: type[Message], field: str) -> Callable[[str], int]:
-    return argument(parsers.integer(*field_range(message, field)))
+    return argument(_number_of(message, field))
 
 
 def _number(value: str, low: float, high: float) -> float:
@@ -62,10 +67,6 @@ def _number(value: str, low: float, high: float) -> float:
     return number
 
 
-def _whole_number(value: str, message: type[Message], field: str) -> int:
-    return parsers.integer(*field_range(message, field))(value)
-
-
 def _latency(value: str) -> tuple[float, float]:
     low, _, high = value.partition(":")
     minimum = _number(low, 0, _MAX_SECONDS)
@@ -73,13 +74,11 @@ def _latency(value: str) -> tuple[float, float]:
 
 
 def _device_format(value: str) -> str:
-    try:
+    with suppress(LookupError, AttributeError):
         ids = {value.format(number) for number in (1, 2)}
-    except (LookupError, AttributeError) as e:
-        raise ValueError from e
-    if len(ids) != 2 or not value.isascii() or not value.isprintable():
-        raise ValueError
-    return value
+        if len(ids) == 2 and value.isascii() and value.isprintable():
+            return value
+    raise ValueError
 
 
 def _stage(value: str) -> pb.Stage:
@@ -87,21 +86,18 @@ def _stage(value: str) -> pb.Stage:
         return pb.Stage(remainder=True)
     prefix, separator, devices = value.removesuffix(_ALLOW_EMPTY).partition(":")
     if separator and devices and prefix in _STAGE_FIELDS:
-        field = _STAGE_FIELDS[prefix]
-        allow_empty = value.endswith(_ALLOW_EMPTY)
-        stage = pb.Stage(allow_empty=allow_empty)
-        setattr(stage, field, parsers.utf8(devices))
-        return stage
+        size: Any = {_STAGE_FIELDS[prefix]: parsers.utf8(devices)}
+        return pb.Stage(allow_empty=value.endswith(_ALLOW_EMPTY), **size)
     if value.endswith("%"):
-        return pb.Stage(percent=_whole_number(value[:-1], pb.Stage, "percent"))
-    return pb.Stage(device_count=_whole_number(value, pb.Stage, "device_count"))
+        return pb.Stage(percent=_number_of(pb.Stage, "percent")(value[:-1]))
+    return pb.Stage(device_count=_number_of(pb.Stage, "device_count")(value))
 
 
 def _threshold(value: str) -> pb.FailureCriterion:
     if value.endswith("%"):
-        percent = _whole_number(value[:-1], pb.FailureCriterion, "percent")
+        percent = _number_of(pb.FailureCriterion, "percent")(value[:-1])
         return pb.FailureCriterion(percent=percent, min_finished=MIN_FINISHED)
-    return pb.FailureCriterion(count=_whole_number(value, pb.FailureCriterion, "count"))
+    return pb.FailureCriterion(count=_number_of(pb.FailureCriterion, "count")(value))
 
 
 def _label(value: str) -> tuple[str, str]:
@@ -126,8 +122,7 @@ def _recovering(value: str) -> tuple[float, str, int]:
 
 def parse_duration(value: str) -> int:
     """Read a number of seconds with a unit, such as 10m. Raises ValueError without a message."""
-    unit = UNITS.get(value[-1:], 0)
-    if not unit:
+    if not (unit := UNITS.get(value[-1:])):
         raise ValueError
     return round(_number(value[:-1], 0, _MAX_GATE_SECONDS / unit) * unit)
 
@@ -181,9 +176,8 @@ def add_options(
 ) -> None:
     """Add options. `helps` maps a usage to its help.
 
-    "--stage N" has a value, "--device ID ..." a list of them, which can be repeated, and "--force"
-    is a flag. `types` maps names of values, such as N, to argument types. Other values are texts,
-    and `default` is their default.
+    "--stage N" has a value, "--device ID ..." a list that can be repeated, "--force" is a flag.
+    `types` maps names of values, such as N, to types. Others are texts with the `default`.
     """
     for usage, help_text in helps.items():
         option, _, metavar = usage.removesuffix(" ...").partition(" ")
@@ -206,10 +200,8 @@ def add_repeated(
 ) -> None:
     """Add an option such as "--label KEY=VALUE" that can be repeated: a list of values."""
     option, metavar = usage.split(" ")
-    dest = dest or option.removeprefix("--")
-    parser.add_argument(
-        option, dest=dest, type=value, action="append", default=[], metavar=metavar, help=help_text
-    )
+    kind: dict[str, Any] = {"dest": dest, "action": "append", "default": []}
+    parser.add_argument(option, type=value, metavar=metavar, help=help_text, **kind)
 
 
 def add_constant(

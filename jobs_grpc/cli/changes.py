@@ -8,7 +8,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -32,12 +32,10 @@ LOST_RESPONSE = frozenset(
 
 async def read_before(args: argparse.Namespace, jobs: JobsClient) -> pb.Job | None:
     """Return the job before the call; None if it does not exist, or for output without text."""
-    if args.output != "text" or not args.job_id:
-        return None
-    try:
-        return await jobs.get(args.job_id)
-    except errors.JobNotFound:
-        return None
+    if args.output == "text" and args.job_id:
+        with suppress(errors.JobNotFound):
+            return await jobs.get(args.job_id)
+    return None
 
 
 def is_unchanged(job: pb.Job, before: pb.Job | None) -> bool:
@@ -75,10 +73,7 @@ def can_ask() -> bool:
 
 
 async def confirm(question: str, *, yes: bool, verb: str) -> None:
-    """Ask a person, unless --yes is given. Raises CliError after a "no".
-
-    Without a terminal, it does not ask, because scripts cannot answer.
-    """
+    """Ask a person on a terminal, unless --yes is given. Raises CliError after a "no"."""
     if not yes and can_ask() and not await ask(question):
         raise CliError(f"nothing was changed; to {verb} without this question, add --yes")
 

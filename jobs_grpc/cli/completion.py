@@ -68,8 +68,7 @@ _TIMEOUT_SECONDS = 1.0
 _MAX_JOBS = 200
 _MAX_EXECUTIONS = 1000
 _MAX_DEVICES = 1000
-# Few, because the server counts the devices of each listed group.
-_MAX_GROUPS = 50
+_MAX_GROUPS = 50  # Few, because the server counts the devices of each listed group.
 
 _ACTIVE = (pb.Job.IN_PROGRESS, pb.Job.PAUSED, pb.Job.SCHEDULED)
 

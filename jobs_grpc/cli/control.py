@@ -208,9 +208,6 @@ async def _retry(args: argparse.Namespace, jobs: JobsClient) -> None:
 
 
 def _filters(args: argparse.Namespace) -> str:
-    text = f"is {' or '.join(dict.fromkeys(args.statuses))}"
-    if args.failure_codes:
-        text += " with one of the failure codes"
-    if args.device_ids:
-        text += " on one of the devices"
-    return text
+    codes = " with one of the failure codes" if args.failure_codes else ""
+    devices = " on one of the devices" if args.device_ids else ""
+    return f"is {' or '.join(dict.fromkeys(args.statuses))}{codes}{devices}"

@@ -119,7 +119,11 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
     try:
         if args.preview and before is None:
             request["expected_target_digest"] = await _preview(args, jobs, request)
-        with explaining_failures(args, lambda: _how_to_repeat(args, request), LOST_RESPONSE):
+        advice = (
+            f"to repeat the command without creating a second job, add --job-id {request['job_id']}"
+        )
+        is_safe = args.job_id or args.validate_only
+        with explaining_failures(args, lambda: "" if is_safe else advice, LOST_RESPONSE):
             created = await jobs.create(**request)
     except errors.InvalidField as e:
         if args.stages:
@@ -142,13 +146,6 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
     if args.validate_only and before is None:
         lines += _plan_lines(created, request)
     print_result(args, created, *lines)
-
-
-def _how_to_repeat(args: argparse.Namespace, request: dict[str, Any]) -> str:
-    """Say how to repeat a command that may have created a job; "" if it is safe as it is."""
-    if args.job_id or args.validate_only:
-        return ""
-    return f"to repeat the command without creating a second job, add --job-id {request['job_id']}"
 
 
 def _times(created: pb.CreateJobResponse, planned: dict[str, Any], utc: bool) -> str:

@@ -85,10 +85,7 @@ def forward(parser: _Container, request: type[Message], *names: str) -> None:
 
 
 def forwarded(args: argparse.Namespace, request: type[Message] | None = None) -> dict[str, Any]:
-    """Return the values of the arguments that set request fields.
-
-    They are keyword arguments of a client method. With `request`, only the fields of that message.
-    """
+    """Return the arguments that set fields, of `request` or of any, for a method of a client."""
     return {name: getattr(args, name) for owner, name in args.forwarded if request in (None, owner)}
 
 

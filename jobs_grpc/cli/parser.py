@@ -69,15 +69,10 @@ class Parser(argparse.ArgumentParser):
         assert self._subparsers  # noqa: S101 - for mypy
         commands = dict(self._subparsers._group_actions[0].choices or {})
         command = next((arg for arg in args if arg in commands), "COMMAND")
-        hint = self._suggested_option(name)
-        if (
-            not hint
-            and command in commands
-            and name not in commands[command]._option_string_actions
-        ):
+        hint = f"; options follow the command: {self.prog} {command} {name} …"
+        if command in commands and name not in commands[command]._option_string_actions:
             hint = f"; `{self.prog} {command} --help` lists the options"
-        elif not hint:
-            hint = f"; options follow the command: {self.prog} {command} {name} …"
+        hint = self._suggested_option(name) or hint
         self.error(f"unrecognized argument: {name}{hint}")
 
     def _check_options(self, args: Sequence[str]) -> None:
@@ -117,32 +112,26 @@ class Parser(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         self._action_groups.sort(key=lambda group: group.title in _SHARED_GROUPS)
-        hidden = [group for group in self._action_groups if group.title == CONNECTION]
-        actions = [group._group_actions for group in hidden]
+        hidden = {g: g._group_actions for g in self._action_groups if g.title == CONNECTION}
         for group in hidden:
             group._group_actions = []
         text = super().format_help()
-        for group, shown in zip(hidden, actions, strict=True):
-            group._group_actions = shown
-        if self.examples:
-            lines = "\n".join(self.examples)
-            text += f"\nexamples:\n{textwrap.indent(lines, '  ')}\n"
-        return text
+        for group, actions in hidden.items():
+            group._group_actions = actions
+        examples = textwrap.indent("\n".join(self.examples), "  ")
+        return f"{text}\nexamples:\n{examples}\n" if examples else text
 
 
 def _suggestion(text: str, known: Iterable[str]) -> str:
     """Return a suggestion of the most similar known word; empty if there is none."""
+    text = text.lower()
     by_lower = {word.lower(): word for word in known}
-    prefixed = [word for word in by_lower if word.startswith(text.lower())]
-    similar = prefixed or _similar_words(text.lower(), by_lower)
-    return f" (did you mean {by_lower[similar[0]]}?)" if similar else ""
-
-
-def _similar_words(text: str, words: Iterable[str]) -> list[str]:
-    """Return the similar words, the most similar first; of equal ones, that with the same start."""
 
     def similarity(word: str) -> tuple[float, int]:
         ratio = difflib.SequenceMatcher(None, word, text).ratio()
+        # Of equally similar words, that with the same start.
         return ratio, len(os.path.commonprefix((word, text)))  # noqa: RUF071 - not paths
 
-    return sorted(difflib.get_close_matches(text, words), key=similarity, reverse=True)
+    prefixed = [word for word in by_lower if word.startswith(text)][:1]
+    similar = prefixed or difflib.get_close_matches(text, by_lower)
+    return f" (did you mean {by_lower[max(similar, key=similarity)]}?)" if similar else ""

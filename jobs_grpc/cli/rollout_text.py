@@ -31,18 +31,17 @@ def format_criterion(criterion: pb.FailureCriterion) -> str:
         text += f" at {criterion.percent}% of the {basis.lower()}"
     text += " in a stage" if criterion.scope == pb.FailureCriterion.STAGE else ""
     text += f", once {criterion.min_finished:,} have finished" if criterion.min_finished else ""
-    filters = [execution_status_name(status) for status in criterion.statuses]
-    if {*criterion.statuses} == _FAILURE_STATUSES:
-        filters = []
+    counts_all = {*criterion.statuses} == _FAILURE_STATUSES
+    filters = [] if counts_all else [execution_status_name(s) for s in criterion.statuses]
     filters += [code or "no code" for code in criterion.failure_codes]
     return f"{text} ({', '.join(filters)})" if filters else text
 
 
 def format_criterion_state(job: pb.Job, index: int) -> str:
-    """Format what a failure criterion has counted.
+    """Format what a failure criterion has counted; "" if the server does not tell.
 
     For example "3 failures of 42 finished in stage 1; trips at 5". Of several stages, this is the
-    one that is closest to the threshold. "" if the server does not tell.
+    one that is closest to the threshold.
     """
     states = [state for state in job.criterion_states if state.criterion == index]
     if not states:

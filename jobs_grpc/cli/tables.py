@@ -61,10 +61,7 @@ class Column(Generic[T]):
 def print_table(
     columns: Sequence[Column[Any]], rows: Iterable[Sequence[str]], *, fit: bool = True
 ) -> None:
-    """Print a table. On a narrow terminal, drop columns if `fit`; otherwise its lines wrap.
-
-    Lines that wrap show all cells in full.
-    """
+    """Print a table. On a narrow terminal, drop columns if `fit`; otherwise its lines wrap."""
     cells = [[escape_unprintable(cell) for cell in row] for row in rows]
     if console := color_console():
         _print_in_color(console, columns, cells, fit=fit)
@@ -142,10 +139,7 @@ def _total_width(widths: dict[int, int], gap: int) -> int:
 def _fit_widths(
     columns: Sequence[Column[Any]], natural: Sequence[int], total_width: int, gap: int
 ) -> dict[int, int]:
-    """Return the widths of the columns that fit, by their index.
-
-    `natural` are the widths that show every cell in full.
-    """
+    """Return the widths of the columns that fit, by index. `natural` shows every cell in full."""
     minimum = [
         width if column.min_width is None else min(width, column.min_width)
         for column, width in zip(columns, natural, strict=True)

@@ -13,12 +13,7 @@ from google.protobuf.message import Message
 
 from jobs_grpc.client.channel import Connection
 from jobs_grpc.client.errors import InvalidToken, JobsError, from_rpc_error
-from jobs_grpc.client.retry import (
-    Delays,
-    RetryPolicy,
-    is_transient,
-    was_refused,
-)
+from jobs_grpc.client.retry import Delays, RetryPolicy, is_transient, was_refused
 from jobs_grpc.config import is_local
 from jobs_grpc.contract.methods import METHODS
 
@@ -151,18 +146,13 @@ class ServiceCalls:
             await asyncio.sleep(self.reconnect_delay(error, received, delays))
 
     def reconnect_delay(self, error: JobsError, received: bool, delays: Delays) -> float:
-        """Return the seconds until a broken stream reconnects; raises a permanent error.
-
-        `received` tells whether the stream has worked before.
-        """
+        """Return the seconds until a stream reconnects that has `received`, or raise the error."""
         token_expired = received and self._caller.token and isinstance(error, InvalidToken)
         was_reset = received and not error.reason and error.code in _RESET_CODES
         if not (token_expired or was_reset or is_transient(error)):
             raise error
         self.report_retry(error)
-        if received:
-            return delays.before_reconnect(error)
-        return delays.after(error)
+        return delays.before_reconnect(error) if received else delays.after(error)
 
     def report_retry(self, error: JobsError) -> None:
         """Report an error after which the client tries again."""

@@ -152,10 +152,8 @@ class DeviceClient(Client):
     async def report(self, update: pb.UpdateExecutionRequest) -> pb.DeviceExecution:
         """Report on an execution. Repeated after a transient error if it names the attempt."""
         repeatable = update.HasField("execution_number") and not update.HasField("expected_version")
-        response = await self._calls.unary(
-            update, pb.UpdateExecutionResponse, repeatable=repeatable
-        )
-        return response.execution
+        reported = self._calls.unary(update, pb.UpdateExecutionResponse, repeatable=repeatable)
+        return (await reported).execution
 
     async def update_facts(self, facts: Mapping[str, str], *, replace: bool = False) -> None:
         """Store facts of the device, such as {"version": "2.1"}.

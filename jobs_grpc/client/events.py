@@ -44,10 +44,7 @@ class EventReader:
 
 
 class EventsClient(OperatorClient):
-    """Calls EventService for one tenant.
-
-    See OperatorClient for the common parameters and errors.
-    """
+    """Calls EventService for one tenant. See OperatorClient for common parameters and errors."""
 
     _stub = events_pb2_grpc.EventServiceStub
 
@@ -105,8 +102,7 @@ class EventsClient(OperatorClient):
         self, request: pb.WatchEventsRequest
     ) -> AsyncGenerator[pb.WatchEventsResponse, None]:
         while True:
-            responses = self._calls.follow(request, pb.WatchEventsResponse)
-            async for response in responses:
+            async for response in self._calls.follow(request, pb.WatchEventsResponse):
                 request.after_position = response.position  # for the next connection
                 yield response
             # A proxy may end a stream without an error.

@@ -17,10 +17,7 @@ _MAX_DELETED = rules_of(pb.DeleteDevicesRequest, "device_ids").repeated.max_item
 
 
 class FleetClient(OperatorClient):
-    """Calls FleetService for one tenant.
-
-    See OperatorClient for the common parameters and errors.
-    """
+    """Calls FleetService for one tenant. See OperatorClient for common parameters and errors."""
 
     _stub = fleet_pb2_grpc.FleetServiceStub
 

@@ -19,9 +19,7 @@ EndCause: TypeAlias = pb.JobExecution.EndCause.ValueType
 
 
 class JobsClient(OperatorClient):
-    """Calls JobService for one tenant.
-
-    See OperatorClient for the common parameters and errors.
+    """Calls JobService for one tenant. See OperatorClient for common parameters and errors.
 
     `advance`, `resume` and `update` are safe to repeat with an etag: if the first try took effect,
     the second one raises JobChanged.
@@ -37,10 +35,9 @@ class JobsClient(OperatorClient):
         job_id: str | None = None,
         **fields: Unpack[NewJob],
     ) -> pb.CreateJobResponse:
-        """Create a job for one target. Without a job_id, the client generates one.
+        """Create a job for one target. Safe to repeat: without a job_id, the client generates one.
 
-        So the call is safe to repeat, and a retry does not create a second job. Raises ValueError
-        for an integer beyond ±2^53 in document_params: send it as a string.
+        Raises ValueError for an integer beyond ±2^53 in document_params: send it as a string.
         """
         job_id = job_id or str(uuid.uuid4())
         request = build_request(pb.CreateJobRequest, locals())
@@ -127,8 +124,7 @@ class JobsClient(OperatorClient):
     ) -> pb.JobExecution:
         """Cancel the execution of one device. Not repeated."""
         request = build_request(pb.CancelExecutionRequest, locals())
-        response = await self._calls.unary(request, pb.CancelExecutionResponse)
-        return response.execution
+        return (await self._calls.unary(request, pb.CancelExecutionResponse)).execution
 
     async def pause(self, job_id: str, *, reason: str = "", etag: str = "") -> pb.Job:
         """Pause a job. Safe to repeat."""
@@ -227,7 +223,6 @@ class JobsClient(OperatorClient):
         async for job in self.watch(job_id):
             finished = job
         if finished is None:
-            raise create_error(
-                grpc.StatusCode.UNKNOWN, "the watch ended without a state of the job"
-            )
+            problem = "the watch ended without a state of the job"
+            raise create_error(grpc.StatusCode.UNKNOWN, problem)
         return finished

@@ -80,10 +80,9 @@ class EventFilter(TypedDict, total=False):
 def build_request(request_type: type[M], parameters: Mapping[str, Any]) -> M:
     """Return a request with the parameters of a method, its locals(), as fields.
 
-    Call it before the method has other local variables. The entries of the parameter `fields` are
-    added.
-    Raises TypeError for a field that the request does not have, and ValueError if two fields of a
-    oneof are given. Empty targets are left out.
+    Call it before the method has other local variables. Adds the entries of `fields`. Leaves out
+    empty targets. Raises TypeError for a field that the request does not have, and ValueError if
+    two fields of a oneof are given.
     """
     parameters = {**parameters, **parameters.get("fields", {})}
     fields = {
@@ -105,8 +104,7 @@ def build_request(request_type: type[M], parameters: Mapping[str, Any]) -> M:
 def _convert(name: str, value: Any) -> Any:
     if isinstance(value, datetime):
         return timestamp(value)
-    convert = _CONVERTERS.get(name)
-    return convert(value) if convert else value
+    return _CONVERTERS[name](value) if name in _CONVERTERS else value
 
 
 def id_list(ids: Iterable[str]) -> list[str]:
