@@ -356,7 +356,7 @@ async def uncommitted(database: Database, sql: str, *args: object) -> AsyncItera
 
     The first argument is the tenant.
     """
-    async with connected(database.request_dsn) as session, session.transaction():
+    async with database.request_sessions.acquire() as session, session.transaction():
         await session.execute("SELECT set_config('app.tenant_id', $1, true)", args[0])
         await session.fetch(sql, *args)
         yield
