@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,8 +54,10 @@ def main() -> int:
 
 
 @contextmanager
-def running_demo(folder: str) -> Iterator[dict[str, str]]:
-    """Run a server whose demo fleet has carried out a part of two jobs.
+def running_demo(
+    folder: str, *options: str, commands: Sequence[str] = PREPARE
+) -> Iterator[dict[str, str]]:
+    """Run `jobs-grpc dev` with options, then commands: a part of two jobs, by default.
 
     Yields the environment of commands that call it.
     """
@@ -71,14 +73,14 @@ def running_demo(folder: str) -> Iterator[dict[str, str]]:
     }
     Path(folder).chmod(0o711)
     with subprocess.Popen(  # noqa: S603
-        [_COMMAND, "dev"], env=environment, stdout=subprocess.PIPE, text=True
+        [_COMMAND, "dev", *options], env=environment, stdout=subprocess.PIPE, text=True
     ) as server:
         try:
             assert server.stdout  # noqa: S101
             for line in server.stdout:
                 if line.startswith("Press Ctrl-C"):
                     break
-            for command in PREPARE:
+            for command in commands:
                 arguments = [_COMMAND, *shlex.split(command)]
                 subprocess.run(arguments, env=environment, check=True)  # noqa: S603
             yield environment

@@ -1,6 +1,7 @@
 """Take the screenshots of docs/console.md: `make screenshots` runs this.
 
-Opens the page of a paused rollout of the demo fleet. Needs Go and Chromium.
+Opens the page of a rollout of the simulated demo fleet when it has paused, after about four
+minutes. Needs Go and Chromium.
 """
 
 import os
@@ -14,7 +15,8 @@ from tools.screenshots import find_browser, running_gateway
 from tools.screenshots_cli import ADDRESS, running_demo
 
 TARGET = Path("docs/images")
-JOB = "fw-2.1"
+JOB = "firmware-2.1"
+_PAUSE_TIMEOUT_MS = 600_000
 
 
 def main() -> int:
@@ -22,7 +24,7 @@ def main() -> int:
     upstream = os.environ | {"JOBS_GATEWAY_UPSTREAM": ADDRESS}
     with (
         tempfile.TemporaryDirectory() as folder,
-        running_demo(folder),
+        running_demo(folder, "--simulate", commands=()),
         running_gateway(upstream) as url,
         sync_playwright() as playwright,
     ):
@@ -34,6 +36,7 @@ def main() -> int:
                 reduced_motion="reduce",
             )
             page.goto(f"{url}/console/jobs/{JOB}")
+            page.get_by_text("paused: ").first.wait_for(timeout=_PAUSE_TIMEOUT_MS)
             page.get_by_role("region", name="Devices of the job").locator("tbody").wait_for()
             page.get_by_role("region", name="Failures by code").locator("tbody tr").first.wait_for()
             path = TARGET / f"console-{scheme}.png"
