@@ -195,6 +195,8 @@ class JobChecks:
     def _events_without_call(self) -> Iterator[tuple[str, str]]:
         seen: Counter[tuple[str, str]] = Counter()
         for event in self.events:
+            if event.details.get("cause") == "REPLACED":
+                continue  # CreateJob of another job
             if event.user is None:
                 if event.caused_by and self.calls:
                     yield "an event has no change", f"{event}"

@@ -28,7 +28,10 @@ SIZES = {
 
 _A_DAY = Duration(seconds=24 * 3600)
 _OPEN = pb.StartWindow(start_time="00:00", duration=_A_DAY)
-_SELECTORS = (*(f"ring={ring}" for ring in RINGS), "ring!=a,group=south", "group in (north,south)")
+_SELECTORS = (
+    *(f"ring={ring}" for ring in RINGS),
+    *("ring!=a,group=south", "group in (north,south)", "fact.version!=2"),
+)
 _ACTIONS = (pb.FailureCriterion.PAUSE, pb.FailureCriterion.PAUSE, pb.FailureCriterion.CANCEL)
 _RETRIED = (pb.JobExecution.FAILED, pb.JobExecution.REJECTED)
 
@@ -156,7 +159,7 @@ _CHANGES: Mapping[Change, int] = {
         pb.ResumeJobRequest(job_id=job),
     ): 1,
     lambda job, rng: [pb.ApproveStartRequest(job_id=job)]: 3,
-    lambda job, rng: [pb.RejectStartRequest(job_id=job)] * (rng.random() < 0.1): 1,
+    lambda job, rng: [pb.RejectStartRequest(job_id=job)]: 1,
     _change_criteria: 1,
     _change_windows: 3,
     lambda job, rng: [pb.RetryExecutionsRequest(job_id=job, statuses=_RETRIED)]: 3,

@@ -192,6 +192,12 @@ class Traffic:
         (prefix,) = rng.choices(("job-", *UNCHANGED), weights=(8, 1, 1))
         request = random_job(f"{prefix}{next(self._numbers)}", rng)
         size = SIZES.get(request.WhichOneof("target") or "")
+        if self._ledger.is_strict:
+            # Servers of an earlier version, after a rollback, do not know START_NOT_APPROVED.
+            request.start_approval = False
+        others = [job for job in self._jobs[tenant] if not job.startswith(UNCHANGED)]
+        if others and not (request.start_approval or request.HasField("start_at")):
+            request.replaces_job_id = rng.choice(others) if rng.random() < 0.2 else ""
         if request.HasField("target_selector") and rng.random() < 0.5:
             preview = fleet_pb.PreviewTargetRequest(target_selector=request.target_selector)
             if request.HasField("rollout"):
@@ -208,7 +214,8 @@ class Traffic:
                 self._jobs[tenant].append(request.job_id)
                 return
             # The directory changes all the time.
-            if reason in ("TARGET_EMPTY", "TARGET_CHANGED") or self._stopping.is_set():
+            gone = ("TARGET_EMPTY", "TARGET_CHANGED", "JOB_NOT_FOUND")
+            if reason in gone or self._stopping.is_set():
                 return
 
     async def _device(self, tenant: str, rng: random.Random) -> None:
@@ -216,6 +223,8 @@ class Traffic:
         device = rng.choice(DEVICES)
         if not await self._work(tenant, device, rng):
             await self._call(device_pb.ListPendingExecutionsRequest(), tenant, rng, device=device)
+            facts = device_pb.UpdateFactsRequest(facts={"version": rng.choice("12")})
+            await self._call(facts, tenant, rng, device=device)
             await asyncio.sleep(rng.uniform(0, 0.1 + self._pause))
 
     async def _work(self, tenant: str, device: str, rng: random.Random) -> bool:
