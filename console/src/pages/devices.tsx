@@ -18,6 +18,7 @@ import { Pager } from "../parts/pager";
 import { SavedFilters } from "../parts/saved-filters";
 import { Selection } from "../parts/selection";
 import { SelectorField } from "../parts/selector-field";
+import { Table } from "../parts/table";
 import { Time } from "../parts/time";
 import { devicePath, search, useQuery } from "../query";
 import { may } from "../session";
@@ -156,48 +157,46 @@ export function Devices() {
             {devices.length > 0 && (
                 <section class="card">
                     <div class="scroll" tabIndex={0} role="region" aria-label="Devices">
-                        <table class="stack">
-                            <thead>
-                                <tr>
-                                    <th>Device</th>
-                                    <th>Groups</th>
-                                    <th>Labels and facts</th>
-                                    <th>Time zone</th>
-                                    <th>Last seen</th>
-                                </tr>
-                            </thead>
-                            <tbody>
-                                {devices.map((d) => (
-                                    <tr key={d.device_id}>
-                                        <td>
-                                            {allowed.length > 0 && (
-                                                <input
-                                                    type="checkbox"
-                                                    checked={selected.has(d.device_id)}
-                                                    onChange={(e) => select([d], e.currentTarget.checked)}
-                                                    aria-label={`Select ${shown(d.device_id)}`}
-                                                />
-                                            )}{" "}
-                                            <a href={devicePath(d.device_id)}>{shown(d.device_id)}</a>
-                                        </td>
-                                        <td>{d.group_ids.map(shown).join(", ")}</td>
-                                        <td>
-                                            <Labels labels={d.labels} href={narrowed} />
-                                            <Labels
-                                                labels={d.facts}
-                                                name="Facts"
-                                                prefix="fact."
-                                                href={narrowed}
+                        <Table
+                            class="stack"
+                            columns={{
+                                Device: "",
+                                Groups: "",
+                                "Labels and facts": "",
+                                "Time zone": "",
+                                "Last seen": "",
+                            }}
+                        >
+                            {devices.map((d) => (
+                                <tr key={d.device_id}>
+                                    <td>
+                                        {allowed.length > 0 && (
+                                            <input
+                                                type="checkbox"
+                                                checked={selected.has(d.device_id)}
+                                                onChange={(e) => select([d], e.currentTarget.checked)}
+                                                aria-label={`Select ${shown(d.device_id)}`}
                                             />
-                                        </td>
-                                        <td class="extra">{shown(d.time_zone)}</td>
-                                        <td class="quiet">
-                                            <Time at={d.last_seen_at} />
-                                        </td>
-                                    </tr>
-                                ))}
-                            </tbody>
-                        </table>
+                                        )}{" "}
+                                        <a href={devicePath(d.device_id)}>{shown(d.device_id)}</a>
+                                    </td>
+                                    <td>{d.group_ids.map(shown).join(", ")}</td>
+                                    <td>
+                                        <Labels labels={d.labels} href={narrowed} />
+                                        <Labels
+                                            labels={d.facts}
+                                            name="Facts"
+                                            prefix="fact."
+                                            href={narrowed}
+                                        />
+                                    </td>
+                                    <td class="extra">{shown(d.time_zone)}</td>
+                                    <td class="quiet">
+                                        <Time at={d.last_seen_at} />
+                                    </td>
+                                </tr>
+                            ))}
+                        </Table>
                     </div>
                 </section>
             )}

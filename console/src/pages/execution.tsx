@@ -11,6 +11,7 @@ import { Badge } from "../parts/badge";
 import { Dialog, type Question } from "../parts/dialog";
 import { ErrorPage } from "../parts/notices";
 import { Reasons } from "../parts/reasons";
+import { Table } from "../parts/table";
 import { Terminal } from "../parts/terminal";
 import { Time } from "../parts/time";
 import { devicePath, jobPath, search, useQuery } from "../query";
@@ -100,36 +101,25 @@ export function Execution({ jobId, deviceId }: { jobId: string; deviceId: string
             <section class="card" aria-labelledby="attempts">
                 <h2 id="attempts">Attempts</h2>
                 <div class="across">
-                    <table>
-                        <thead>
-                            <tr>
-                                <th>Attempt</th>
-                                <th>Status</th>
-                                <th>Code</th>
-                                <th>Started</th>
-                                <th>Ended</th>
-                            </tr>
-                        </thead>
-                        <tbody>
-                            {(attempts.data?.items ?? []).map((a) => {
-                                return (
-                                    <tr key={a.execution_number}>
-                                        <td>{a.execution_number}</td>
-                                        <td>
-                                            <Badge {...executionState(a)} />
-                                        </td>
-                                        <td>{a.failure_code && <code>{shown(a.failure_code)}</code>}</td>
-                                        <td>
-                                            <Time at={a.started_at} />
-                                        </td>
-                                        <td>
-                                            <Time at={isPending(a.status) ? null : a.last_updated_at} />
-                                        </td>
-                                    </tr>
-                                );
-                            })}
-                        </tbody>
-                    </table>
+                    <Table columns={{ Attempt: "", Status: "", Code: "", Started: "", Ended: "" }}>
+                        {(attempts.data?.items ?? []).map((a) => {
+                            return (
+                                <tr key={a.execution_number}>
+                                    <td>{a.execution_number}</td>
+                                    <td>
+                                        <Badge {...executionState(a)} />
+                                    </td>
+                                    <td>{a.failure_code && <code>{shown(a.failure_code)}</code>}</td>
+                                    <td>
+                                        <Time at={a.started_at} />
+                                    </td>
+                                    <td>
+                                        <Time at={isPending(a.status) ? null : a.last_updated_at} />
+                                    </td>
+                                </tr>
+                            );
+                        })}
+                    </Table>
                 </div>
             </section>
             {e.status_details && (

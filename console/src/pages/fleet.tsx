@@ -6,8 +6,10 @@ import { count, counted, percent, shown } from "../format";
 import { useLoaded } from "../load";
 import { Badge } from "../parts/badge";
 import { Bar } from "../parts/bar";
+import { Links } from "../parts/links";
 import { NoDevices } from "../parts/no-devices";
 import { ErrorNotice } from "../parts/notices";
+import { Table } from "../parts/table";
 import { Time } from "../parts/time";
 import { jobPath, search } from "../query";
 import { may } from "../session";
@@ -213,20 +215,11 @@ function Failures({ summary }: { summary: FleetSummary }) {
             {!total && <p class="pad quiet">There are no failures in active jobs.</p>}
             {failures.length > 0 && (
                 <div class="across">
-                    <table>
-                        <thead>
-                            <tr>
-                                <th>Code</th>
-                                <th class="number">Failures</th>
-                                <th>Jobs</th>
-                            </tr>
-                        </thead>
-                        <tbody>
-                            {failures.map((f) => (
-                                <Failure key={`${f.status} ${f.failure_code}`} failure={f} />
-                            ))}
-                        </tbody>
-                    </table>
+                    <Table columns={{ Code: "", Failures: "number", Jobs: "" }}>
+                        {failures.map((f) => (
+                            <Failure key={`${f.status} ${f.failure_code}`} failure={f} />
+                        ))}
+                    </Table>
                 </div>
             )}
             {others > 0 && <p class="pad quiet">{counted(others, "other failure")}</p>}
@@ -236,6 +229,8 @@ function Failures({ summary }: { summary: FleetSummary }) {
 
 function Failure({ failure: f }: { failure: FleetSummary["failures"][number] }) {
     const more = f.job_count - f.job_ids.length;
+    // The list of devices has no filter for failures without a code.
+    const filter = f.failure_code && search({ tab: "executions", status: f.status, code: f.failure_code });
     const word = executionWords[f.status]?.word.toLowerCase();
     return (
         <tr>
@@ -245,21 +240,7 @@ function Failure({ failure: f }: { failure: FleetSummary["failures"][number] }) 
             </td>
             <td class="number">{count(f.execution_count)}</td>
             <td>
-                {f.job_ids.map((id, index) => (
-                    <span key={id}>
-                        {index > 0 && ", "}
-                        <a
-                            // The list of devices has no filter for failures without a code.
-                            href={
-                                jobPath(id) +
-                                (f.failure_code &&
-                                    search({ tab: "executions", status: f.status, code: f.failure_code }))
-                            }
-                        >
-                            {shown(id)}
-                        </a>
-                    </span>
-                ))}
+                <Links ids={f.job_ids} href={(id) => jobPath(id) + filter} />
                 {more > 0 && ` and ${count(more)} more`}
             </td>
         </tr>

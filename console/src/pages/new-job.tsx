@@ -37,6 +37,7 @@ import { useLoaded } from "../load";
 import { CriterionFields } from "../parts/criterion-fields";
 import { bind, Check, Lines, Select, Text } from "../parts/fields";
 import { ErrorNotice } from "../parts/notices";
+import { Links } from "../parts/links";
 import { SelectorField } from "../parts/selector-field";
 import { StageFields } from "../parts/stage-fields";
 import { Terminal } from "../parts/terminal";
@@ -241,22 +242,14 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
             <fieldset class="card">
                 <legend>What</legend>
                 <div class="fields">
-                    <Text label="Job ID" {...field("jobId")} placeholder="generated if empty" />
-                    <Text label="Document type" {...field("type")} placeholder="such as reboot" required />
-                    <Text label="Description" {...field("description")} />
-                    <Lines
-                        label="Labels of the job, one per line"
-                        {...field("labels")}
-                        placeholder="such as release=2.1"
-                    />
-                    <Text
-                        label="Replaces job"
-                        {...field("replaces")}
-                        placeholder="ID of a job that this one cancels"
-                    />
+                    <Text {...field("jobId", "Job ID", "generated if empty")} />
+                    <Text {...field("type", "Document type", "such as reboot")} required />
+                    <Text {...field("description", "Description")} />
+                    <Lines {...field("labels", "Labels of the job, one per line", "such as release=2.1")} />
+                    <Text {...field("replaces", "Replaces job", "ID of a job that this one cancels")} />
                 </div>
                 <DocumentEditor
-                    {...field("document")}
+                    {...field("document", "Document parameters (JSON)")}
                     problem={documentProblem(draft.document) || (problems.document ?? "")}
                 />
             </fieldset>
@@ -285,12 +278,7 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                     problems={problems}
                 />
                 <div class="fields">
-                    <Text
-                        label="Maximum devices in progress"
-                        {...field("maxInProgress")}
-                        placeholder="no limit"
-                        numeric
-                    />
+                    <Text {...field("maxInProgress", "Maximum devices in progress", "no limit")} numeric />
                     <Check
                         label="Another user must approve before the first device starts"
                         checked={draft.startApproval}
@@ -312,14 +300,15 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                 <summary>When to start, retries, timeouts</summary>
                 <TimingFields draft={draft} set={set} problems={problems}>
                     <Text
-                        label="Expires after (hours)"
-                        {...field("expiresHours")}
-                        placeholder="24 h after the last device can start"
+                        {...field(
+                            "expiresHours",
+                            "Expires after (hours)",
+                            "24 h after the last device can start",
+                        )}
                         numeric
                     />
                     <Select
-                        label="Priority"
-                        {...field("priority")}
+                        {...field("priority", "Priority")}
                         options={{ LOW: "low", NORMAL: "normal", HIGH: "high" }}
                     />
                 </TimingFields>
@@ -429,7 +418,6 @@ function Preview(props: {
     if (error) return <ErrorNotice error={error} />;
     if (!data) return <p class="pad quiet">Counting the devices …</p>;
     const samples = data.device_ids;
-    const overlaps = data.overlapping_job_ids;
     return (
         <div class="pad" aria-live="polite">
             <p>
@@ -442,15 +430,9 @@ function Preview(props: {
                     </span>
                 )}
             </p>
-            {overlaps.length > 0 && (
+            {data.overlapping_job_ids.length > 0 && (
                 <p class="quiet">
-                    Some are also in{" "}
-                    {overlaps.map((id, index) => (
-                        <span key={id}>
-                            {index > 0 && ", "}
-                            <a href={jobPath(id)}>{shown(id)}</a>
-                        </span>
-                    ))}
+                    Some are also in <Links ids={data.overlapping_job_ids} href={jobPath} />
                 </p>
             )}
         </div>
@@ -491,28 +473,21 @@ function TargetFields(props: {
             <div class="fields">
                 {draft.targetKind === "group" && (
                     <Text
-                        label="Group"
-                        {...field("target")}
-                        placeholder="such as north"
+                        {...field("target", "Group", "such as north")}
                         suggestions={groupSuggestions(known)}
                     />
                 )}
                 {draft.targetKind === "selector" && (
                     <SelectorField
-                        label="Selector"
-                        {...field("target")}
+                        {...field("target", "Selector")}
                         known={known}
                         placeholder="such as model=x200,!quarantined"
                     />
                 )}
-                {draft.targetKind === "device" && (
-                    <Text label="Device" {...field("target")} placeholder="such as pump-17" />
-                )}
+                {draft.targetKind === "device" && <Text {...field("target", "Device", "such as pump-17")} />}
                 {draft.targetKind === "list" && (
                     <Lines
-                        label="Device IDs"
-                        {...field("target")}
-                        placeholder="one per line, or separated by commas"
+                        {...field("target", "Device IDs", "one per line, or separated by commas")}
                         class="long"
                         rows={4}
                     />
@@ -522,19 +497,17 @@ function TargetFields(props: {
     );
 }
 
-function DocumentEditor({
-    value,
-    set,
-    problem,
-}: {
+function DocumentEditor(props: {
+    label: string;
     value: string;
     set: (value: string) => void;
     problem: string;
 }) {
+    const { label, value, set, problem } = props;
     return (
         <div class="pad">
             <label>
-                Document parameters (JSON)
+                {label}
                 <textarea
                     class="code"
                     rows={Math.min(20, Math.max(4, value.split("\n").length + 1))}

@@ -19,32 +19,24 @@ export function CriterionFields(props: {
                 const field = bind(c, (changes) => change(index, changes), problems, `criteria.${index}.`);
                 return (
                     <div class="stage" key={index} role="group" aria-label={`Criterion ${index + 1}`}>
-                        <Text label="Threshold" {...field("value")} numeric />
+                        <Text {...field("value", "Threshold")} numeric />
                         <Select
-                            label="Unit"
-                            {...field("kind")}
+                            {...field("kind", "Unit")}
                             options={{ percent: "percent", count: "devices" }}
                         />
                         <Select
-                            label="Count the failures of"
-                            {...field("scope")}
+                            {...field("scope", "Count the failures of")}
                             options={{ JOB: "the whole job", STAGE: "each stage" }}
                         />
-                        <Text
-                            label="Only these failure codes"
-                            {...field("codes")}
-                            placeholder="any failure"
-                        />
+                        <Text {...field("codes", "Only these failure codes", "any failure")} />
                         {c.kind === "percent" && (
                             <Text
-                                label="Not before this many devices finished"
-                                {...field("minFinished")}
+                                {...field("minFinished", "Not before this many devices finished")}
                                 numeric
                             />
                         )}
                         <Select
-                            label="Action"
-                            {...field("action")}
+                            {...field("action", "Action")}
                             options={{
                                 PAUSE: "pause",
                                 CANCEL: "cancel",

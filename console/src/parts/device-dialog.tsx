@@ -31,24 +31,18 @@ export function DeviceDialog(props: { devices: Device[]; close: () => void; done
     const field = bind(draft, (changes) => setDraft({ ...draft, ...changes }), problems);
     const children = (
         <>
-            {isNew && <Text label="Device ID" {...field("deviceId")} maxLength={256} autofocus />}
+            {isNew && <Text {...field("deviceId", "Device ID")} maxLength={256} autofocus />}
             {devices.length > 1 && (
                 <p id="dialog-text">
                     The fields show what the devices have in common. Their other labels and groups stay.
                 </p>
             )}
             <Lines
-                label="Labels, one per line"
-                {...field("labels")}
+                {...field("labels", "Labels, one per line")}
                 placeholder={isNew ? "such as model=x200" : "such as model=x200, or model- to remove a label"}
             />
-            <Lines label="Groups, one per line" {...field("groups")} placeholder="such as north" />
-            <Text
-                label="Time zone"
-                {...field("zone")}
-                placeholder="such as Europe/Berlin"
-                suggestions={zones}
-            />
+            <Lines {...field("groups", "Groups, one per line", "such as north")} />
+            <Text {...field("zone", "Time zone", "such as Europe/Berlin")} suggestions={zones} />
         </>
     );
     return <Dialog question={{ ...question, children }} close={props.close} />;

@@ -6,6 +6,7 @@ import { serverNow } from "../clock";
 import { shown, span } from "../format";
 import { executionState } from "../words";
 import { Badge } from "./badge";
+import { Table } from "./table";
 import { Time } from "./time";
 
 const MAX_TEXT = 200;
@@ -19,45 +20,43 @@ export function ExecutionTable(props: {
 }) {
     const { by, executions, href, stage } = props;
     return (
-        <table class="stack">
-            <thead>
-                <tr>
-                    <th>{by}</th>
-                    <th>Status</th>
-                    <th>Failure</th>
-                    <th class="number">Attempt</th>
-                    <th class="number">Duration</th>
-                    {stage && <th>Stage</th>}
-                    <th>Changed</th>
-                </tr>
-            </thead>
-            <tbody>
-                {executions.map((e) => {
-                    const name = by === "Job" ? (e.job_id ?? "") : e.device_id;
-                    const text = failureText(e);
-                    return (
-                        <tr key={name}>
-                            <td>
-                                <a href={href(e)}>{shown(name)}</a>
-                            </td>
-                            <td>
-                                <Badge {...executionState(e)} />
-                            </td>
-                            <td class="failure">
-                                {e.failure_code && <code>{shown(e.failure_code)}</code>}
-                                {text && <div class="quiet">{text}</div>}
-                            </td>
-                            <td class="number extra">{e.execution_number}</td>
-                            <td class="number extra">{duration(e)}</td>
-                            {stage && <td class="extra">{e.stage !== null && stage(e.stage)}</td>}
-                            <td class="quiet">
-                                <Time at={e.last_updated_at} />
-                            </td>
-                        </tr>
-                    );
-                })}
-            </tbody>
-        </table>
+        <Table
+            class="stack"
+            columns={{
+                [by]: "",
+                Status: "",
+                Failure: "",
+                Attempt: "number",
+                Duration: "number",
+                ...(stage && { Stage: "" }),
+                Changed: "",
+            }}
+        >
+            {executions.map((e) => {
+                const name = by === "Job" ? (e.job_id ?? "") : e.device_id;
+                const text = failureText(e);
+                return (
+                    <tr key={name}>
+                        <td>
+                            <a href={href(e)}>{shown(name)}</a>
+                        </td>
+                        <td>
+                            <Badge {...executionState(e)} />
+                        </td>
+                        <td class="failure">
+                            {e.failure_code && <code>{shown(e.failure_code)}</code>}
+                            {text && <div class="quiet">{text}</div>}
+                        </td>
+                        <td class="number extra">{e.execution_number}</td>
+                        <td class="number extra">{duration(e)}</td>
+                        {stage && <td class="extra">{e.stage !== null && stage(e.stage)}</td>}
+                        <td class="quiet">
+                            <Time at={e.last_updated_at} />
+                        </td>
+                    </tr>
+                );
+            })}
+        </Table>
     );
 }
 

@@ -8,7 +8,9 @@ import { executionPath, jobPath, search } from "../query";
 import { executionWords, failures, stageLabel } from "../words";
 import { showDetails } from "./details";
 import type { Question } from "./dialog";
+import { Links } from "./links";
 import { ErrorNotice } from "./notices";
+import { Table } from "./table";
 
 const SAMPLES = 3;
 
@@ -43,21 +45,11 @@ export function Failures(props: Props) {
                 <span class="quiet">{counted(total, "device")}</span>
             </h2>
             <div class="across">
-                <table class="stack">
-                    <thead>
-                        <tr>
-                            <th>Code</th>
-                            <th class="number">Devices</th>
-                            <th>For example</th>
-                            <td />
-                        </tr>
-                    </thead>
-                    <tbody>
-                        {data.failures.map((f) => (
-                            <Row key={`${f.status} ${f.failure_code}`} failure={f} {...props} />
-                        ))}
-                    </tbody>
-                </table>
+                <Table class="stack" columns={{ Code: "", Devices: "number", "For example": "", "": "" }}>
+                    {data.failures.map((f) => (
+                        <Row key={`${f.status} ${f.failure_code}`} failure={f} {...props} />
+                    ))}
+                </Table>
             </div>
             {data.other_count > 0 && <p class="pad quiet">{counted(data.other_count, "other failure")}</p>}
         </section>
@@ -94,12 +86,7 @@ function Row({ failure: f, job, ask, done }: Props & { failure: FailureCount }) 
                 )}
             </td>
             <td>
-                {f.device_ids.slice(0, SAMPLES).map((id, index) => (
-                    <span key={id}>
-                        {index > 0 && ", "}
-                        <a href={executionPath(job.job_id, id)}>{shown(id)}</a>
-                    </span>
-                ))}
+                <Links ids={f.device_ids.slice(0, SAMPLES)} href={(id) => executionPath(job.job_id, id)} />
             </td>
             <td class="number">
                 {actions.canRetry(job) && (

@@ -6,9 +6,11 @@ import { shown } from "../format";
 import type { Problems } from "../problems";
 import type { Suggestions } from "../suggestions";
 
-/** The value, the setter and the problem of a field of a draft, as props. `path`: that of a part of the draft. */
+/** Returns the props of a field of a draft by its key, label and placeholder. `path`: that of a part of the draft. */
 export function bind<D>(draft: D, set: (changes: Partial<D>) => void, problems: Problems = {}, path = "") {
-    return <K extends keyof D & string>(key: K) => ({
+    return <K extends keyof D & string>(key: K, label: string, placeholder?: string) => ({
+        label,
+        placeholder,
         value: draft[key],
         problem: problems[path + key],
         set: (value: D[K]) => set({ [key]: value } as unknown as Partial<D>),

@@ -50,23 +50,13 @@ export function Settings({ job, ask, done }: Props) {
             }}
         >
             <div class="fields">
-                <Text label="Description" {...field("description")} maxLength={1000} />
-                <Lines label="Labels, one per line" {...field("labels")} placeholder="such as release=2.1" />
+                <Text {...field("description", "Description")} maxLength={1000} />
+                <Lines {...field("labels", "Labels, one per line", "such as release=2.1")} />
                 {isActive(start) && (
-                    <Text
-                        label="Expires in (hours from now)"
-                        {...field("expiresHours")}
-                        placeholder="unchanged"
-                        numeric
-                    />
+                    <Text {...field("expiresHours", "Expires in (hours from now)", "unchanged")} numeric />
                 )}
                 {isActive(start) && start.rollout && (
-                    <Text
-                        label="Maximum devices in progress"
-                        {...field("maxInProgress")}
-                        placeholder="no limit"
-                        numeric
-                    />
+                    <Text {...field("maxInProgress", "Maximum devices in progress", "no limit")} numeric />
                 )}
             </div>
             {isActive(start) && (

@@ -57,14 +57,9 @@ export function StageFields({ stages, sizes, set, known, problems, passed }: Pro
                                 <span class="quiet"> {counted(sizes[index], "device")}</span>
                             )}
                         </span>
-                        {isNew && <Text label="Name" {...field("name")} placeholder={`stage ${index}`} />}
+                        {isNew && <Text {...field("name", "Name")} placeholder={`stage ${index}`} />}
                         {isNew && <Size {...one} known={known} />}
-                        <Text
-                            label="Starts per minute"
-                            {...field("perMinute")}
-                            placeholder="all at once"
-                            numeric
-                        />
+                        <Text {...field("perMinute", "Starts per minute", "all at once")} numeric />
                         {index < stages.length - 1 && <Gate {...one} isNew={isNew} />}
                         {isNew && (
                             <button
@@ -106,12 +101,11 @@ function Size({ stage, update, field, known }: One & { known: FleetLabels | unde
                 options={kinds}
             />
             {stage.kind === "selector" && (
-                <SelectorField label={valueLabels.selector} {...field("value")} known={known} />
+                <SelectorField {...field("value", valueLabels.selector)} known={known} />
             )}
             {stage.kind !== "rest" && stage.kind !== "selector" && (
                 <Text
-                    label={valueLabels[stage.kind]}
-                    {...field("value")}
+                    {...field("value", valueLabels[stage.kind])}
                     numeric={stage.kind === "percent" || stage.kind === "count"}
                     suggestions={stage.kind === "group" ? groupSuggestions(known) : undefined}
                 />
@@ -127,16 +121,12 @@ function Gate({ stage, update, field, isNew }: One & { isNew: boolean }) {
             <legend>When the next stage opens</legend>
             <div class="fields">
                 <Text
-                    label="Succeeded, at least (%)"
-                    {...field("succeeded")}
-                    placeholder="all finished, in any status"
+                    {...field("succeeded", "Succeeded, at least (%)", "all finished, in any status")}
                     numeric
                 />
-                <Text label="Then wait (minutes)" {...field("bakeMinutes")} placeholder="no wait" numeric />
+                <Text {...field("bakeMinutes", "Then wait (minutes)", "no wait")} numeric />
                 <Text
-                    label="Open anyway after (hours since this stage opened)"
-                    {...field("latestHours")}
-                    placeholder="never"
+                    {...field("latestHours", "Open anyway after (hours since this stage opened)", "never")}
                     numeric
                 />
                 {isNew && (

@@ -7,6 +7,7 @@ import { gateText } from "../waits";
 import { failed, failedStatuses, isActive, rate, stageDevices, stageLabel, type Tone } from "../words";
 import { Bar } from "./bar";
 import { showDetails } from "./details";
+import { Table } from "./table";
 
 export function Stages({ job }: { job: Job }) {
     const stages = job.stages ?? [];
@@ -25,54 +26,51 @@ export function Stages({ job }: { job: Job }) {
                 The gate of a stage is what opens the next one. Devices of stages that are not open are held.
             </p>
             <div class="across" tabIndex={0} role="group" aria-label="Table of stages">
-                <table class="stack">
-                    <thead>
-                        <tr>
-                            <th>Stage</th>
-                            <th class="wide">Progress</th>
-                            <th class="number">Devices</th>
-                            <th class="number">Failed</th>
-                            <th>Gate of the next stage</th>
-                        </tr>
-                    </thead>
-                    <tbody>
-                        {stages.map((stage, index) => {
-                            const config = job.rollout?.stages[index];
-                            const { word, tone } = stageState(job, index);
-                            const notes = [
-                                // Events and commands have the number.
-                                `stage ${index}`,
-                                stage.display_name && config && stageDevices(config),
-                                word,
-                                config && rate(config),
-                            ];
-                            return (
-                                <tr key={index}>
-                                    <td>
-                                        <span class={`dot ${tone}`} aria-hidden="true" />{" "}
-                                        {stageLabel(job, index)}{" "}
-                                        <span class="quiet">{notes.filter(Boolean).join(" · ")}</span>
-                                    </td>
-                                    <td class="wide">
-                                        <Bar
-                                            counts={stage.execution_counts}
-                                            total={stage.total_executions}
-                                            canceled={job.status === "CANCELED"}
-                                            label={stageLabel(job, index)}
-                                        />
-                                    </td>
-                                    <td class="number">{count(stage.total_executions)}</td>
-                                    <td
-                                        class={`number ${failed(job, stage.execution_counts) ? "failed" : "extra"}`}
-                                    >
-                                        <Failed job={job} stage={index} />
-                                    </td>
-                                    <td class="gate">{gate(job, index)}</td>
-                                </tr>
-                            );
-                        })}
-                    </tbody>
-                </table>
+                <Table
+                    class="stack"
+                    columns={{
+                        Stage: "",
+                        Progress: "wide",
+                        Devices: "number",
+                        Failed: "number",
+                        "Gate of the next stage": "",
+                    }}
+                >
+                    {stages.map((stage, index) => {
+                        const config = job.rollout?.stages[index];
+                        const { word, tone } = stageState(job, index);
+                        const notes = [
+                            // Events and commands have the number.
+                            `stage ${index}`,
+                            stage.display_name && config && stageDevices(config),
+                            word,
+                            config && rate(config),
+                        ];
+                        return (
+                            <tr key={index}>
+                                <td>
+                                    <span class={`dot ${tone}`} aria-hidden="true" /> {stageLabel(job, index)}{" "}
+                                    <span class="quiet">{notes.filter(Boolean).join(" · ")}</span>
+                                </td>
+                                <td class="wide">
+                                    <Bar
+                                        counts={stage.execution_counts}
+                                        total={stage.total_executions}
+                                        canceled={job.status === "CANCELED"}
+                                        label={stageLabel(job, index)}
+                                    />
+                                </td>
+                                <td class="number">{count(stage.total_executions)}</td>
+                                <td
+                                    class={`number ${failed(job, stage.execution_counts) ? "failed" : "extra"}`}
+                                >
+                                    <Failed job={job} stage={index} />
+                                </td>
+                                <td class="gate">{gate(job, index)}</td>
+                            </tr>
+                        );
+                    })}
+                </Table>
             </div>
         </section>
     );

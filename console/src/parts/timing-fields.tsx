@@ -29,12 +29,11 @@ export function TimingFields(props: {
     return (
         <>
             <div class="fields">
-                <Text label={`Start at (${zone})`} {...field("startAt")} type="datetime-local" />
-                <Text label="Start window opens at" {...field("windowStart")} type="time" />
-                <Text label="Length of the window (hours)" {...field("windowHours")} numeric />
+                <Text {...field("startAt", `Start at (${zone})`)} type="datetime-local" />
+                <Text {...field("windowStart", "Start window opens at")} type="time" />
+                <Text {...field("windowHours", "Length of the window (hours)")} numeric />
                 <Text
-                    label="Time zone of the window (DEVICE: each device's own)"
-                    {...field("windowZone")}
+                    {...field("windowZone", "Time zone of the window (DEVICE: each device's own)")}
                     suggestions={{ UTC: "", DEVICE: "", [zone]: "" }}
                 />
                 <fieldset class="long">
@@ -50,23 +49,9 @@ export function TimingFields(props: {
                         ))}
                     </div>
                 </fieldset>
-                <Text
-                    label="Maximum attempts per device"
-                    {...field("retryAttempts")}
-                    placeholder="1"
-                    numeric
-                />
-                <Text
-                    label="Retry only these failure codes"
-                    {...field("retryCodes")}
-                    placeholder="any failure"
-                />
-                <Text
-                    label="Timeout of an execution (minutes)"
-                    {...field("timeoutMinutes")}
-                    placeholder="none"
-                    numeric
-                />
+                <Text {...field("retryAttempts", "Maximum attempts per device", "1")} numeric />
+                <Text {...field("retryCodes", "Retry only these failure codes", "any failure")} />
+                <Text {...field("timeoutMinutes", "Timeout of an execution (minutes)", "none")} numeric />
                 {children}
             </div>
             {draft.more.windows.length + draft.more.rules.length > 0 && (

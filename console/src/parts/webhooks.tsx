@@ -207,14 +207,12 @@ function fields(draft: WebhookDraft, setDraft: (draft: WebhookDraft) => void) {
     return (
         <>
             <Text
-                label="URL of the endpoint"
-                {...field("url")}
-                placeholder="https://hooks.example.com/jobs"
+                {...field("url", "URL of the endpoint", "https://hooks.example.com/jobs")}
                 maxLength={2048}
                 autofocus
             />
             {!isUrl(draft.url) && <p class="problem">The URL must begin with https://.</p>}
-            <Text label="Description" {...field("description")} placeholder="optional" maxLength={1000} />
+            <Text {...field("description", "Description", "optional")} maxLength={1000} />
             <fieldset>
                 <legend>Events ({draft.types.length || "all, because none is selected"})</legend>
                 <div class="types">
