@@ -237,8 +237,8 @@ export function approve(job: Job, stage: number, comment: string, done: Done): Q
     const next = stageName(job, stage + 1);
     const size = counted(job.stages?.[stage + 1]?.total_executions ?? 0, "device");
     return {
-        title: `Approve ${stageName(job, stage)} of ${job.job_id}?`,
-        children: `You approve its gate. ${size} of ${next} can start${onceResumed(job)}.`,
+        title: `Approve ${next} of ${job.job_id}?`,
+        children: `${next} opens: ${size} can start${onceResumed(job)}.`,
         action: "Approve",
         outcome: `Approved: ${next} opens (${size})${onceResumed(job)}.`,
         job,
@@ -260,9 +260,10 @@ export function approve(job: Job, stage: number, comment: string, done: Done): Q
 }
 
 export function reject(job: Job, stage: number, comment: string, done: Done): Question {
+    const next = stageName(job, stage + 1);
     return {
-        title: `Reject ${stageName(job, stage)} of ${job.job_id}?`,
-        children: `${job.status === "PAUSED" ? "The job stays paused." : pauseEffect(job.execution_counts)} After a resume, ${stageName(job, stage)} still needs an approval.`,
+        title: `Reject ${next} of ${job.job_id}?`,
+        children: `${job.status === "PAUSED" ? "The job stays paused." : pauseEffect(job.execution_counts)} After a resume, ${next} still needs an approval.`,
         action: "Reject",
         job,
         command: command(

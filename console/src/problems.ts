@@ -3,6 +3,7 @@
 import type { ApiError, CreateJobRequest } from "./api/client";
 import { DraftError, type CriterionDraft, type Draft, type StageDraft } from "./draft";
 import { span } from "./format";
+import { config } from "./session";
 
 /** The paths of the fields of a message, such as "rollout.stages[].percent". */
 type Paths<T, Path extends string = ""> = T extends string | number | boolean | null
@@ -96,6 +97,9 @@ export type Problems = Record<string, string>;
 export function problemsOf(error: ApiError | DraftError | null | undefined, draft: Draft): Problems {
     if (!error) return {};
     if (error instanceof DraftError) return { [error.field]: error.message };
+    if (error.reason === "SUBJECT_REQUIRED" && config.value?.choose_caller) {
+        return { "": "To require an approval, set your user name: see the header." };
+    }
     if (!error.violations.length) return { [fieldsOfReasons[error.reason] ?? ""]: error.message };
     const found: Problems = {};
     for (const { field, description } of error.violations) {

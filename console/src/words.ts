@@ -270,7 +270,8 @@ export function event(e: Event, job?: Job): string {
         case "job.start_approved":
             return `the start was approved${by}${reason}`;
         case "job.stage_opened":
-            return `${stage} opened${e.cause === "OPERATOR" ? by : " automatically"}`;
+            if (e.cause === "OPERATOR") return `${stage} opened${by}`;
+            return `${stage} opened ${e.user ? `after the approval${by}` : "automatically"}`;
         case "job.awaiting_approval":
             return `the gate of ${stage} waits for approval`;
         case "job.approved":

@@ -46,6 +46,7 @@ async def test_fleet_page_shows_first_device_then_waits_and_failures(
     await expect(waits).to_contain_text("too hot")
     running = page.get_by_role("region", name="Running jobs")
     await expect(running.get_by_role("link")).to_have_text(["own", "runs"])
+    await expect(running).to_contain_text("the next stage needs an approval from another user")
     await expect(running.get_by_role("img", name="runs: 1 failed, 3 queued")).to_be_visible()
     seen = page.get_by_role("region", name="Devices by last seen")
     await expect(seen.get_by_role("row")).to_contain_text(["1", "0", "1", "0", "2"])

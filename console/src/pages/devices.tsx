@@ -148,7 +148,7 @@ export function Devices() {
                     selectAll={(on) => select(devices, on)}
                     actions={allowed}
                 >
-                    {(query.page || data?.next) && (
+                    {(query.page || data?.next) && (query.id || query.where || chosen.length > 0) && (
                         <button onClick={selectMatching}>Select up to {count(MAX_DEVICES)} that match</button>
                     )}
                     {chosen.length > 0 && <button onClick={() => setSelected(none)}>Select none</button>}

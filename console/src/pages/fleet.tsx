@@ -6,7 +6,7 @@ import { count, counted, percent, shown } from "../format";
 import { useLoaded } from "../load";
 import { Badge } from "../parts/badge";
 import { Bar } from "../parts/bar";
-import { Links } from "../parts/links";
+import { JobLink, Links } from "../parts/links";
 import { NoDevices } from "../parts/no-devices";
 import { ErrorNotice } from "../parts/notices";
 import { Table } from "../parts/table";
@@ -136,16 +136,16 @@ function Jobs(props: {
 }
 
 function Line({ job }: { job: Job }) {
-    const s = status(
-        job,
-        waiting.value?.items.some((other) => other.job_id === job.job_id),
-    );
+    const isJob = (other: Job) => other.job_id === job.job_id;
+    const awaits = waiting.value?.items.some(isJob);
+    const s = status(job, awaits);
+    const isOthers = awaits && job.status !== "PAUSED" && !approvable.value.some(isJob);
     const { execution_counts: counts, total_executions: total } = job;
     return (
         <li>
             <p>
-                <a href={jobPath(job.job_id)}>{shown(job.job_id)}</a> <Badge word={s.word} tone={s.tone} />{" "}
-                <span class="quiet">{s.detail}</span>
+                <JobLink id={job.job_id} /> <Badge word={s.word} tone={s.tone} />{" "}
+                <span class="quiet">{s.detail + (isOthers ? " from another user" : "")}</span>
             </p>
             <Bar counts={counts} total={total} label={shown(job.job_id)} />
             <span class="quiet">

@@ -10,12 +10,13 @@ import { Badge } from "../parts/badge";
 import { Bar } from "../parts/bar";
 import { commandOf, Dialog, type Question } from "../parts/dialog";
 import { FilterField, Filters, Select } from "../parts/fields";
+import { JobLink } from "../parts/links";
 import { ErrorNotice } from "../parts/notices";
 import { Pager } from "../parts/pager";
 import { SavedFilters } from "../parts/saved-filters";
 import { Selection } from "../parts/selection";
 import { Time } from "../parts/time";
-import { jobPath, useQuery, type Query } from "../query";
+import { useQuery, type Query } from "../query";
 import { may } from "../session";
 import { groupSuggestions, useLabels } from "../suggestions";
 import { useTitle } from "../title";
@@ -161,13 +162,7 @@ function Row({ job, selected, toggle }: { job: Job; selected: boolean; toggle: (
                 )}
             </td>
             <td class="what">
-                <a
-                    class={uuid.test(job.job_id) ? "id uuid" : "id"}
-                    title={job.job_id}
-                    href={jobPath(job.job_id)}
-                >
-                    {shown(job.job_id)}
-                </a>
+                <JobLink id={job.job_id} />
                 <p class="quiet" title={about}>
                     {about}
                 </p>
@@ -193,9 +188,6 @@ function Row({ job, selected, toggle }: { job: Job; selected: boolean; toggle: (
         </tr>
     );
 }
-
-// The style cuts it: a selection that is copied has the whole.
-const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 function Empty({ isFiltered }: { isFiltered: boolean }) {
     return (

@@ -103,7 +103,8 @@ function Row({ failure: f, job, ask, done }: Props & { failure: FailureCount }) 
 function ByStage({ job, failure: f }: { job: Job; failure: FailureCount }) {
     const status = f.status.toLowerCase() as "failed" | "timed_out" | "rejected";
     const stages = (job.stages ?? []).flatMap((s, index) => (s.execution_counts[status] ? [index] : []));
-    if (!f.failure_code || !stages.length) return null;
+    // Of more stages than devices, some have no such failure.
+    if (!f.failure_code || !stages.length || stages.length > f.execution_count) return null;
     return (
         <p class="quiet">
             by stage:{" "}

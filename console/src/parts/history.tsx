@@ -2,11 +2,11 @@
 
 import { type Event, type Job } from "../api/client";
 import { readNewestEvents } from "../api/reads";
-import { shown } from "../format";
 import { useLoaded } from "../load";
 import { jobPath, search, useQuery } from "../query";
 import { event, eventTone } from "../words";
 import { showDetails } from "./details";
+import { JobLink } from "./links";
 import { ErrorNotice } from "./notices";
 import { Pager } from "./pager";
 import { Time } from "./time";
@@ -63,7 +63,7 @@ export function EventList({ events, job }: { events: Event[]; job?: Job }) {
                     <span class="quiet">
                         <Time at={e.time} />
                     </span>{" "}
-                    {!job && <a href={jobPath(e.job_id)}>{shown(e.job_id)}</a>} {event(e, job)}
+                    {!job && <JobLink id={e.job_id} />} {event(e, job)}
                 </li>
             ))}
         </ol>

@@ -1,7 +1,20 @@
-/** Links to jobs or devices, separated by commas. */
+/** Links to jobs and devices. */
 
 import { shown } from "../format";
+import { jobPath } from "../query";
 
+const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+/** A link to a job. The style cuts a UUID: a selection that is copied has the whole. */
+export function JobLink({ id }: { id: string }) {
+    return (
+        <a class={uuid.test(id) ? "id uuid" : "id"} title={id} href={jobPath(id)}>
+            {shown(id)}
+        </a>
+    );
+}
+
+/** Links, separated by commas. */
 export function Links({ ids, href }: { ids: string[]; href: (id: string) => string }) {
     return (
         <>
