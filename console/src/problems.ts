@@ -22,6 +22,7 @@ type Field = keyof Draft | `stages.${keyof StageDraft}` | `criteria.${keyof Crit
 
 /** The field of the form, null if it shows none, and the words for it. A field that lacks an entry fails `tsc`. */
 const fields: Record<Paths<CreateJobRequest>, [Field, string]> = {
+    continuous: [null, "continuous"],
     description: ["description", "description"],
     document_params: ["document", "document parameters"],
     document_type: ["type", "document type"],
@@ -39,6 +40,7 @@ const fields: Record<Paths<CreateJobRequest>, [Field, string]> = {
     in_progress_timeout_minutes: ["timeoutMinutes", "timeout in minutes"],
     job_id: ["jobId", "job ID"],
     labels: ["labels", "list of labels"],
+    max_joins_per_hour: [null, "maximum of joins in an hour"],
     priority: ["priority", "priority"],
     replaces_job_id: ["replaces", "job to replace"],
     "retry_policy.rules[].backoff_multiplier": [null, "factor of the delay before a retry"],

@@ -288,6 +288,8 @@ export function event(e: Event, job?: Job): string {
             return `changed${by}: ${e.updated_fields.join(", ")}`;
         case "job.retried":
             return `${counted(e.retried_count, "execution")} retried${by}`;
+        case "job.devices_joined":
+            return `${counted(e.joined_count, "device")} joined`;
         case "job.canceled":
             return `${e.cause === "START_REJECTED" ? "the start was rejected, which canceled the job," : "canceled"}${by}${reason}`;
         case "job.expired":

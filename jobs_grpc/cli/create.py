@@ -57,6 +57,15 @@ _FIELDS: Fields = {
         "cancel JOB when the new job is created; --preview shows how many devices wait, and in "
         "which stage",
     ),
+    "--continuous": (
+        "continuous",
+        "devices that match the target later join the job; without an expiry, it never expires",
+    ),
+    "--max-joins-per-hour N": (
+        "max_joins_per_hour",
+        "with --continuous, pause the job if more devices match in an hour (default: 100, or 5% of "
+        "its devices)",
+    ),
     "--validate-only": (
         "validate_only",
         "check the request and show the devices and the stages, but create nothing",

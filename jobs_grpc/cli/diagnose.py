@@ -93,6 +93,8 @@ def _fields(explanation: pb.ExplainExecutionResponse, utc: bool) -> Iterator[tup
     if execution.status == pb.JobExecution.IN_PROGRESS:
         status += f" since {format_moment(execution.started_at, utc)}"
     yield "status", status
+    if explanation.HasField("joined_at"):
+        yield "joined", format_moment(explanation.joined_at, utc)
     yield "last seen", format_field(explanation, "last_seen_at", utc)
     if explanation.HasField("earliest_start_at"):
         yield "starts", f"{format_moment(explanation.earliest_start_at, utc)} at the earliest"

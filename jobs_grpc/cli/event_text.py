@@ -22,6 +22,7 @@ _CAUSES = {
     "FAILURE_CRITERION": "failure criterion",
     "GATE": "gate",
     "GATE_NOT_MET": "gate",
+    "JOINS": "join brake",
     "STAGE_REJECTED": "rejection",
     "REPLACED": "replacement",
     "START_APPROVAL": "start approval",
@@ -89,6 +90,7 @@ _DETAILS: Mapping[str, Callable[[pb.Event], str]] = {
     "job.created": _created,
     "job.tripped": lambda event: event.reason,  # also names the stage
     "job.retried": lambda event: f"{format_number(event.retried_count, 'execution')} queued again",
+    "job.devices_joined": lambda event: format_number(event.joined_count, "device"),
     "job.expired": lambda event: format_counts(event.execution_counts),
     "job.completed": lambda event: format_counts(event.execution_counts),
     "executions.finished": _finished,

@@ -127,7 +127,17 @@ def _job_fields(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
         yield "tripped", format_moment(job.trip.tripped_at, utc)
     for wait in wait_lines(job, utc):
         yield "open stage", wait
-    yield "devices", f"{job.total_executions:,}: {format_counts(job.execution_counts, job.status)}"
+    if job.continuous:
+        limit = (
+            f", at most {job.max_joins_per_hour:,} an hour"
+            if job.HasField("max_joins_per_hour")
+            else ""
+        )
+        behind = "; some may be missing yet" if job.joins.behind else ""
+        yield "continuous", f"devices that match later join{limit}{behind}"
+    joined = f", {job.joins.joined_count:,} joined" if job.joins.joined_count else ""
+    counts = format_counts(job.execution_counts, job.status)
+    yield "devices", f"{job.total_executions:,}{joined}{counts and ': '}{counts}"
 
 
 def _format_start_approval(job: pb.Job, utc: bool) -> str:

@@ -149,8 +149,11 @@ def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
         f"{format_duration(job_duration(job))} elapsed",
     ]
     if job.status == pb.Job.IN_PROGRESS:
+        # A continuous job does not finish when all its devices have.
         left = format_remaining_time(job.total_executions - finished, rate) or "-"
-        facts[1:1] = [f"{rate:,.1f}/s", f"{left} left"]
+        facts[1:1] = [f"{rate:,.1f}/s", "continuous" if job.continuous else f"{left} left"]
+    if job.joins.joined_count:
+        facts.append(f"{job.joins.joined_count:,} joined")
     if job.retrying_count:
         facts.append(f"{job.retrying_count:,} retrying")
     lines: list[RenderableType] = [

@@ -145,8 +145,13 @@ def _commands_of_pause(job: pb.Job, possible: Collection[int]) -> Iterator[tuple
     if cause in (pb.Pause.FAILURE_CRITERION, pb.Pause.GATE_NOT_MET):
         yield f"failures {job_id}", "see why"
     if pb.Job.RESUME in possible:
-        more = "; earlier failures no longer count" if cause == pb.Pause.FAILURE_CRITERION else ""
+        more = {
+            pb.Pause.FAILURE_CRITERION: "; earlier failures no longer count",
+            pb.Pause.JOINS: "; a new hour of joins begins",
+        }.get(cause, "")
         yield f"resume {job_id}", f"continue{more}"
+        if cause == pb.Pause.JOINS:
+            yield f"update {job_id} --no-continuous", "let no more devices join"
         yield f"cancel {job_id}", "stop"
         return
     if pb.Job.RETRY in possible:

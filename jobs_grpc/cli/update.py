@@ -22,6 +22,10 @@ _FIELDS: Fields = {
         "minutes until an IN_PROGRESS execution times out; applies to later starts only",
     ),
     "--description TEXT": ("description", "new description of the job"),
+    "--max-joins-per-hour N": (
+        "max_joins_per_hour",
+        "pause the continuous job if more devices match in an hour",
+    ),
     **ETAG,
 }
 
@@ -46,6 +50,8 @@ def add_command(commands: Subparsers) -> None:
     arguments.add_options(labels, {"--no-labels": "remove all labels"})
     add_fields(parser, pb.UpdateJobRequest, _FIELDS)
     parser.set_defaults(description=None)  # so that an empty one removes the description
+    no_continuous = "let no more devices join; the job completes when no execution is pending"
+    arguments.add_options(parser, {"--no-continuous": no_continuous})
     add_schedule_options(parser, updates=True)
 
 
@@ -59,6 +65,8 @@ async def _update(args: argparse.Namespace, jobs: JobsClient) -> None:
     fields = add_schedule(planned, args)
     if args.labels or args.no_labels:
         fields["labels"] = arguments.read_labels(args)
+    if args.no_continuous:
+        fields["continuous"] = False
     if args.expires_in_hours is not None:
         fields["expires_at"] = datetime.now(UTC) + timedelta(hours=args.expires_in_hours)
     if args.never_expires:

@@ -79,7 +79,8 @@ def _watch(args: argparse.Namespace) -> None:
     """Follow a job until it finishes.
 
     On a terminal, show a progress bar and the last events; otherwise print a line
-    for each change. Reconnects while the server is unavailable.
+    for each change. Reconnects while the server is unavailable. A continuous job
+    finishes only after `update JOB --no-continuous`, a cancel or its expiry.
 
     jobs-grpc watch update-1
     jobs-grpc watch update-1 --json --timeout 3600

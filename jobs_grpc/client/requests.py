@@ -53,6 +53,8 @@ class JobSettings(TypedDict, total=False):
     start_windows: Iterable[pb.StartWindow]
     window_time_zone: str
     retry_policy: pb.RetryPolicy | None
+    continuous: bool
+    max_joins_per_hour: int | None
 
 
 class NewJob(JobSettings, Target, total=False):

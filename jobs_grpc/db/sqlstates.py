@@ -98,6 +98,29 @@ class ReplacementScheduled(InvalidField, sqlstate="JB046"):
         super().__init__([Violation("start_at", problem)])
 
 
+class TooManyContinuousJobs(LimitExceeded, sqlstate="JB049"):
+    """The tenant has the maximum number of continuous jobs."""
+
+    def __init__(self) -> None:
+        JobsError.__init__(
+            self,
+            "The tenant has 20 continuous jobs, which is the maximum; cancel one, or set its"
+            " continuous to false",
+        )
+
+
+class JobNotContinuous(InvalidField, sqlstate="JB050"):
+    """No device can join the job, so it can't have this field."""
+
+    def __init__(self, detail: str) -> None:
+        problem = {
+            "continuous": "must be false: the job is not continuous, and can't become it; create a"
+            " continuous job for the devices that match later",
+            "max_joins_per_hour": "needs a continuous job, and no device can join this one",
+        }
+        super().__init__([Violation(detail, f"{detail} {problem[detail]}")])
+
+
 class ZoneNotAllowed(InvalidField, sqlstate="JB038"):
     """The job can't have this window_time_zone."""
 

@@ -121,6 +121,7 @@ class Store:
     approve_start = Function(_first, notifies=True)
     reject_start = Function(_first, notifies=True)
     update_job = Function(_pair, notifies=True)  # the job after the change, and before it
+    join_devices = Function(_first, notifies=True)
     delete_job = Function(_nothing, notifies=True)
     cancel_execution = Function(_first, notifies=True)
     retry_executions = Function(_first, notifies=True)

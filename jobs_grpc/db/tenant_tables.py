@@ -17,6 +17,8 @@ TENANT_TABLES = (
     "jobs.events",
     "jobs.event_heads",
     "jobs.webhooks",
+    "jobs.continuous_jobs",
+    "jobs.device_changes",
     "public.device_state",
     "public.device_group_members",
 )

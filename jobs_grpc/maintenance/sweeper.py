@@ -156,7 +156,7 @@ class Sweeper:
         """Open the stages whose bake_time or advance_after has passed; count jobs for metrics."""
         await self._stages.run(self._lock_wait)
         (row,) = await self._fetch("SELECT * FROM jobs.stopped_rollouts($1)", _MAX_COUNTED_JOBS)
-        causes = ("FAILURE_CRITERION", "GATE_NOT_MET", "OPERATOR")
+        causes = ("FAILURE_CRITERION", "GATE_NOT_MET", "JOINS", "OPERATOR")
         self.stopped_rollouts = StoppedRollouts(
             {cause: row[cause.lower()] for cause in causes},
             row["awaiting_approval"],

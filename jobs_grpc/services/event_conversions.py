@@ -19,7 +19,7 @@ _JOB_STATUS_NUMBERS = dict(Job.Status.items())
 # A newer version may have written fields of details that this version does not know.
 _DETAILS = (
     *("cause", "reason", "stage", "retried_count", "updated_fields"),
-    *("replaces_job_id", "replaced_by_job_id"),
+    *("replaces_job_id", "replaced_by_job_id", "joined_count"),
 )
 _ATTEMPT_FIELDS = tuple(
     field.name for field in FinishedAttempt.DESCRIPTOR.fields if field.name != "status"

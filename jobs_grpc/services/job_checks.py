@@ -29,6 +29,24 @@ def _check_start_approval(request: pb.CreateJobRequest) -> list[Violation]:
     return [Violation(field, f"{field} {problem}")]
 
 
+def _check_continuous(request: pb.CreateJobRequest) -> list[Violation]:
+    if request.WhichOneof("target") not in ("target_all", "target_group_id", "target_selector"):
+        problem = "continuous needs target_all, target_group_id or target_selector"
+        return [Violation("continuous", f"{problem}: no device can match another target later")]
+    stages = request.rollout.stages
+    if stages and stages[-1].WhichOneof("size") != "remainder":
+        problem = "must be the remainder in a continuous job: devices that join belong to it"
+        path = f"rollout.stages[{len(stages) - 1}]"
+        return [Violation(path, f"the last stage, {path}, {problem}")]
+    return []
+
+
+def _check_max_joins(request: pb.CreateJobRequest) -> list[Violation]:
+    if request.continuous:
+        return []
+    return [Violation("max_joins_per_hour", "max_joins_per_hour is allowed only with continuous")]
+
+
 _CHECKS: Mapping[str, Callable[[pb.CreateJobRequest], list[Violation]]] = {
     **dict.fromkeys(TARGETS_WITH_SELECTOR, check_target),
     "expected_target_digest": check_expected_digest,
@@ -43,6 +61,8 @@ _CHECKS: Mapping[str, Callable[[pb.CreateJobRequest], list[Violation]]] = {
     "retry_policy": lambda request: check_retry_policy(request.retry_policy),
     "replaces_job_id": _check_replacement,
     "start_approval": _check_start_approval,
+    "continuous": _check_continuous,
+    "max_joins_per_hour": _check_max_joins,
 }
 
 

@@ -53,15 +53,17 @@ def present_fields(request: TargetRequest) -> dict[str, Any]:
 def job_request(fields: Mapping[str, Any]) -> str:
     """Convert the set fields of a valid request to JSON, without those that have no effect.
 
-    `expires_in_hours` is 0 if the job never expires. With a rollout, a start time, start windows or
-    start_approval, it can be unset: the database then computes it, from what it knows at the first
-    call or at the approval.
+    `expires_in_hours` is 0 if the job never expires, which is the default of a continuous one. With
+    a rollout, a start time, start windows or start_approval, it can be unset: the database then
+    computes it, from what it knows at the first call or at the approval.
     """
     values = _values(fields)
     if "start_windows" in values:
         values.setdefault("window_time_zone", UTC_ZONE)
     if "never_expires" in fields:
         values["expires_in_hours"] = 0
+    elif "continuous" in values:
+        values.setdefault("expires_in_hours", 0)
     elif not values.keys() & {"rollout", "start_at", "start_windows", "start_approval"}:
         values.setdefault("expires_in_hours", DEFAULT_EXPIRES_IN_HOURS)
     return _encode(values)

@@ -4,6 +4,7 @@ The rule of gates is that of apply_gates.sql. Nothing here depends on the caller
 a watch sends a job again only when its fingerprint changes.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from jobs_grpc.services.row_conversions import MessageFields, timestamp_fields
 
 NOT_STARTED = "The job has not started yet."
 WINDOW_CLOSED = "No start window is open."
+JOINS_STOPPED = "The join brake has stopped joins. They continue when the job is resumed."
+JOINS_FULL = "The job has JOBS_MAX_TARGETS devices, so no more can join."
 
 _PAUSES = {
     "OPERATOR": "{user} paused the job",
@@ -23,6 +26,7 @@ _PAUSES = {
     "STAGE_REJECTED": "{user} rejected a stage of the rollout",
     "GATE_NOT_MET": "A gate that is not met paused the job",
     "START_APPROVAL": "The start of the job needs an approval",
+    "JOINS": "The join brake paused the job",
 }
 
 # What each status allows. Failures, stages and running devices add calls, or remove some.
@@ -111,6 +115,12 @@ def add_waits(
     ):
         until = timestamp_fields(row["start_at"])
         waits.append({"kind": JobWait.START, "message": NOT_STARTED, "until": until})
+    if row["continuous"]:
+        joins = json.loads(row["joins"])
+        if joins["is_stopped"] and row["pause_cause"] != "JOINS":
+            waits.append({"kind": JobWait.JOINS_LIMIT, "message": JOINS_STOPPED})
+        elif joins["is_full"]:
+            waits.append({"kind": JobWait.JOINS_LIMIT, "message": JOINS_FULL})
     if details is not None and details["stages"] and Job.UPDATE in actions:  # not finished
         number = details["open_stage"]
         if number < len(details["stages"]) - 1:

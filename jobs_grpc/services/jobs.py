@@ -68,7 +68,7 @@ from jobs_grpc.services.selectors import ID_KEYS, Selector, check_labels, parse_
 from jobs_grpc.services.single_flight import SingleFlight
 from jobs_grpc.services.start_blockers import explanation_fields
 from jobs_grpc.services.struct_json import to_json
-from jobs_grpc.services.target_hints import add_hint
+from jobs_grpc.services.target_hints import add_hint, continuous_hints
 from jobs_grpc.services.targets import (
     EvaluationLimit,
     has_large_list,
@@ -155,7 +155,10 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             execution_count=row["execution_count"],
             expires_at=timestamp_fields(row["expires_at"]),
             **(
-                {"preview": preview_fields(row), "forecast": forecast_fields(row)}
+                {
+                    "preview": preview_fields(row) | {"hints": continuous_hints(request)},
+                    "forecast": forecast_fields(row),
+                }
                 if request.validate_only
                 else {}
             ),
@@ -444,6 +447,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             labels=json.dumps(dict(request.labels) if "labels" in fields else {}),
             description=request.description if "description" in fields else "",
             user_id=caller.subject,
+            continuous=request.continuous,
+            max_joins_per_hour=optional_or(request, "max_joins_per_hour", None),
             **changed_schedule(request),
         )
         response = pb.UpdateJobResponse(job=job_details_fields(row))

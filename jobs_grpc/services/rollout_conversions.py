@@ -44,7 +44,9 @@ def job_details_fields(row: Row) -> MessageFields:
         "rollout": _rollout_fields(details) if stages else None,
         "failure_criteria": [_criterion_fields(c) for c in details["failure_criteria"] or ()],
         "criterion_states": [_criterion_state_fields(s) for s in details["criterion_states"] or ()],
-        "stages": list(_stage_states(details, row["status"])) if stages else None,
+        "stages": list(_stage_states(details, row["status"], row["continuous"]))
+        if stages
+        else None,
     }
 
 
@@ -87,7 +89,9 @@ def _duration_fields(seconds: int | None) -> MessageFields:
     return None if seconds is None else {"seconds": seconds}
 
 
-def _stage_states(details: Mapping[str, Any], job_status: str) -> Iterator[MessageFields]:
+def _stage_states(
+    details: Mapping[str, Any], job_status: str, is_continuous: bool
+) -> Iterator[MessageFields]:
     """The fields of each JobStage."""
     stages, open_stage = details["stages"], details["open_stage"]
     for number, stage in enumerate(stages):
@@ -99,7 +103,7 @@ def _stage_states(details: Mapping[str, Any], job_status: str) -> Iterator[Messa
             state = JobStage.PASSED
         elif number > open_stage:
             state = JobStage.PENDING
-        elif is_open and not (is_last and is_finished):
+        elif is_open and (is_continuous or not (is_last and is_finished)):
             state = JobStage.OPEN
         else:
             state = JobStage.PASSED

@@ -41,7 +41,7 @@ _PAUSE_CAUSE_NUMBERS = dict(Pause.Cause.items())
 # The fields of Job that job_fields or its callers compute.
 _COMPUTED = {
     *("target_all", "etag", "succeeded_count", "failed_count", "next_executions_page_token"),
-    "is_window_open",
+    *("is_window_open", "max_joins_per_hour"),
 }
 # The other texts, numbers and flags are columns of jobs.job_states with the same names.
 _JOB_COLUMNS = tuple(
@@ -86,6 +86,8 @@ def job_fields(row: Row) -> MessageFields:
         fields["target_all"] = True
     if row["paused_at"] is not None:
         fields["pause"] = pause_fields(row)
+    if row["joins"] is not None:
+        fields |= joins_fields(row["joins"])
     return fields
 
 
@@ -108,6 +110,17 @@ def pause_fields(row: Row) -> MessageFields:
         "reason": row["pause_reason"],
         "cause": _PAUSE_CAUSE_NUMBERS.get(row["pause_cause"]),
     }
+
+
+def joins_fields(text: str) -> MessageFields:
+    """The fields of a Job that is or was continuous, from the JSON of joins_details.sql."""
+    state = json.loads(text)
+    joins = {
+        "joined_count": state["joined_count"],
+        "last_joined_at": timestamp_fields(state["last_joined_at"]),
+        "behind": state["is_behind"] or state["is_stopped"],
+    }
+    return {"joins": joins, "max_joins_per_hour": state["max_joins_per_hour"]}
 
 
 def _from_json(message: type[Message]) -> Callable[[str], Message]:

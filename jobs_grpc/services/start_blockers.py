@@ -54,6 +54,7 @@ def explanation_fields(row: Row) -> MessageFields:
         ],
         "earliest_start_at": timestamp_fields(row["earliest_start_at"]),
         "last_seen_at": timestamp_fields(row["last_seen_at"]),
+        "joined_at": timestamp_fields(row["joined_at"]),
     }
 
 

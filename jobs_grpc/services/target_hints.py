@@ -67,6 +67,23 @@ def _terms(selector: str, group_id: str) -> tuple[Term, ...]:
     return (Term("group", "in", (group_id,)),) if group_id else selectors.parse(selector).terms
 
 
+def continuous_hints(request: pb.CreateJobRequest) -> list[str]:
+    """Return a hint for each fact that lets devices join before they have reported it.
+
+    A device that was made with the version joins `fact.version!=2.1` when it is registered.
+    """
+    if not request.continuous:
+        return []
+    terms = selectors.parse(request.target_selector).terms
+    required = {term.key for term in terms if term.operator in ("in", "exists")}
+    keys = {term.key for term in terms if term.operator == "not_in"} - required
+    return [
+        f"devices join before they have reported {key}: to wait for it, add the term {key}"
+        for key in sorted(keys)
+        if key.startswith(selectors.FACT_PREFIX)
+    ][:_MAX_HINTS]
+
+
 async def _hints(
     store: Store, tenant_id: str, parts: list[_Part], yield_now: YieldNow
 ) -> list[str]:

@@ -43,6 +43,7 @@ def event_body(row: Mapping[str, Any]) -> bytes:
         "attempts": [_attempt(attempt) for attempt in details.get("attempts", [])],
         "replaces_job_id": details.get("replaces_job_id", ""),
         "replaced_by_job_id": details.get("replaced_by_job_id", ""),
+        "joined_count": details.get("joined_count", 0),
         "previous_position": str(row["previous_position"]),
     }
     return _encode({"type": row["type"], "timestamp": occurred_at, "data": data})

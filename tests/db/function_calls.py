@@ -102,6 +102,18 @@ _add_execution_events = _statements("""
     WHERE tenant_id = $1 AND job_id = 'j2'
 """)
 
+# Devices of other jobs match, too.
+_let_devices_join = _statements(
+    """
+    UPDATE jobs.jobs SET is_continuous = true, joined_count = 0, expires_at = NULL
+    WHERE tenant_id = $1 AND job_id = 'j2'
+    """,
+    """
+    INSERT INTO jobs.continuous_jobs (tenant_id, job_id, terms, fact_keys, scan_due_at)
+    VALUES ($1, 'j2', '[{"key": "model", "op": "not_in", "values": ["x"]}]', '{}', '2000-01-01Z')
+    """,
+)
+
 # 2 or 99 empty stages of the job j1. The first is due and has waited for an approval.
 _STAGES = """
     INSERT INTO jobs.job_stages
@@ -468,6 +480,19 @@ _WEBHOOK_CASES = {
         _store(
             "create_webhook", webhook_id="new", url=_URL, description="", types=None, key_id="k1"
         ),
+    ),
+    "join_devices": Case(
+        2000,
+        _store(
+            "join_devices",
+            job_id="j2",
+            device_ids=_batch,
+            after=None,
+            last=None,
+            max_targets=1_000_000,
+            wait_ms=1000,
+        ),
+        _let_devices_join,
     ),
     "list_webhooks": Case(10, _store("list_webhooks")),
     "get_webhook": Case(5, _store("get_webhook", webhook_id="due")),

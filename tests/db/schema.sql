@@ -127,6 +127,9 @@ CREATE TABLE jobs.jobs (
     replaces_job_id text COLLATE pg_catalog."C",
     replaced_by_job_id text COLLATE pg_catalog."C",
     start_approval jsonb,
+    is_continuous boolean DEFAULT false NOT NULL,
+    joined_count integer,
+    last_joined_at timestamp with time zone,
     CONSTRAINT jobs_cancel_reason_check CHECK (((canceled_at IS NULL) = (cancel_reason IS NULL))),
     CONSTRAINT jobs_canceled_at_check CHECK (((status = 'CANCELED'::jobs.job_status) = (canceled_at IS NOT NULL))),
     CONSTRAINT jobs_completed_at_check CHECK (((status = 'COMPLETED'::jobs.job_status) = (completed_at IS NOT NULL))),
@@ -187,7 +190,10 @@ CREATE VIEW jobs.jobs_with_release WITH (security_invoker='true') AS
     execution_events,
     replaces_job_id,
     replaced_by_job_id,
-    start_approval
+    start_approval,
+    is_continuous,
+    joined_count,
+    last_joined_at
    FROM jobs.jobs j;
 
 CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
@@ -271,7 +277,13 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
     j.execution_events,
     j.replaces_job_id,
     j.replaced_by_job_id,
-    j.start_approval
+    j.start_approval,
+    (j.is_continuous AND (derived.queued_status = 'QUEUED'::jobs.execution_status)) AS continuous,
+    j.joined_count,
+        CASE
+            WHEN (j.joined_count IS NOT NULL) THEN jobs.joins_details(j.tenant_id, j.job_id)
+            ELSE NULL::json
+        END AS joins
    FROM (((jobs.jobs_with_release j
      JOIN jobs.job_progress p ON (((p.tenant_id = j.tenant_id) AND (p.job_id = j.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.job_status_at(j.status, j.expires_at, p.in_progress, jobs.now()) AS status,
@@ -343,7 +355,10 @@ CREATE VIEW jobs.job_details WITH (security_invoker='true') AS
     execution_events,
     replaces_job_id,
     replaced_by_job_id,
-    start_approval
+    start_approval,
+    continuous,
+    joined_count,
+    joins
    FROM jobs.job_states s;
 
 CREATE TABLE jobs.webhooks (
@@ -564,9 +579,39 @@ CREATE VIEW jobs.job_page WITH (security_invoker='true') AS
     d.replaces_job_id,
     d.replaced_by_job_id,
     d.start_approval,
+    d.continuous,
+    d.joined_count,
+    d.joins,
     NULL::json AS window_state
    FROM (jobs.execution_page p
      CROSS JOIN jobs.job_details d);
+
+CREATE TABLE jobs.continuous_jobs (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    job_id text NOT NULL COLLATE pg_catalog."C",
+    terms jsonb NOT NULL,
+    fact_keys text[] NOT NULL,
+    max_joins_per_hour integer,
+    hour_started_at timestamp with time zone,
+    hour_limit integer,
+    hour_joins integer DEFAULT 0 NOT NULL,
+    is_stopped boolean DEFAULT false NOT NULL,
+    is_full boolean DEFAULT false NOT NULL,
+    scan_after text COLLATE pg_catalog."C",
+    scan_due_at timestamp with time zone NOT NULL,
+    rescan_at timestamp with time zone,
+    is_behind boolean DEFAULT false NOT NULL
+)
+WITH (fillfactor='50');
+
+CREATE TABLE jobs.device_changes (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    noted_at timestamp with time zone NOT NULL,
+    change_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    device_ids text[],
+    device_count integer NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_insert_scale_factor='0', autovacuum_vacuum_insert_threshold='1000');
 
 CREATE TABLE jobs.device_counts (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
@@ -810,6 +855,12 @@ CREATE TABLE public.device_state (
     device_id text NOT NULL COLLATE pg_catalog."C"
 );
 
+ALTER TABLE ONLY jobs.continuous_jobs
+    ADD CONSTRAINT continuous_jobs_pkey PRIMARY KEY (tenant_id, job_id);
+
+ALTER TABLE ONLY jobs.device_changes
+    ADD CONSTRAINT device_changes_pkey PRIMARY KEY (tenant_id, noted_at, change_id);
+
 ALTER TABLE ONLY jobs.device_counts
     ADD CONSTRAINT device_counts_pkey PRIMARY KEY (tenant_id);
 
@@ -872,6 +923,8 @@ ALTER TABLE ONLY public.device_group_members
 
 ALTER TABLE ONLY public.device_state
     ADD CONSTRAINT device_state_pkey PRIMARY KEY (tenant_id, device_id);
+
+CREATE INDEX continuous_jobs_by_scan_due_at ON jobs.continuous_jobs USING btree (scan_due_at);
 
 CREATE INDEX created_events_by_job ON jobs.events USING btree (tenant_id, job_id, "position") WHERE (type = 'job.created'::text);
 
@@ -963,6 +1016,10 @@ CREATE INDEX webhooks_by_tenant ON jobs.webhooks USING btree (is_unproven, tenan
 
 CREATE INDEX device_group_members_by_device ON public.device_group_members USING btree (tenant_id, device_id);
 
+ALTER TABLE jobs.continuous_jobs ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE jobs.device_changes ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE jobs.device_counts ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE jobs.device_facts ENABLE ROW LEVEL SECURITY;
@@ -992,6 +1049,10 @@ ALTER TABLE jobs.job_progress ENABLE ROW LEVEL SECURITY;
 ALTER TABLE jobs.job_stages ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE jobs.jobs ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant_isolation ON jobs.continuous_jobs USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
+
+CREATE POLICY tenant_isolation ON jobs.device_changes USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 
 CREATE POLICY tenant_isolation ON jobs.device_counts USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 

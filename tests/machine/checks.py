@@ -134,6 +134,7 @@ def _actual(job: pb.Job) -> dict[str, Any]:
         if job.HasField("start_approval")
         else None,
         "labels": dict(job.labels),
+        "continuous": job.continuous,
         "replacement": (job.replaces_job_id, job.replaced_by_job_id),
         "start": seconds(job.start_at) if job.HasField("start_at") else None,
         "expires": seconds(job.expires_at) if job.HasField("expires_at") else None,
@@ -177,6 +178,7 @@ def _expected(job: Job) -> dict[str, Any]:
         "pause": job.pause_cause,
         "approved": job.start_approved,
         "labels": dict(job.labels),
+        "continuous": job.target is not None,
         "replacement": (job.replaces, job.replaced_by),
         "start": job.start if job.has_start_at else None,
         "expires": job.expires,

@@ -10,11 +10,11 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from tests.machine import messages
 from tests.machine.machine import SEED, Machine, outcome
 from tests.machine.operators import CODES, create_for
-from tests.model import operator_calls
+from tests.model import joins, operator_calls
 from tests.model.device_calls import queue
 from tests.model.execution import FAILURES
 from tests.model.stages import Stage, claims, divide
-from tests.model.targets import matching
+from tests.model.targets import Term, matching
 from tests.model.tenant import Call
 from tests.support import random_selectors
 from tests.support.callers import all_executions, all_jobs
@@ -26,8 +26,13 @@ async def create_with_target(m: Machine) -> None:
 
     If both accept it, the job must match the preview.
     """
-    target, devices, reason = _target(m)
+    target, devices, reason, terms = _target(m)
     settings = m.profile.settings(m)
+    ends_with_remainder = settings.get("rollout", [])[-1:] in ([], [Stage()], [Stage(rate=1)])
+    is_continuous = settings.pop("is_continuous", False)
+    if is_continuous and terms is not None and ends_with_remainder:
+        settings |= {"target": tuple(terms), "max_joins": m.choice([None, 1, 3])}
+        reason = ""
     if reason != "DEVICE_NOT_FOUND":
         target |= await _preview(m, target, devices, settings.get("rollout", ()))
     if reason:
@@ -35,6 +40,20 @@ async def create_with_target(m: Machine) -> None:
         assert got == reason
     else:
         await create_for(m, devices, settings, target)
+
+
+async def join(m: Machine) -> None:
+    """Let devices join a job, mostly a continuous one, as the server's task does."""
+    continuous = [job for job in m.state.jobs if job.target is not None]
+    job_id = (m.choice(continuous) if continuous else m.job()).job_id
+    arguments: dict[str, Any] = {"device_ids": None, "after": "", "last": None}
+    row, count = await m.both(
+        Call(joins.join, job_id),
+        m.service.store.join_devices(
+            m.tenant, job_id=job_id, max_targets=1_000_000, wait_ms=60_000, **arguments
+        ),
+    )
+    assert (None if row["has_ended"] else row["joined_count"]) == count
 
 
 async def _preview(
@@ -56,31 +75,41 @@ async def _preview(
     return {"expected_target_digest": preview.target_digest}
 
 
-def _target(m: Machine) -> tuple[dict[str, Any], list[str], str]:
-    """Return a target of a request, its devices, and the reason if it fails."""
+def _target(m: Machine) -> tuple[dict[str, Any], list[str], str, list[Term] | None]:
+    """Return a target of a request, its devices, and the reason if it fails.
+
+    The last element is the terms of a target that a continuous job can have.
+    """
+    terms: list[Term]
     known = m.state.devices
     registered = [device.device_id for device in known]
     match m.choice(["all", "all", "device", "devices", "selector", "selector", "failed", "group"]):
         case "device":
             device = m.device()
             found = [device] if device in registered else []
-            return {"target_device_id": device}, found, "" if found else "DEVICE_NOT_FOUND"
+            return {"target_device_id": device}, found, "" if found else "DEVICE_NOT_FOUND", None
         case "devices":
             ids = [m.device() for _ in range(m.random.randint(2, 10))]
             missing = "" if {*ids} <= {*registered} else "DEVICE_NOT_FOUND"
-            return {"target_device_ids": pb.DeviceIds(device_ids=ids)}, sorted({*ids}), missing
+            return (
+                {"target_device_ids": pb.DeviceIds(device_ids=ids)},
+                sorted({*ids}),
+                missing,
+                None,
+            )
         case "group":
             group = random_group(m)
-            found = matching([("group", "in", (group,))], known)
-            return {"target_group_id": group}, found, "" if found else "GROUP_EMPTY"
+            terms = [("group", "in", (group,))]
+            found = matching(terms, known)
+            return {"target_group_id": group}, found, "" if found else "GROUP_EMPTY", terms
         case "selector":
             terms = random_selectors.terms(m.random, known) or [("k", "missing", ())]
             found = matching(terms, known)
             text = random_selectors.spell(m.random, terms)
-            return {"target_selector": text}, found, "" if found else "TARGET_EMPTY"
+            return {"target_selector": text}, found, "" if found else "TARGET_EMPTY", terms
         case "failed" if m.state.jobs:
-            return _failed(m)
-    return {"target_all": True}, registered, ""
+            return *_failed(m), None
+    return {"target_all": True}, registered, "", []
 
 
 def _failed(m: Machine) -> tuple[dict[str, Any], list[str], str]:

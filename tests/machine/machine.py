@@ -3,6 +3,7 @@
 import random
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, TypeAlias
@@ -74,6 +75,10 @@ class Service:
     """Of webhooks."""
 
 
+class NothingToChoose(Exception):
+    """An action has nothing to act on."""
+
+
 class Machine:
     """A random sequence in a new tenant."""
 
@@ -116,7 +121,8 @@ class Machine:
                 before = self.state
                 await self._keep_active()
                 self.jitter = self.choice(self.profile.jitters)
-                await action(self)
+                with suppress(NothingToChoose):
+                    await action(self)
                 await self.checks.check_changes(before, self.state)
             await self.checks.check_all(self.state)
         except BaseException as e:
@@ -175,6 +181,8 @@ class Machine:
     def execution(self) -> tuple[str, Execution]:
         """Choose an execution, mostly one that its device can end, with the ID of its job."""
         job = self.job()
+        if not job.executions:  # a continuous job that no device has joined
+            raise NothingToChoose
         open_ones = [each for each in job.executions if each.is_pending and not job.is_held(each)]
         is_open = open_ones and self.random.random() < 0.7
         return job.job_id, self.choice(open_ones if is_open else job.executions)

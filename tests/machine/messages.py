@@ -112,6 +112,8 @@ def job(settings: dict[str, Any], seed: str) -> dict[str, Any]:
         "labels": dict(settings.get("labels", ())),
         "replaces_job_id": settings.get("replaces", ""),
     }
+    if settings.get("target") is not None:
+        fields |= {"continuous": True, "max_joins_per_hour": settings["max_joins"]}
     if settings.get("start_approval"):
         fields["start_approval"] = True
     if stages := settings.get("rollout"):

@@ -130,6 +130,8 @@ async def retry(m: Machine) -> None:
     """RetryExecutions, of some devices, statuses and codes, sometimes with a new expiry."""
     job = m.job()
     devices = [execution.device for execution in job.executions]
+    if not devices:
+        return
     some = m.random.sample(devices, m.random.randint(1, len(devices)))
     hours = 2 if job.has_expired or m.random.random() < 0.3 else None
     never = hours is not None and m.random.random() < 0.3
@@ -164,6 +166,10 @@ async def _update(
     m: Machine, function: Callable[..., Result], job_id: str, value: Any, *paths: str, **fields: Any
 ) -> None:
     await m.both(Call(function, job_id, USER, value), m.operator.update(job_id, *paths, **fields))
+
+
+async def end_joins(m: Machine) -> None:
+    await _update(m, updates.end_joins, m.job().job_id, None, "continuous")
 
 
 async def update_labels(m: Machine) -> None:

@@ -103,6 +103,29 @@ ANY_CALL = Profile(
 )
 
 
+def _joins_settings(m: Machine) -> dict[str, Any]:
+    return _any_settings(m) | {"is_continuous": m.choice([True, True, True, False])}
+
+
+# Not in ANY_CALL: there, the server lets devices join at any time.
+JOINS = Profile(
+    "joins",
+    _devices(6),
+    _joins_settings,
+    fleet.create_with_target,
+    {
+        **dict.fromkeys((operators.cancel, operators.end_joins, operators.update_rate), 1),
+        **dict.fromkeys((operators.pause, operators.advance, operators.cancel_execution), 1),
+        **dict.fromkeys((operators.update_expiry, operators.update_criteria), 1),
+        **dict.fromkeys((operators.resume, operators.approve, operators.approve_start), 3),
+        **dict.fromkeys((operators.retry, fleet.delete_devices, devices.wait_and_sweep), 3),
+        **dict.fromkeys((fleet.register, devices.report), 8),
+        fleet.join: 10,
+    },
+    tick=MICROSECOND,
+)
+
+
 def _criteria_settings(m: Machine) -> dict[str, Any]:
     in_three = [Stage(count=4), Stage(count=3, rate=1), Stage(rate=2)]
     stages = m.choice([[], [Stage(percent=100)], in_three, [Stage(rate=2)]])
@@ -285,4 +308,6 @@ TARGETS = Profile(
     },
 )
 
-PROFILES = {each.name: each for each in (CRITERIA, RETRIES, SCHEDULES, APPROVALS, WAITING, TARGETS)}
+PROFILES = {
+    each.name: each for each in (CRITERIA, RETRIES, SCHEDULES, APPROVALS, WAITING, TARGETS, JOINS)
+}

@@ -11,6 +11,7 @@ from tests.model import retries
 from tests.model.criteria import Count, Criteria, Trip, count_all
 from tests.model.execution import Execution, Seconds
 from tests.model.stages import Rollout, minimum_time
+from tests.model.targets import Term
 from tests.model.windows import Window, next_due
 
 
@@ -63,6 +64,13 @@ class Job:
     execution_events: bool = False
     replaces: str = ""
     replaced_by: str = ""
+    target: tuple[Term, ...] | None = None
+    """Devices that match can join; None: the job is not continuous."""
+    max_joins: int | None = None
+    hour: Seconds | None = None
+    """When the hour of the join brake began."""
+    hour_joins: int = 0
+    joins_stopped: bool = False
     awaiting_approval: bool = False
     """The event has been added. An approval, an open stage and an end of the job reset it."""
     events: tuple[Event, ...] = field(default=(), compare=False)

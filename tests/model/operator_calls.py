@@ -129,6 +129,8 @@ def resume_job(state: State, job_id: str, user: str) -> Result:
 
 def _resumed(job: Job, user: str) -> Job:
     job = start_if_due(replace(job, pause_cause=None))
+    if job.joins_stopped:
+        job = replace(job, joins_stopped=False, hour=None)
     job = replace(job, criteria=tuple((criterion, job.now) for criterion, _ in job.criteria))
     if job.rollout is not None:
         # A stage that has failed waits for advance_after, if there is one.

@@ -47,7 +47,8 @@ def start_if_due(job: Job) -> Job:
 
 def _expire(job: Job) -> Job:
     was_active = job.is_active
-    job = replace(_end_all(job, "QUEUED", End("TIMED_OUT", None, "JOB_EXPIRED")), has_expired=True)
+    job = _end_all(job, "QUEUED", End("TIMED_OUT", None, "JOB_EXPIRED"))
+    job = replace(job, has_expired=True, target=None)
     if was_active:
         is_complete = not job.count("IN_PROGRESS")
         job = replace(
@@ -77,7 +78,7 @@ def cancel(job: Job, force: bool, cause: str, user: str | None = None, **details
     job = _end_all(job, "QUEUED", End("REJECTED", None, "JOB_CANCELED"))
     if force:
         job = _end_all(job, "IN_PROGRESS", End("REJECTED", None, "JOB_CANCELED"))
-    job = replace(job, status="CANCELED", awaiting_approval=False)
+    job = replace(job, status="CANCELED", awaiting_approval=False, target=None)
     return add_event(job, "job.canceled", user, cause=cause, **details)
 
 
@@ -137,7 +138,8 @@ def apply_rules(
     The devices `ended` have just ended an attempt by themselves, and the executions were `before`;
     None: the criteria have changed. `user` has finished executions, `approved_by` approved a stage.
     """
-    if job.is_active and not job.count("QUEUED") + job.count("IN_PROGRESS"):
+    is_pending = job.count("QUEUED") + job.count("IN_PROGRESS") > 0
+    if job.is_active and not is_pending and job.target is None:
         job = replace(job, status="COMPLETED", awaiting_approval=False)
         job = add_event(job, "job.completed", user)
     if not job.is_active or job.is_paused:
@@ -182,7 +184,7 @@ def _apply_gates(job: Job, before: stages.Rollout, user: str | None) -> Job:
         if stage < rollout.open_stage:
             last = replace(job.events[-1], counts=None)
             job = replace(job, events=(*job.events[:-1], last))
-    if has_failed:
+    if has_failed and job.count("QUEUED") + job.count("IN_PROGRESS"):
         return pause(replace(job, awaiting_approval=False), "GATE_NOT_MET")
     if rollout.is_awaiting_approval != job.awaiting_approval:
         job = replace(job, awaiting_approval=rollout.is_awaiting_approval)

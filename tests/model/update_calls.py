@@ -83,6 +83,11 @@ def update_windows(state: State, job_id: str, user: str, windows: tuple[Window, 
     return state.with_job(apply_rules(job)), None
 
 
+def end_joins(state: State, job_id: str, user: str, _: object) -> Result:
+    job = _updated(replace(_updatable(state, job_id), target=None), user, "continuous")
+    return state.with_job(apply_rules(job, user=user)), None
+
+
 def _updatable(state: State, job_id: str) -> Job:
     job = state.job(job_id)
     if not job.is_active:

@@ -74,6 +74,8 @@ def waits(job: Job) -> list[Wait]:
         found.append(("RESUME", 0, 0, 0))
     if not job.has_started:
         found.append(("START", 0, 0, 0))
+    if job.target is not None and job.joins_stopped and job.pause_cause != "JOINS":
+        found.append(("JOINS_LIMIT", 0, 0, 0))
     return [*found, *_gate_waits(job)]
 
 

@@ -48,6 +48,7 @@ def test_event_without_details_has_all_fields() -> None:
             "attempts": [],
             "replaces_job_id": "",
             "replaced_by_job_id": "",
+            "joined_count": 0,
             "previous_position": "1764460800000000",
         },
     }

@@ -299,7 +299,7 @@ export interface paths {
         /**
          * Create a job
          * @description Creates a job, and a QUEUED execution for each targeted device, in one transaction. The
-         *     targets are fixed: a device that is added later is not part of the job.
+         *     targets are fixed: a device that is added later is not part of the job, unless the job is continuous.
          *
          *     With a job_id, the call is safe to repeat: the same request, of any user, returns the
          *     response of the first call, even if the job or its targets have changed since or a new job
@@ -1116,6 +1116,18 @@ export interface components {
             status: "IN_PROGRESS" | "COMPLETED" | "CANCELED" | "PAUSED" | "SCHEDULED";
         };
         CreateJobRequest: {
+            /**
+             * @description Registered devices that match the target later join the job within seconds: they get an execution, each at most
+             *     one. Only with target_all, target_group_id or target_selector. A device that no longer matches keeps its
+             *     execution. The target may be empty at the creation.
+             *
+             *     The job is IN_PROGRESS until UpdateJob sets continuous to false, CancelJob, or its expiry. It has no default
+             *     expiry: without expires_in_hours, it never expires. A tenant can have 20 continuous jobs.
+             *
+             *     With a rollout, the last stage must have the size `remainder`: devices that join belong to it, without a canary.
+             *     Its rate holds for them too. Empty stages before it pass at once.
+             */
+            continuous?: boolean | null;
             /** @description A text for people. */
             description?: string | null;
             /**
@@ -1174,6 +1186,13 @@ export interface components {
             labels?: {
                 [key: string]: string;
             } | null;
+            /**
+             * Format: int32
+             * @description The join brake: how many devices may join in an hour, which begins with its first join. If more could join, the
+             *     job is paused with the cause JOINS, and joins stop until ResumeJob. Only with continuous. Default: 100, or 5
+             *     percent of the devices of the job when the hour begins, if that is more.
+             */
+            max_joins_per_hour?: number | null;
             /**
              * @description The place of the job in the queues of its devices. It does not interrupt executions that are
              *     IN_PROGRESS.
@@ -1530,6 +1549,11 @@ export interface components {
             /** @description The ID of the job. */
             job_id: string;
             /**
+             * Format: int32
+             * @description How many devices have joined the job at once: those that got an execution, or the next attempt of one.
+             */
+            joined_count: number;
+            /**
              * Format: int64
              * @description The position: larger than that of each earlier event of the tenant, and less than 2^53. It is close to the
              *     microseconds since 1970, but use `time` for the time of the event.
@@ -1591,6 +1615,7 @@ export interface components {
              *       job.resumed             The job was resumed.
              *       job.updated             UpdateJob has changed the fields `updated_fields`.
              *       job.retried             RetryExecutions has retried `retried_count` executions. Automatic retries add no event.
+             *       job.devices_joined      `joined_count` devices have joined a continuous job.
              *       job.canceled            The job was canceled: `cause` OPERATOR, FAILURE_CRITERION, REPLACED or START_REJECTED
              *                               (RejectStart), and `reason`. If it was replaced, `replaced_by_job_id` is the new job.
              *       job.expired             The job has expired. The time of the event is its expires_at.
@@ -1666,6 +1691,11 @@ export interface components {
             earliest_start_at: string | null;
             /** @description The current attempt. */
             execution: components["schemas"]["JobExecution"] | null;
+            /**
+             * Format: date-time
+             * @description The time at which the device joined the continuous job. Unset: the execution was created with the job.
+             */
+            joined_at: string | null;
             /**
              * Format: date-time
              * @description The time at which the device was last seen: see Device.last_seen_at. Unset: unknown.
@@ -2118,6 +2148,11 @@ export interface components {
              */
             completed_at: string | null;
             /**
+             * @description Devices that match the target later join the job: see CreateJobRequest.continuous. False also once UpdateJob has
+             *     set it to false, and when the job is canceled or has expired.
+             */
+            continuous: boolean;
+            /**
              * Format: date-time
              * @description The time of creation.
              */
@@ -2181,10 +2216,17 @@ export interface components {
             is_window_open: boolean | null;
             /** @description The ID of the job, unique in the tenant. */
             job_id: string;
+            /** @description The devices that have joined. Set if the job is or was continuous. */
+            joins: components["schemas"]["Joins"] | null;
             /** @description The labels, for selectors. */
             labels: {
                 [key: string]: string;
             };
+            /**
+             * Format: int32
+             * @description The limit of the join brake: see CreateJobRequest.max_joins_per_hour. Unset: the default, or no device can join.
+             */
+            max_joins_per_hour: number | null;
             /**
              * @description The ListJobExecutionsRequest.page_token of the executions that follow. Empty: there are
              *     none. Filled only by GetJob.
@@ -2482,9 +2524,11 @@ export interface components {
              *      - BAKE_TIME: The bake_time of the open stage, which ends in `until`.
              *      - APPROVAL: An approval of the open stage. If no other wait of the stage comes before it, the rest of the gate is met.
              *      - START_APPROVAL: An approval of the start: ApproveStart. Always the first.
+             *      - JOINS_LIMIT: No more devices can join the job: it has JOBS_MAX_TARGETS devices, or the join brake has stopped joins while
+             *     the job was PAUSED for another cause. Other devices go on.
              * @enum {string}
              */
-            kind: "RESUME" | "START" | "START_WINDOW" | "DEVICES" | "ADVANCE_AFTER" | "BAKE_TIME" | "APPROVAL" | "START_APPROVAL";
+            kind: "RESUME" | "START" | "START_WINDOW" | "DEVICES" | "ADVANCE_AFTER" | "BAKE_TIME" | "APPROVAL" | "START_APPROVAL" | "JOINS_LIMIT";
             /** @description A sentence for people, without the time of `until`. */
             message: string;
             /**
@@ -2509,6 +2553,24 @@ export interface components {
              */
             until: string | null;
         };
+        /** @description The devices that have joined a continuous job. The counts of the job include them. */
+        Joins: {
+            /**
+             * @description Devices that match the target may not have joined yet: the join brake has stopped joins until ResumeJob, or more
+             *     devices changed than the server could look at one by one. It then looks at all devices of the tenant.
+             */
+            behind: boolean;
+            /**
+             * Format: int32
+             * @description How many executions devices have added to the job by joining it.
+             */
+            joined_count: number;
+            /**
+             * Format: date-time
+             * @description The last time at which a device joined. Unset: none has.
+             */
+            last_joined_at: string | null;
+        } | null;
         /** @description A label of devices, with its values. */
         LabelSummary: {
             /**
@@ -2595,9 +2657,11 @@ export interface components {
              *     change the gate by UpdateJob, or open the next stage by AdvanceJob; then resume the job.
              *      - STAGE_REJECTED: RejectStage paused the job.
              *      - START_APPROVAL: CreateJob with start_approval: ApproveStart ends the pause.
+             *      - JOINS: The join brake: more devices could join a continuous job than its max_joins_per_hour. Devices join again after
+             *     ResumeJob, with which a new hour begins.
              * @enum {string}
              */
-            cause: "OPERATOR" | "FAILURE_CRITERION" | "GATE_NOT_MET" | "STAGE_REJECTED" | "START_APPROVAL";
+            cause: "OPERATOR" | "FAILURE_CRITERION" | "GATE_NOT_MET" | "STAGE_REJECTED" | "START_APPROVAL" | "JOINS";
             /**
              * Format: date-time
              * @description The time of the pause.
@@ -3699,8 +3763,9 @@ export interface components {
              * @description For people: why the target, or up to 3 stages without allow_empty, may have no devices, such as "no
              *     device has the label modell; did you mean model?". Suggestions are similar keys, values and groups of
              *     at most 64 characters, from the labels of the first 1,000 devices by device_id, and the first 1,000
-             *     groups. A hint without a suggestion says which term of several no device matches. Set only by
-             *     PreviewTarget: with validate_only, the error has the hint.
+             *     groups. A hint without a suggestion says which term of several no device matches. With validate_only, the
+             *     error has the hint. For a continuous job, with validate_only: each fact of its selector that lets devices join
+             *     before they have reported it, such as fact.version!=2.1 without the term fact.version.
              */
             hints: string[];
             /**
@@ -3928,6 +3993,8 @@ export interface components {
         };
         UpdateJobBody: {
             /** @description See update_mask. */
+            continuous?: boolean | null;
+            /** @description See update_mask. */
             description?: string | null;
             /** @description The Job.etag that the job must have. Empty: any. */
             etag?: string | null;
@@ -3947,6 +4014,11 @@ export interface components {
             labels?: {
                 [key: string]: string;
             } | null;
+            /**
+             * Format: int32
+             * @description See update_mask.
+             */
+            max_joins_per_hour?: number | null;
             /** @description See update_mask. The limits are those of CreateJob. */
             retry_policy?: components["schemas"]["RetryPolicyInput"] | null;
             /** @description See update_mask. */
@@ -3987,6 +4059,10 @@ export interface components {
              *                                    was created with it.
              *       retry_policy                 Replaces all rules; none: no further retries. Attempts that are
              *                                    QUEUED already stay.
+             *       continuous                   Only false: no more devices join, and the job completes when no
+             *                                    execution is pending. A job that is not continuous can't become it.
+             *       max_joins_per_hour           Only of a continuous job. Applies to the current hour. Unset: the
+             *                                    default. If the join brake has stopped joins, ResumeJob continues them.
              *
              *     labels and description can be changed in any status: without other fields, the job can also be
              *     COMPLETED or CANCELED.

@@ -9,7 +9,9 @@ GRANT SELECT, INSERT, UPDATE ON
     jobs.job_failure_criteria, jobs.job_criterion_counts TO {role};
 -- UpdateJob replaces criteria.
 GRANT DELETE ON jobs.job_failure_criteria, jobs.job_criterion_counts TO {role};
-GRANT SELECT, INSERT, UPDATE, DELETE ON jobs.devices, jobs.device_facts TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE ON
+    jobs.devices, jobs.device_facts, jobs.continuous_jobs TO {role};
+GRANT SELECT, INSERT, DELETE ON jobs.device_changes TO {role};
 GRANT SELECT, INSERT ON jobs.execution_attempts TO {role};
 GRANT SELECT, INSERT, DELETE ON jobs.job_labels TO {role};
 -- Calls that read events also sequence queued events.

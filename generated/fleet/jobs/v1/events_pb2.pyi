@@ -44,6 +44,7 @@ class Event(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     REPLACES_JOB_ID_FIELD_NUMBER: _builtins.int
     REPLACED_BY_JOB_ID_FIELD_NUMBER: _builtins.int
+    JOINED_COUNT_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     """The position: larger than that of each earlier event of the tenant, and less than 2^53. It is close to the
     microseconds since 1970, but use `time` for the time of the event.
@@ -68,6 +69,7 @@ class Event(_message.Message):
       job.resumed             The job was resumed.
       job.updated             UpdateJob has changed the fields `updated_fields`.
       job.retried             RetryExecutions has retried `retried_count` executions. Automatic retries add no event.
+      job.devices_joined      `joined_count` devices have joined a continuous job.
       job.canceled            The job was canceled: `cause` OPERATOR, FAILURE_CRITERION, REPLACED or START_REJECTED
                               (RejectStart), and `reason`. If it was replaced, `replaced_by_job_id` is the new job.
       job.expired             The job has expired. The time of the event is its expires_at.
@@ -98,6 +100,8 @@ class Event(_message.Message):
     """The job that a new job has replaced. Empty: none."""
     replaced_by_job_id: _builtins.str
     """The job that has replaced this one. Empty: none has."""
+    joined_count: _builtins.int
+    """How many devices have joined the job at once: those that got an execution, or the next attempt of one."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """The time of the change."""
@@ -132,10 +136,11 @@ class Event(_message.Message):
         attempts: _abc.Iterable[Global___FinishedAttempt] | None = ...,
         replaces_job_id: _builtins.str = ...,
         replaced_by_job_id: _builtins.str = ...,
+        joined_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "_user", b"_user", "execution_counts", b"execution_counts", "stage", b"stage", "time", b"time", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "_user", b"_user", "attempts", b"attempts", "cause", b"cause", "execution_counts", b"execution_counts", "job_id", b"job_id", "position", b"position", "reason", b"reason", "replaced_by_job_id", b"replaced_by_job_id", "replaces_job_id", b"replaces_job_id", "retried_count", b"retried_count", "stage", b"stage", "status", b"status", "time", b"time", "type", b"type", "updated_fields", b"updated_fields", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "_user", b"_user", "attempts", b"attempts", "cause", b"cause", "execution_counts", b"execution_counts", "job_id", b"job_id", "joined_count", b"joined_count", "position", b"position", "reason", b"reason", "replaced_by_job_id", b"replaced_by_job_id", "replaces_job_id", b"replaces_job_id", "retried_count", b"retried_count", "stage", b"stage", "status", b"status", "time", b"time", "type", b"type", "updated_fields", b"updated_fields", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__stage: _TypeAlias = _typing.Literal["stage"]  # noqa: Y015
     _WhichOneofArgType__stage: _TypeAlias = _typing.Literal["_stage", b"_stage"]  # noqa: Y015

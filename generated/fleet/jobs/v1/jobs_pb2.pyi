@@ -238,6 +238,9 @@ class Job(_message.Message):
     REPLACES_JOB_ID_FIELD_NUMBER: _builtins.int
     REPLACED_BY_JOB_ID_FIELD_NUMBER: _builtins.int
     START_APPROVAL_FIELD_NUMBER: _builtins.int
+    CONTINUOUS_FIELD_NUMBER: _builtins.int
+    JOINS_FIELD_NUMBER: _builtins.int
+    MAX_JOINS_PER_HOUR_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job, unique in the tenant."""
     tenant_id: _builtins.str
@@ -309,6 +312,12 @@ class Job(_message.Message):
     """
     replaced_by_job_id: _builtins.str
     """The last job that was created to replace this job. It may have been deleted since. Empty: none."""
+    continuous: _builtins.bool
+    """Devices that match the target later join the job: see CreateJobRequest.continuous. False also once UpdateJob has
+    set it to false, and when the job is canceled or has expired.
+    """
+    max_joins_per_hour: _builtins.int
+    """The limit of the join brake: see CreateJobRequest.max_joins_per_hour. Unset: the default, or no device can join."""
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
         """The parameters of the document."""
@@ -413,6 +422,10 @@ class Job(_message.Message):
     def start_approval(self) -> Global___StartApproval:
         """The approval of the start. Unset: the job was created without start_approval."""
 
+    @_builtins.property
+    def joins(self) -> Global___Joins:
+        """The devices that have joined. Set if the job is or was continuous."""
+
     def __init__(
         self,
         *,
@@ -464,10 +477,13 @@ class Job(_message.Message):
         replaces_job_id: _builtins.str = ...,
         replaced_by_job_id: _builtins.str = ...,
         start_approval: Global___StartApproval | None = ...,
+        continuous: _builtins.bool = ...,
+        joins: Global___Joins | None = ...,
+        max_joins_per_hour: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_is_window_open", b"_is_window_open", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "execution_counts", b"execution_counts", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "is_window_open", b"is_window_open", "pause", b"pause", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_approval", b"start_approval", "start_at", b"start_at", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "trip", b"trip", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_is_window_open", b"_is_window_open", "_max_joins_per_hour", b"_max_joins_per_hour", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "execution_counts", b"execution_counts", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "is_window_open", b"is_window_open", "joins", b"joins", "max_joins_per_hour", b"max_joins_per_hour", "pause", b"pause", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_approval", b"start_approval", "start_at", b"start_at", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "trip", b"trip", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_is_window_open", b"_is_window_open", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "criterion_states", b"criterion_states", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "etag", b"etag", "execution_counts", b"execution_counts", "execution_events", b"execution_events", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "is_retry_budget_exhausted", b"is_retry_budget_exhausted", "is_window_open", b"is_window_open", "job_id", b"job_id", "labels", b"labels", "next_executions_page_token", b"next_executions_page_token", "next_openings", b"next_openings", "pause", b"pause", "possible_actions", b"possible_actions", "priority", b"priority", "replaced_by_job_id", b"replaced_by_job_id", "replaces_job_id", b"replaces_job_id", "retry_policy", b"retry_policy", "retrying_count", b"retrying_count", "rollout", b"rollout", "stages", b"stages", "start_approval", b"start_approval", "start_at", b"start_at", "start_windows", b"start_windows", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "trip", b"trip", "updated_at", b"updated_at", "waits_for", b"waits_for", "window_time_zone", b"window_time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_is_window_open", b"_is_window_open", "_max_joins_per_hour", b"_max_joins_per_hour", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "continuous", b"continuous", "created_at", b"created_at", "created_by", b"created_by", "criterion_states", b"criterion_states", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "etag", b"etag", "execution_counts", b"execution_counts", "execution_events", b"execution_events", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "is_retry_budget_exhausted", b"is_retry_budget_exhausted", "is_window_open", b"is_window_open", "job_id", b"job_id", "joins", b"joins", "labels", b"labels", "max_joins_per_hour", b"max_joins_per_hour", "next_executions_page_token", b"next_executions_page_token", "next_openings", b"next_openings", "pause", b"pause", "possible_actions", b"possible_actions", "priority", b"priority", "replaced_by_job_id", b"replaced_by_job_id", "replaces_job_id", b"replaces_job_id", "retry_policy", b"retry_policy", "retrying_count", b"retrying_count", "rollout", b"rollout", "stages", b"stages", "start_approval", b"start_approval", "start_at", b"start_at", "start_windows", b"start_windows", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "trip", b"trip", "updated_at", b"updated_at", "waits_for", b"waits_for", "window_time_zone", b"window_time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancel_reason: _TypeAlias = _typing.Literal["cancel_reason"]  # noqa: Y015
     _WhichOneofArgType__cancel_reason: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason"]  # noqa: Y015
@@ -477,6 +493,8 @@ class Job(_message.Message):
     _WhichOneofArgType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes"]  # noqa: Y015
     _WhichOneofReturnType__is_window_open: _TypeAlias = _typing.Literal["is_window_open"]  # noqa: Y015
     _WhichOneofArgType__is_window_open: _TypeAlias = _typing.Literal["_is_window_open", b"_is_window_open"]  # noqa: Y015
+    _WhichOneofReturnType__max_joins_per_hour: _TypeAlias = _typing.Literal["max_joins_per_hour"]  # noqa: Y015
+    _WhichOneofArgType__max_joins_per_hour: _TypeAlias = _typing.Literal["_max_joins_per_hour", b"_max_joins_per_hour"]  # noqa: Y015
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["target_device_id", "target_group_id", "target_all", "target_selector", "target_device_count", "target_failed_in"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     @_typing.overload
@@ -487,6 +505,8 @@ class Job(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__in_progress_timeout_minutes) -> _WhichOneofReturnType__in_progress_timeout_minutes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__is_window_open) -> _WhichOneofReturnType__is_window_open | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_joins_per_hour) -> _WhichOneofReturnType__max_joins_per_hour | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
@@ -525,6 +545,40 @@ class StartApproval(_message.Message):
 Global___StartApproval: _TypeAlias = StartApproval  # noqa: Y015
 
 @_typing.final
+class Joins(_message.Message):
+    """The devices that have joined a continuous job. The counts of the job include them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOINED_COUNT_FIELD_NUMBER: _builtins.int
+    LAST_JOINED_AT_FIELD_NUMBER: _builtins.int
+    BEHIND_FIELD_NUMBER: _builtins.int
+    joined_count: _builtins.int
+    """How many executions devices have added to the job by joining it."""
+    behind: _builtins.bool
+    """Devices that match the target may not have joined yet: the join brake has stopped joins until ResumeJob, or more
+    devices changed than the server could look at one by one. It then looks at all devices of the tenant.
+    """
+    @_builtins.property
+    def last_joined_at(self) -> _timestamp_pb2.Timestamp:
+        """The last time at which a device joined. Unset: none has."""
+
+    def __init__(
+        self,
+        *,
+        joined_count: _builtins.int = ...,
+        last_joined_at: _timestamp_pb2.Timestamp | None = ...,
+        behind: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_joined_at", b"last_joined_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["behind", b"behind", "joined_count", b"joined_count", "last_joined_at", b"last_joined_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Joins: _TypeAlias = Joins  # noqa: Y015
+
+@_typing.final
 class JobWait(_message.Message):
     """Something that a job waits for."""
 
@@ -560,6 +614,10 @@ class JobWait(_message.Message):
         """An approval of the open stage. If no other wait of the stage comes before it, the rest of the gate is met."""
         START_APPROVAL: JobWait._Kind.ValueType  # 8
         """An approval of the start: ApproveStart. Always the first."""
+        JOINS_LIMIT: JobWait._Kind.ValueType  # 9
+        """No more devices can join the job: it has JOBS_MAX_TARGETS devices, or the join brake has stopped joins while
+        the job was PAUSED for another cause. Other devices go on.
+        """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What the job waits for."""
@@ -588,6 +646,10 @@ class JobWait(_message.Message):
     """An approval of the open stage. If no other wait of the stage comes before it, the rest of the gate is met."""
     START_APPROVAL: JobWait.Kind.ValueType  # 8
     """An approval of the start: ApproveStart. Always the first."""
+    JOINS_LIMIT: JobWait.Kind.ValueType  # 9
+    """No more devices can join the job: it has JOBS_MAX_TARGETS devices, or the join brake has stopped joins while
+    the job was PAUSED for another cause. Other devices go on.
+    """
 
     KIND_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
@@ -1384,6 +1446,10 @@ class Pause(_message.Message):
         """RejectStage paused the job."""
         START_APPROVAL: Pause._Cause.ValueType  # 5
         """CreateJob with start_approval: ApproveStart ends the pause."""
+        JOINS: Pause._Cause.ValueType  # 6
+        """The join brake: more devices could join a continuous job than its max_joins_per_hour. Devices join again after
+        ResumeJob, with which a new hour begins.
+        """
 
     class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
         """What paused the job."""
@@ -1402,6 +1468,10 @@ class Pause(_message.Message):
     """RejectStage paused the job."""
     START_APPROVAL: Pause.Cause.ValueType  # 5
     """CreateJob with start_approval: ApproveStart ends the pause."""
+    JOINS: Pause.Cause.ValueType  # 6
+    """The join brake: more devices could join a continuous job than its max_joins_per_hour. Devices join again after
+    ResumeJob, with which a new hour begins.
+    """
 
     PAUSED_AT_FIELD_NUMBER: _builtins.int
     PAUSED_BY_FIELD_NUMBER: _builtins.int
@@ -1749,6 +1819,8 @@ class CreateJobRequest(_message.Message):
     EXECUTION_EVENTS_FIELD_NUMBER: _builtins.int
     REPLACES_JOB_ID_FIELD_NUMBER: _builtins.int
     START_APPROVAL_FIELD_NUMBER: _builtins.int
+    CONTINUOUS_FIELD_NUMBER: _builtins.int
+    MAX_JOINS_PER_HOUR_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job in the tenant. Not "." or "..": REST clients normalize such a path to another path. Empty:
     the server generates a UUID, and the call is not safe to repeat.
@@ -1830,6 +1902,22 @@ class CreateJobRequest(_message.Message):
     the caller, who must be known. Until then, ResumeJob and AdvanceJob fail with START_NOT_APPROVED, and expires_at
     is 720 hours after the creation or start_at, unless the job never expires. Only the expires_in_hours of a job
     without start_windows are compared with its shortest time: see ApproveStart. Not allowed with replaces_job_id.
+    """
+    continuous: _builtins.bool
+    """Registered devices that match the target later join the job within seconds: they get an execution, each at most
+    one. Only with target_all, target_group_id or target_selector. A device that no longer matches keeps its
+    execution. The target may be empty at the creation.
+
+    The job is IN_PROGRESS until UpdateJob sets continuous to false, CancelJob, or its expiry. It has no default
+    expiry: without expires_in_hours, it never expires. A tenant can have 20 continuous jobs.
+
+    With a rollout, the last stage must have the size `remainder`: devices that join belong to it, without a canary.
+    Its rate holds for them too. Empty stages before it pass at once.
+    """
+    max_joins_per_hour: _builtins.int
+    """The join brake: how many devices may join in an hour, which begins with its first join. If more could join, the
+    job is paused with the cause JOINS, and joins stop until ResumeJob. Only with continuous. Default: 100, or 5
+    percent of the devices of the job when the hour begins, if that is more.
     """
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
@@ -1914,21 +2002,27 @@ class CreateJobRequest(_message.Message):
         execution_events: _builtins.bool = ...,
         replaces_job_id: _builtins.str = ...,
         start_approval: _builtins.bool = ...,
+        continuous: _builtins.bool = ...,
+        max_joins_per_hour: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "document_params", b"document_params", "expires_in_hours", b"expires_in_hours", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_max_joins_per_hour", b"_max_joins_per_hour", "document_params", b"document_params", "expires_in_hours", b"expires_in_hours", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "max_joins_per_hour", b"max_joins_per_hour", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "execution_events", b"execution_events", "expected_target_digest", b"expected_target_digest", "expires_in_hours", b"expires_in_hours", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "never_expires", b"never_expires", "priority", b"priority", "replaces_job_id", b"replaces_job_id", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_approval", b"start_approval", "start_at", b"start_at", "start_windows", b"start_windows", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "validate_only", b"validate_only", "window_time_zone", b"window_time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_max_joins_per_hour", b"_max_joins_per_hour", "continuous", b"continuous", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "execution_events", b"execution_events", "expected_target_digest", b"expected_target_digest", "expires_in_hours", b"expires_in_hours", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "max_joins_per_hour", b"max_joins_per_hour", "never_expires", b"never_expires", "priority", b"priority", "replaces_job_id", b"replaces_job_id", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_approval", b"start_approval", "start_at", b"start_at", "start_windows", b"start_windows", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "validate_only", b"validate_only", "window_time_zone", b"window_time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expires_in_hours: _TypeAlias = _typing.Literal["expires_in_hours"]  # noqa: Y015
     _WhichOneofArgType__expires_in_hours: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours"]  # noqa: Y015
     _WhichOneofReturnType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["in_progress_timeout_minutes"]  # noqa: Y015
     _WhichOneofArgType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes"]  # noqa: Y015
+    _WhichOneofReturnType__max_joins_per_hour: _TypeAlias = _typing.Literal["max_joins_per_hour"]  # noqa: Y015
+    _WhichOneofArgType__max_joins_per_hour: _TypeAlias = _typing.Literal["_max_joins_per_hour", b"_max_joins_per_hour"]  # noqa: Y015
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["target_device_id", "target_group_id", "target_all", "target_selector", "target_device_ids", "target_failed_in"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expires_in_hours) -> _WhichOneofReturnType__expires_in_hours | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__in_progress_timeout_minutes) -> _WhichOneofReturnType__in_progress_timeout_minutes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_joins_per_hour) -> _WhichOneofReturnType__max_joins_per_hour | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
@@ -2036,8 +2130,9 @@ class TargetPreview(_message.Message):
         """For people: why the target, or up to 3 stages without allow_empty, may have no devices, such as "no
         device has the label modell; did you mean model?". Suggestions are similar keys, values and groups of
         at most 64 characters, from the labels of the first 1,000 devices by device_id, and the first 1,000
-        groups. A hint without a suggestion says which term of several no device matches. Set only by
-        PreviewTarget: with validate_only, the error has the hint.
+        groups. A hint without a suggestion says which term of several no device matches. With validate_only, the
+        error has the hint. For a continuous job, with validate_only: each fact of its selector that lets devices join
+        before they have reported it, such as fact.version!=2.1 without the term fact.version.
         """
 
     @_builtins.property
@@ -2776,6 +2871,7 @@ class ExplainExecutionResponse(_message.Message):
     BLOCKERS_FIELD_NUMBER: _builtins.int
     EARLIEST_START_AT_FIELD_NUMBER: _builtins.int
     LAST_SEEN_AT_FIELD_NUMBER: _builtins.int
+    JOINED_AT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def execution(self) -> Global___JobExecution:
         """The current attempt."""
@@ -2797,6 +2893,10 @@ class ExplainExecutionResponse(_message.Message):
     def last_seen_at(self) -> _timestamp_pb2.Timestamp:
         """The time at which the device was last seen: see Device.last_seen_at. Unset: unknown."""
 
+    @_builtins.property
+    def joined_at(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the device joined the continuous job. Unset: the execution was created with the job."""
+
     def __init__(
         self,
         *,
@@ -2804,10 +2904,11 @@ class ExplainExecutionResponse(_message.Message):
         blockers: _abc.Iterable[Global___StartBlocker] | None = ...,
         earliest_start_at: _timestamp_pb2.Timestamp | None = ...,
         last_seen_at: _timestamp_pb2.Timestamp | None = ...,
+        joined_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["earliest_start_at", b"earliest_start_at", "execution", b"execution", "last_seen_at", b"last_seen_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["earliest_start_at", b"earliest_start_at", "execution", b"execution", "joined_at", b"joined_at", "last_seen_at", b"last_seen_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blockers", b"blockers", "earliest_start_at", b"earliest_start_at", "execution", b"execution", "last_seen_at", b"last_seen_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blockers", b"blockers", "earliest_start_at", b"earliest_start_at", "execution", b"execution", "joined_at", b"joined_at", "last_seen_at", b"last_seen_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3519,6 +3620,8 @@ class UpdateJobRequest(_message.Message):
     START_WINDOWS_FIELD_NUMBER: _builtins.int
     WINDOW_TIME_ZONE_FIELD_NUMBER: _builtins.int
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
+    CONTINUOUS_FIELD_NUMBER: _builtins.int
+    MAX_JOINS_PER_HOUR_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job."""
     etag: _builtins.str
@@ -3529,6 +3632,10 @@ class UpdateJobRequest(_message.Message):
     """See update_mask."""
     window_time_zone: _builtins.str
     """See update_mask. The limits are those of CreateJob."""
+    continuous: _builtins.bool
+    """See update_mask."""
+    max_joins_per_hour: _builtins.int
+    """See update_mask."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """The fields to change:
@@ -3559,6 +3666,10 @@ class UpdateJobRequest(_message.Message):
                                        was created with it.
           retry_policy                 Replaces all rules; none: no further retries. Attempts that are
                                        QUEUED already stay.
+          continuous                   Only false: no more devices join, and the job completes when no
+                                       execution is pending. A job that is not continuous can't become it.
+          max_joins_per_hour           Only of a continuous job. Applies to the current hour. Unset: the
+                                       default. If the join brake has stopped joins, ResumeJob continues them.
 
         labels and description can be changed in any status: without other fields, the job can also be
         COMPLETED or CANCELED.
@@ -3612,14 +3723,21 @@ class UpdateJobRequest(_message.Message):
         start_windows: _abc.Iterable[Global___StartWindow] | None = ...,
         window_time_zone: _builtins.str = ...,
         retry_policy: Global___RetryPolicy | None = ...,
+        continuous: _builtins.bool = ...,
+        max_joins_per_hour: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_max_joins_per_hour", b"_max_joins_per_hour", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "max_joins_per_hour", b"max_joins_per_hour", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "description", b"description", "etag", b"etag", "expires_at", b"expires_at", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "start_windows", b"start_windows", "update_mask", b"update_mask", "window_time_zone", b"window_time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_max_joins_per_hour", b"_max_joins_per_hour", "continuous", b"continuous", "description", b"description", "etag", b"etag", "expires_at", b"expires_at", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "max_joins_per_hour", b"max_joins_per_hour", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "start_windows", b"start_windows", "update_mask", b"update_mask", "window_time_zone", b"window_time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["in_progress_timeout_minutes"]  # noqa: Y015
     _WhichOneofArgType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes"]  # noqa: Y015
+    _WhichOneofReturnType__max_joins_per_hour: _TypeAlias = _typing.Literal["max_joins_per_hour"]  # noqa: Y015
+    _WhichOneofArgType__max_joins_per_hour: _TypeAlias = _typing.Literal["_max_joins_per_hour", b"_max_joins_per_hour"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__in_progress_timeout_minutes) -> _WhichOneofReturnType__in_progress_timeout_minutes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_joins_per_hour) -> _WhichOneofReturnType__max_joins_per_hour | None: ...
 
 Global___UpdateJobRequest: _TypeAlias = UpdateJobRequest  # noqa: Y015
 

@@ -106,7 +106,7 @@ class JobServiceStub:
     def __new__(cls, channel: _aio.Channel) -> JobServiceAsyncStub: ...
     CreateJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CreateJobRequest, _jobs_pb2.CreateJobResponse]
     """Creates a job, and a QUEUED execution for each targeted device, in one transaction. The
-    targets are fixed: a device that is added later is not part of the job.
+    targets are fixed: a device that is added later is not part of the job, unless the job is continuous.
 
     With a job_id, the call is safe to repeat: the same request, of any user, returns the
     response of the first call, even if the job or its targets have changed since or a new job
@@ -129,8 +129,8 @@ class JobServiceStub:
       ABORTED              TARGET_CHANGED
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                            (1,000,000; without a delay), or the tenant has
-                           JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay);
-                           or this server process is already evaluating a target of the
+                           JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay),
+                           or 20 continuous ones (without a delay); or this server process is already evaluating a target of the
                            tenant (with a delay): only for a job with a selector, target_failed_in
                            or more than 1,000 target_device_ids, and with validate_only for any
                            job without target_device_id
@@ -415,7 +415,7 @@ class JobServiceAsyncStub(JobServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CreateJobRequest, _jobs_pb2.CreateJobResponse]  # type: ignore[assignment]
     """Creates a job, and a QUEUED execution for each targeted device, in one transaction. The
-    targets are fixed: a device that is added later is not part of the job.
+    targets are fixed: a device that is added later is not part of the job, unless the job is continuous.
 
     With a job_id, the call is safe to repeat: the same request, of any user, returns the
     response of the first call, even if the job or its targets have changed since or a new job
@@ -438,8 +438,8 @@ class JobServiceAsyncStub(JobServiceStub):
       ABORTED              TARGET_CHANGED
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                            (1,000,000; without a delay), or the tenant has
-                           JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay);
-                           or this server process is already evaluating a target of the
+                           JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay),
+                           or 20 continuous ones (without a delay); or this server process is already evaluating a target of the
                            tenant (with a delay): only for a job with a selector, target_failed_in
                            or more than 1,000 target_device_ids, and with validate_only for any
                            job without target_device_id
@@ -727,7 +727,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.CreateJobResponse, _abc.Awaitable[_jobs_pb2.CreateJobResponse]]:
         """Creates a job, and a QUEUED execution for each targeted device, in one transaction. The
-        targets are fixed: a device that is added later is not part of the job.
+        targets are fixed: a device that is added later is not part of the job, unless the job is continuous.
 
         With a job_id, the call is safe to repeat: the same request, of any user, returns the
         response of the first call, even if the job or its targets have changed since or a new job
@@ -750,8 +750,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           ABORTED              TARGET_CHANGED
           RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                                (1,000,000; without a delay), or the tenant has
-                               JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay);
-                               or this server process is already evaluating a target of the
+                               JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay),
+                               or 20 continuous ones (without a delay); or this server process is already evaluating a target of the
                                tenant (with a delay): only for a job with a selector, target_failed_in
                                or more than 1,000 target_device_ids, and with validate_only for any
                                job without target_device_id

@@ -62,7 +62,10 @@ SELECT
     j.execution_events,
     j.replaces_job_id,
     j.replaced_by_job_id,
-    j.start_approval
+    j.start_approval,
+    j.is_continuous AND derived.queued_status = 'QUEUED' AS continuous,
+    j.joined_count,
+    CASE WHEN j.joined_count IS NOT NULL THEN jobs.joins_details(j.tenant_id, j.job_id) END AS joins
 FROM jobs.jobs_with_release j
 JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
 CROSS JOIN LATERAL (

@@ -180,6 +180,7 @@ type Event struct {
 	//	job.resumed             The job was resumed.
 	//	job.updated             UpdateJob has changed the fields `updated_fields`.
 	//	job.retried             RetryExecutions has retried `retried_count` executions. Automatic retries add no event.
+	//	job.devices_joined      `joined_count` devices have joined a continuous job.
 	//	job.canceled            The job was canceled: `cause` OPERATOR, FAILURE_CRITERION, REPLACED or START_REJECTED
 	//	                        (RejectStart), and `reason`. If it was replaced, `replaced_by_job_id` is the new job.
 	//	job.expired             The job has expired. The time of the event is its expires_at.
@@ -217,8 +218,10 @@ type Event struct {
 	ReplacesJobId string `protobuf:"bytes,14,opt,name=replaces_job_id,json=replacesJobId,proto3" json:"replaces_job_id,omitempty"`
 	// The job that has replaced this one. Empty: none has.
 	ReplacedByJobId string `protobuf:"bytes,15,opt,name=replaced_by_job_id,json=replacedByJobId,proto3" json:"replaced_by_job_id,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// How many devices have joined the job at once: those that got an execution, or the next attempt of one.
+	JoinedCount   int32 `protobuf:"varint,16,opt,name=joined_count,json=joinedCount,proto3" json:"joined_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Event) Reset() {
@@ -354,6 +357,13 @@ func (x *Event) GetReplacedByJobId() string {
 		return x.ReplacedByJobId
 	}
 	return ""
+}
+
+func (x *Event) GetJoinedCount() int32 {
+	if x != nil {
+		return x.JoinedCount
+	}
+	return 0
 }
 
 // An attempt that has ended. `will_retry` says whether this also finishes the execution.
@@ -1793,11 +1803,11 @@ var File_fleet_jobs_v1_events_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x1afleet/jobs/v1/events.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe1\x06\n" +
+	"\x1afleet/jobs/v1/events.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x99\a\n" +
 	"\x05Event\x12\x1a\n" +
-	"\bposition\x18\x01 \x01(\x03R\bposition\x12\xa4\x02\n" +
-	"\x04type\x18\x02 \x01(\tB\x8f\x02\xbaH\x8b\x02r\x88\x02\x92\x02\vjob.created\x92\x02\x12job.start_approved\x92\x02\x10job.stage_opened\x92\x02\x15job.awaiting_approval\x92\x02\fjob.approved\x92\x02\x12job.stage_rejected\x92\x02\vjob.tripped\x92\x02\n" +
-	"job.paused\x92\x02\vjob.resumed\x92\x02\vjob.updated\x92\x02\vjob.retried\x92\x02\fjob.canceled\x92\x02\vjob.expired\x92\x02\rjob.completed\x92\x02\vjob.deleted\x92\x02\x13executions.finishedR\x04type\x12.\n" +
+	"\bposition\x18\x01 \x01(\x03R\bposition\x12\xb9\x02\n" +
+	"\x04type\x18\x02 \x01(\tB\xa4\x02\xbaH\xa0\x02r\x9d\x02\x92\x02\vjob.created\x92\x02\x12job.start_approved\x92\x02\x10job.stage_opened\x92\x02\x15job.awaiting_approval\x92\x02\fjob.approved\x92\x02\x12job.stage_rejected\x92\x02\vjob.tripped\x92\x02\n" +
+	"job.paused\x92\x02\vjob.resumed\x92\x02\vjob.updated\x92\x02\vjob.retried\x92\x02\x12job.devices_joined\x92\x02\fjob.canceled\x92\x02\vjob.expired\x92\x02\rjob.completed\x92\x02\vjob.deleted\x92\x02\x13executions.finishedR\x04type\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x15\n" +
 	"\x06job_id\x18\x04 \x01(\tR\x05jobId\x121\n" +
 	"\x06status\x18\x05 \x01(\x0e2\x19.fleet.jobs.v1.Job.StatusR\x06status\x12I\n" +
@@ -1811,7 +1821,8 @@ const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"\x0eupdated_fields\x18\f \x03(\tR\rupdatedFields\x12:\n" +
 	"\battempts\x18\r \x03(\v2\x1e.fleet.jobs.v1.FinishedAttemptR\battempts\x12&\n" +
 	"\x0freplaces_job_id\x18\x0e \x01(\tR\rreplacesJobId\x12+\n" +
-	"\x12replaced_by_job_id\x18\x0f \x01(\tR\x0freplacedByJobIdB\a\n" +
+	"\x12replaced_by_job_id\x18\x0f \x01(\tR\x0freplacedByJobId\x12!\n" +
+	"\fjoined_count\x18\x10 \x01(\x05R\vjoinedCountB\a\n" +
 	"\x05_userB\b\n" +
 	"\x06_stage\"\xd7\x01\n" +
 	"\x0fFinishedAttempt\x12\x1b\n" +

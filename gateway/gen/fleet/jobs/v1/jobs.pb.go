@@ -268,6 +268,9 @@ const (
 	JobWait_APPROVAL JobWait_Kind = 7
 	// An approval of the start: ApproveStart. Always the first.
 	JobWait_START_APPROVAL JobWait_Kind = 8
+	// No more devices can join the job: it has JOBS_MAX_TARGETS devices, or the join brake has stopped joins while
+	// the job was PAUSED for another cause. Other devices go on.
+	JobWait_JOINS_LIMIT JobWait_Kind = 9
 )
 
 // Enum value maps for JobWait_Kind.
@@ -282,6 +285,7 @@ var (
 		6: "BAKE_TIME",
 		7: "APPROVAL",
 		8: "START_APPROVAL",
+		9: "JOINS_LIMIT",
 	}
 	JobWait_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
@@ -293,6 +297,7 @@ var (
 		"BAKE_TIME":        6,
 		"APPROVAL":         7,
 		"START_APPROVAL":   8,
+		"JOINS_LIMIT":      9,
 	}
 )
 
@@ -320,7 +325,7 @@ func (x JobWait_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use JobWait_Kind.Descriptor instead.
 func (JobWait_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{2, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{3, 0}
 }
 
 // A day of the week.
@@ -393,7 +398,7 @@ func (x StartWindow_Day) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use StartWindow_Day.Descriptor instead.
 func (StartWindow_Day) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{3, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{4, 0}
 }
 
 // The executions that count as 100 percent; with the scope STAGE, only those of the stage.
@@ -451,7 +456,7 @@ func (x FailureCriterion_Basis) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FailureCriterion_Basis.Descriptor instead.
 func (FailureCriterion_Basis) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{9, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{10, 0}
 }
 
 // Which executions are counted together.
@@ -504,7 +509,7 @@ func (x FailureCriterion_Scope) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FailureCriterion_Scope.Descriptor instead.
 func (FailureCriterion_Scope) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{9, 1}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{10, 1}
 }
 
 // What happens when the criterion trips.
@@ -561,7 +566,7 @@ func (x FailureCriterion_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FailureCriterion_Action.Descriptor instead.
 func (FailureCriterion_Action) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{9, 2}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{10, 2}
 }
 
 // The state of a stage.
@@ -619,7 +624,7 @@ func (x JobStage_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use JobStage_State.Descriptor instead.
 func (JobStage_State) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{10, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{11, 0}
 }
 
 // What paused the job.
@@ -639,6 +644,9 @@ const (
 	Pause_STAGE_REJECTED Pause_Cause = 4
 	// CreateJob with start_approval: ApproveStart ends the pause.
 	Pause_START_APPROVAL Pause_Cause = 5
+	// The join brake: more devices could join a continuous job than its max_joins_per_hour. Devices join again after
+	// ResumeJob, with which a new hour begins.
+	Pause_JOINS Pause_Cause = 6
 )
 
 // Enum value maps for Pause_Cause.
@@ -650,6 +658,7 @@ var (
 		3: "GATE_NOT_MET",
 		4: "STAGE_REJECTED",
 		5: "START_APPROVAL",
+		6: "JOINS",
 	}
 	Pause_Cause_value = map[string]int32{
 		"CAUSE_UNSPECIFIED": 0,
@@ -658,6 +667,7 @@ var (
 		"GATE_NOT_MET":      3,
 		"STAGE_REJECTED":    4,
 		"START_APPROVAL":    5,
+		"JOINS":             6,
 	}
 )
 
@@ -685,7 +695,7 @@ func (x Pause_Cause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Pause_Cause.Descriptor instead.
 func (Pause_Cause) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{14, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{15, 0}
 }
 
 // The status of an execution. All but QUEUED, HELD and IN_PROGRESS are terminal.
@@ -760,7 +770,7 @@ func (x JobExecution_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use JobExecution_Status.Descriptor instead.
 func (JobExecution_Status) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{16, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{17, 0}
 }
 
 // What ended an execution.
@@ -829,7 +839,7 @@ func (x JobExecution_EndCause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use JobExecution_EndCause.Descriptor instead.
 func (JobExecution_EndCause) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{16, 1}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{17, 1}
 }
 
 // What keeps the device from starting. StartExecution fails with the reason in parentheses.
@@ -922,7 +932,7 @@ func (x StartBlocker_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use StartBlocker_Kind.Descriptor instead.
 func (StartBlocker_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{39, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{40, 0}
 }
 
 // A request to carry out a document on a set of devices.
@@ -1043,8 +1053,15 @@ type Job struct {
 	ReplacedByJobId string `protobuf:"bytes,48,opt,name=replaced_by_job_id,json=replacedByJobId,proto3" json:"replaced_by_job_id,omitempty"`
 	// The approval of the start. Unset: the job was created without start_approval.
 	StartApproval *StartApproval `protobuf:"bytes,49,opt,name=start_approval,json=startApproval,proto3" json:"start_approval,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Devices that match the target later join the job: see CreateJobRequest.continuous. False also once UpdateJob has
+	// set it to false, and when the job is canceled or has expired.
+	Continuous bool `protobuf:"varint,50,opt,name=continuous,proto3" json:"continuous,omitempty"`
+	// The devices that have joined. Set if the job is or was continuous.
+	Joins *Joins `protobuf:"bytes,51,opt,name=joins,proto3" json:"joins,omitempty"`
+	// The limit of the join brake: see CreateJobRequest.max_joins_per_hour. Unset: the default, or no device can join.
+	MaxJoinsPerHour *int32 `protobuf:"varint,52,opt,name=max_joins_per_hour,json=maxJoinsPerHour,proto3,oneof" json:"max_joins_per_hour,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Job) Reset() {
@@ -1432,6 +1449,27 @@ func (x *Job) GetStartApproval() *StartApproval {
 	return nil
 }
 
+func (x *Job) GetContinuous() bool {
+	if x != nil {
+		return x.Continuous
+	}
+	return false
+}
+
+func (x *Job) GetJoins() *Joins {
+	if x != nil {
+		return x.Joins
+	}
+	return nil
+}
+
+func (x *Job) GetMaxJoinsPerHour() int32 {
+	if x != nil && x.MaxJoinsPerHour != nil {
+		return *x.MaxJoinsPerHour
+	}
+	return 0
+}
+
 type isJob_Target interface {
 	isJob_Target()
 }
@@ -1542,6 +1580,71 @@ func (x *StartApproval) GetComment() string {
 	return ""
 }
 
+// The devices that have joined a continuous job. The counts of the job include them.
+type Joins struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many executions devices have added to the job by joining it.
+	JoinedCount int32 `protobuf:"varint,1,opt,name=joined_count,json=joinedCount,proto3" json:"joined_count,omitempty"`
+	// The last time at which a device joined. Unset: none has.
+	LastJoinedAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_joined_at,json=lastJoinedAt,proto3" json:"last_joined_at,omitempty"`
+	// Devices that match the target may not have joined yet: the join brake has stopped joins until ResumeJob, or more
+	// devices changed than the server could look at one by one. It then looks at all devices of the tenant.
+	Behind        bool `protobuf:"varint,3,opt,name=behind,proto3" json:"behind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Joins) Reset() {
+	*x = Joins{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Joins) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Joins) ProtoMessage() {}
+
+func (x *Joins) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Joins.ProtoReflect.Descriptor instead.
+func (*Joins) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Joins) GetJoinedCount() int32 {
+	if x != nil {
+		return x.JoinedCount
+	}
+	return 0
+}
+
+func (x *Joins) GetLastJoinedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastJoinedAt
+	}
+	return nil
+}
+
+func (x *Joins) GetBehind() bool {
+	if x != nil {
+		return x.Behind
+	}
+	return false
+}
+
 // Something that a job waits for.
 type JobWait struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1564,7 +1667,7 @@ type JobWait struct {
 
 func (x *JobWait) Reset() {
 	*x = JobWait{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +1679,7 @@ func (x *JobWait) String() string {
 func (*JobWait) ProtoMessage() {}
 
 func (x *JobWait) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +1692,7 @@ func (x *JobWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobWait.ProtoReflect.Descriptor instead.
 func (*JobWait) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{2}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *JobWait) GetKind() JobWait_Kind {
@@ -1652,7 +1755,7 @@ type StartWindow struct {
 
 func (x *StartWindow) Reset() {
 	*x = StartWindow{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1664,7 +1767,7 @@ func (x *StartWindow) String() string {
 func (*StartWindow) ProtoMessage() {}
 
 func (x *StartWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1677,7 +1780,7 @@ func (x *StartWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartWindow.ProtoReflect.Descriptor instead.
 func (*StartWindow) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{3}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *StartWindow) GetDays() []StartWindow_Day {
@@ -1725,7 +1828,7 @@ type RetryPolicy struct {
 
 func (x *RetryPolicy) Reset() {
 	*x = RetryPolicy{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1737,7 +1840,7 @@ func (x *RetryPolicy) String() string {
 func (*RetryPolicy) ProtoMessage() {}
 
 func (x *RetryPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1750,7 +1853,7 @@ func (x *RetryPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryPolicy.ProtoReflect.Descriptor instead.
 func (*RetryPolicy) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{4}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RetryPolicy) GetRules() []*RetryRule {
@@ -1785,7 +1888,7 @@ type RetryRule struct {
 
 func (x *RetryRule) Reset() {
 	*x = RetryRule{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1797,7 +1900,7 @@ func (x *RetryRule) String() string {
 func (*RetryRule) ProtoMessage() {}
 
 func (x *RetryRule) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1810,7 +1913,7 @@ func (x *RetryRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRule.ProtoReflect.Descriptor instead.
 func (*RetryRule) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{5}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RetryRule) GetStatuses() []JobExecution_Status {
@@ -1880,7 +1983,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1892,7 +1995,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1905,7 +2008,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{6}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Rollout) GetStages() []*Stage {
@@ -1958,7 +2061,7 @@ type Stage struct {
 
 func (x *Stage) Reset() {
 	*x = Stage{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1970,7 +2073,7 @@ func (x *Stage) String() string {
 func (*Stage) ProtoMessage() {}
 
 func (x *Stage) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1983,7 +2086,7 @@ func (x *Stage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stage.ProtoReflect.Descriptor instead.
 func (*Stage) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{7}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Stage) GetDisplayName() string {
@@ -2138,7 +2241,7 @@ type Gate struct {
 
 func (x *Gate) Reset() {
 	*x = Gate{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2150,7 +2253,7 @@ func (x *Gate) String() string {
 func (*Gate) ProtoMessage() {}
 
 func (x *Gate) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2163,7 +2266,7 @@ func (x *Gate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gate.ProtoReflect.Descriptor instead.
 func (*Gate) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{8}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Gate) GetMinSucceededPercent() int32 {
@@ -2238,7 +2341,7 @@ type FailureCriterion struct {
 
 func (x *FailureCriterion) Reset() {
 	*x = FailureCriterion{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2250,7 +2353,7 @@ func (x *FailureCriterion) String() string {
 func (*FailureCriterion) ProtoMessage() {}
 
 func (x *FailureCriterion) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2263,7 +2366,7 @@ func (x *FailureCriterion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureCriterion.ProtoReflect.Descriptor instead.
 func (*FailureCriterion) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{9}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FailureCriterion) GetStatuses() []JobExecution_Status {
@@ -2381,7 +2484,7 @@ type JobStage struct {
 
 func (x *JobStage) Reset() {
 	*x = JobStage{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2393,7 +2496,7 @@ func (x *JobStage) String() string {
 func (*JobStage) ProtoMessage() {}
 
 func (x *JobStage) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2406,7 +2509,7 @@ func (x *JobStage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobStage.ProtoReflect.Descriptor instead.
 func (*JobStage) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{10}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *JobStage) GetDisplayName() string {
@@ -2494,7 +2597,7 @@ type StageApproval struct {
 
 func (x *StageApproval) Reset() {
 	*x = StageApproval{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2506,7 +2609,7 @@ func (x *StageApproval) String() string {
 func (*StageApproval) ProtoMessage() {}
 
 func (x *StageApproval) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2519,7 +2622,7 @@ func (x *StageApproval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageApproval.ProtoReflect.Descriptor instead.
 func (*StageApproval) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{11}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StageApproval) GetApprovedAt() *timestamppb.Timestamp {
@@ -2565,7 +2668,7 @@ type CriterionState struct {
 
 func (x *CriterionState) Reset() {
 	*x = CriterionState{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2577,7 +2680,7 @@ func (x *CriterionState) String() string {
 func (*CriterionState) ProtoMessage() {}
 
 func (x *CriterionState) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2590,7 +2693,7 @@ func (x *CriterionState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CriterionState.ProtoReflect.Descriptor instead.
 func (*CriterionState) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{12}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CriterionState) GetCriterion() int32 {
@@ -2647,7 +2750,7 @@ type Trip struct {
 
 func (x *Trip) Reset() {
 	*x = Trip{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2659,7 +2762,7 @@ func (x *Trip) String() string {
 func (*Trip) ProtoMessage() {}
 
 func (x *Trip) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2672,7 +2775,7 @@ func (x *Trip) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trip.ProtoReflect.Descriptor instead.
 func (*Trip) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{13}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Trip) GetTrippedAt() *timestamppb.Timestamp {
@@ -2728,7 +2831,7 @@ type Pause struct {
 
 func (x *Pause) Reset() {
 	*x = Pause{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2740,7 +2843,7 @@ func (x *Pause) String() string {
 func (*Pause) ProtoMessage() {}
 
 func (x *Pause) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2753,7 +2856,7 @@ func (x *Pause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pause.ProtoReflect.Descriptor instead.
 func (*Pause) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{14}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Pause) GetPausedAt() *timestamppb.Timestamp {
@@ -2808,7 +2911,7 @@ type ExecutionCounts struct {
 
 func (x *ExecutionCounts) Reset() {
 	*x = ExecutionCounts{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2820,7 +2923,7 @@ func (x *ExecutionCounts) String() string {
 func (*ExecutionCounts) ProtoMessage() {}
 
 func (x *ExecutionCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2833,7 +2936,7 @@ func (x *ExecutionCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutionCounts.ProtoReflect.Descriptor instead.
 func (*ExecutionCounts) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{15}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ExecutionCounts) GetQueued() int32 {
@@ -2934,7 +3037,7 @@ type JobExecution struct {
 
 func (x *JobExecution) Reset() {
 	*x = JobExecution{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2946,7 +3049,7 @@ func (x *JobExecution) String() string {
 func (*JobExecution) ProtoMessage() {}
 
 func (x *JobExecution) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2959,7 +3062,7 @@ func (x *JobExecution) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobExecution.ProtoReflect.Descriptor instead.
 func (*JobExecution) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{16}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *JobExecution) GetDeviceId() string {
@@ -3172,13 +3275,27 @@ type CreateJobRequest struct {
 	// is 720 hours after the creation or start_at, unless the job never expires. Only the expires_in_hours of a job
 	// without start_windows are compared with its shortest time: see ApproveStart. Not allowed with replaces_job_id.
 	StartApproval bool `protobuf:"varint,26,opt,name=start_approval,json=startApproval,proto3" json:"start_approval,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Registered devices that match the target later join the job within seconds: they get an execution, each at most
+	// one. Only with target_all, target_group_id or target_selector. A device that no longer matches keeps its
+	// execution. The target may be empty at the creation.
+	//
+	// The job is IN_PROGRESS until UpdateJob sets continuous to false, CancelJob, or its expiry. It has no default
+	// expiry: without expires_in_hours, it never expires. A tenant can have 20 continuous jobs.
+	//
+	// With a rollout, the last stage must have the size `remainder`: devices that join belong to it, without a canary.
+	// Its rate holds for them too. Empty stages before it pass at once.
+	Continuous bool `protobuf:"varint,27,opt,name=continuous,proto3" json:"continuous,omitempty"`
+	// The join brake: how many devices may join in an hour, which begins with its first join. If more could join, the
+	// job is paused with the cause JOINS, and joins stop until ResumeJob. Only with continuous. Default: 100, or 5
+	// percent of the devices of the job when the hour begins, if that is more.
+	MaxJoinsPerHour *int32 `protobuf:"varint,28,opt,name=max_joins_per_hour,json=maxJoinsPerHour,proto3,oneof" json:"max_joins_per_hour,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *CreateJobRequest) Reset() {
 	*x = CreateJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3190,7 +3307,7 @@ func (x *CreateJobRequest) String() string {
 func (*CreateJobRequest) ProtoMessage() {}
 
 func (x *CreateJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3203,7 +3320,7 @@ func (x *CreateJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJobRequest.ProtoReflect.Descriptor instead.
 func (*CreateJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{17}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CreateJobRequest) GetJobId() string {
@@ -3407,6 +3524,20 @@ func (x *CreateJobRequest) GetStartApproval() bool {
 	return false
 }
 
+func (x *CreateJobRequest) GetContinuous() bool {
+	if x != nil {
+		return x.Continuous
+	}
+	return false
+}
+
+func (x *CreateJobRequest) GetMaxJoinsPerHour() int32 {
+	if x != nil && x.MaxJoinsPerHour != nil {
+		return *x.MaxJoinsPerHour
+	}
+	return 0
+}
+
 type isCreateJobRequest_Target interface {
 	isCreateJobRequest_Target()
 }
@@ -3470,7 +3601,7 @@ type DeviceIds struct {
 
 func (x *DeviceIds) Reset() {
 	*x = DeviceIds{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3482,7 +3613,7 @@ func (x *DeviceIds) String() string {
 func (*DeviceIds) ProtoMessage() {}
 
 func (x *DeviceIds) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3495,7 +3626,7 @@ func (x *DeviceIds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceIds.ProtoReflect.Descriptor instead.
 func (*DeviceIds) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{18}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DeviceIds) GetDeviceIds() []string {
@@ -3523,7 +3654,7 @@ type FailedIn struct {
 
 func (x *FailedIn) Reset() {
 	*x = FailedIn{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3535,7 +3666,7 @@ func (x *FailedIn) String() string {
 func (*FailedIn) ProtoMessage() {}
 
 func (x *FailedIn) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3548,7 +3679,7 @@ func (x *FailedIn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailedIn.ProtoReflect.Descriptor instead.
 func (*FailedIn) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{19}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FailedIn) GetJobId() string {
@@ -3597,8 +3728,9 @@ type TargetPreview struct {
 	// For people: why the target, or up to 3 stages without allow_empty, may have no devices, such as "no
 	// device has the label modell; did you mean model?". Suggestions are similar keys, values and groups of
 	// at most 64 characters, from the labels of the first 1,000 devices by device_id, and the first 1,000
-	// groups. A hint without a suggestion says which term of several no device matches. Set only by
-	// PreviewTarget: with validate_only, the error has the hint.
+	// groups. A hint without a suggestion says which term of several no device matches. With validate_only, the
+	// error has the hint. For a continuous job, with validate_only: each fact of its selector that lets devices join
+	// before they have reported it, such as fact.version!=2.1 without the term fact.version.
 	Hints []string `protobuf:"bytes,6,rep,name=hints,proto3" json:"hints,omitempty"`
 	// What happens to the devices of the job that replaces_job_id names. Set only with validate_only, and only if that
 	// job is not finished.
@@ -3609,7 +3741,7 @@ type TargetPreview struct {
 
 func (x *TargetPreview) Reset() {
 	*x = TargetPreview{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3621,7 +3753,7 @@ func (x *TargetPreview) String() string {
 func (*TargetPreview) ProtoMessage() {}
 
 func (x *TargetPreview) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3634,7 +3766,7 @@ func (x *TargetPreview) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetPreview.ProtoReflect.Descriptor instead.
 func (*TargetPreview) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{20}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TargetPreview) GetDeviceCount() int32 {
@@ -3703,7 +3835,7 @@ type ReplacedDevices struct {
 
 func (x *ReplacedDevices) Reset() {
 	*x = ReplacedDevices{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3715,7 +3847,7 @@ func (x *ReplacedDevices) String() string {
 func (*ReplacedDevices) ProtoMessage() {}
 
 func (x *ReplacedDevices) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3728,7 +3860,7 @@ func (x *ReplacedDevices) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplacedDevices.ProtoReflect.Descriptor instead.
 func (*ReplacedDevices) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{21}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReplacedDevices) GetDeviceCount() int32 {
@@ -3772,7 +3904,7 @@ type CreateJobResponse struct {
 
 func (x *CreateJobResponse) Reset() {
 	*x = CreateJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3784,7 +3916,7 @@ func (x *CreateJobResponse) String() string {
 func (*CreateJobResponse) ProtoMessage() {}
 
 func (x *CreateJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3797,7 +3929,7 @@ func (x *CreateJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJobResponse.ProtoReflect.Descriptor instead.
 func (*CreateJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{22}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CreateJobResponse) GetJobId() string {
@@ -3865,7 +3997,7 @@ type Forecast struct {
 
 func (x *Forecast) Reset() {
 	*x = Forecast{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3877,7 +4009,7 @@ func (x *Forecast) String() string {
 func (*Forecast) ProtoMessage() {}
 
 func (x *Forecast) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3890,7 +4022,7 @@ func (x *Forecast) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forecast.ProtoReflect.Descriptor instead.
 func (*Forecast) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{23}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Forecast) GetLastStartAt() *timestamppb.Timestamp {
@@ -3937,7 +4069,7 @@ type StageForecast struct {
 
 func (x *StageForecast) Reset() {
 	*x = StageForecast{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3949,7 +4081,7 @@ func (x *StageForecast) String() string {
 func (*StageForecast) ProtoMessage() {}
 
 func (x *StageForecast) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3962,7 +4094,7 @@ func (x *StageForecast) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageForecast.ProtoReflect.Descriptor instead.
 func (*StageForecast) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{24}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StageForecast) GetStage() int32 {
@@ -4063,7 +4195,7 @@ type ListJobsRequest struct {
 
 func (x *ListJobsRequest) Reset() {
 	*x = ListJobsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4075,7 +4207,7 @@ func (x *ListJobsRequest) String() string {
 func (*ListJobsRequest) ProtoMessage() {}
 
 func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4088,7 +4220,7 @@ func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{25}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListJobsRequest) GetStatus() Job_Status {
@@ -4250,7 +4382,7 @@ type ListJobsResponse struct {
 
 func (x *ListJobsResponse) Reset() {
 	*x = ListJobsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4262,7 +4394,7 @@ func (x *ListJobsResponse) String() string {
 func (*ListJobsResponse) ProtoMessage() {}
 
 func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4275,7 +4407,7 @@ func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{26}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListJobsResponse) GetJobs() []*Job {
@@ -4304,7 +4436,7 @@ type GetJobRequest struct {
 
 func (x *GetJobRequest) Reset() {
 	*x = GetJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4316,7 +4448,7 @@ func (x *GetJobRequest) String() string {
 func (*GetJobRequest) ProtoMessage() {}
 
 func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4329,7 +4461,7 @@ func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobRequest.ProtoReflect.Descriptor instead.
 func (*GetJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{27}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetJobRequest) GetJobId() string {
@@ -4356,7 +4488,7 @@ type GetJobResponse struct {
 
 func (x *GetJobResponse) Reset() {
 	*x = GetJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4368,7 +4500,7 @@ func (x *GetJobResponse) String() string {
 func (*GetJobResponse) ProtoMessage() {}
 
 func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4381,7 +4513,7 @@ func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobResponse.ProtoReflect.Descriptor instead.
 func (*GetJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{28}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetJobResponse) GetJob() *Job {
@@ -4427,7 +4559,7 @@ type ListJobExecutionsRequest struct {
 
 func (x *ListJobExecutionsRequest) Reset() {
 	*x = ListJobExecutionsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4439,7 +4571,7 @@ func (x *ListJobExecutionsRequest) String() string {
 func (*ListJobExecutionsRequest) ProtoMessage() {}
 
 func (x *ListJobExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4452,7 +4584,7 @@ func (x *ListJobExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{29}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListJobExecutionsRequest) GetJobId() string {
@@ -4531,7 +4663,7 @@ type ListJobExecutionsResponse struct {
 
 func (x *ListJobExecutionsResponse) Reset() {
 	*x = ListJobExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4543,7 +4675,7 @@ func (x *ListJobExecutionsResponse) String() string {
 func (*ListJobExecutionsResponse) ProtoMessage() {}
 
 func (x *ListJobExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4556,7 +4688,7 @@ func (x *ListJobExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{30}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListJobExecutionsResponse) GetExecutions() []*JobExecution {
@@ -4591,7 +4723,7 @@ type CancelJobRequest struct {
 
 func (x *CancelJobRequest) Reset() {
 	*x = CancelJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4603,7 +4735,7 @@ func (x *CancelJobRequest) String() string {
 func (*CancelJobRequest) ProtoMessage() {}
 
 func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4616,7 +4748,7 @@ func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobRequest.ProtoReflect.Descriptor instead.
 func (*CancelJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{31}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CancelJobRequest) GetJobId() string {
@@ -4659,7 +4791,7 @@ type CancelJobResponse struct {
 
 func (x *CancelJobResponse) Reset() {
 	*x = CancelJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4671,7 +4803,7 @@ func (x *CancelJobResponse) String() string {
 func (*CancelJobResponse) ProtoMessage() {}
 
 func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4684,7 +4816,7 @@ func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobResponse.ProtoReflect.Descriptor instead.
 func (*CancelJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{32}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CancelJobResponse) GetJobId() string {
@@ -4718,7 +4850,7 @@ type CancelExecutionRequest struct {
 
 func (x *CancelExecutionRequest) Reset() {
 	*x = CancelExecutionRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4730,7 +4862,7 @@ func (x *CancelExecutionRequest) String() string {
 func (*CancelExecutionRequest) ProtoMessage() {}
 
 func (x *CancelExecutionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4743,7 +4875,7 @@ func (x *CancelExecutionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelExecutionRequest.ProtoReflect.Descriptor instead.
 func (*CancelExecutionRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{33}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CancelExecutionRequest) GetJobId() string {
@@ -4784,7 +4916,7 @@ type CancelExecutionResponse struct {
 
 func (x *CancelExecutionResponse) Reset() {
 	*x = CancelExecutionResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4796,7 +4928,7 @@ func (x *CancelExecutionResponse) String() string {
 func (*CancelExecutionResponse) ProtoMessage() {}
 
 func (x *CancelExecutionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4809,7 +4941,7 @@ func (x *CancelExecutionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelExecutionResponse.ProtoReflect.Descriptor instead.
 func (*CancelExecutionResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{34}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CancelExecutionResponse) GetExecution() *JobExecution {
@@ -4843,7 +4975,7 @@ type RetryExecutionsRequest struct {
 
 func (x *RetryExecutionsRequest) Reset() {
 	*x = RetryExecutionsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4855,7 +4987,7 @@ func (x *RetryExecutionsRequest) String() string {
 func (*RetryExecutionsRequest) ProtoMessage() {}
 
 func (x *RetryExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4868,7 +5000,7 @@ func (x *RetryExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*RetryExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{35}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RetryExecutionsRequest) GetJobId() string {
@@ -4932,7 +5064,7 @@ type RetryExecutionsResponse struct {
 
 func (x *RetryExecutionsResponse) Reset() {
 	*x = RetryExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4944,7 +5076,7 @@ func (x *RetryExecutionsResponse) String() string {
 func (*RetryExecutionsResponse) ProtoMessage() {}
 
 func (x *RetryExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4957,7 +5089,7 @@ func (x *RetryExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*RetryExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{36}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RetryExecutionsResponse) GetRetriedCount() int32 {
@@ -4986,7 +5118,7 @@ type ExplainExecutionRequest struct {
 
 func (x *ExplainExecutionRequest) Reset() {
 	*x = ExplainExecutionRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4998,7 +5130,7 @@ func (x *ExplainExecutionRequest) String() string {
 func (*ExplainExecutionRequest) ProtoMessage() {}
 
 func (x *ExplainExecutionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5011,7 +5143,7 @@ func (x *ExplainExecutionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainExecutionRequest.ProtoReflect.Descriptor instead.
 func (*ExplainExecutionRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{37}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ExplainExecutionRequest) GetJobId() string {
@@ -5040,14 +5172,16 @@ type ExplainExecutionResponse struct {
 	// closed by then. Set only if each blocker has `until`, and the job does not expire before.
 	EarliestStartAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=earliest_start_at,json=earliestStartAt,proto3" json:"earliest_start_at,omitempty"`
 	// The time at which the device was last seen: see Device.last_seen_at. Unset: unknown.
-	LastSeenAt    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_seen_at,json=lastSeenAt,proto3" json:"last_seen_at,omitempty"`
+	LastSeenAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_seen_at,json=lastSeenAt,proto3" json:"last_seen_at,omitempty"`
+	// The time at which the device joined the continuous job. Unset: the execution was created with the job.
+	JoinedAt      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=joined_at,json=joinedAt,proto3" json:"joined_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExplainExecutionResponse) Reset() {
 	*x = ExplainExecutionResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5059,7 +5193,7 @@ func (x *ExplainExecutionResponse) String() string {
 func (*ExplainExecutionResponse) ProtoMessage() {}
 
 func (x *ExplainExecutionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5072,7 +5206,7 @@ func (x *ExplainExecutionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainExecutionResponse.ProtoReflect.Descriptor instead.
 func (*ExplainExecutionResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{38}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ExplainExecutionResponse) GetExecution() *JobExecution {
@@ -5103,6 +5237,13 @@ func (x *ExplainExecutionResponse) GetLastSeenAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ExplainExecutionResponse) GetJoinedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.JoinedAt
+	}
+	return nil
+}
+
 // Something that keeps a device from starting an execution.
 type StartBlocker struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -5127,7 +5268,7 @@ type StartBlocker struct {
 
 func (x *StartBlocker) Reset() {
 	*x = StartBlocker{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5139,7 +5280,7 @@ func (x *StartBlocker) String() string {
 func (*StartBlocker) ProtoMessage() {}
 
 func (x *StartBlocker) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5152,7 +5293,7 @@ func (x *StartBlocker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartBlocker.ProtoReflect.Descriptor instead.
 func (*StartBlocker) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{39}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *StartBlocker) GetKind() StartBlocker_Kind {
@@ -5274,7 +5415,7 @@ type StageGate struct {
 
 func (x *StageGate) Reset() {
 	*x = StageGate{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5286,7 +5427,7 @@ func (x *StageGate) String() string {
 func (*StageGate) ProtoMessage() {}
 
 func (x *StageGate) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5299,7 +5440,7 @@ func (x *StageGate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageGate.ProtoReflect.Descriptor instead.
 func (*StageGate) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{40}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *StageGate) GetOpenStage() int32 {
@@ -5364,7 +5505,7 @@ type JobSlots struct {
 
 func (x *JobSlots) Reset() {
 	*x = JobSlots{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5376,7 +5517,7 @@ func (x *JobSlots) String() string {
 func (*JobSlots) ProtoMessage() {}
 
 func (x *JobSlots) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5389,7 +5530,7 @@ func (x *JobSlots) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobSlots.ProtoReflect.Descriptor instead.
 func (*JobSlots) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{41}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *JobSlots) GetInProgress() int32 {
@@ -5424,7 +5565,7 @@ type ListExecutionAttemptsRequest struct {
 
 func (x *ListExecutionAttemptsRequest) Reset() {
 	*x = ListExecutionAttemptsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5436,7 +5577,7 @@ func (x *ListExecutionAttemptsRequest) String() string {
 func (*ListExecutionAttemptsRequest) ProtoMessage() {}
 
 func (x *ListExecutionAttemptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5449,7 +5590,7 @@ func (x *ListExecutionAttemptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutionAttemptsRequest.ProtoReflect.Descriptor instead.
 func (*ListExecutionAttemptsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{42}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListExecutionAttemptsRequest) GetJobId() string {
@@ -5493,7 +5634,7 @@ type ListExecutionAttemptsResponse struct {
 
 func (x *ListExecutionAttemptsResponse) Reset() {
 	*x = ListExecutionAttemptsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5505,7 +5646,7 @@ func (x *ListExecutionAttemptsResponse) String() string {
 func (*ListExecutionAttemptsResponse) ProtoMessage() {}
 
 func (x *ListExecutionAttemptsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5518,7 +5659,7 @@ func (x *ListExecutionAttemptsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutionAttemptsResponse.ProtoReflect.Descriptor instead.
 func (*ListExecutionAttemptsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{43}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListExecutionAttemptsResponse) GetAttempts() []*JobExecution {
@@ -5547,7 +5688,7 @@ type DeleteJobRequest struct {
 
 func (x *DeleteJobRequest) Reset() {
 	*x = DeleteJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5559,7 +5700,7 @@ func (x *DeleteJobRequest) String() string {
 func (*DeleteJobRequest) ProtoMessage() {}
 
 func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5572,7 +5713,7 @@ func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobRequest.ProtoReflect.Descriptor instead.
 func (*DeleteJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{44}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DeleteJobRequest) GetJobId() string {
@@ -5597,7 +5738,7 @@ type DeleteJobResponse struct {
 
 func (x *DeleteJobResponse) Reset() {
 	*x = DeleteJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5609,7 +5750,7 @@ func (x *DeleteJobResponse) String() string {
 func (*DeleteJobResponse) ProtoMessage() {}
 
 func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5622,7 +5763,7 @@ func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobResponse.ProtoReflect.Descriptor instead.
 func (*DeleteJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{45}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{46}
 }
 
 type PauseJobRequest struct {
@@ -5639,7 +5780,7 @@ type PauseJobRequest struct {
 
 func (x *PauseJobRequest) Reset() {
 	*x = PauseJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5651,7 +5792,7 @@ func (x *PauseJobRequest) String() string {
 func (*PauseJobRequest) ProtoMessage() {}
 
 func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5664,7 +5805,7 @@ func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobRequest.ProtoReflect.Descriptor instead.
 func (*PauseJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{46}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *PauseJobRequest) GetJobId() string {
@@ -5698,7 +5839,7 @@ type PauseJobResponse struct {
 
 func (x *PauseJobResponse) Reset() {
 	*x = PauseJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5710,7 +5851,7 @@ func (x *PauseJobResponse) String() string {
 func (*PauseJobResponse) ProtoMessage() {}
 
 func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5723,7 +5864,7 @@ func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobResponse.ProtoReflect.Descriptor instead.
 func (*PauseJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{47}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PauseJobResponse) GetJob() *Job {
@@ -5745,7 +5886,7 @@ type ResumeJobRequest struct {
 
 func (x *ResumeJobRequest) Reset() {
 	*x = ResumeJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5757,7 +5898,7 @@ func (x *ResumeJobRequest) String() string {
 func (*ResumeJobRequest) ProtoMessage() {}
 
 func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5770,7 +5911,7 @@ func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobRequest.ProtoReflect.Descriptor instead.
 func (*ResumeJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{48}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ResumeJobRequest) GetJobId() string {
@@ -5797,7 +5938,7 @@ type ResumeJobResponse struct {
 
 func (x *ResumeJobResponse) Reset() {
 	*x = ResumeJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5809,7 +5950,7 @@ func (x *ResumeJobResponse) String() string {
 func (*ResumeJobResponse) ProtoMessage() {}
 
 func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5822,7 +5963,7 @@ func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobResponse.ProtoReflect.Descriptor instead.
 func (*ResumeJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{49}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ResumeJobResponse) GetJob() *Job {
@@ -5847,7 +5988,7 @@ type AdvanceJobRequest struct {
 
 func (x *AdvanceJobRequest) Reset() {
 	*x = AdvanceJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[50]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5859,7 +6000,7 @@ func (x *AdvanceJobRequest) String() string {
 func (*AdvanceJobRequest) ProtoMessage() {}
 
 func (x *AdvanceJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[50]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5872,7 +6013,7 @@ func (x *AdvanceJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceJobRequest.ProtoReflect.Descriptor instead.
 func (*AdvanceJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{50}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *AdvanceJobRequest) GetJobId() string {
@@ -5906,7 +6047,7 @@ type AdvanceJobResponse struct {
 
 func (x *AdvanceJobResponse) Reset() {
 	*x = AdvanceJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[51]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5918,7 +6059,7 @@ func (x *AdvanceJobResponse) String() string {
 func (*AdvanceJobResponse) ProtoMessage() {}
 
 func (x *AdvanceJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[51]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5931,7 +6072,7 @@ func (x *AdvanceJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceJobResponse.ProtoReflect.Descriptor instead.
 func (*AdvanceJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{51}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *AdvanceJobResponse) GetJob() *Job {
@@ -5957,7 +6098,7 @@ type ApproveStageRequest struct {
 
 func (x *ApproveStageRequest) Reset() {
 	*x = ApproveStageRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5969,7 +6110,7 @@ func (x *ApproveStageRequest) String() string {
 func (*ApproveStageRequest) ProtoMessage() {}
 
 func (x *ApproveStageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5982,7 +6123,7 @@ func (x *ApproveStageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveStageRequest.ProtoReflect.Descriptor instead.
 func (*ApproveStageRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{52}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ApproveStageRequest) GetJobId() string {
@@ -6023,7 +6164,7 @@ type ApproveStageResponse struct {
 
 func (x *ApproveStageResponse) Reset() {
 	*x = ApproveStageResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[53]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6035,7 +6176,7 @@ func (x *ApproveStageResponse) String() string {
 func (*ApproveStageResponse) ProtoMessage() {}
 
 func (x *ApproveStageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[53]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6048,7 +6189,7 @@ func (x *ApproveStageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveStageResponse.ProtoReflect.Descriptor instead.
 func (*ApproveStageResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{53}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ApproveStageResponse) GetJob() *Job {
@@ -6074,7 +6215,7 @@ type RejectStageRequest struct {
 
 func (x *RejectStageRequest) Reset() {
 	*x = RejectStageRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[54]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6086,7 +6227,7 @@ func (x *RejectStageRequest) String() string {
 func (*RejectStageRequest) ProtoMessage() {}
 
 func (x *RejectStageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[54]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6099,7 +6240,7 @@ func (x *RejectStageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectStageRequest.ProtoReflect.Descriptor instead.
 func (*RejectStageRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{54}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RejectStageRequest) GetJobId() string {
@@ -6140,7 +6281,7 @@ type RejectStageResponse struct {
 
 func (x *RejectStageResponse) Reset() {
 	*x = RejectStageResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[55]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6152,7 +6293,7 @@ func (x *RejectStageResponse) String() string {
 func (*RejectStageResponse) ProtoMessage() {}
 
 func (x *RejectStageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[55]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6165,7 +6306,7 @@ func (x *RejectStageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectStageResponse.ProtoReflect.Descriptor instead.
 func (*RejectStageResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{55}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RejectStageResponse) GetJob() *Job {
@@ -6189,7 +6330,7 @@ type ApproveStartRequest struct {
 
 func (x *ApproveStartRequest) Reset() {
 	*x = ApproveStartRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6201,7 +6342,7 @@ func (x *ApproveStartRequest) String() string {
 func (*ApproveStartRequest) ProtoMessage() {}
 
 func (x *ApproveStartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6214,7 +6355,7 @@ func (x *ApproveStartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveStartRequest.ProtoReflect.Descriptor instead.
 func (*ApproveStartRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{56}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ApproveStartRequest) GetJobId() string {
@@ -6248,7 +6389,7 @@ type ApproveStartResponse struct {
 
 func (x *ApproveStartResponse) Reset() {
 	*x = ApproveStartResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6260,7 +6401,7 @@ func (x *ApproveStartResponse) String() string {
 func (*ApproveStartResponse) ProtoMessage() {}
 
 func (x *ApproveStartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6273,7 +6414,7 @@ func (x *ApproveStartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveStartResponse.ProtoReflect.Descriptor instead.
 func (*ApproveStartResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{57}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ApproveStartResponse) GetJob() *Job {
@@ -6297,7 +6438,7 @@ type RejectStartRequest struct {
 
 func (x *RejectStartRequest) Reset() {
 	*x = RejectStartRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6309,7 +6450,7 @@ func (x *RejectStartRequest) String() string {
 func (*RejectStartRequest) ProtoMessage() {}
 
 func (x *RejectStartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[58]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6322,7 +6463,7 @@ func (x *RejectStartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectStartRequest.ProtoReflect.Descriptor instead.
 func (*RejectStartRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{58}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RejectStartRequest) GetJobId() string {
@@ -6356,7 +6497,7 @@ type RejectStartResponse struct {
 
 func (x *RejectStartResponse) Reset() {
 	*x = RejectStartResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6368,7 +6509,7 @@ func (x *RejectStartResponse) String() string {
 func (*RejectStartResponse) ProtoMessage() {}
 
 func (x *RejectStartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[59]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6381,7 +6522,7 @@ func (x *RejectStartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectStartResponse.ProtoReflect.Descriptor instead.
 func (*RejectStartResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{59}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RejectStartResponse) GetJob() *Job {
@@ -6423,6 +6564,10 @@ type UpdateJobRequest struct {
 	//	                             was created with it.
 	//	retry_policy                 Replaces all rules; none: no further retries. Attempts that are
 	//	                             QUEUED already stay.
+	//	continuous                   Only false: no more devices join, and the job completes when no
+	//	                             execution is pending. A job that is not continuous can't become it.
+	//	max_joins_per_hour           Only of a continuous job. Applies to the current hour. Unset: the
+	//	                             default. If the join brake has stopped joins, ResumeJob continues them.
 	//
 	// labels and description can be changed in any status: without other fields, the job can also be
 	// COMPLETED or CANCELED.
@@ -6452,14 +6597,18 @@ type UpdateJobRequest struct {
 	// See update_mask. The limits are those of CreateJob.
 	WindowTimeZone string `protobuf:"bytes,12,opt,name=window_time_zone,json=windowTimeZone,proto3" json:"window_time_zone,omitempty"`
 	// See update_mask. The limits are those of CreateJob.
-	RetryPolicy   *RetryPolicy `protobuf:"bytes,13,opt,name=retry_policy,json=retryPolicy,proto3" json:"retry_policy,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RetryPolicy *RetryPolicy `protobuf:"bytes,13,opt,name=retry_policy,json=retryPolicy,proto3" json:"retry_policy,omitempty"`
+	// See update_mask.
+	Continuous bool `protobuf:"varint,14,opt,name=continuous,proto3" json:"continuous,omitempty"`
+	// See update_mask.
+	MaxJoinsPerHour *int32 `protobuf:"varint,15,opt,name=max_joins_per_hour,json=maxJoinsPerHour,proto3,oneof" json:"max_joins_per_hour,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *UpdateJobRequest) Reset() {
 	*x = UpdateJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[60]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6471,7 +6620,7 @@ func (x *UpdateJobRequest) String() string {
 func (*UpdateJobRequest) ProtoMessage() {}
 
 func (x *UpdateJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[60]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6484,7 +6633,7 @@ func (x *UpdateJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJobRequest.ProtoReflect.Descriptor instead.
 func (*UpdateJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{60}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *UpdateJobRequest) GetJobId() string {
@@ -6578,6 +6727,20 @@ func (x *UpdateJobRequest) GetRetryPolicy() *RetryPolicy {
 	return nil
 }
 
+func (x *UpdateJobRequest) GetContinuous() bool {
+	if x != nil {
+		return x.Continuous
+	}
+	return false
+}
+
+func (x *UpdateJobRequest) GetMaxJoinsPerHour() int32 {
+	if x != nil && x.MaxJoinsPerHour != nil {
+		return *x.MaxJoinsPerHour
+	}
+	return 0
+}
+
 type UpdateJobResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The job without its executions.
@@ -6588,7 +6751,7 @@ type UpdateJobResponse struct {
 
 func (x *UpdateJobResponse) Reset() {
 	*x = UpdateJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[61]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6600,7 +6763,7 @@ func (x *UpdateJobResponse) String() string {
 func (*UpdateJobResponse) ProtoMessage() {}
 
 func (x *UpdateJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[61]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6613,7 +6776,7 @@ func (x *UpdateJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJobResponse.ProtoReflect.Descriptor instead.
 func (*UpdateJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{61}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *UpdateJobResponse) GetJob() *Job {
@@ -6638,7 +6801,7 @@ type GetFailureSummaryRequest struct {
 
 func (x *GetFailureSummaryRequest) Reset() {
 	*x = GetFailureSummaryRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[62]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6650,7 +6813,7 @@ func (x *GetFailureSummaryRequest) String() string {
 func (*GetFailureSummaryRequest) ProtoMessage() {}
 
 func (x *GetFailureSummaryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[62]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6663,7 +6826,7 @@ func (x *GetFailureSummaryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailureSummaryRequest.ProtoReflect.Descriptor instead.
 func (*GetFailureSummaryRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{62}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *GetFailureSummaryRequest) GetJobId() string {
@@ -6700,7 +6863,7 @@ type GetFailureSummaryResponse struct {
 
 func (x *GetFailureSummaryResponse) Reset() {
 	*x = GetFailureSummaryResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[63]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6712,7 +6875,7 @@ func (x *GetFailureSummaryResponse) String() string {
 func (*GetFailureSummaryResponse) ProtoMessage() {}
 
 func (x *GetFailureSummaryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[63]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6725,7 +6888,7 @@ func (x *GetFailureSummaryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailureSummaryResponse.ProtoReflect.Descriptor instead.
 func (*GetFailureSummaryResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{63}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *GetFailureSummaryResponse) GetFailures() []*FailureCount {
@@ -6760,7 +6923,7 @@ type FailureCount struct {
 
 func (x *FailureCount) Reset() {
 	*x = FailureCount{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[64]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6772,7 +6935,7 @@ func (x *FailureCount) String() string {
 func (*FailureCount) ProtoMessage() {}
 
 func (x *FailureCount) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[64]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6785,7 +6948,7 @@ func (x *FailureCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureCount.ProtoReflect.Descriptor instead.
 func (*FailureCount) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{64}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *FailureCount) GetStatus() JobExecution_Status {
@@ -6826,7 +6989,7 @@ type GetJobTimelineRequest struct {
 
 func (x *GetJobTimelineRequest) Reset() {
 	*x = GetJobTimelineRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[65]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6838,7 +7001,7 @@ func (x *GetJobTimelineRequest) String() string {
 func (*GetJobTimelineRequest) ProtoMessage() {}
 
 func (x *GetJobTimelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[65]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6851,7 +7014,7 @@ func (x *GetJobTimelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobTimelineRequest.ProtoReflect.Descriptor instead.
 func (*GetJobTimelineRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{65}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *GetJobTimelineRequest) GetJobId() string {
@@ -6878,7 +7041,7 @@ type GetJobTimelineResponse struct {
 
 func (x *GetJobTimelineResponse) Reset() {
 	*x = GetJobTimelineResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[66]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6890,7 +7053,7 @@ func (x *GetJobTimelineResponse) String() string {
 func (*GetJobTimelineResponse) ProtoMessage() {}
 
 func (x *GetJobTimelineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[66]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6903,7 +7066,7 @@ func (x *GetJobTimelineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobTimelineResponse.ProtoReflect.Descriptor instead.
 func (*GetJobTimelineResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{66}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *GetJobTimelineResponse) GetComputedAt() *timestamppb.Timestamp {
@@ -6954,7 +7117,7 @@ type TimelineBucket struct {
 
 func (x *TimelineBucket) Reset() {
 	*x = TimelineBucket{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[67]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6966,7 +7129,7 @@ func (x *TimelineBucket) String() string {
 func (*TimelineBucket) ProtoMessage() {}
 
 func (x *TimelineBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[67]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6979,7 +7142,7 @@ func (x *TimelineBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineBucket.ProtoReflect.Descriptor instead.
 func (*TimelineBucket) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{67}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *TimelineBucket) GetTime() *timestamppb.Timestamp {
@@ -7041,7 +7204,7 @@ type TimelineMark struct {
 
 func (x *TimelineMark) Reset() {
 	*x = TimelineMark{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[68]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7053,7 +7216,7 @@ func (x *TimelineMark) String() string {
 func (*TimelineMark) ProtoMessage() {}
 
 func (x *TimelineMark) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[68]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7066,7 +7229,7 @@ func (x *TimelineMark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineMark.ProtoReflect.Descriptor instead.
 func (*TimelineMark) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{68}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *TimelineMark) GetTime() *timestamppb.Timestamp {
@@ -7128,7 +7291,7 @@ type WatchJobRequest struct {
 
 func (x *WatchJobRequest) Reset() {
 	*x = WatchJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[69]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7140,7 +7303,7 @@ func (x *WatchJobRequest) String() string {
 func (*WatchJobRequest) ProtoMessage() {}
 
 func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[69]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7153,7 +7316,7 @@ func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobRequest.ProtoReflect.Descriptor instead.
 func (*WatchJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{69}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *WatchJobRequest) GetJobId() string {
@@ -7173,7 +7336,7 @@ type WatchJobResponse struct {
 
 func (x *WatchJobResponse) Reset() {
 	*x = WatchJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[70]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7185,7 +7348,7 @@ func (x *WatchJobResponse) String() string {
 func (*WatchJobResponse) ProtoMessage() {}
 
 func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[70]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7198,7 +7361,7 @@ func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobResponse.ProtoReflect.Descriptor instead.
 func (*WatchJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{70}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *WatchJobResponse) GetJob() *Job {
@@ -7216,7 +7379,7 @@ type GetCallerRequest struct {
 
 func (x *GetCallerRequest) Reset() {
 	*x = GetCallerRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[71]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7228,7 +7391,7 @@ func (x *GetCallerRequest) String() string {
 func (*GetCallerRequest) ProtoMessage() {}
 
 func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[71]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7241,7 +7404,7 @@ func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerRequest.ProtoReflect.Descriptor instead.
 func (*GetCallerRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{71}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{72}
 }
 
 type GetCallerResponse struct {
@@ -7266,7 +7429,7 @@ type GetCallerResponse struct {
 
 func (x *GetCallerResponse) Reset() {
 	*x = GetCallerResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[72]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7278,7 +7441,7 @@ func (x *GetCallerResponse) String() string {
 func (*GetCallerResponse) ProtoMessage() {}
 
 func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[72]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7291,7 +7454,7 @@ func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerResponse.ProtoReflect.Descriptor instead.
 func (*GetCallerResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{72}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *GetCallerResponse) GetTenantId() string {
@@ -7340,7 +7503,7 @@ var File_fleet_jobs_v1_jobs_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
-	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8b\x17\n" +
+	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x18\n" +
 	"\x03Job\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12#\n" +
@@ -7397,7 +7560,12 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x10possible_actions\x18. \x03(\x0e2\x19.fleet.jobs.v1.Job.ActionR\x0fpossibleActions\x12&\n" +
 	"\x0freplaces_job_id\x18/ \x01(\tR\rreplacesJobId\x12+\n" +
 	"\x12replaced_by_job_id\x180 \x01(\tR\x0freplacedByJobId\x12C\n" +
-	"\x0estart_approval\x181 \x01(\v2\x1c.fleet.jobs.v1.StartApprovalR\rstartApproval\x1a9\n" +
+	"\x0estart_approval\x181 \x01(\v2\x1c.fleet.jobs.v1.StartApprovalR\rstartApproval\x12\x1e\n" +
+	"\n" +
+	"continuous\x182 \x01(\bR\n" +
+	"continuous\x12*\n" +
+	"\x05joins\x183 \x01(\v2\x14.fleet.jobs.v1.JoinsR\x05joins\x120\n" +
+	"\x12max_joins_per_hour\x184 \x01(\x05H\x05R\x0fmaxJoinsPerHour\x88\x01\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"i\n" +
@@ -7438,20 +7606,25 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\v_created_byB\x10\n" +
 	"\x0e_cancel_reasonB\x1e\n" +
 	"\x1c_in_progress_timeout_minutesB\x11\n" +
-	"\x0f_is_window_open\"\x87\x01\n" +
+	"\x0f_is_window_openB\x15\n" +
+	"\x13_max_joins_per_hour\"\x87\x01\n" +
 	"\rStartApproval\x12;\n" +
 	"\vapproved_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"approvedAt\x12\x1f\n" +
 	"\vapproved_by\x18\x02 \x01(\tR\n" +
 	"approvedBy\x12\x18\n" +
-	"\acomment\x18\x03 \x01(\tR\acomment\"\x88\x03\n" +
+	"\acomment\x18\x03 \x01(\tR\acomment\"\x84\x01\n" +
+	"\x05Joins\x12!\n" +
+	"\fjoined_count\x18\x01 \x01(\x05R\vjoinedCount\x12@\n" +
+	"\x0elast_joined_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\flastJoinedAt\x12\x16\n" +
+	"\x06behind\x18\x03 \x01(\bR\x06behind\"\x99\x03\n" +
 	"\aJobWait\x12/\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1b.fleet.jobs.v1.JobWait.KindR\x04kind\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x19\n" +
 	"\x05stage\x18\x03 \x01(\x05H\x00R\x05stage\x88\x01\x01\x12\x1b\n" +
 	"\tmet_count\x18\x04 \x01(\x05R\bmetCount\x12%\n" +
 	"\x0erequired_count\x18\x05 \x01(\x05R\rrequiredCount\x120\n" +
-	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x96\x01\n" +
+	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\xa7\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -7462,7 +7635,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\rADVANCE_AFTER\x10\x05\x12\r\n" +
 	"\tBAKE_TIME\x10\x06\x12\f\n" +
 	"\bAPPROVAL\x10\a\x12\x12\n" +
-	"\x0eSTART_APPROVAL\x10\bB\b\n" +
+	"\x0eSTART_APPROVAL\x10\b\x12\x0f\n" +
+	"\vJOINS_LIMIT\x10\tB\b\n" +
 	"\x06_stage\"\xc4\x02\n" +
 	"\vStartWindow\x12E\n" +
 	"\x04days\x18\x01 \x03(\x0e2\x1e.fleet.jobs.v1.StartWindow.DayB\x11\xbaH\x0e\x92\x01\v\x10\a\"\a\x82\x01\x04\x10\x01 \x00R\x04days\x12)\n" +
@@ -7589,19 +7763,20 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\rfailure_count\x18\x04 \x01(\x05R\ffailureCount\x12\x1f\n" +
 	"\vbasis_count\x18\x05 \x01(\x05R\n" +
 	"basisCountB\b\n" +
-	"\x06_stage\"\xb9\x02\n" +
+	"\x06_stage\"\xc5\x02\n" +
 	"\x05Pause\x127\n" +
 	"\tpaused_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\bpausedAt\x12 \n" +
 	"\tpaused_by\x18\x02 \x01(\tH\x00R\bpausedBy\x88\x01\x01\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x120\n" +
-	"\x05cause\x18\x04 \x01(\x0e2\x1a.fleet.jobs.v1.Pause.CauseR\x05cause\"}\n" +
+	"\x05cause\x18\x04 \x01(\x0e2\x1a.fleet.jobs.v1.Pause.CauseR\x05cause\"\x88\x01\n" +
 	"\x05Cause\x12\x15\n" +
 	"\x11CAUSE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bOPERATOR\x10\x01\x12\x15\n" +
 	"\x11FAILURE_CRITERION\x10\x02\x12\x10\n" +
 	"\fGATE_NOT_MET\x10\x03\x12\x12\n" +
 	"\x0eSTAGE_REJECTED\x10\x04\x12\x12\n" +
-	"\x0eSTART_APPROVAL\x10\x05B\f\n" +
+	"\x0eSTART_APPROVAL\x10\x05\x12\t\n" +
+	"\x05JOINS\x10\x06B\f\n" +
 	"\n" +
 	"_paused_by\"\xcd\x01\n" +
 	"\x0fExecutionCounts\x12\x16\n" +
@@ -7659,7 +7834,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06_stageB\f\n" +
 	"\n" +
 	"_end_causeB\x0e\n" +
-	"\f_reported_by\"\x8f\x0e\n" +
+	"\f_reported_by\"\x86\x0f\n" +
 	"\x10CreateJobRequest\x12@\n" +
 	"\x06job_id\x18\x01 \x01(\tB)\xbaH&\xd8\x01\x01r!2\x18^[A-Za-z0-9._:-]{1,128}$Z\x01.Z\x02..R\x05jobId\x12K\n" +
 	"\rdocument_type\x18\x02 \x01(\tB&\xbaH#\xc8\x01\x01r\x1e\x10\x01\x18d2\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\fdocumentType\x12@\n" +
@@ -7692,13 +7867,18 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\bpriority\x18\x17 \x01(\x0e2\x1b.fleet.jobs.v1.Job.PriorityB\b\xbaH\x05\x82\x01\x02\x10\x01R\bpriority\x12)\n" +
 	"\x10execution_events\x18\x18 \x01(\bR\x0fexecutionEvents\x12J\n" +
 	"\x0freplaces_job_id\x18\x19 \x01(\tB\"\xbaH\x1f\xd8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\rreplacesJobId\x12%\n" +
-	"\x0estart_approval\x18\x1a \x01(\bR\rstartApproval\x1a9\n" +
+	"\x0estart_approval\x18\x1a \x01(\bR\rstartApproval\x12\x1e\n" +
+	"\n" +
+	"continuous\x18\x1b \x01(\bR\n" +
+	"continuous\x12>\n" +
+	"\x12max_joins_per_hour\x18\x1c \x01(\x05B\f\xbaH\t\x1a\a\x18\x80\xad\xe2\x04(\x01H\x03R\x0fmaxJoinsPerHour\x88\x01\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x0f\n" +
 	"\x06target\x12\x05\xbaH\x02\b\x01B\x13\n" +
 	"\x11_expires_in_hoursB\x1e\n" +
-	"\x1c_in_progress_timeout_minutes\"[\n" +
+	"\x1c_in_progress_timeout_minutesB\x15\n" +
+	"\x13_max_joins_per_hour\"[\n" +
 	"\tDeviceIds\x12N\n" +
 	"\n" +
 	"device_ids\x18\x01 \x03(\tB/\xbaH,\xc8\x01\x01\x92\x01&\x10\x90N\"!r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\tdeviceIds\"\x8c\x02\n" +
@@ -7828,13 +8008,14 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\x9a\x01\n" +
 	"\x17ExplainExecutionRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12D\n" +
-	"\tdevice_id\x18\x02 \x01(\tB'\xbaH$\xc8\x01\x01r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\bdeviceId\"\x94\x02\n" +
+	"\tdevice_id\x18\x02 \x01(\tB'\xbaH$\xc8\x01\x01r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\bdeviceId\"\xcd\x02\n" +
 	"\x18ExplainExecutionResponse\x129\n" +
 	"\texecution\x18\x01 \x01(\v2\x1b.fleet.jobs.v1.JobExecutionR\texecution\x127\n" +
 	"\bblockers\x18\x02 \x03(\v2\x1b.fleet.jobs.v1.StartBlockerR\bblockers\x12F\n" +
 	"\x11earliest_start_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x0fearliestStartAt\x12<\n" +
 	"\flast_seen_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"lastSeenAt\"\xc4\x04\n" +
+	"lastSeenAt\x127\n" +
+	"\tjoined_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bjoinedAt\"\xc4\x04\n" +
 	"\fStartBlocker\x124\n" +
 	"\x04kind\x18\x01 \x01(\x0e2 .fleet.jobs.v1.StartBlocker.KindR\x04kind\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x120\n" +
@@ -7945,11 +8126,13 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x04etag\x18\x03 \x01(\tB\x13\xbaH\x10r\x0e\x18@2\n" +
 	"^[^\\x00]*$R\x04etag\";\n" +
 	"\x13RejectStartResponse\x12$\n" +
-	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xfd\b\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\x94\n" +
+	"\n" +
 	"\x10UpdateJobRequest\x129\n" +
-	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12\xfb\x01\n" +
-	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\xbd\x01\xbaH\xb9\x01\xc8\x01\x01\xe2\x01\xb2\x01\x12\n" +
-	"expires_at\x12\x1bin_progress_timeout_minutes\x12\x10failure_criteria\x12\x17rollout.max_in_progress\x12\x0erollout.stages\x12\x06labels\x12\vdescription\x12\bstart_at\x12\rstart_windows\x12\x10window_time_zone\x12\fretry_policyR\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12\x9b\x02\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\xdd\x01\xbaH\xd9\x01\xc8\x01\x01\xe2\x01\xd2\x01\x12\n" +
+	"expires_at\x12\x1bin_progress_timeout_minutes\x12\x10failure_criteria\x12\x17rollout.max_in_progress\x12\x0erollout.stages\x12\x06labels\x12\vdescription\x12\bstart_at\x12\rstart_windows\x12\x10window_time_zone\x12\fretry_policy\x12\n" +
+	"continuous\x12\x12max_joins_per_hourR\n" +
 	"updateMask\x12'\n" +
 	"\x04etag\x18\x03 \x01(\tB\x13\xbaH\x10r\x0e\x18@2\n" +
 	"^[^\\x00]*$R\x04etag\x12N\n" +
@@ -7967,11 +8150,16 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\astartAt\x12I\n" +
 	"\rstart_windows\x18\v \x03(\v2\x1a.fleet.jobs.v1.StartWindowB\b\xbaH\x05\x92\x01\x02\x10\x0eR\fstartWindows\x12K\n" +
 	"\x10window_time_zone\x18\f \x01(\tB!\xbaH\x1er\x1c\x18@2\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\x0ewindowTimeZone\x12=\n" +
-	"\fretry_policy\x18\r \x01(\v2\x1a.fleet.jobs.v1.RetryPolicyR\vretryPolicy\x1a9\n" +
+	"\fretry_policy\x18\r \x01(\v2\x1a.fleet.jobs.v1.RetryPolicyR\vretryPolicy\x12\x1e\n" +
+	"\n" +
+	"continuous\x18\x0e \x01(\bR\n" +
+	"continuous\x12>\n" +
+	"\x12max_joins_per_hour\x18\x0f \x01(\x05B\f\xbaH\t\x1a\a\x18\x80\xad\xe2\x04(\x01H\x01R\x0fmaxJoinsPerHour\x88\x01\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x1e\n" +
-	"\x1c_in_progress_timeout_minutes\"9\n" +
+	"\x1c_in_progress_timeout_minutesB\x15\n" +
+	"\x13_max_joins_per_hour\"9\n" +
 	"\x11UpdateJobResponse\x12$\n" +
 	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xf6\x01\n" +
 	"\x18GetFailureSummaryRequest\x129\n" +
@@ -8091,7 +8279,7 @@ func file_fleet_jobs_v1_jobs_proto_rawDescGZIP() []byte {
 }
 
 var file_fleet_jobs_v1_jobs_proto_enumTypes = make([]protoimpl.EnumInfo, 13)
-var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
+var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
 var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(Job_Status)(0),                       // 0: fleet.jobs.v1.Job.Status
 	(Job_Priority)(0),                     // 1: fleet.jobs.v1.Job.Priority
@@ -8108,267 +8296,271 @@ var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(StartBlocker_Kind)(0),                // 12: fleet.jobs.v1.StartBlocker.Kind
 	(*Job)(nil),                           // 13: fleet.jobs.v1.Job
 	(*StartApproval)(nil),                 // 14: fleet.jobs.v1.StartApproval
-	(*JobWait)(nil),                       // 15: fleet.jobs.v1.JobWait
-	(*StartWindow)(nil),                   // 16: fleet.jobs.v1.StartWindow
-	(*RetryPolicy)(nil),                   // 17: fleet.jobs.v1.RetryPolicy
-	(*RetryRule)(nil),                     // 18: fleet.jobs.v1.RetryRule
-	(*Rollout)(nil),                       // 19: fleet.jobs.v1.Rollout
-	(*Stage)(nil),                         // 20: fleet.jobs.v1.Stage
-	(*Gate)(nil),                          // 21: fleet.jobs.v1.Gate
-	(*FailureCriterion)(nil),              // 22: fleet.jobs.v1.FailureCriterion
-	(*JobStage)(nil),                      // 23: fleet.jobs.v1.JobStage
-	(*StageApproval)(nil),                 // 24: fleet.jobs.v1.StageApproval
-	(*CriterionState)(nil),                // 25: fleet.jobs.v1.CriterionState
-	(*Trip)(nil),                          // 26: fleet.jobs.v1.Trip
-	(*Pause)(nil),                         // 27: fleet.jobs.v1.Pause
-	(*ExecutionCounts)(nil),               // 28: fleet.jobs.v1.ExecutionCounts
-	(*JobExecution)(nil),                  // 29: fleet.jobs.v1.JobExecution
-	(*CreateJobRequest)(nil),              // 30: fleet.jobs.v1.CreateJobRequest
-	(*DeviceIds)(nil),                     // 31: fleet.jobs.v1.DeviceIds
-	(*FailedIn)(nil),                      // 32: fleet.jobs.v1.FailedIn
-	(*TargetPreview)(nil),                 // 33: fleet.jobs.v1.TargetPreview
-	(*ReplacedDevices)(nil),               // 34: fleet.jobs.v1.ReplacedDevices
-	(*CreateJobResponse)(nil),             // 35: fleet.jobs.v1.CreateJobResponse
-	(*Forecast)(nil),                      // 36: fleet.jobs.v1.Forecast
-	(*StageForecast)(nil),                 // 37: fleet.jobs.v1.StageForecast
-	(*ListJobsRequest)(nil),               // 38: fleet.jobs.v1.ListJobsRequest
-	(*ListJobsResponse)(nil),              // 39: fleet.jobs.v1.ListJobsResponse
-	(*GetJobRequest)(nil),                 // 40: fleet.jobs.v1.GetJobRequest
-	(*GetJobResponse)(nil),                // 41: fleet.jobs.v1.GetJobResponse
-	(*ListJobExecutionsRequest)(nil),      // 42: fleet.jobs.v1.ListJobExecutionsRequest
-	(*ListJobExecutionsResponse)(nil),     // 43: fleet.jobs.v1.ListJobExecutionsResponse
-	(*CancelJobRequest)(nil),              // 44: fleet.jobs.v1.CancelJobRequest
-	(*CancelJobResponse)(nil),             // 45: fleet.jobs.v1.CancelJobResponse
-	(*CancelExecutionRequest)(nil),        // 46: fleet.jobs.v1.CancelExecutionRequest
-	(*CancelExecutionResponse)(nil),       // 47: fleet.jobs.v1.CancelExecutionResponse
-	(*RetryExecutionsRequest)(nil),        // 48: fleet.jobs.v1.RetryExecutionsRequest
-	(*RetryExecutionsResponse)(nil),       // 49: fleet.jobs.v1.RetryExecutionsResponse
-	(*ExplainExecutionRequest)(nil),       // 50: fleet.jobs.v1.ExplainExecutionRequest
-	(*ExplainExecutionResponse)(nil),      // 51: fleet.jobs.v1.ExplainExecutionResponse
-	(*StartBlocker)(nil),                  // 52: fleet.jobs.v1.StartBlocker
-	(*StageGate)(nil),                     // 53: fleet.jobs.v1.StageGate
-	(*JobSlots)(nil),                      // 54: fleet.jobs.v1.JobSlots
-	(*ListExecutionAttemptsRequest)(nil),  // 55: fleet.jobs.v1.ListExecutionAttemptsRequest
-	(*ListExecutionAttemptsResponse)(nil), // 56: fleet.jobs.v1.ListExecutionAttemptsResponse
-	(*DeleteJobRequest)(nil),              // 57: fleet.jobs.v1.DeleteJobRequest
-	(*DeleteJobResponse)(nil),             // 58: fleet.jobs.v1.DeleteJobResponse
-	(*PauseJobRequest)(nil),               // 59: fleet.jobs.v1.PauseJobRequest
-	(*PauseJobResponse)(nil),              // 60: fleet.jobs.v1.PauseJobResponse
-	(*ResumeJobRequest)(nil),              // 61: fleet.jobs.v1.ResumeJobRequest
-	(*ResumeJobResponse)(nil),             // 62: fleet.jobs.v1.ResumeJobResponse
-	(*AdvanceJobRequest)(nil),             // 63: fleet.jobs.v1.AdvanceJobRequest
-	(*AdvanceJobResponse)(nil),            // 64: fleet.jobs.v1.AdvanceJobResponse
-	(*ApproveStageRequest)(nil),           // 65: fleet.jobs.v1.ApproveStageRequest
-	(*ApproveStageResponse)(nil),          // 66: fleet.jobs.v1.ApproveStageResponse
-	(*RejectStageRequest)(nil),            // 67: fleet.jobs.v1.RejectStageRequest
-	(*RejectStageResponse)(nil),           // 68: fleet.jobs.v1.RejectStageResponse
-	(*ApproveStartRequest)(nil),           // 69: fleet.jobs.v1.ApproveStartRequest
-	(*ApproveStartResponse)(nil),          // 70: fleet.jobs.v1.ApproveStartResponse
-	(*RejectStartRequest)(nil),            // 71: fleet.jobs.v1.RejectStartRequest
-	(*RejectStartResponse)(nil),           // 72: fleet.jobs.v1.RejectStartResponse
-	(*UpdateJobRequest)(nil),              // 73: fleet.jobs.v1.UpdateJobRequest
-	(*UpdateJobResponse)(nil),             // 74: fleet.jobs.v1.UpdateJobResponse
-	(*GetFailureSummaryRequest)(nil),      // 75: fleet.jobs.v1.GetFailureSummaryRequest
-	(*GetFailureSummaryResponse)(nil),     // 76: fleet.jobs.v1.GetFailureSummaryResponse
-	(*FailureCount)(nil),                  // 77: fleet.jobs.v1.FailureCount
-	(*GetJobTimelineRequest)(nil),         // 78: fleet.jobs.v1.GetJobTimelineRequest
-	(*GetJobTimelineResponse)(nil),        // 79: fleet.jobs.v1.GetJobTimelineResponse
-	(*TimelineBucket)(nil),                // 80: fleet.jobs.v1.TimelineBucket
-	(*TimelineMark)(nil),                  // 81: fleet.jobs.v1.TimelineMark
-	(*WatchJobRequest)(nil),               // 82: fleet.jobs.v1.WatchJobRequest
-	(*WatchJobResponse)(nil),              // 83: fleet.jobs.v1.WatchJobResponse
-	(*GetCallerRequest)(nil),              // 84: fleet.jobs.v1.GetCallerRequest
-	(*GetCallerResponse)(nil),             // 85: fleet.jobs.v1.GetCallerResponse
-	nil,                                   // 86: fleet.jobs.v1.Job.LabelsEntry
-	nil,                                   // 87: fleet.jobs.v1.CreateJobRequest.LabelsEntry
-	nil,                                   // 88: fleet.jobs.v1.UpdateJobRequest.LabelsEntry
-	(*structpb.Struct)(nil),               // 89: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),         // 90: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 91: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil),         // 92: google.protobuf.FieldMask
+	(*Joins)(nil),                         // 15: fleet.jobs.v1.Joins
+	(*JobWait)(nil),                       // 16: fleet.jobs.v1.JobWait
+	(*StartWindow)(nil),                   // 17: fleet.jobs.v1.StartWindow
+	(*RetryPolicy)(nil),                   // 18: fleet.jobs.v1.RetryPolicy
+	(*RetryRule)(nil),                     // 19: fleet.jobs.v1.RetryRule
+	(*Rollout)(nil),                       // 20: fleet.jobs.v1.Rollout
+	(*Stage)(nil),                         // 21: fleet.jobs.v1.Stage
+	(*Gate)(nil),                          // 22: fleet.jobs.v1.Gate
+	(*FailureCriterion)(nil),              // 23: fleet.jobs.v1.FailureCriterion
+	(*JobStage)(nil),                      // 24: fleet.jobs.v1.JobStage
+	(*StageApproval)(nil),                 // 25: fleet.jobs.v1.StageApproval
+	(*CriterionState)(nil),                // 26: fleet.jobs.v1.CriterionState
+	(*Trip)(nil),                          // 27: fleet.jobs.v1.Trip
+	(*Pause)(nil),                         // 28: fleet.jobs.v1.Pause
+	(*ExecutionCounts)(nil),               // 29: fleet.jobs.v1.ExecutionCounts
+	(*JobExecution)(nil),                  // 30: fleet.jobs.v1.JobExecution
+	(*CreateJobRequest)(nil),              // 31: fleet.jobs.v1.CreateJobRequest
+	(*DeviceIds)(nil),                     // 32: fleet.jobs.v1.DeviceIds
+	(*FailedIn)(nil),                      // 33: fleet.jobs.v1.FailedIn
+	(*TargetPreview)(nil),                 // 34: fleet.jobs.v1.TargetPreview
+	(*ReplacedDevices)(nil),               // 35: fleet.jobs.v1.ReplacedDevices
+	(*CreateJobResponse)(nil),             // 36: fleet.jobs.v1.CreateJobResponse
+	(*Forecast)(nil),                      // 37: fleet.jobs.v1.Forecast
+	(*StageForecast)(nil),                 // 38: fleet.jobs.v1.StageForecast
+	(*ListJobsRequest)(nil),               // 39: fleet.jobs.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),              // 40: fleet.jobs.v1.ListJobsResponse
+	(*GetJobRequest)(nil),                 // 41: fleet.jobs.v1.GetJobRequest
+	(*GetJobResponse)(nil),                // 42: fleet.jobs.v1.GetJobResponse
+	(*ListJobExecutionsRequest)(nil),      // 43: fleet.jobs.v1.ListJobExecutionsRequest
+	(*ListJobExecutionsResponse)(nil),     // 44: fleet.jobs.v1.ListJobExecutionsResponse
+	(*CancelJobRequest)(nil),              // 45: fleet.jobs.v1.CancelJobRequest
+	(*CancelJobResponse)(nil),             // 46: fleet.jobs.v1.CancelJobResponse
+	(*CancelExecutionRequest)(nil),        // 47: fleet.jobs.v1.CancelExecutionRequest
+	(*CancelExecutionResponse)(nil),       // 48: fleet.jobs.v1.CancelExecutionResponse
+	(*RetryExecutionsRequest)(nil),        // 49: fleet.jobs.v1.RetryExecutionsRequest
+	(*RetryExecutionsResponse)(nil),       // 50: fleet.jobs.v1.RetryExecutionsResponse
+	(*ExplainExecutionRequest)(nil),       // 51: fleet.jobs.v1.ExplainExecutionRequest
+	(*ExplainExecutionResponse)(nil),      // 52: fleet.jobs.v1.ExplainExecutionResponse
+	(*StartBlocker)(nil),                  // 53: fleet.jobs.v1.StartBlocker
+	(*StageGate)(nil),                     // 54: fleet.jobs.v1.StageGate
+	(*JobSlots)(nil),                      // 55: fleet.jobs.v1.JobSlots
+	(*ListExecutionAttemptsRequest)(nil),  // 56: fleet.jobs.v1.ListExecutionAttemptsRequest
+	(*ListExecutionAttemptsResponse)(nil), // 57: fleet.jobs.v1.ListExecutionAttemptsResponse
+	(*DeleteJobRequest)(nil),              // 58: fleet.jobs.v1.DeleteJobRequest
+	(*DeleteJobResponse)(nil),             // 59: fleet.jobs.v1.DeleteJobResponse
+	(*PauseJobRequest)(nil),               // 60: fleet.jobs.v1.PauseJobRequest
+	(*PauseJobResponse)(nil),              // 61: fleet.jobs.v1.PauseJobResponse
+	(*ResumeJobRequest)(nil),              // 62: fleet.jobs.v1.ResumeJobRequest
+	(*ResumeJobResponse)(nil),             // 63: fleet.jobs.v1.ResumeJobResponse
+	(*AdvanceJobRequest)(nil),             // 64: fleet.jobs.v1.AdvanceJobRequest
+	(*AdvanceJobResponse)(nil),            // 65: fleet.jobs.v1.AdvanceJobResponse
+	(*ApproveStageRequest)(nil),           // 66: fleet.jobs.v1.ApproveStageRequest
+	(*ApproveStageResponse)(nil),          // 67: fleet.jobs.v1.ApproveStageResponse
+	(*RejectStageRequest)(nil),            // 68: fleet.jobs.v1.RejectStageRequest
+	(*RejectStageResponse)(nil),           // 69: fleet.jobs.v1.RejectStageResponse
+	(*ApproveStartRequest)(nil),           // 70: fleet.jobs.v1.ApproveStartRequest
+	(*ApproveStartResponse)(nil),          // 71: fleet.jobs.v1.ApproveStartResponse
+	(*RejectStartRequest)(nil),            // 72: fleet.jobs.v1.RejectStartRequest
+	(*RejectStartResponse)(nil),           // 73: fleet.jobs.v1.RejectStartResponse
+	(*UpdateJobRequest)(nil),              // 74: fleet.jobs.v1.UpdateJobRequest
+	(*UpdateJobResponse)(nil),             // 75: fleet.jobs.v1.UpdateJobResponse
+	(*GetFailureSummaryRequest)(nil),      // 76: fleet.jobs.v1.GetFailureSummaryRequest
+	(*GetFailureSummaryResponse)(nil),     // 77: fleet.jobs.v1.GetFailureSummaryResponse
+	(*FailureCount)(nil),                  // 78: fleet.jobs.v1.FailureCount
+	(*GetJobTimelineRequest)(nil),         // 79: fleet.jobs.v1.GetJobTimelineRequest
+	(*GetJobTimelineResponse)(nil),        // 80: fleet.jobs.v1.GetJobTimelineResponse
+	(*TimelineBucket)(nil),                // 81: fleet.jobs.v1.TimelineBucket
+	(*TimelineMark)(nil),                  // 82: fleet.jobs.v1.TimelineMark
+	(*WatchJobRequest)(nil),               // 83: fleet.jobs.v1.WatchJobRequest
+	(*WatchJobResponse)(nil),              // 84: fleet.jobs.v1.WatchJobResponse
+	(*GetCallerRequest)(nil),              // 85: fleet.jobs.v1.GetCallerRequest
+	(*GetCallerResponse)(nil),             // 86: fleet.jobs.v1.GetCallerResponse
+	nil,                                   // 87: fleet.jobs.v1.Job.LabelsEntry
+	nil,                                   // 88: fleet.jobs.v1.CreateJobRequest.LabelsEntry
+	nil,                                   // 89: fleet.jobs.v1.UpdateJobRequest.LabelsEntry
+	(*structpb.Struct)(nil),               // 90: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),         // 91: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 92: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),         // 93: google.protobuf.FieldMask
 }
 var file_fleet_jobs_v1_jobs_proto_depIdxs = []int32{
-	89,  // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
-	32,  // 1: fleet.jobs.v1.Job.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
+	90,  // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
+	33,  // 1: fleet.jobs.v1.Job.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
 	0,   // 2: fleet.jobs.v1.Job.status:type_name -> fleet.jobs.v1.Job.Status
-	90,  // 3: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
-	90,  // 4: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	90,  // 5: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
-	28,  // 6: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
-	29,  // 7: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
-	90,  // 8: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
-	27,  // 9: fleet.jobs.v1.Job.pause:type_name -> fleet.jobs.v1.Pause
-	19,  // 10: fleet.jobs.v1.Job.rollout:type_name -> fleet.jobs.v1.Rollout
-	22,  // 11: fleet.jobs.v1.Job.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	23,  // 12: fleet.jobs.v1.Job.stages:type_name -> fleet.jobs.v1.JobStage
-	26,  // 13: fleet.jobs.v1.Job.trip:type_name -> fleet.jobs.v1.Trip
-	86,  // 14: fleet.jobs.v1.Job.labels:type_name -> fleet.jobs.v1.Job.LabelsEntry
-	25,  // 15: fleet.jobs.v1.Job.criterion_states:type_name -> fleet.jobs.v1.CriterionState
-	90,  // 16: fleet.jobs.v1.Job.start_at:type_name -> google.protobuf.Timestamp
-	16,  // 17: fleet.jobs.v1.Job.start_windows:type_name -> fleet.jobs.v1.StartWindow
-	17,  // 18: fleet.jobs.v1.Job.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
+	91,  // 3: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
+	91,  // 4: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	91,  // 5: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
+	29,  // 6: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
+	30,  // 7: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
+	91,  // 8: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
+	28,  // 9: fleet.jobs.v1.Job.pause:type_name -> fleet.jobs.v1.Pause
+	20,  // 10: fleet.jobs.v1.Job.rollout:type_name -> fleet.jobs.v1.Rollout
+	23,  // 11: fleet.jobs.v1.Job.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	24,  // 12: fleet.jobs.v1.Job.stages:type_name -> fleet.jobs.v1.JobStage
+	27,  // 13: fleet.jobs.v1.Job.trip:type_name -> fleet.jobs.v1.Trip
+	87,  // 14: fleet.jobs.v1.Job.labels:type_name -> fleet.jobs.v1.Job.LabelsEntry
+	26,  // 15: fleet.jobs.v1.Job.criterion_states:type_name -> fleet.jobs.v1.CriterionState
+	91,  // 16: fleet.jobs.v1.Job.start_at:type_name -> google.protobuf.Timestamp
+	17,  // 17: fleet.jobs.v1.Job.start_windows:type_name -> fleet.jobs.v1.StartWindow
+	18,  // 18: fleet.jobs.v1.Job.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
 	1,   // 19: fleet.jobs.v1.Job.priority:type_name -> fleet.jobs.v1.Job.Priority
-	90,  // 20: fleet.jobs.v1.Job.next_openings:type_name -> google.protobuf.Timestamp
-	15,  // 21: fleet.jobs.v1.Job.waits_for:type_name -> fleet.jobs.v1.JobWait
+	91,  // 20: fleet.jobs.v1.Job.next_openings:type_name -> google.protobuf.Timestamp
+	16,  // 21: fleet.jobs.v1.Job.waits_for:type_name -> fleet.jobs.v1.JobWait
 	2,   // 22: fleet.jobs.v1.Job.possible_actions:type_name -> fleet.jobs.v1.Job.Action
 	14,  // 23: fleet.jobs.v1.Job.start_approval:type_name -> fleet.jobs.v1.StartApproval
-	90,  // 24: fleet.jobs.v1.StartApproval.approved_at:type_name -> google.protobuf.Timestamp
-	3,   // 25: fleet.jobs.v1.JobWait.kind:type_name -> fleet.jobs.v1.JobWait.Kind
-	90,  // 26: fleet.jobs.v1.JobWait.until:type_name -> google.protobuf.Timestamp
-	4,   // 27: fleet.jobs.v1.StartWindow.days:type_name -> fleet.jobs.v1.StartWindow.Day
-	91,  // 28: fleet.jobs.v1.StartWindow.duration:type_name -> google.protobuf.Duration
-	18,  // 29: fleet.jobs.v1.RetryPolicy.rules:type_name -> fleet.jobs.v1.RetryRule
-	10,  // 30: fleet.jobs.v1.RetryRule.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	91,  // 31: fleet.jobs.v1.RetryRule.initial_backoff:type_name -> google.protobuf.Duration
-	91,  // 32: fleet.jobs.v1.RetryRule.max_backoff:type_name -> google.protobuf.Duration
-	20,  // 33: fleet.jobs.v1.Rollout.stages:type_name -> fleet.jobs.v1.Stage
-	21,  // 34: fleet.jobs.v1.Stage.gate:type_name -> fleet.jobs.v1.Gate
-	91,  // 35: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
-	91,  // 36: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
-	10,  // 37: fleet.jobs.v1.FailureCriterion.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	5,   // 38: fleet.jobs.v1.FailureCriterion.basis:type_name -> fleet.jobs.v1.FailureCriterion.Basis
-	6,   // 39: fleet.jobs.v1.FailureCriterion.scope:type_name -> fleet.jobs.v1.FailureCriterion.Scope
-	7,   // 40: fleet.jobs.v1.FailureCriterion.action:type_name -> fleet.jobs.v1.FailureCriterion.Action
-	8,   // 41: fleet.jobs.v1.JobStage.state:type_name -> fleet.jobs.v1.JobStage.State
-	28,  // 42: fleet.jobs.v1.JobStage.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
-	90,  // 43: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
-	90,  // 44: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
-	24,  // 45: fleet.jobs.v1.JobStage.approval:type_name -> fleet.jobs.v1.StageApproval
-	90,  // 46: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
-	90,  // 47: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
-	22,  // 48: fleet.jobs.v1.Trip.criterion:type_name -> fleet.jobs.v1.FailureCriterion
-	90,  // 49: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
-	9,   // 50: fleet.jobs.v1.Pause.cause:type_name -> fleet.jobs.v1.Pause.Cause
-	10,  // 51: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	89,  // 52: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
-	90,  // 53: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
-	90,  // 54: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
-	90,  // 55: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
-	90,  // 56: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
-	11,  // 57: fleet.jobs.v1.JobExecution.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
-	90,  // 58: fleet.jobs.v1.JobExecution.not_before:type_name -> google.protobuf.Timestamp
-	89,  // 59: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
-	31,  // 60: fleet.jobs.v1.CreateJobRequest.target_device_ids:type_name -> fleet.jobs.v1.DeviceIds
-	32,  // 61: fleet.jobs.v1.CreateJobRequest.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
-	19,  // 62: fleet.jobs.v1.CreateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
-	22,  // 63: fleet.jobs.v1.CreateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	87,  // 64: fleet.jobs.v1.CreateJobRequest.labels:type_name -> fleet.jobs.v1.CreateJobRequest.LabelsEntry
-	90,  // 65: fleet.jobs.v1.CreateJobRequest.start_at:type_name -> google.protobuf.Timestamp
-	16,  // 66: fleet.jobs.v1.CreateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
-	17,  // 67: fleet.jobs.v1.CreateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
-	1,   // 68: fleet.jobs.v1.CreateJobRequest.priority:type_name -> fleet.jobs.v1.Job.Priority
-	10,  // 69: fleet.jobs.v1.FailedIn.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	34,  // 70: fleet.jobs.v1.TargetPreview.replaced_devices:type_name -> fleet.jobs.v1.ReplacedDevices
-	0,   // 71: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	90,  // 72: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
-	33,  // 73: fleet.jobs.v1.CreateJobResponse.preview:type_name -> fleet.jobs.v1.TargetPreview
-	36,  // 74: fleet.jobs.v1.CreateJobResponse.forecast:type_name -> fleet.jobs.v1.Forecast
-	90,  // 75: fleet.jobs.v1.Forecast.last_start_at:type_name -> google.protobuf.Timestamp
-	37,  // 76: fleet.jobs.v1.Forecast.stages:type_name -> fleet.jobs.v1.StageForecast
-	91,  // 77: fleet.jobs.v1.StageForecast.duration:type_name -> google.protobuf.Duration
-	91,  // 78: fleet.jobs.v1.StageForecast.release_time:type_name -> google.protobuf.Duration
-	91,  // 79: fleet.jobs.v1.StageForecast.window_time:type_name -> google.protobuf.Duration
-	91,  // 80: fleet.jobs.v1.StageForecast.bake_time:type_name -> google.protobuf.Duration
-	0,   // 81: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
-	0,   // 82: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
-	90,  // 83: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
-	90,  // 84: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
-	13,  // 85: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
-	13,  // 86: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
-	10,  // 87: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	11,  // 88: fleet.jobs.v1.ListJobExecutionsRequest.end_causes:type_name -> fleet.jobs.v1.JobExecution.EndCause
-	29,  // 89: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
-	0,   // 90: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	29,  // 91: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
-	10,  // 92: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	90,  // 93: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
-	29,  // 94: fleet.jobs.v1.ExplainExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
-	52,  // 95: fleet.jobs.v1.ExplainExecutionResponse.blockers:type_name -> fleet.jobs.v1.StartBlocker
-	90,  // 96: fleet.jobs.v1.ExplainExecutionResponse.earliest_start_at:type_name -> google.protobuf.Timestamp
-	90,  // 97: fleet.jobs.v1.ExplainExecutionResponse.last_seen_at:type_name -> google.protobuf.Timestamp
-	12,  // 98: fleet.jobs.v1.StartBlocker.kind:type_name -> fleet.jobs.v1.StartBlocker.Kind
-	90,  // 99: fleet.jobs.v1.StartBlocker.until:type_name -> google.protobuf.Timestamp
-	27,  // 100: fleet.jobs.v1.StartBlocker.pause:type_name -> fleet.jobs.v1.Pause
-	53,  // 101: fleet.jobs.v1.StartBlocker.stage_gate:type_name -> fleet.jobs.v1.StageGate
-	54,  // 102: fleet.jobs.v1.StartBlocker.job_slots:type_name -> fleet.jobs.v1.JobSlots
-	90,  // 103: fleet.jobs.v1.StageGate.next_opens_at:type_name -> google.protobuf.Timestamp
-	29,  // 104: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
-	13,  // 105: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
-	13,  // 106: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
-	13,  // 107: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
-	13,  // 108: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
-	13,  // 109: fleet.jobs.v1.RejectStageResponse.job:type_name -> fleet.jobs.v1.Job
-	13,  // 110: fleet.jobs.v1.ApproveStartResponse.job:type_name -> fleet.jobs.v1.Job
-	13,  // 111: fleet.jobs.v1.RejectStartResponse.job:type_name -> fleet.jobs.v1.Job
-	92,  // 112: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
-	19,  // 113: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
-	22,  // 114: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	90,  // 115: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
-	88,  // 116: fleet.jobs.v1.UpdateJobRequest.labels:type_name -> fleet.jobs.v1.UpdateJobRequest.LabelsEntry
-	90,  // 117: fleet.jobs.v1.UpdateJobRequest.start_at:type_name -> google.protobuf.Timestamp
-	16,  // 118: fleet.jobs.v1.UpdateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
-	17,  // 119: fleet.jobs.v1.UpdateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
-	13,  // 120: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
-	10,  // 121: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	77,  // 122: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
-	10,  // 123: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	90,  // 124: fleet.jobs.v1.GetJobTimelineResponse.computed_at:type_name -> google.protobuf.Timestamp
-	91,  // 125: fleet.jobs.v1.GetJobTimelineResponse.bucket_size:type_name -> google.protobuf.Duration
-	80,  // 126: fleet.jobs.v1.GetJobTimelineResponse.buckets:type_name -> fleet.jobs.v1.TimelineBucket
-	81,  // 127: fleet.jobs.v1.GetJobTimelineResponse.marks:type_name -> fleet.jobs.v1.TimelineMark
-	90,  // 128: fleet.jobs.v1.TimelineBucket.time:type_name -> google.protobuf.Timestamp
-	90,  // 129: fleet.jobs.v1.TimelineMark.time:type_name -> google.protobuf.Timestamp
-	13,  // 130: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
-	90,  // 131: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
-	30,  // 132: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
-	38,  // 133: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
-	40,  // 134: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
-	42,  // 135: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
-	44,  // 136: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
-	46,  // 137: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
-	48,  // 138: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
-	55,  // 139: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
-	50,  // 140: fleet.jobs.v1.JobService.ExplainExecution:input_type -> fleet.jobs.v1.ExplainExecutionRequest
-	57,  // 141: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
-	59,  // 142: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
-	61,  // 143: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
-	63,  // 144: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
-	65,  // 145: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
-	67,  // 146: fleet.jobs.v1.JobService.RejectStage:input_type -> fleet.jobs.v1.RejectStageRequest
-	69,  // 147: fleet.jobs.v1.JobService.ApproveStart:input_type -> fleet.jobs.v1.ApproveStartRequest
-	71,  // 148: fleet.jobs.v1.JobService.RejectStart:input_type -> fleet.jobs.v1.RejectStartRequest
-	73,  // 149: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
-	75,  // 150: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
-	78,  // 151: fleet.jobs.v1.JobService.GetJobTimeline:input_type -> fleet.jobs.v1.GetJobTimelineRequest
-	82,  // 152: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
-	84,  // 153: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
-	35,  // 154: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
-	39,  // 155: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
-	41,  // 156: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
-	43,  // 157: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
-	45,  // 158: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
-	47,  // 159: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
-	49,  // 160: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
-	56,  // 161: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
-	51,  // 162: fleet.jobs.v1.JobService.ExplainExecution:output_type -> fleet.jobs.v1.ExplainExecutionResponse
-	58,  // 163: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
-	60,  // 164: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
-	62,  // 165: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
-	64,  // 166: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
-	66,  // 167: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
-	68,  // 168: fleet.jobs.v1.JobService.RejectStage:output_type -> fleet.jobs.v1.RejectStageResponse
-	70,  // 169: fleet.jobs.v1.JobService.ApproveStart:output_type -> fleet.jobs.v1.ApproveStartResponse
-	72,  // 170: fleet.jobs.v1.JobService.RejectStart:output_type -> fleet.jobs.v1.RejectStartResponse
-	74,  // 171: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
-	76,  // 172: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
-	79,  // 173: fleet.jobs.v1.JobService.GetJobTimeline:output_type -> fleet.jobs.v1.GetJobTimelineResponse
-	83,  // 174: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
-	85,  // 175: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
-	154, // [154:176] is the sub-list for method output_type
-	132, // [132:154] is the sub-list for method input_type
-	132, // [132:132] is the sub-list for extension type_name
-	132, // [132:132] is the sub-list for extension extendee
-	0,   // [0:132] is the sub-list for field type_name
+	15,  // 24: fleet.jobs.v1.Job.joins:type_name -> fleet.jobs.v1.Joins
+	91,  // 25: fleet.jobs.v1.StartApproval.approved_at:type_name -> google.protobuf.Timestamp
+	91,  // 26: fleet.jobs.v1.Joins.last_joined_at:type_name -> google.protobuf.Timestamp
+	3,   // 27: fleet.jobs.v1.JobWait.kind:type_name -> fleet.jobs.v1.JobWait.Kind
+	91,  // 28: fleet.jobs.v1.JobWait.until:type_name -> google.protobuf.Timestamp
+	4,   // 29: fleet.jobs.v1.StartWindow.days:type_name -> fleet.jobs.v1.StartWindow.Day
+	92,  // 30: fleet.jobs.v1.StartWindow.duration:type_name -> google.protobuf.Duration
+	19,  // 31: fleet.jobs.v1.RetryPolicy.rules:type_name -> fleet.jobs.v1.RetryRule
+	10,  // 32: fleet.jobs.v1.RetryRule.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	92,  // 33: fleet.jobs.v1.RetryRule.initial_backoff:type_name -> google.protobuf.Duration
+	92,  // 34: fleet.jobs.v1.RetryRule.max_backoff:type_name -> google.protobuf.Duration
+	21,  // 35: fleet.jobs.v1.Rollout.stages:type_name -> fleet.jobs.v1.Stage
+	22,  // 36: fleet.jobs.v1.Stage.gate:type_name -> fleet.jobs.v1.Gate
+	92,  // 37: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
+	92,  // 38: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
+	10,  // 39: fleet.jobs.v1.FailureCriterion.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	5,   // 40: fleet.jobs.v1.FailureCriterion.basis:type_name -> fleet.jobs.v1.FailureCriterion.Basis
+	6,   // 41: fleet.jobs.v1.FailureCriterion.scope:type_name -> fleet.jobs.v1.FailureCriterion.Scope
+	7,   // 42: fleet.jobs.v1.FailureCriterion.action:type_name -> fleet.jobs.v1.FailureCriterion.Action
+	8,   // 43: fleet.jobs.v1.JobStage.state:type_name -> fleet.jobs.v1.JobStage.State
+	29,  // 44: fleet.jobs.v1.JobStage.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
+	91,  // 45: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
+	91,  // 46: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
+	25,  // 47: fleet.jobs.v1.JobStage.approval:type_name -> fleet.jobs.v1.StageApproval
+	91,  // 48: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
+	91,  // 49: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
+	23,  // 50: fleet.jobs.v1.Trip.criterion:type_name -> fleet.jobs.v1.FailureCriterion
+	91,  // 51: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
+	9,   // 52: fleet.jobs.v1.Pause.cause:type_name -> fleet.jobs.v1.Pause.Cause
+	10,  // 53: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	90,  // 54: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
+	91,  // 55: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
+	91,  // 56: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
+	91,  // 57: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
+	91,  // 58: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
+	11,  // 59: fleet.jobs.v1.JobExecution.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
+	91,  // 60: fleet.jobs.v1.JobExecution.not_before:type_name -> google.protobuf.Timestamp
+	90,  // 61: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
+	32,  // 62: fleet.jobs.v1.CreateJobRequest.target_device_ids:type_name -> fleet.jobs.v1.DeviceIds
+	33,  // 63: fleet.jobs.v1.CreateJobRequest.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
+	20,  // 64: fleet.jobs.v1.CreateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	23,  // 65: fleet.jobs.v1.CreateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	88,  // 66: fleet.jobs.v1.CreateJobRequest.labels:type_name -> fleet.jobs.v1.CreateJobRequest.LabelsEntry
+	91,  // 67: fleet.jobs.v1.CreateJobRequest.start_at:type_name -> google.protobuf.Timestamp
+	17,  // 68: fleet.jobs.v1.CreateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
+	18,  // 69: fleet.jobs.v1.CreateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
+	1,   // 70: fleet.jobs.v1.CreateJobRequest.priority:type_name -> fleet.jobs.v1.Job.Priority
+	10,  // 71: fleet.jobs.v1.FailedIn.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	35,  // 72: fleet.jobs.v1.TargetPreview.replaced_devices:type_name -> fleet.jobs.v1.ReplacedDevices
+	0,   // 73: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
+	91,  // 74: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
+	34,  // 75: fleet.jobs.v1.CreateJobResponse.preview:type_name -> fleet.jobs.v1.TargetPreview
+	37,  // 76: fleet.jobs.v1.CreateJobResponse.forecast:type_name -> fleet.jobs.v1.Forecast
+	91,  // 77: fleet.jobs.v1.Forecast.last_start_at:type_name -> google.protobuf.Timestamp
+	38,  // 78: fleet.jobs.v1.Forecast.stages:type_name -> fleet.jobs.v1.StageForecast
+	92,  // 79: fleet.jobs.v1.StageForecast.duration:type_name -> google.protobuf.Duration
+	92,  // 80: fleet.jobs.v1.StageForecast.release_time:type_name -> google.protobuf.Duration
+	92,  // 81: fleet.jobs.v1.StageForecast.window_time:type_name -> google.protobuf.Duration
+	92,  // 82: fleet.jobs.v1.StageForecast.bake_time:type_name -> google.protobuf.Duration
+	0,   // 83: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
+	0,   // 84: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
+	91,  // 85: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
+	91,  // 86: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
+	13,  // 87: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
+	13,  // 88: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
+	10,  // 89: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	11,  // 90: fleet.jobs.v1.ListJobExecutionsRequest.end_causes:type_name -> fleet.jobs.v1.JobExecution.EndCause
+	30,  // 91: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
+	0,   // 92: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
+	30,  // 93: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
+	10,  // 94: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	91,  // 95: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	30,  // 96: fleet.jobs.v1.ExplainExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
+	53,  // 97: fleet.jobs.v1.ExplainExecutionResponse.blockers:type_name -> fleet.jobs.v1.StartBlocker
+	91,  // 98: fleet.jobs.v1.ExplainExecutionResponse.earliest_start_at:type_name -> google.protobuf.Timestamp
+	91,  // 99: fleet.jobs.v1.ExplainExecutionResponse.last_seen_at:type_name -> google.protobuf.Timestamp
+	91,  // 100: fleet.jobs.v1.ExplainExecutionResponse.joined_at:type_name -> google.protobuf.Timestamp
+	12,  // 101: fleet.jobs.v1.StartBlocker.kind:type_name -> fleet.jobs.v1.StartBlocker.Kind
+	91,  // 102: fleet.jobs.v1.StartBlocker.until:type_name -> google.protobuf.Timestamp
+	28,  // 103: fleet.jobs.v1.StartBlocker.pause:type_name -> fleet.jobs.v1.Pause
+	54,  // 104: fleet.jobs.v1.StartBlocker.stage_gate:type_name -> fleet.jobs.v1.StageGate
+	55,  // 105: fleet.jobs.v1.StartBlocker.job_slots:type_name -> fleet.jobs.v1.JobSlots
+	91,  // 106: fleet.jobs.v1.StageGate.next_opens_at:type_name -> google.protobuf.Timestamp
+	30,  // 107: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
+	13,  // 108: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
+	13,  // 109: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
+	13,  // 110: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
+	13,  // 111: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
+	13,  // 112: fleet.jobs.v1.RejectStageResponse.job:type_name -> fleet.jobs.v1.Job
+	13,  // 113: fleet.jobs.v1.ApproveStartResponse.job:type_name -> fleet.jobs.v1.Job
+	13,  // 114: fleet.jobs.v1.RejectStartResponse.job:type_name -> fleet.jobs.v1.Job
+	93,  // 115: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
+	20,  // 116: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	23,  // 117: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	91,  // 118: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
+	89,  // 119: fleet.jobs.v1.UpdateJobRequest.labels:type_name -> fleet.jobs.v1.UpdateJobRequest.LabelsEntry
+	91,  // 120: fleet.jobs.v1.UpdateJobRequest.start_at:type_name -> google.protobuf.Timestamp
+	17,  // 121: fleet.jobs.v1.UpdateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
+	18,  // 122: fleet.jobs.v1.UpdateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
+	13,  // 123: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
+	10,  // 124: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	78,  // 125: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
+	10,  // 126: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	91,  // 127: fleet.jobs.v1.GetJobTimelineResponse.computed_at:type_name -> google.protobuf.Timestamp
+	92,  // 128: fleet.jobs.v1.GetJobTimelineResponse.bucket_size:type_name -> google.protobuf.Duration
+	81,  // 129: fleet.jobs.v1.GetJobTimelineResponse.buckets:type_name -> fleet.jobs.v1.TimelineBucket
+	82,  // 130: fleet.jobs.v1.GetJobTimelineResponse.marks:type_name -> fleet.jobs.v1.TimelineMark
+	91,  // 131: fleet.jobs.v1.TimelineBucket.time:type_name -> google.protobuf.Timestamp
+	91,  // 132: fleet.jobs.v1.TimelineMark.time:type_name -> google.protobuf.Timestamp
+	13,  // 133: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
+	91,  // 134: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
+	31,  // 135: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
+	39,  // 136: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
+	41,  // 137: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
+	43,  // 138: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
+	45,  // 139: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
+	47,  // 140: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
+	49,  // 141: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
+	56,  // 142: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
+	51,  // 143: fleet.jobs.v1.JobService.ExplainExecution:input_type -> fleet.jobs.v1.ExplainExecutionRequest
+	58,  // 144: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
+	60,  // 145: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
+	62,  // 146: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
+	64,  // 147: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
+	66,  // 148: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
+	68,  // 149: fleet.jobs.v1.JobService.RejectStage:input_type -> fleet.jobs.v1.RejectStageRequest
+	70,  // 150: fleet.jobs.v1.JobService.ApproveStart:input_type -> fleet.jobs.v1.ApproveStartRequest
+	72,  // 151: fleet.jobs.v1.JobService.RejectStart:input_type -> fleet.jobs.v1.RejectStartRequest
+	74,  // 152: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
+	76,  // 153: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
+	79,  // 154: fleet.jobs.v1.JobService.GetJobTimeline:input_type -> fleet.jobs.v1.GetJobTimelineRequest
+	83,  // 155: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
+	85,  // 156: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
+	36,  // 157: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
+	40,  // 158: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
+	42,  // 159: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
+	44,  // 160: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
+	46,  // 161: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
+	48,  // 162: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
+	50,  // 163: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
+	57,  // 164: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
+	52,  // 165: fleet.jobs.v1.JobService.ExplainExecution:output_type -> fleet.jobs.v1.ExplainExecutionResponse
+	59,  // 166: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
+	61,  // 167: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
+	63,  // 168: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
+	65,  // 169: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
+	67,  // 170: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
+	69,  // 171: fleet.jobs.v1.JobService.RejectStage:output_type -> fleet.jobs.v1.RejectStageResponse
+	71,  // 172: fleet.jobs.v1.JobService.ApproveStart:output_type -> fleet.jobs.v1.ApproveStartResponse
+	73,  // 173: fleet.jobs.v1.JobService.RejectStart:output_type -> fleet.jobs.v1.RejectStartResponse
+	75,  // 174: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
+	77,  // 175: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
+	80,  // 176: fleet.jobs.v1.JobService.GetJobTimeline:output_type -> fleet.jobs.v1.GetJobTimelineResponse
+	84,  // 177: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
+	86,  // 178: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
+	157, // [157:179] is the sub-list for method output_type
+	135, // [135:157] is the sub-list for method input_type
+	135, // [135:135] is the sub-list for extension type_name
+	135, // [135:135] is the sub-list for extension extendee
+	0,   // [0:135] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_jobs_proto_init() }
@@ -8385,26 +8577,26 @@ func file_fleet_jobs_v1_jobs_proto_init() {
 		(*Job_TargetDeviceCount)(nil),
 		(*Job_TargetFailedIn)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[2].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[5].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[3].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[6].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[7].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[7].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[8].OneofWrappers = []any{
 		(*Stage_DeviceCount)(nil),
 		(*Stage_Percent)(nil),
 		(*Stage_Remainder)(nil),
 		(*Stage_GroupId)(nil),
 		(*Stage_Selector)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[8].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[9].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[9].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[10].OneofWrappers = []any{
 		(*FailureCriterion_Percent)(nil),
 		(*FailureCriterion_Count)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[12].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[13].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[14].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[16].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[17].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[15].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[17].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[18].OneofWrappers = []any{
 		(*CreateJobRequest_TargetDeviceId)(nil),
 		(*CreateJobRequest_TargetGroupId)(nil),
 		(*CreateJobRequest_TargetAll)(nil),
@@ -8412,33 +8604,33 @@ func file_fleet_jobs_v1_jobs_proto_init() {
 		(*CreateJobRequest_TargetDeviceIds)(nil),
 		(*CreateJobRequest_TargetFailedIn)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[25].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[26].OneofWrappers = []any{
 		(*ListJobsRequest_TargetDeviceId)(nil),
 		(*ListJobsRequest_TargetGroupId)(nil),
 		(*ListJobsRequest_TargetAll)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[27].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[29].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[35].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[39].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[28].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[30].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[36].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[40].OneofWrappers = []any{
 		(*StartBlocker_Pause)(nil),
 		(*StartBlocker_StageGate)(nil),
 		(*StartBlocker_JobSlots)(nil),
 		(*StartBlocker_OtherJobId)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[40].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[42].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[50].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[60].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[68].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[72].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[41].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[43].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[51].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[61].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[69].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[73].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_jobs_v1_jobs_proto_rawDesc), len(file_fleet_jobs_v1_jobs_proto_rawDesc)),
 			NumEnums:      13,
-			NumMessages:   76,
+			NumMessages:   77,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

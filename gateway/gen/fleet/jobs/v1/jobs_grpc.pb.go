@@ -120,7 +120,7 @@ const (
 // stored value, for example after a rollback, returns the unspecified value of the enum.
 type JobServiceClient interface {
 	// Creates a job, and a QUEUED execution for each targeted device, in one transaction. The
-	// targets are fixed: a device that is added later is not part of the job.
+	// targets are fixed: a device that is added later is not part of the job, unless the job is continuous.
 	//
 	// With a job_id, the call is safe to repeat: the same request, of any user, returns the
 	// response of the first call, even if the job or its targets have changed since or a new job
@@ -143,8 +143,8 @@ type JobServiceClient interface {
 	//	ABORTED              TARGET_CHANGED
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
 	//	                     (1,000,000; without a delay), or the tenant has
-	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay);
-	//	                     or this server process is already evaluating a target of the
+	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay),
+	//	                     or 20 continuous ones (without a delay); or this server process is already evaluating a target of the
 	//	                     tenant (with a delay): only for a job with a selector, target_failed_in
 	//	                     or more than 1,000 target_device_ids, and with validate_only for any
 	//	                     job without target_device_id
@@ -645,7 +645,7 @@ func (c *jobServiceClient) GetCaller(ctx context.Context, in *GetCallerRequest, 
 // stored value, for example after a rollback, returns the unspecified value of the enum.
 type JobServiceServer interface {
 	// Creates a job, and a QUEUED execution for each targeted device, in one transaction. The
-	// targets are fixed: a device that is added later is not part of the job.
+	// targets are fixed: a device that is added later is not part of the job, unless the job is continuous.
 	//
 	// With a job_id, the call is safe to repeat: the same request, of any user, returns the
 	// response of the first call, even if the job or its targets have changed since or a new job
@@ -668,8 +668,8 @@ type JobServiceServer interface {
 	//	ABORTED              TARGET_CHANGED
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
 	//	                     (1,000,000; without a delay), or the tenant has
-	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay);
-	//	                     or this server process is already evaluating a target of the
+	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay),
+	//	                     or 20 continuous ones (without a delay); or this server process is already evaluating a target of the
 	//	                     tenant (with a delay): only for a job with a selector, target_failed_in
 	//	                     or more than 1,000 target_device_ids, and with validate_only for any
 	//	                     job without target_device_id

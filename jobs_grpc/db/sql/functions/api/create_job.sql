@@ -4,7 +4,7 @@
 --
 -- Raises DEVICE_NOT_FOUND, DEVICES_NOT_FOUND, JOB_NOT_FOUND, GROUP_EMPTY, TENANT_EMPTY, TARGET_EMPTY,
 -- TARGET_CHANGED, TOO_MANY_TARGETS, TOO_MANY_ACTIVE_JOBS, STAGE_EMPTY, STAGES_TOO_SMALL, EXPIRY_TOO_EARLY,
--- START_OUT_OF_RANGE, REPLACEMENT_SCHEDULED, ZONE_NOT_ALLOWED, p_error_unless_repeated, and
+-- START_OUT_OF_RANGE, REPLACEMENT_SCHEDULED, TOO_MANY_CONTINUOUS_JOBS, ZONE_NOT_ALLOWED, p_error_unless_repeated, and
 -- JOB_ALREADY_EXISTS if a different request created the job.
 CREATE OR REPLACE FUNCTION jobs.create_job(
     p_tenant_id text,
@@ -46,6 +46,7 @@ DECLARE
     v_replaced_job_id text := p_request ->> 'replaces_job_id';
     v_queue_order smallint := jobs.queue_order(p_request ->> 'priority');
     v_rollout jsonb := p_request -> 'rollout';
+    v_is_continuous boolean := p_request ? 'continuous';
     v_start_windows integer[] := translate(p_request ->> 'start_windows', '[]', '{}');
     v_expires_in_hours integer := nullif(  -- NULL: never
         coalesce((p_request -> 'expires_in_hours')::integer, p_default_expires_in_hours), 0
@@ -75,7 +76,7 @@ BEGIN
              created_at, updated_at, request, has_failure_criteria, max_in_progress, start_at,
              release_since, target_selector, target_device_count, target_failed_in, labels,
              description, priority, start_windows, window_time_zone, retry_policy,
-             execution_events, replaces_job_id, start_approval)
+             execution_events, replaces_job_id, start_approval, is_continuous, joined_count)
         VALUES
             (p_tenant_id, p_job_id, p_request ->> 'document_type', p_document_params,
              v_target_device_id, p_request ->> 'target_group_id', p_request ? 'target_all',
@@ -90,7 +91,8 @@ BEGIN
              2 - v_queue_order,  -- of Job.Priority
              v_start_windows, nullif(p_request ->> 'window_time_zone', 'DEVICE'),
              p_request -> 'retry_policy', p_request ? 'execution_events', v_replaced_job_id,
-             CASE WHEN v_needs_approval THEN '{}'::jsonb END)
+             CASE WHEN v_needs_approval THEN '{}'::jsonb END,
+             v_is_continuous, CASE WHEN v_is_continuous THEN 0 END)
         ON CONFLICT (tenant_id, job_id) DO NOTHING;
         IF NOT FOUND THEN
             SELECT r.status, r.execution_count, r.start_at, r.expires_at
@@ -114,6 +116,9 @@ BEGIN
     ELSIF p_max_active_jobs IS NOT NULL THEN
         active_jobs := jobs.check_active_job_limit(p_tenant_id, p_job_id, p_max_active_jobs);
     END IF;
+    IF v_is_continuous THEN
+        PERFORM jobs.check_continuous_job_limit(p_tenant_id, v_replaced_job_id, false);
+    END IF;
     IF v_target_device_id IS NULL THEN
         PERFORM jobs.check_target(p_tenant_id, p_job_id, p_request, p_max_targets);
     END IF;
@@ -127,7 +132,9 @@ BEGIN
             p_tenant_id, p_job_id, p_request, p_selector_terms, p_target_device_ids, p_max_targets
         ) v;
         IF v_rollout IS NOT NULL THEN
-            PERFORM jobs.check_stage_sizes(v_rollout -> 'stages', stage_sizes, execution_count);
+            PERFORM jobs.check_stage_sizes(
+                v_rollout -> 'stages', stage_sizes, execution_count, v_is_continuous
+            );
         END IF;
         IF v_replaced_job_id IS NOT NULL THEN
             replaced_devices := jobs.preview_replacement(
@@ -203,6 +210,9 @@ BEGIN
             PERFORM jobs.insert_failure_criteria(
                 p_tenant_id, p_job_id, p_request -> 'failure_criteria'
             );
+        END IF;
+        IF v_is_continuous THEN
+            PERFORM jobs.insert_continuous_job(p_tenant_id, p_job_id, p_request, p_selector_terms, v_now);
         END IF;
         IF v_needs_approval THEN
             PERFORM jobs.set_paused(p_tenant_id, p_job_id, v_now, 'START_APPROVAL', '', NULL);

@@ -27,7 +27,8 @@ CREATE OR REPLACE FUNCTION jobs.explain_execution(
     open_stage_percent integer,  -- the min_succeeded_percent of the gate
     open_stage_bake_seconds integer,
     open_stage_name text,       -- the display_name
-    needs_start_approval boolean  -- the start of the job is not approved
+    needs_start_approval boolean, -- the start of the job is not approved
+    joined_at timestamptz       -- NULL: the execution was created with the job
 )
 LANGUAGE plpgsql STABLE  -- see set_read_time
 -- settings: tenant, page
@@ -54,6 +55,20 @@ BEGIN
     SELECT d.last_seen_at INTO last_seen_at
     FROM jobs.devices d
     WHERE d.tenant_id = p_tenant_id AND d.device_id = p_device_id;
+
+    SELECT j.created_at INTO v_job
+    FROM jobs.jobs j
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.joined_count IS NOT NULL;
+    IF FOUND THEN
+        joined_at := coalesce(
+            (SELECT a.queued_at
+             FROM jobs.execution_attempts a
+             WHERE a.tenant_id = p_tenant_id AND a.job_id = p_job_id AND a.device_id = p_device_id
+               AND a.execution_number = 1),
+            explain_execution.queued_at
+        );
+        joined_at := CASE WHEN joined_at > v_job.created_at THEN joined_at END;
+    END IF;
 
     IF status NOT IN ('QUEUED', 'HELD') THEN
         kinds := CASE WHEN status = 'IN_PROGRESS' THEN '{}' ELSE '{FINISHED}' END;

@@ -28,7 +28,8 @@ BEGIN
         ORDER BY r.table_name, r.key, r.column_name
     LOOP
         RETURN NEXT;
-        CONTINUE WHEN table_name = 'job_executions' OR table_name = 'job_stages' AND column_name = 'executions';
+        CONTINUE WHEN table_name IN ('jobs', 'job_executions')
+            OR table_name = 'job_stages' AND column_name = 'executions';
         -- These two tables have no row for what has not occurred yet.
         IF table_name = 'job_failures' THEN
             v_status := key ->> 'status';

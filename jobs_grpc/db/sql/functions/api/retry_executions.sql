@@ -157,10 +157,14 @@ BEGIN
     UPDATE jobs.jobs j
     SET status = 'IN_PROGRESS', completed_at = NULL, expires_at = v_new_expires_at,
         finalized = false, revision = j.revision + 1,
+        is_continuous = j.is_continuous AND NOT v_expired,
         -- As finalize_executions does, which may not have run yet.
         awaiting_approval = j.awaiting_approval AND NOT v_expired,
         updated_at = CASE WHEN v_job.status = 'IN_PROGRESS' THEN j.updated_at ELSE v_now END
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    IF v_expired THEN
+        DELETE FROM jobs.continuous_jobs c WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id;
+    END IF;
     PERFORM jobs.add_event(
         p_tenant_id, p_job_id, v_now, 'job.retried', p_user_id,
         jsonb_build_object('retried_count', v_retried)

@@ -3,7 +3,7 @@
 --
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_UPDATABLE (with the status and whether the call changes the
 -- start), START_OUT_OF_RANGE, EXPIRY_OUT_OF_RANGE, EXPIRY_TOO_EARLY, ZONE_NOT_ALLOWED (with the problem),
--- and STAGE_FIXED and ROLLOUT_MISSING (with the field).
+-- JOB_NOT_CONTINUOUS (with the field), and STAGE_FIXED and ROLLOUT_MISSING (with the field).
 CREATE OR REPLACE FUNCTION jobs.update_job(
     p_tenant_id text, p_job_id text,
     p_etag text,                            -- '': any
@@ -20,7 +20,9 @@ CREATE OR REPLACE FUNCTION jobs.update_job(
     p_start_windows integer[] DEFAULT NULL,  -- NULL: none
     p_window_time_zone text DEFAULT NULL,    -- 'DEVICE': that of each device
     p_retry_policy jsonb DEFAULT NULL,       -- NULL or []: none
-    p_user_id text DEFAULT NULL              -- NULL: unknown
+    p_user_id text DEFAULT NULL,             -- NULL: unknown
+    p_continuous boolean DEFAULT false,
+    p_max_joins_per_hour integer DEFAULT NULL  -- NULL: the default
 ) RETURNS SETOF jobs.job_details
 LANGUAGE plpgsql
 -- settings: tenant, lookup
@@ -115,10 +117,18 @@ BEGIN
     IF 'labels' = ANY (p_fields) THEN
         PERFORM jobs.set_job_labels(p_tenant_id, p_job_id, nullif(p_labels, '{}'));
     END IF;
+    IF p_fields && '{continuous,max_joins_per_hour}' THEN
+        PERFORM jobs.update_continuous_job(
+            p_tenant_id, p_job_id, p_fields, p_continuous, p_max_joins_per_hour, v_is_expired
+        );
+    END IF;
     PERFORM jobs.add_event(
         p_tenant_id, p_job_id, v_job.locked_at, 'job.updated', p_user_id,
         jsonb_build_object('updated_fields', p_fields)
     );
+    IF 'continuous' = ANY (p_fields) THEN
+        PERFORM jobs.complete_finished_jobs(p_tenant_id, ARRAY[p_job_id], v_job.locked_at, p_user_id);
+    END IF;
 
     IF v_changes_rules THEN
         PERFORM jobs.apply_rollout_rules(

@@ -28,7 +28,9 @@ BEGIN
     -- The conditions are not in WHERE. There, the planner could use an index for them, and read other
     -- jobs.
     SELECT j.status = 'IN_PROGRESS' AND j.paused_at IS NULL
-           AND (p.in_progress > 0 OR p.queued > 0 AND NOT jobs.is_expired_at(j.expires_at, p_now))
+           -- Devices that join and fail one by one trip a criterion, too.
+           AND (p.in_progress > 0
+                OR (p.queued > 0 OR j.is_continuous) AND NOT jobs.is_expired_at(j.expires_at, p_now))
     INTO v_is_running
     FROM jobs.jobs j
     JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id

@@ -53,7 +53,7 @@ BEGIN
         END IF;
     END IF;
 
-    IF p_executions > 0 THEN
+    IF p_executions > 0 OR p_request ? 'continuous' THEN
         RETURN;
     ELSIF p_request ? 'target_device_id' THEN
         PERFORM jobs.raise_error('DEVICE_NOT_FOUND', '', jsonb_build_object(

@@ -1,10 +1,11 @@
 -- Raises STAGE_EMPTY (with the stage) if a stage of a group or a selector has no devices and not allow_empty, and
--- STAGES_TOO_SMALL unless the stages have room for all devices. Does nothing without devices, because
--- the caller then raises another error.
+-- STAGES_TOO_SMALL unless the stages have room for all devices. Does nothing without devices unless the job may
+-- have none, because the caller then raises another error.
 CREATE OR REPLACE FUNCTION jobs.check_stage_sizes(
     p_stages jsonb,  -- the stages of a rollout, as in jobs.jobs.request
     p_sizes integer[],
-    p_devices integer
+    p_devices integer,
+    p_may_be_empty boolean
 ) RETURNS void
 LANGUAGE plpgsql
 AS $$
@@ -12,7 +13,7 @@ DECLARE
     v_room bigint := (SELECT sum(s) FROM unnest(p_sizes) AS s);
     v_stage integer;
 BEGIN
-    IF p_devices = 0 THEN
+    IF p_devices = 0 AND NOT p_may_be_empty THEN
         RETURN;
     END IF;
     SELECT min(n) - 1 INTO v_stage

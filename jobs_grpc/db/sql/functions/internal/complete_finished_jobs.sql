@@ -1,5 +1,5 @@
--- Completes those of the jobs that have no pending execution: none is IN_PROGRESS, and either none
--- is QUEUED or the job has expired. The caller holds the job locks, has just changed an execution
+-- Completes those of the jobs that have no pending execution: none is IN_PROGRESS, and either none is QUEUED
+-- and no device can join, or the job has expired. The caller holds the job locks, has just changed an execution
 -- of each job, and has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.complete_finished_jobs(
     p_tenant_id text,
@@ -25,12 +25,13 @@ BEGIN
             OFFSET 0
         ) p
         CROSS JOIN LATERAL (
-            SELECT j.job_id, j.status, j.expires_at
+            SELECT j.job_id, j.status, j.expires_at, j.is_continuous
             FROM jobs.jobs j
             WHERE j.tenant_id = p_tenant_id AND j.job_id = u.job_id
             OFFSET 0
         ) j
-        WHERE j.status = 'IN_PROGRESS' AND (p.queued = 0 OR jobs.is_expired_at(j.expires_at, p_now))
+        WHERE j.status = 'IN_PROGRESS'
+          AND (p.queued = 0 AND NOT j.is_continuous OR jobs.is_expired_at(j.expires_at, p_now))
     LOOP
         UPDATE jobs.jobs j
         SET status = 'COMPLETED', completed_at = p_now, updated_at = p_now,

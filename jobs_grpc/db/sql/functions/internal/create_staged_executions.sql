@@ -41,7 +41,7 @@ BEGIN
     ) USING p_tenant_id, p_target_device_ids, p_job_id, p_now,
             jobs.queue_order(p_request ->> 'priority');
     GET DIAGNOSTICS devices = ROW_COUNT;
-    IF devices = 0 THEN
+    IF devices = 0 AND NOT p_request ? 'continuous' THEN
         RETURN;
     END IF;
 
@@ -54,7 +54,7 @@ BEGIN
         GROUP BY e.stage
     ) c ON c.stage = s.stage - 1 AND s.claims;
     stage_sizes := jobs.stage_sizes(v_stages, devices, v_claimed);
-    PERFORM jobs.check_stage_sizes(v_stages, stage_sizes, devices);
+    PERFORM jobs.check_stage_sizes(v_stages, stage_sizes, devices, p_request ? 'continuous');
     v_first_size := stage_sizes[1];
 
     INSERT INTO jobs.job_stages

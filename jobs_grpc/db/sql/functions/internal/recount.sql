@@ -6,6 +6,7 @@
 --              failed_status, failed_code and failed_at of the attempt before, while that one counts
 -- is_retrying  QUEUED or IN_PROGRESS after a failure
 -- was_retried  retries > 0
+-- release_end  the last rank of the open stage
 -- finished_at  the time of the failure, or last_updated_at of an execution that SUCCEEDED
 --
 -- Reads all executions of the job, in one snapshot. The caller has set the tenant.
@@ -95,8 +96,19 @@ BEGIN
         SELECT 'job_criterion_counts', jsonb_build_object('criterion', c.criterion, 'stage', c.stage),
                to_jsonb(c) - '{criterion, stage}'::text[]
         FROM criteria c
+        UNION ALL
+        SELECT 'jobs', '{}', jsonb_build_object('release_end', s.last_rank)
+        FROM jobs.jobs j
+        JOIN jobs.job_stages s
+            ON s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = j.open_stage
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id
     ), stored_rows AS (
-        SELECT 'job_progress' AS table_name, '{}'::jsonb AS key, to_jsonb(p) AS columns
+        SELECT 'jobs' AS table_name, '{}'::jsonb AS key,
+               jsonb_build_object('release_end', j.release_end) AS columns
+        FROM jobs.jobs j
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.release_end IS NOT NULL
+        UNION ALL
+        SELECT 'job_progress', '{}', to_jsonb(p)
         FROM jobs.job_progress p WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
         UNION ALL
         SELECT 'job_stages', jsonb_build_object('stage', s.stage),
@@ -115,7 +127,7 @@ BEGIN
         FROM stored_rows r CROSS JOIN jsonb_each_text(r.columns) v
         WHERE v.key IN ('queued', 'in_progress', 'succeeded', 'failed', 'timed_out', 'rejected',
                         'retrying', 'retrying_in_progress', 'retried_devices', 'failures',
-                        'finished_before', 'executions')
+                        'finished_before', 'executions', 'release_end')
     ), counted_counts AS (
         SELECT r.table_name, r.key, v.key AS column_name, v.value::bigint AS value
         FROM counted_rows r CROSS JOIN jsonb_each_text(r.counts) v

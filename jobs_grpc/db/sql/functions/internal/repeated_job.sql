@@ -19,7 +19,7 @@ DECLARE
 BEGIN
     -- One statement, so that no DeleteJob comes between the job and its count.
     SELECT j.created_at, j.expires_in_hours, j.request, j.document_params, j.deleted_at, (
-               SELECT s.total_executions
+               SELECT s.total_executions - coalesce(s.joined_count, 0)
                FROM jobs.job_states s
                WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
            ) AS total_executions

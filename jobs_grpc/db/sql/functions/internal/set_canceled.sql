@@ -12,12 +12,18 @@ CREATE OR REPLACE FUNCTION jobs.set_canceled(
 LANGUAGE plpgsql
 -- settings: index
 AS $$
+DECLARE
+    v_was_continuous boolean;
 BEGIN
     UPDATE jobs.jobs j
     SET status = 'CANCELED', canceled_at = p_now, cancel_reason = p_reason,
         force_canceled = p_force, finalized = false, updated_at = p_now,
-        awaiting_approval = false, stage_due_at = NULL, revision = j.revision + 1
-    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+        awaiting_approval = false, stage_due_at = NULL, revision = j.revision + 1, is_continuous = false
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id
+    RETURNING j.joined_count IS NOT NULL INTO v_was_continuous;
+    IF v_was_continuous THEN
+        DELETE FROM jobs.continuous_jobs c WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id;
+    END IF;
     PERFORM jobs.add_event(
         p_tenant_id, p_job_id, p_now, 'job.canceled', p_canceled_by,
         jsonb_build_object('cause', p_cause, 'reason', p_reason) || p_details

@@ -36,6 +36,10 @@ BEGIN
                 ARRAY(SELECT jsonb_array_elements_text(v_failed_in -> 'failure_codes'))
             );
         END IF;
+    ELSIF p_request ? 'target_range' THEN
+        is_small := false;
+        source := 'SELECT d.device_id FROM public.device_state d WHERE d.tenant_id = $1'
+            || jobs.range_condition('d.device_id COLLATE "C"', p_request -> 'target_range');
     ELSIF p_request ? 'target_device_ids' THEN
         source := 'SELECT d.device_id FROM public.device_state d'
             ' WHERE d.tenant_id = $1 AND d.device_id = ANY ($2)';

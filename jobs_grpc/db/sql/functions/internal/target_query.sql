@@ -31,6 +31,8 @@ DECLARE
     v_groups text[];             -- that the stages name
     v_has_labels boolean;        -- a condition tests a label
     v_has_facts boolean;         -- a condition tests a fact
+    -- Also for each table that is merged, which would otherwise be read from its start.
+    v_range jsonb := p_request -> 'target_range';
     v_has_device_zones boolean := coalesce(p_request ->> 'window_time_zone' = 'DEVICE', false);
     v_device_id text;
     v_claim text;
@@ -99,6 +101,7 @@ BEGIN
             $query$
         ELSE
             ' LEFT JOIN jobs.devices l ON l.tenant_id = $1 AND l.device_id = c.device_id'
+            || jobs.range_condition('l.device_id', v_range)
         END;
     END IF;
     IF v_has_facts THEN
@@ -112,6 +115,7 @@ BEGIN
             $query$
         ELSE
             ' LEFT JOIN jobs.device_facts f ON f.tenant_id = $1 AND f.device_id = c.device_id'
+            || jobs.range_condition('f.device_id', v_range)
         END;
     END IF;
     IF v_groups <> '{}' THEN
@@ -177,7 +181,9 @@ BEGIN
             ', CASE WHEN l.time_zone LIKE ''%/%'' THEN l.time_zone ELSE ''UTC'' END AS time_zone'
         END,
         v_source, v_joins,
-        jobs.selector_condition(v_terms, v_device_id, 'l.labels', 'f.facts', v_is_small),
+        jobs.selector_condition(
+            v_terms, v_device_id, 'l.labels', 'f.facts', v_is_small OR v_range IS NOT NULL
+        ),
         -- For the other targets, the caller has already counted the devices. A merge returns them in this order, but
         -- its caller knows the order of a query with a LIMIT only if the query asks for it.
         CASE WHEN p_request ?| '{target_selector,target_device_ids,target_failed_in}'

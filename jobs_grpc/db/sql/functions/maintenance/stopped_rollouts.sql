@@ -4,6 +4,7 @@ CREATE OR REPLACE FUNCTION jobs.stopped_rollouts(
     p_limit integer,
     OUT failure_criterion bigint,  -- paused by a failure criterion
     OUT gate_not_met bigint,       -- paused because a gate was not met
+    OUT joins bigint,              -- paused by the join brake
     OUT operator bigint,           -- paused by an operator, or by a rejection
     OUT awaiting_approval bigint,  -- of a stage, or of the start
     OUT canceled bigint
@@ -16,9 +17,10 @@ AS $$
 BEGIN
     SELECT count(*) FILTER (WHERE waiting.pause_cause = 'FAILURE_CRITERION'),
            count(*) FILTER (WHERE waiting.pause_cause = 'GATE_NOT_MET'),
+           count(*) FILTER (WHERE waiting.pause_cause = 'JOINS'),
            count(*) FILTER (WHERE waiting.pause_cause IN ('OPERATOR', 'STAGE_REJECTED')),
            count(*) FILTER (WHERE waiting.awaiting_approval OR waiting.start_approval = '{}')
-    INTO failure_criterion, gate_not_met, operator, awaiting_approval
+    INTO failure_criterion, gate_not_met, joins, operator, awaiting_approval
     FROM (
         SELECT j.pause_cause, j.awaiting_approval, j.start_approval
         FROM jobs.jobs j
