@@ -187,6 +187,14 @@ class MaintenanceConfig:
         " are not stored.",
         default=30.0,
     )
+    join_scan_interval: float = setting(
+        "JOBS_JOIN_SCAN_INTERVAL",
+        seconds(1, 86400),
+        "Seconds between two passes over all devices of a tenant for a continuous job. Changes made"
+        " through the service need none: their devices join within seconds. If the platform manages"
+        " the device tables, its changes are found by these passes only.",
+        default=900.0,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,11 +84,17 @@ async def import_devices(
             if has_labels:
                 changed = await _insert(connection, "import/labels.sql", tenant_id)
                 await _check_label_counts(connection, tenant_id)
-            if devices and await connection.fetchval(schema.read_sql("import/may_count.sql")):
+            may_insert = schema.read_sql("import/may_insert.sql")
+            if devices and await connection.fetchval(may_insert, "device_counts"):
                 change = "SELECT jobs.change_device_count($1, $2)"
                 count = await connection.fetchval(change, tenant_id, devices)
                 if None not in (count, max_devices) and count > max_devices:
                     raise TooManyDevices(f"the tenant would have {count:,} devices")
+            # Without the privilege, the devices join continuous jobs at the next full pass.
+            if (devices or memberships or changed) and await connection.fetchval(
+                may_insert, "device_changes"
+            ):
+                await connection.execute(schema.read_sql("import/note.sql"), tenant_id)
         imported = Imported(devices, memberships, changed)
         on_commit(imported)
         # Autovacuum does it as well, but only after a minute or later. PostgreSQL skips, with a

@@ -113,12 +113,13 @@ class JobNotContinuous(InvalidField, sqlstate="JB050"):
     """No device can join the job, so it can't have this field."""
 
     def __init__(self, detail: str) -> None:
-        problem = {
-            "continuous": "must be false: the job is not continuous, and can't become it; create a"
-            " continuous job for the devices that match later",
-            "max_joins_per_hour": "needs a continuous job, and no device can join this one",
-        }
-        super().__init__([Violation(detail, f"{detail} {problem[detail]}")])
+        problem = (
+            "needs a continuous job, and no device can join this one"
+            if detail == "max_joins_per_hour"
+            else "must be false: the job is not continuous, and can't become it; create a"
+            " continuous job for the devices that match later"
+        )
+        super().__init__([Violation(detail, f"{detail} {problem}")])
 
 
 class ZoneNotAllowed(InvalidField, sqlstate="JB038"):

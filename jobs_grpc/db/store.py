@@ -121,7 +121,6 @@ class Store:
     approve_start = Function(_first, notifies=True)
     reject_start = Function(_first, notifies=True)
     update_job = Function(_pair, notifies=True)  # the job after the change, and before it
-    join_devices = Function(_first, notifies=True)
     delete_job = Function(_nothing, notifies=True)
     cancel_execution = Function(_first, notifies=True)
     retry_executions = Function(_first, notifies=True)
@@ -142,6 +141,13 @@ class Store:
     list_groups = Function(_all)
     list_labels = Function(_first)  # with the groups
     get_fleet_summary = Function(_first)
+
+    # For maintenance, which tells the write listeners itself.
+    join_devices = Function(_first)
+    read_device_changes = Function(_first)
+    delete_device_changes = Function(_nothing)
+    next_scan_range = Function(_first)
+    finish_scan_range = Function(lambda rows: int(rows[0][0]))  # ended executions
 
     list_events = Function(_all)  # events, then a row with the position of their end
     list_job_events = Function(_all)

@@ -20,15 +20,17 @@ from jobs_grpc.db.outage import Outage
 from jobs_grpc.db.owner_pool import NotTheOwner, OwnerPool, StatementTimedOut, is_transient
 from jobs_grpc.db.pg_errors import is_outage
 from jobs_grpc.maintenance.event_tasks import PurgeEvents, SequenceEvents
+from jobs_grpc.maintenance.joins import DeviceChanges, Joins
 from jobs_grpc.maintenance.stale_devices import RemoveStale, StaleDevices
-from jobs_grpc.maintenance.task import JobKey, MaintenanceTask
+from jobs_grpc.maintenance.task import Fetch, JobKey, MaintenanceTask
 
 logger = logging.getLogger(__name__)
 
 # Executions that one statement changes. Limits how long it holds the job lock.
 _EXECUTIONS_PER_STATEMENT = 1000
-# One for timeouts, one for stages, one to sequence events, one for the other tasks.
-MAX_CONNECTIONS = 4
+# One each for timeouts, stages, queued events, device changes and full passes, and one for the
+# other tasks.
+MAX_CONNECTIONS = 6
 # Jobs that one search finds.
 _JOBS_PER_SEARCH = 100
 # Jobs of each kind that are counted for metrics.
@@ -55,7 +57,7 @@ class Sweeper:
     `lock_wait` is how many seconds each task waits for jobs that are busy, per sweep. During
     `outage`, and for `outage_grace` seconds before it, lost connections are not logged. Calls
     `on_write` with the tenant after each change that readers see. For `remove_stale_devices` see
-    StaleDevices; without it, such rows stay.
+    StaleDevices; without it, such rows stay. Without `make_joins`, no devices join jobs.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Sweeper:
         outage_grace: float = _OUTAGE_GRACE_SECONDS,
         on_write: Callable[[str], None] = lambda _: None,
         remove_stale_devices: RemoveStale | None = None,
+        make_joins: Callable[[Fetch], Joins] | None = None,
     ) -> None:
         self._pool = OwnerPool(
             owner_dsn,
@@ -103,8 +106,10 @@ class Sweeper:
             self._cleanup.insert(1, retention)
         self._sequence_events = SequenceEvents(self._fetch, on_write)
         self._purge_events = PurgeEvents(self._fetch, event_retention_days, max_tenant_events)
-        self.tasks: Sequence[MaintenanceTask | SequenceEvents] = (
+        self.joins = make_joins(self._fetch) if make_joins else None
+        self.tasks: Sequence[MaintenanceTask | SequenceEvents | DeviceChanges] = (
             *(self._timeouts, self._stages, self._sequence_events),
+            *((self.joins.changes, self.joins.scans) if self.joins else ()),
             *self._cleanup,
         )
         self._stale_devices = (
@@ -134,19 +139,26 @@ class Sweeper:
         await self.run_timeouts()
         await self.run_stages()
         await self.run_events()
+        if self.joins:
+            await self.joins.changes.run()
+            await self.joins.scans.run(self._lock_wait)
         await self.run_cleanup()
 
     async def run(self) -> None:
         """Run all tasks every `interval` seconds, and retry after errors.
 
-        Timeouts, stages and events have a separate loop and connection each, so that they are on
-        time however long the other work takes.
+        Timeouts, stages, events and joins have a separate loop and connection each, so that they
+        are on time however long the other work takes.
         """
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._repeat("timeouts", self.run_timeouts))
             loops.create_task(self._repeat("stages", self.run_stages))
             loops.create_task(self._repeat("events", self.run_events))
             loops.create_task(self._repeat("cleanup", self.run_cleanup))
+            if self.joins:
+                scan = partial(self.joins.scans.run, self._lock_wait)
+                loops.create_task(self._repeat("joins", self.joins.changes.run))
+                loops.create_task(self._repeat("scans", scan))
 
     async def run_timeouts(self) -> None:
         """Time out executions that have been IN_PROGRESS for too long."""

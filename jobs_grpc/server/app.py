@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fleet.jobs.v1 import (
@@ -29,6 +30,7 @@ from jobs_grpc.db.store import Store
 from jobs_grpc.db.update_batcher import LOCK_WAIT_MS, UpdateBatcher
 from jobs_grpc.limits.fair_slots import FairSlots
 from jobs_grpc.limits.memory_limit import MemoryLimit
+from jobs_grpc.maintenance.joins import Joins
 from jobs_grpc.maintenance.sweeper import Sweeper
 from jobs_grpc.observability.call_metrics import CallMetrics
 from jobs_grpc.observability.histogram import Histogram
@@ -356,6 +358,13 @@ def _make_sweeper(config: Config, outage: Outage, store: Store) -> Sweeper | Non
         outage=outage,
         on_write=store.note_write,
         remove_stale_devices=store.remove_stale_devices,
+        make_joins=partial(
+            Joins,
+            store=store,
+            max_targets=config.limits.max_targets,
+            interval=config.maintenance.join_scan_interval,
+            settle=config.database.query_timeout,
+        ),
     )
 
 

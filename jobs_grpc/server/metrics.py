@@ -319,6 +319,10 @@ def _maintenance(sweeper: Sweeper | None) -> Iterator[Metric]:
         runs.add_metric([task.name], task.completed_runs)
         errors.add_metric([task.name], task.errors)
     yield from (overdue, runs, errors)
+    if sweeper.joins:
+        yield _counter(
+            "jobs_joined_devices", "Devices that have joined continuous jobs.", sweeper.joins.joined
+        )
 
 
 def _stopped_rollouts(sweeper: Sweeper | None) -> Iterator[Metric]:

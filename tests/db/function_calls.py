@@ -114,6 +114,18 @@ _let_devices_join = _statements(
     """,
 )
 
+# With 200 notes of devices.
+_make_continuous = _statements(
+    """
+    INSERT INTO jobs.continuous_jobs (tenant_id, job_id, terms, fact_keys, scan_due_at)
+    VALUES ($1, 'j1', '[]', '{model}', '2000-01-01Z')
+    """,
+    """
+    INSERT INTO jobs.device_changes (tenant_id, noted_at, device_ids, device_count)
+    SELECT $1, now(), ARRAY['d' || n], 1 FROM generate_series(1, 200) n
+    """,
+)
+
 # 2 or 99 empty stages of the job j1. The first is due and has waited for an approval.
 _STAGES = """
     INSERT INTO jobs.job_stages
@@ -565,6 +577,45 @@ _DEVICE_CASES = {
     "remove_stale_devices": Case(
         70, lambda c, p: store_on(c).remove_stale_devices(p.tenant, "d2", 11)
     ),
+    "update_devices: noted": Case(3600, _update_devices(_batch), _make_continuous),
+    "update_facts: noted": Case(1800, _update_facts(_batch), _make_continuous),
+    "read_device_changes": Case(
+        300, _store("read_device_changes", limit=10, max_changes=200), _make_continuous
+    ),
+    # Deletes 100 of them.
+    "read_device_changes: too many": Case(
+        600, _store("read_device_changes", limit=10, max_changes=100), _make_continuous
+    ),
+    "delete_device_changes": Case(
+        40,
+        _store(
+            "delete_device_changes",
+            noted_at=[NOW],
+            change_ids=["00000000-0000-0000-0000-000000000001"],
+            failed_job_ids=["j1"],
+        ),
+        _make_continuous,
+    ),
+    "next_scan_range": Case(30, _store("next_scan_range", job_id="j1", limit=11), _make_continuous),
+    "finish_scan_range": Case(
+        100,
+        _store(
+            "finish_scan_range",
+            job_id="j1",
+            due_at=LONG_AGO,
+            read_at=NOW,
+            after="d2",
+            last="d200",
+            interval_seconds=900.0,
+            settle_seconds=60.0,
+            wait_ms=1000,
+        ),
+        _make_continuous,
+    ),
+    "tenants_with_device_changes": _of_owner(
+        40, "tenants_with_device_changes(10, '')", _make_continuous
+    ),
+    "scans_due": _of_owner(10, "scans_due(10, '{other}', '{j1}')", _make_continuous),
     "next_device_tenant": _of_owner(4, "next_device_tenant('')"),
     # Reads the row of each device three times.
     "insert_last_seen": Case(

@@ -37,6 +37,8 @@ _SEARCHES = {
     "next_device_tenant": ["devices_pkey", "device_facts_pkey"],
     "tenants_with_queued_events": ["event_queue_pkey"],
     "tenants_with_events": ["event_heads_pkey"],
+    "tenants_with_device_changes": ["device_changes_pkey"],
+    "scans_due": ["continuous_jobs_by_scan_due_at"],
 }
 # What their parameters and variables stand for.
 _VALUES = {

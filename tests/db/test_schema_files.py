@@ -53,6 +53,7 @@ def test_each_sqlstate_becomes_its_exception() -> None:
         },
         "JB039": {"position": 1, "purged_position": 2},
         "JB040": {"position": 2, "last_position": 1},
+        "JB048": {"cause": "FINISHED", "status": "CANCELED"},
     }
 
     assert sorted(BY_SQLSTATE) == [f"JB{number:03}" for number in range(1, len(BY_SQLSTATE) + 1)]

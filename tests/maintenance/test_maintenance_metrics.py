@@ -3,6 +3,7 @@
 import pytest
 
 from jobs_grpc.maintenance.event_tasks import SequenceEvents
+from jobs_grpc.maintenance.joins import DeviceChanges
 from jobs_grpc.maintenance.sweeper import Sweeper
 from jobs_grpc.maintenance.task import MaintenanceTask
 from tests.support.database import Database
@@ -13,7 +14,7 @@ from tests.support.world import World
 MINUTE, DAY = 60, 86400
 
 
-def task_of(sweeper: Sweeper, name: str) -> MaintenanceTask | SequenceEvents:
+def task_of(sweeper: Sweeper, name: str) -> MaintenanceTask | SequenceEvents | DeviceChanges:
     (task,) = (task for task in sweeper.tasks if task.name == name)
     return task
 
@@ -107,7 +108,7 @@ async def test_server_that_sweeps_serves_metrics_of_each_task(world: World) -> N
         )
 
     tasks = read.labels("jobs_maintenance_overdue_seconds", "task")
-    assert tasks == {*JOB_TASKS, "queued_events"}
+    assert tasks == {*JOB_TASKS, "queued_events", "device_changes", "scans_due"}
     assert read.value("jobs_maintenance_errors_total") == 0
 
 

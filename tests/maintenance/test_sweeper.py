@@ -282,7 +282,7 @@ async def test_sweeper_continues_after_a_database_outage(caplog: pytest.LogCaptu
 @pytest.mark.parametrize(
     ("has_login", "problem", "lines"),
     [
-        (True, "JOBS_OWNER_DATABASE_URL is subject to row-level security", 4),
+        (True, "JOBS_OWNER_DATABASE_URL is subject to row-level security", 6),
         (False, "JOBS_OWNER_DATABASE_URL is not set", 1),
     ],
 )

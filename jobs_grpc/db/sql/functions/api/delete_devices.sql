@@ -88,31 +88,7 @@ BEGIN
     PERFORM jobs.set_read_time(v_now);
 
     -- Read again under the job locks: a device may have started, and a job may have ended.
-    SELECT array_agg(jobs.execution_change(
-        n => u.n, job_id => u.job_id, device_id => u.device_id, row_id => e.row_id, stage => e.stage,
-        execution_number => e.execution_number, stored_status => e.status,
-        failed_status => e.failed_status, failed_code => e.failed_code, failed_at => e.failed_at,
-        retries => e.retries,
-        new_status => 'REJECTED', status_details => '{"reason": "device removed"}',
-        end_cause => 'DEVICE_REMOVED',
-        has_rules => e.stage IS NOT NULL, execution_events => j.execution_events
-    ))
-    INTO v_changes
-    FROM unnest(v_job_ids, v_device_ids) WITH ORDINALITY AS u (job_id, device_id, n)
-    CROSS JOIN LATERAL (
-        SELECT e.ctid AS row_id, e.*
-        FROM jobs.job_executions e
-        WHERE e.tenant_id = p_tenant_id AND e.job_id = u.job_id AND e.device_id = u.device_id
-        OFFSET 0
-    ) e
-    CROSS JOIN LATERAL (
-        SELECT j.canceled_at, j.expires_at, j.deleted_at, j.execution_events
-        FROM jobs.jobs j
-        WHERE j.tenant_id = p_tenant_id AND j.job_id = u.job_id
-        OFFSET 0
-    ) j
-    WHERE e.status = 'QUEUED' AND j.deleted_at IS NULL
-      AND jobs.queued_status_at(j.canceled_at, j.expires_at, v_now) = 'QUEUED';
+    v_changes := jobs.removed_device_changes(p_tenant_id, v_job_ids, v_device_ids, v_now);
     IF v_changes IS NOT NULL THEN
         ended_count := cardinality(v_changes);
         PERFORM jobs.change_executions(p_tenant_id, v_changes, v_now, p_user_id);

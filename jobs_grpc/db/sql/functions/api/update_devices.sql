@@ -24,6 +24,8 @@ DECLARE
     v_sets_time_zone boolean := p_time_zones IS NOT NULL;
     v_device_id text;
     v_missing text[];
+    v_changed_ids text[] := '{}';  -- may have duplicates
+    v_ids text[];
     v_device_count bigint;
     v_index bigint;
 BEGIN
@@ -62,8 +64,9 @@ BEGIN
                     'DOT_SEGMENT', (array_position(p_device_ids, v_device_id) - 1)::text
                 );
             END IF;
-            registered_count := registered_count + 1;
+            v_changed_ids := array_append(v_changed_ids, v_device_id);
         END LOOP;
+        registered_count := cardinality(v_changed_ids);
     ELSIF v_is_own THEN
         -- A device that is registered from now on is missing: it is not locked.
         PERFORM jobs.check_device_list(p_device_ids, jobs.lock_devices(p_tenant_id, p_device_ids));
@@ -79,27 +82,37 @@ BEGIN
     IF p_labels IS NOT NULL OR p_time_zones IS NOT NULL OR p_remove_labels <> '{}' THEN
         -- Inserts the missing rows and locks the others, in the order of device_id. Does not change them,
         -- because Citus refuses variables in ON CONFLICT.
-        INSERT INTO jobs.devices (tenant_id, device_id, labels, time_zone)
-        SELECT p_tenant_id, u.device_id, coalesce(u.labels::jsonb, '{}'), nullif(u.time_zone, '')
-        FROM unnest(p_device_ids, p_labels, p_time_zones) AS u (device_id, labels, time_zone)
-        ORDER BY u.device_id COLLATE "C"
-        ON CONFLICT (tenant_id, device_id) DO UPDATE SET device_id = excluded.device_id WHERE false;
-        UPDATE jobs.devices d
-        SET labels = changed.labels, time_zone = changed.time_zone
-        FROM (
-            SELECT d.row_id, (d.labels || coalesce(u.labels::jsonb, '{}')) - p_remove_labels AS labels,
-                   CASE WHEN v_sets_time_zone THEN nullif(u.time_zone, '') ELSE d.time_zone END
-                       AS time_zone
+        FOR v_device_id IN
+            INSERT INTO jobs.devices (tenant_id, device_id, labels, time_zone)
+            SELECT p_tenant_id, u.device_id, coalesce(u.labels::jsonb, '{}'), nullif(u.time_zone, '')
             FROM unnest(p_device_ids, p_labels, p_time_zones) AS u (device_id, labels, time_zone)
-            CROSS JOIN LATERAL (
-                SELECT d.ctid AS row_id, d.labels, d.time_zone
-                FROM jobs.devices d
-                WHERE d.tenant_id = p_tenant_id AND d.device_id = u.device_id
-                OFFSET 0
-            ) d
-        ) changed
-        WHERE d.tenant_id = p_tenant_id AND d.ctid = changed.row_id
-          AND (d.labels, d.time_zone) IS DISTINCT FROM (changed.labels, changed.time_zone);
+            ORDER BY u.device_id COLLATE "C"
+            ON CONFLICT (tenant_id, device_id) DO UPDATE SET device_id = excluded.device_id WHERE false
+            RETURNING device_id
+        LOOP
+            v_changed_ids := array_append(v_changed_ids, v_device_id);
+        END LOOP;
+        WITH changed AS (
+            UPDATE jobs.devices d
+            SET labels = new.labels, time_zone = new.time_zone
+            FROM (
+                SELECT d.row_id, (d.labels || coalesce(u.labels::jsonb, '{}')) - p_remove_labels AS labels,
+                       CASE WHEN v_sets_time_zone THEN nullif(u.time_zone, '') ELSE d.time_zone END
+                           AS time_zone
+                FROM unnest(p_device_ids, p_labels, p_time_zones) AS u (device_id, labels, time_zone)
+                CROSS JOIN LATERAL (
+                    SELECT d.ctid AS row_id, d.labels, d.time_zone
+                    FROM jobs.devices d
+                    WHERE d.tenant_id = p_tenant_id AND d.device_id = u.device_id
+                    OFFSET 0
+                ) d
+            ) new
+            WHERE d.tenant_id = p_tenant_id AND d.ctid = new.row_id
+              AND (d.labels, d.time_zone) IS DISTINCT FROM (new.labels, new.time_zone)
+            RETURNING d.device_id
+        )
+        SELECT array_agg(c.device_id) INTO v_ids FROM changed c;
+        v_changed_ids := v_changed_ids || v_ids;
     END IF;
     IF p_labels IS NOT NULL THEN
         SELECT u.n - 1 INTO v_index
@@ -119,30 +132,48 @@ BEGIN
     END IF;
 
     IF p_group_ids IS NOT NULL THEN
-        DELETE FROM public.device_group_members m
-        USING (
-            SELECT m.row_id
-            FROM (
-                SELECT u.device_id, u.group_ids
-                FROM unnest(p_device_ids, p_group_ids) AS u (device_id, group_ids)
-                ORDER BY u.device_id COLLATE "C"
-            ) u
-            CROSS JOIN LATERAL (
-                SELECT m.ctid AS row_id, m.group_id
-                FROM public.device_group_members m
-                WHERE m.tenant_id = p_tenant_id AND m.device_id = u.device_id
-                OFFSET 0
-            ) m
-            WHERE NOT u.group_ids::jsonb ? m.group_id
-        ) gone
-        WHERE m.tenant_id = p_tenant_id AND m.ctid = gone.row_id;
+        WITH changed AS (
+            DELETE FROM public.device_group_members m
+            USING (
+                SELECT m.row_id
+                FROM (
+                    SELECT u.device_id, u.group_ids
+                    FROM unnest(p_device_ids, p_group_ids) AS u (device_id, group_ids)
+                    ORDER BY u.device_id COLLATE "C"
+                ) u
+                CROSS JOIN LATERAL (
+                    SELECT m.ctid AS row_id, m.group_id
+                    FROM public.device_group_members m
+                    WHERE m.tenant_id = p_tenant_id AND m.device_id = u.device_id
+                    OFFSET 0
+                ) m
+                WHERE NOT u.group_ids::jsonb ? m.group_id
+            ) gone
+            WHERE m.tenant_id = p_tenant_id AND m.ctid = gone.row_id
+            RETURNING m.device_id
+        )
+        SELECT array_agg(c.device_id) INTO v_ids FROM changed c;
+        v_changed_ids := v_changed_ids || v_ids;
 
-        INSERT INTO public.device_group_members (tenant_id, group_id, device_id)
-        SELECT p_tenant_id, g.group_id, u.device_id
-        FROM unnest(p_device_ids, p_group_ids) AS u (device_id, group_ids)
-        CROSS JOIN LATERAL jsonb_array_elements_text(u.group_ids::jsonb) AS g (group_id)
-        ORDER BY u.device_id COLLATE "C"
-        ON CONFLICT DO NOTHING;
+        FOR v_device_id IN
+            INSERT INTO public.device_group_members (tenant_id, group_id, device_id)
+            SELECT p_tenant_id, g.group_id, u.device_id
+            FROM unnest(p_device_ids, p_group_ids) AS u (device_id, group_ids)
+            CROSS JOIN LATERAL jsonb_array_elements_text(u.group_ids::jsonb) AS g (group_id)
+            ORDER BY u.device_id COLLATE "C"
+            ON CONFLICT DO NOTHING
+            RETURNING device_id
+        LOOP
+            v_changed_ids := array_append(v_changed_ids, v_device_id);
+        END LOOP;
+    END IF;
+
+    IF v_changed_ids <> '{}' AND EXISTS (
+        SELECT FROM jobs.continuous_jobs c WHERE c.tenant_id = p_tenant_id
+    ) THEN
+        v_changed_ids := ARRAY(SELECT DISTINCT u.device_id FROM unnest(v_changed_ids) AS u (device_id));
+        INSERT INTO jobs.device_changes (tenant_id, noted_at, device_ids, device_count)
+        VALUES (p_tenant_id, jobs.now(), v_changed_ids, cardinality(v_changed_ids));
     END IF;
 
     IF jobs.change_device_count(p_tenant_id, registered_count) > p_max_devices THEN

@@ -18,6 +18,7 @@ DECLARE
     v_changed_ids text[];  -- in the order of device_id
     v_facts text[];        -- parallel
     v_found_ids text[];    -- v_changed_ids before they are locked
+    v_keys text[];         -- of the facts that selectors of continuous jobs name
 BEGIN
     SELECT coalesce(array_agg(u.device_id) FILTER (WHERE s.is_registered IS NULL), '{}'),
            array_agg(u.device_id ORDER BY u.device_id COLLATE "C") FILTER (WHERE s.is_changed),
@@ -60,6 +61,16 @@ BEGIN
             EXCEPT
             SELECT * FROM unnest(v_changed_ids)
         );
+    END IF;
+
+    v_keys := ARRAY(
+        SELECT DISTINCT k.key
+        FROM jobs.continuous_jobs c
+        CROSS JOIN unnest(c.fact_keys) AS k (key)
+        WHERE c.tenant_id = p_tenant_id
+    );
+    IF v_keys <> '{}' THEN
+        PERFORM jobs.note_reported_facts(p_tenant_id, v_keys, v_changed_ids, v_facts, p_replace);
     END IF;
 
     -- In the order of device_id, so that calls can't deadlock. A concurrent call may have changed the facts since
