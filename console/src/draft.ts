@@ -42,6 +42,9 @@ export interface Draft {
     document: string;
     targetKind: TargetKind;
     target: string;
+    /** Devices that match later join the job. */
+    continuous: boolean;
+    maxJoins: string;
     stages: StageDraft[];
     maxInProgress: string;
     criteria: CriterionDraft[];
@@ -98,6 +101,8 @@ export const emptyDraft: Draft = {
     document: "{}",
     targetKind: "group",
     target: "",
+    continuous: false,
+    maxJoins: "",
     stages: [],
     maxInProgress: "",
     criteria: [emptyCriterion],
@@ -151,6 +156,11 @@ export function draftTarget(draft: Draft): Target | null {
             // An ID can contain spaces.
             return { target_device_ids: { device_ids: splitList(text, /[\n,]/) } };
     }
+}
+
+/** Whether devices can join a job with this target later. */
+export function canBeContinuous(draft: Draft): boolean {
+    return ["all", "group", "selector"].includes(draft.targetKind);
 }
 
 function integer(text: string, label: string, field: string): number | undefined {
@@ -327,8 +337,13 @@ export function draftRequest(draft: Draft): CreateJobRequest {
     const target = draftTarget(draft);
     if (!target) throw new DraftError("Choose the devices");
     if (!draft.type.trim()) throw new DraftError("Name the type of the document, such as reboot");
+    const continuous = draft.continuous && canBeContinuous(draft);
     const request = {
         ...target,
+        continuous: continuous || undefined,
+        max_joins_per_hour: continuous
+            ? integer(draft.maxJoins, "The most devices that join in an hour", "maxJoins")
+            : undefined,
         job_id: draft.jobId.trim() || undefined,
         replaces_job_id: draft.replaces.trim() || undefined,
         document_type: draft.type.trim(),
@@ -432,6 +447,8 @@ export function copyOf(job: Job, devices: string[] = []): Draft {
         document: JSON.stringify(job.document_params, null, 2),
         targetKind,
         target,
+        continuous: job.continuous,
+        maxJoins: job.max_joins_per_hour ? String(job.max_joins_per_hour) : "",
         stages: (job.rollout?.stages ?? []).map((stage): StageDraft => {
             const [kind, value] = copiedSize(stage);
             const bake = seconds(stage.gate?.bake_time) / 60;

@@ -101,6 +101,13 @@ interface Ask {
     done: () => Promise<void>;
 }
 
+/** How many devices have joined a job that is or was continuous. */
+function joined({ continuous, joins }: JobState): string {
+    if (!joins) return "";
+    const before = continuous ? ", continuous" : "";
+    return `${before}, ${count(joins.joined_count)} joined${joins.behind ? ", more can join" : ""}`;
+}
+
 function Heading({ job, ask, done }: Ask) {
     const s = status(job);
     const { route } = useLocation();
@@ -112,7 +119,7 @@ function Heading({ job, ask, done }: Ask) {
                     <Badge word={s.word} tone={s.tone} /> · {shown(job.document_type)} · {target(job)}
                     {!job.target_device_id &&
                         !job.target_device_count &&
-                        ` (${counted(job.total_executions, "device")})`}{" "}
+                        ` (${counted(job.total_executions, "device")}${joined(job)})`}{" "}
                     · created {job.created_by && `by ${shown(job.created_by)} `}
                     <Time at={job.created_at} />
                     <OtherJob words="replaces" jobId={job.replaces_job_id} />

@@ -17,6 +17,7 @@ import { readJob } from "../api/reads";
 import { serverNow } from "../clock";
 import { command, labelOptions, option, post, rolloutOptions, withInput } from "../commands";
 import {
+    canBeContinuous,
     copyOf,
     documentProblem,
     DraftError,
@@ -257,6 +258,25 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
             <fieldset class="card">
                 <legend>Which devices</legend>
                 <TargetFields draft={draft} set={set} known={known} problems={problems} />
+                {canBeContinuous(draft) && (
+                    <div class="fields">
+                        <Check
+                            label="Continuous: devices that match later join the job"
+                            checked={draft.continuous}
+                            set={(continuous) => set({ continuous })}
+                        />
+                        {draft.continuous && (
+                            <Text
+                                {...field(
+                                    "maxJoins",
+                                    "Pause if more join in an hour",
+                                    "100, or 5 % of the devices",
+                                )}
+                                numeric
+                            />
+                        )}
+                    </div>
+                )}
                 {check.error && !found ? (
                     <p class="pad quiet">Fix the problems below to count the devices.</p>
                 ) : (
@@ -377,6 +397,8 @@ function terminalCommand(draft: Draft, request: CreateJobRequest) {
         ...option("--params", JSON.stringify(request.document_params)),
         ...option("--job-id", request.job_id),
         ...option("--replaces", request.replaces_job_id),
+        ...(request.continuous ? ["--continuous"] : []),
+        ...option("--max-joins-per-hour", request.max_joins_per_hour),
         ...option("--description", request.description),
         ...labelOptions(request.labels),
         ...option("--start-at", request.start_at),
