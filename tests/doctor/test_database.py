@@ -253,7 +253,7 @@ async def test_doctor_reports_limits_of_connections_that_are_too_low(fresh: Doct
         ),
         (
             "ERROR",
-            "this server opens up to 16 connections; the CONNECTION LIMIT of the database allows"
+            "this server opens up to 18 connections; the CONNECTION LIMIT of the database allows"
             " 14",
         ),
     ]
