@@ -265,7 +265,7 @@ async def test_doctor_compares_what_the_server_opens_with_max_connections(
 ) -> None:
     limit = await _server_limit(doctor.owner)
 
-    needed = 100 * 12 + 4
+    needed = 100 * 12 + 6
     detail = (
         f"this server opens up to {needed} connections; the max_connections of PostgreSQL allows"
         f" {limit}"
@@ -273,11 +273,11 @@ async def test_doctor_compares_what_the_server_opens_with_max_connections(
     await doctor.expect("connections", "ERROR", detail, JOBS_WORKERS="100")
     # In addition to those without webhooks, four of the dispatcher.
     keys = {"JOBS_WEBHOOK_KEYS_FILE": str(webhook_keys)}
-    await doctor.expect("connections", "OK", "this server opens up to 20 connections; *", **keys)
-    # With one of the readiness check, one of last seen and four of maintenance, exactly the limit:
+    await doctor.expect("connections", "OK", "this server opens up to 22 connections; *", **keys)
+    # With one of the readiness check, one of last seen and six of maintenance, exactly the limit:
     # the owner's connection of this test is one too many.
     detail, remedy = "*others have *", "raise max_connections of PostgreSQL*"
-    size = {"JOBS_POOL_MAX_SIZE": f"{limit - 6}"}
+    size = {"JOBS_POOL_MAX_SIZE": f"{limit - 8}"}
     await doctor.expect("connections", "WARNING", detail, remedy, **size)
 
 
