@@ -35,6 +35,8 @@ _RESTORED = """
 # The functions that plan queries in each call.
 _PLAN_EACH_TIME = {
     "finalize_executions",
+    "finish_scan_range",
+    "join_devices",
     "list_devices",
     "preview_target",
     "purge_events",
