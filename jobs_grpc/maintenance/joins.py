@@ -1,6 +1,6 @@
 """Lets devices join continuous jobs: those that changed, and in full passes all of a tenant.
 
-See docs/decisions/continuous.md. The searches see all tenants; what they find is done as the
+See docs/continuous.md. The searches see all tenants; what they find is done as the
 request role: only for that role is it sure that it may read a platform's device tables. All steps
 can be repeated, so any number of servers may run them at the same time, and none depends on what
 this process remembers.
