@@ -300,6 +300,16 @@ async def test_job_that_ended_is_not_scanned_again(fleet: Fleet) -> None:
     )
 
 
+async def test_job_that_is_purged_before_its_next_pass_can_be_created_again(fleet: Fleet) -> None:
+    await fleet.settle()
+    await fleet.world.expire()
+    await fleet.world.operator.delete("j")
+    await fleet.sweeper.run_cleanup()
+    rows = "SELECT count(*) FROM jobs.continuous_jobs WHERE tenant_id = $1"
+    assert await fleet.world.owner_value(rows) == 0
+    await fleet.world.create(target_all=True, continuous=True)
+
+
 async def test_tenant_that_fails_is_logged_once_and_skipped(
     fleet: Fleet, caplog: pytest.LogCaptureFixture
 ) -> None:
