@@ -274,3 +274,15 @@ async def test_preview_warns_of_facts_that_are_not_reported_yet(
         preview = operator.create(validate_only=True, target_selector=selector, continuous=True)
         hints = list((await preview).preview.hints)
         assert [hint for hint in hints if "fact.v" in hint] == hints[:count]
+
+
+async def test_full_job_stays_full_when_a_removed_device_joins_again(world: World) -> None:
+    await world.add_devices(["a"])
+    await world.create(target_all=True, continuous=True)
+    await world.fleet.delete("a")
+    await world.add_devices(["b"])
+    assert await join(world, max_targets=1) == 0
+    await world.add_devices(["a"])
+    assert await join(world, "a", max_targets=1) == 1
+    is_full = "SELECT is_full FROM jobs.continuous_jobs WHERE tenant_id = $1"
+    assert await world.owner_value(is_full) is True

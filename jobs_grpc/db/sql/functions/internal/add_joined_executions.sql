@@ -35,7 +35,8 @@ BEGIN
     WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id;
 
     v_room := greatest(p_max_targets - v_job.total, 0);
-    v_brake.is_full := cardinality(v_new) > v_room;
+    -- Devices that get their next attempt need no room, so they don't show whether others could join.
+    v_brake.is_full := cardinality(v_new) > v_room OR v_brake.is_full AND v_room = 0;
     v_new := v_new[:v_room];
 
     -- The hour also ends if the clock was set back before it.
