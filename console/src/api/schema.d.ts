@@ -1225,8 +1225,9 @@ export interface components {
             /**
              * @description The job begins PAUSED with the cause START_APPROVAL, and no device starts before ApproveStart by another user than
              *     the caller, who must be known. Until then, ResumeJob and AdvanceJob fail with START_NOT_APPROVED, and expires_at
-             *     is 720 hours after the creation or start_at, unless the job never expires. Only the expires_in_hours of a job
-             *     without start_windows are compared with its shortest time: see ApproveStart. Not allowed with replaces_job_id.
+             *     is 720 hours after the creation or start_at, unless the job never expires. CreateJob compares expires_in_hours
+             *     with the shortest time of the job only if it has no start_windows: see ApproveStart. Not allowed with
+             *     replaces_job_id.
              */
             start_approval?: boolean | null;
             /**
@@ -2238,8 +2239,8 @@ export interface components {
              */
             next_openings: string[];
             /**
-             * @description The pause, from PauseJob to ResumeJob, or from CreateJob with start_approval to ApproveStart. A job that finishes during its pause keeps it. Unset:
-             *     the job is not paused.
+             * @description The pause, from PauseJob to ResumeJob, or from CreateJob with start_approval to ApproveStart. A job that finishes
+             *     during its pause keeps it. Unset: the job is not paused.
              */
             pause: components["schemas"]["Pause"] | null;
             /**
@@ -2562,7 +2563,7 @@ export interface components {
             behind: boolean;
             /**
              * Format: int32
-             * @description How many executions devices have added to the job by joining it.
+             * @description How many executions joins have added to the job.
              */
             joined_count: number;
             /**
@@ -4797,6 +4798,7 @@ export interface operations {
                      *             "timed_out": 0
                      *           },
                      *           "job_id": "reboot-1",
+                     *           "joined_count": 0,
                      *           "position": "1795964737123456",
                      *           "reason": "too many failures",
                      *           "replaced_by_job_id": "",
@@ -5633,7 +5635,7 @@ export interface operations {
                  *     included. Unset: no filter.
                  */
                 created_until?: string;
-                /** @description Only jobs with a stage that waits for an approval, or whose start does. False: no filter. */
+                /** @description Only jobs that wait for an approval, of a stage or of their start. False: no filter. */
                 awaiting_approval?: boolean;
                 /**
                  * @description Only jobs whose job_id starts with this text. Empty: no filter. Each page reads all jobs with the
@@ -5673,6 +5675,7 @@ export interface operations {
                      *       {
                      *         "cancel_reason": null,
                      *         "completed_at": null,
+                     *         "continuous": false,
                      *         "created_at": "2026-11-24T15:05:36.757135+00:00",
                      *         "created_by": "olivia",
                      *         "description": "",
@@ -5697,7 +5700,9 @@ export interface operations {
                      *         "is_retry_budget_exhausted": false,
                      *         "is_window_open": null,
                      *         "job_id": "reboot-1",
+                     *         "joins": null,
                      *         "labels": {},
+                     *         "max_joins_per_hour": null,
                      *         "next_openings": [],
                      *         "pause": null,
                      *         "priority": "NORMAL",
@@ -5925,6 +5930,7 @@ export interface operations {
                      * @example {
                      *       "cancel_reason": null,
                      *       "completed_at": null,
+                     *       "continuous": false,
                      *       "created_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "created_by": "olivia",
                      *       "criterion_states": [],
@@ -5970,7 +5976,9 @@ export interface operations {
                      *       "is_retry_budget_exhausted": false,
                      *       "is_window_open": null,
                      *       "job_id": "reboot-1",
+                     *       "joins": null,
                      *       "labels": {},
+                     *       "max_joins_per_hour": null,
                      *       "next_executions_page_token": "WyJkZXZpY2UtMDAwMSJd",
                      *       "next_openings": [],
                      *       "pause": null,
@@ -6179,6 +6187,7 @@ export interface operations {
                      * @example {
                      *       "cancel_reason": null,
                      *       "completed_at": null,
+                     *       "continuous": false,
                      *       "created_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "created_by": "olivia",
                      *       "criterion_states": [],
@@ -6205,7 +6214,9 @@ export interface operations {
                      *       "is_retry_budget_exhausted": false,
                      *       "is_window_open": null,
                      *       "job_id": "reboot-1",
+                     *       "joins": null,
                      *       "labels": {},
+                     *       "max_joins_per_hour": null,
                      *       "next_openings": [],
                      *       "pause": null,
                      *       "possible_actions": [
@@ -6351,6 +6362,7 @@ export interface operations {
                      *           "timed_out": 0
                      *         },
                      *         "job_id": "reboot-1",
+                     *         "joined_count": 0,
                      *         "position": "1795964737123456",
                      *         "reason": "",
                      *         "replaced_by_job_id": "",
@@ -6376,6 +6388,7 @@ export interface operations {
                      *           "timed_out": 0
                      *         },
                      *         "job_id": "reboot-1",
+                     *         "joined_count": 0,
                      *         "position": "1795964737123456",
                      *         "reason": "too many failures",
                      *         "replaced_by_job_id": "",
@@ -6874,6 +6887,7 @@ export interface operations {
                      *         "times_out_at": null,
                      *         "version": 4
                      *       },
+                     *       "joined_at": null,
                      *       "last_seen_at": null
                      *     }
                      */
@@ -7054,6 +7068,7 @@ export interface operations {
                      * @example {
                      *       "cancel_reason": null,
                      *       "completed_at": null,
+                     *       "continuous": false,
                      *       "created_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "created_by": "olivia",
                      *       "criterion_states": [],
@@ -7078,7 +7093,9 @@ export interface operations {
                      *       "is_retry_budget_exhausted": false,
                      *       "is_window_open": null,
                      *       "job_id": "install-1",
+                     *       "joins": null,
                      *       "labels": {},
+                     *       "max_joins_per_hour": null,
                      *       "next_openings": [],
                      *       "pause": null,
                      *       "possible_actions": [
@@ -7311,6 +7328,7 @@ export interface operations {
                      * @example {
                      *       "cancel_reason": null,
                      *       "completed_at": null,
+                     *       "continuous": false,
                      *       "created_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "created_by": "olivia",
                      *       "criterion_states": [],
@@ -7337,7 +7355,9 @@ export interface operations {
                      *       "is_retry_budget_exhausted": false,
                      *       "is_window_open": null,
                      *       "job_id": "reboot-1",
+                     *       "joins": null,
                      *       "labels": {},
+                     *       "max_joins_per_hour": null,
                      *       "next_openings": [],
                      *       "pause": null,
                      *       "possible_actions": [
@@ -7572,6 +7592,7 @@ export interface operations {
                      * @example {
                      *       "cancel_reason": null,
                      *       "completed_at": null,
+                     *       "continuous": false,
                      *       "created_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "created_by": "olivia",
                      *       "criterion_states": [],
@@ -7596,7 +7617,9 @@ export interface operations {
                      *       "is_retry_budget_exhausted": false,
                      *       "is_window_open": null,
                      *       "job_id": "install-1",
+                     *       "joins": null,
                      *       "labels": {},
+                     *       "max_joins_per_hour": null,
                      *       "next_openings": [],
                      *       "pause": null,
                      *       "possible_actions": [
@@ -7799,6 +7822,7 @@ export interface operations {
                      * @example {
                      *       "cancel_reason": null,
                      *       "completed_at": null,
+                     *       "continuous": false,
                      *       "created_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "created_by": "olivia",
                      *       "criterion_states": [],
@@ -7825,7 +7849,9 @@ export interface operations {
                      *       "is_retry_budget_exhausted": false,
                      *       "is_window_open": null,
                      *       "job_id": "reboot-1",
+                     *       "joins": null,
                      *       "labels": {},
+                     *       "max_joins_per_hour": null,
                      *       "next_openings": [],
                      *       "pause": null,
                      *       "possible_actions": [
@@ -8060,6 +8086,7 @@ export interface operations {
                      * @example {
                      *       "cancel_reason": null,
                      *       "completed_at": null,
+                     *       "continuous": false,
                      *       "created_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "created_by": "olivia",
                      *       "criterion_states": [],
@@ -8086,7 +8113,9 @@ export interface operations {
                      *       "is_retry_budget_exhausted": false,
                      *       "is_window_open": null,
                      *       "job_id": "reboot-1",
+                     *       "joins": null,
                      *       "labels": {},
+                     *       "max_joins_per_hour": null,
                      *       "next_openings": [],
                      *       "pause": {
                      *         "cause": "OPERATOR",
@@ -8223,6 +8252,7 @@ export interface operations {
                      * @example {
                      *       "cancel_reason": null,
                      *       "completed_at": null,
+                     *       "continuous": false,
                      *       "created_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "created_by": "olivia",
                      *       "criterion_states": [],
@@ -8249,7 +8279,9 @@ export interface operations {
                      *       "is_retry_budget_exhausted": false,
                      *       "is_window_open": null,
                      *       "job_id": "reboot-1",
+                     *       "joins": null,
                      *       "labels": {},
+                     *       "max_joins_per_hour": null,
                      *       "next_openings": [],
                      *       "pause": null,
                      *       "possible_actions": [
@@ -8372,6 +8404,7 @@ export interface operations {
                      * @example {
                      *       "cancel_reason": null,
                      *       "completed_at": null,
+                     *       "continuous": false,
                      *       "created_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "created_by": "olivia",
                      *       "criterion_states": [],
@@ -8398,7 +8431,9 @@ export interface operations {
                      *       "is_retry_budget_exhausted": false,
                      *       "is_window_open": null,
                      *       "job_id": "reboot-1",
+                     *       "joins": null,
                      *       "labels": {},
+                     *       "max_joins_per_hour": null,
                      *       "next_openings": [],
                      *       "pause": null,
                      *       "possible_actions": [

@@ -354,8 +354,8 @@ class Job(_message.Message):
 
     @_builtins.property
     def pause(self) -> Global___Pause:
-        """The pause, from PauseJob to ResumeJob, or from CreateJob with start_approval to ApproveStart. A job that finishes during its pause keeps it. Unset:
-        the job is not paused.
+        """The pause, from PauseJob to ResumeJob, or from CreateJob with start_approval to ApproveStart. A job that finishes
+        during its pause keeps it. Unset: the job is not paused.
         """
 
     @_builtins.property
@@ -554,7 +554,7 @@ class Joins(_message.Message):
     LAST_JOINED_AT_FIELD_NUMBER: _builtins.int
     BEHIND_FIELD_NUMBER: _builtins.int
     joined_count: _builtins.int
-    """How many executions devices have added to the job by joining it."""
+    """How many executions joins have added to the job."""
     behind: _builtins.bool
     """Devices that match the target may not have joined yet: the join brake has stopped joins until ResumeJob, or more
     devices changed than the server could look at one by one. It then looks at all devices of the tenant.
@@ -1900,8 +1900,9 @@ class CreateJobRequest(_message.Message):
     start_approval: _builtins.bool
     """The job begins PAUSED with the cause START_APPROVAL, and no device starts before ApproveStart by another user than
     the caller, who must be known. Until then, ResumeJob and AdvanceJob fail with START_NOT_APPROVED, and expires_at
-    is 720 hours after the creation or start_at, unless the job never expires. Only the expires_in_hours of a job
-    without start_windows are compared with its shortest time: see ApproveStart. Not allowed with replaces_job_id.
+    is 720 hours after the creation or start_at, unless the job never expires. CreateJob compares expires_in_hours
+    with the shortest time of the job only if it has no start_windows: see ApproveStart. Not allowed with
+    replaces_job_id.
     """
     continuous: _builtins.bool
     """Registered devices that match the target later join the job within seconds: they get an execution, each at most
@@ -2393,7 +2394,7 @@ class ListJobsRequest(_message.Message):
     target_all: _builtins.bool
     """The target of the job is all devices. False: no filter."""
     awaiting_approval: _builtins.bool
-    """Only jobs with a stage that waits for an approval, or whose start does. False: no filter."""
+    """Only jobs that wait for an approval, of a stage or of their start. False: no filter."""
     job_id_prefix: _builtins.str
     """Only jobs whose job_id starts with this text. Empty: no filter. Each page reads all jobs with the
     prefix.

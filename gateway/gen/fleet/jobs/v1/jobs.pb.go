@@ -990,8 +990,8 @@ type Job struct {
 	// The number of minutes after which an IN_PROGRESS execution becomes TIMED_OUT. Unset: no
 	// timeout.
 	InProgressTimeoutMinutes *int32 `protobuf:"varint,21,opt,name=in_progress_timeout_minutes,json=inProgressTimeoutMinutes,proto3,oneof" json:"in_progress_timeout_minutes,omitempty"`
-	// The pause, from PauseJob to ResumeJob, or from CreateJob with start_approval to ApproveStart. A job that finishes during its pause keeps it. Unset:
-	// the job is not paused.
+	// The pause, from PauseJob to ResumeJob, or from CreateJob with start_approval to ApproveStart. A job that finishes
+	// during its pause keeps it. Unset: the job is not paused.
 	Pause *Pause `protobuf:"bytes,22,opt,name=pause,proto3" json:"pause,omitempty"`
 	// Changes with each CancelJob, RetryExecutions, PauseJob, ResumeJob, AdvanceJob, ApproveStage,
 	// RejectStage, ApproveStart, RejectStart and UpdateJob that changes the job, when another job
@@ -1583,7 +1583,7 @@ func (x *StartApproval) GetComment() string {
 // The devices that have joined a continuous job. The counts of the job include them.
 type Joins struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many executions devices have added to the job by joining it.
+	// How many executions joins have added to the job.
 	JoinedCount int32 `protobuf:"varint,1,opt,name=joined_count,json=joinedCount,proto3" json:"joined_count,omitempty"`
 	// The last time at which a device joined. Unset: none has.
 	LastJoinedAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_joined_at,json=lastJoinedAt,proto3" json:"last_joined_at,omitempty"`
@@ -3272,8 +3272,9 @@ type CreateJobRequest struct {
 	ReplacesJobId string `protobuf:"bytes,25,opt,name=replaces_job_id,json=replacesJobId,proto3" json:"replaces_job_id,omitempty"`
 	// The job begins PAUSED with the cause START_APPROVAL, and no device starts before ApproveStart by another user than
 	// the caller, who must be known. Until then, ResumeJob and AdvanceJob fail with START_NOT_APPROVED, and expires_at
-	// is 720 hours after the creation or start_at, unless the job never expires. Only the expires_in_hours of a job
-	// without start_windows are compared with its shortest time: see ApproveStart. Not allowed with replaces_job_id.
+	// is 720 hours after the creation or start_at, unless the job never expires. CreateJob compares expires_in_hours
+	// with the shortest time of the job only if it has no start_windows: see ApproveStart. Not allowed with
+	// replaces_job_id.
 	StartApproval bool `protobuf:"varint,26,opt,name=start_approval,json=startApproval,proto3" json:"start_approval,omitempty"`
 	// Registered devices that match the target later join the job within seconds: they get an execution, each at most
 	// one. Only with target_all, target_group_id or target_selector. A device that no longer matches keeps its
@@ -4177,7 +4178,7 @@ type ListJobsRequest struct {
 	// Only jobs with a created_at before this time; a job created exactly then is not
 	// included. Unset: no filter.
 	CreatedUntil *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=created_until,json=createdUntil,proto3" json:"created_until,omitempty"`
-	// Only jobs with a stage that waits for an approval, or whose start does. False: no filter.
+	// Only jobs that wait for an approval, of a stage or of their start. False: no filter.
 	AwaitingApproval bool `protobuf:"varint,13,opt,name=awaiting_approval,json=awaitingApproval,proto3" json:"awaiting_approval,omitempty"`
 	// Only jobs whose job_id starts with this text. Empty: no filter. Each page reads all jobs with the
 	// prefix.
