@@ -233,7 +233,7 @@ async def test_another_pass_follows_when_notes_are_dropped_during_a_pass(fleet: 
     assert (await fleet.joined(), await _behind(fleet)) == (["a", "b"], [])
 
 
-async def _finish(fleet: Fleet, found: Row, last: str | None) -> int:
+async def _finish(fleet: Fleet, found: Row, last: str | None, wait_ms: int = 0) -> int:
     return await fleet.store.finish_scan_range(
         fleet.world.tenant,
         job_id="j",
@@ -243,7 +243,7 @@ async def _finish(fleet: Fleet, found: Row, last: str | None) -> int:
         last=last,
         interval_seconds=900.0,
         settle_seconds=SETTLE,
-        wait_ms=0,
+        wait_ms=wait_ms,
     )
 
 
@@ -287,6 +287,17 @@ async def test_pass_ends_executions_of_devices_that_are_gone(
     await fleet.joins.changes.run()
     job = await world.operator.get("j")
     assert (job.execution_counts.queued, job.execution_counts.rejected) == (2, 1)
+
+
+async def test_pass_keeps_executions_of_devices_that_come_back(fleet: Fleet) -> None:
+    world = fleet.world
+    await world.add_devices(["b"])
+    await world.database.remove_devices(world.tenant, ["a"])
+    found = await fleet.store.next_scan_range(world.tenant, job_id="j", limit=10)
+    async with world.lock_held():
+        ending = await world.blocked(_finish(fleet, found, last=None, wait_ms=10_000))
+        await world.add_devices(["a"])
+    assert await ending == 0
 
 
 async def test_job_that_ended_is_not_scanned_again(fleet: Fleet) -> None:

@@ -58,10 +58,10 @@ BEGIN
     END IF;
     v_now := jobs.clock_time();
     PERFORM jobs.set_read_time(v_now);
-    -- Read again under the job lock: a device may be back.
+    -- Read again under the job lock: devices may be back, even all (NULL).
     v_device_ids := jobs.missing_devices(p_tenant_id, v_device_ids);
     v_changes := jobs.removed_device_changes(
-        p_tenant_id, array_fill(p_job_id, ARRAY[cardinality(v_device_ids)]), v_device_ids, v_now
+        p_tenant_id, array_fill(p_job_id, ARRAY[coalesce(cardinality(v_device_ids), 0)]), v_device_ids, v_now
     );
     IF v_changes IS NULL THEN
         RETURN 0;
