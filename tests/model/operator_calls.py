@@ -179,7 +179,9 @@ def reject_stage(state: State, job_id: str, stage: int, user: str) -> Result:
     if not rollout.needs_approval:
         raise Rejected("STAGE_NOT_APPROVABLE")
     job = add_event(job, "job.stage_rejected", user, stage=stage)
-    return state.with_job(job if job.is_paused else pause(job, "STAGE_REJECTED", user)), None
+    if job.pause_cause not in (None, "START_APPROVAL"):
+        return state.with_job(job), None
+    return state.with_job(pause(job, "STAGE_REJECTED", user)), None
 
 
 def approve_start(state: State, job_id: str, user: str) -> Result:

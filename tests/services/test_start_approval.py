@@ -336,3 +336,15 @@ async def test_lists_name_jobs_that_wait_for_the_approval(world: World, approver
     assert await waiting() == [("j", False)]
     await approver.approve_start()
     assert await waiting() == []
+
+
+async def test_rejection_of_a_stage_outlasts_the_approval_of_the_start(
+    world: World, approver: Operator
+) -> None:
+    gated: dict[str, Any] = {"device_count": 1, "gate": pb.Gate(require_approval=True)}
+    await world.create_staged(gated, REST, start_approval=True)
+    await approver.reject("j", 0, comment="not this one")
+
+    approved = await approver.approve_start()
+
+    assert (approved.status, approved.pause.cause) == (pb.Job.PAUSED, pb.Pause.STAGE_REJECTED)
