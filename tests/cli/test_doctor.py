@@ -122,7 +122,7 @@ async def test_doctor_reads_the_settings_and_options_of_serve(
     result = await shell("doctor", "--insecure-metadata", "--workers", "100")
     assert result.code == 1
     assert re.search("authentication +WARNING +JOBS_INSECURE_METADATA is set", result.out)
-    assert "this server opens up to 1204 connections" in result.out
+    assert "this server opens up to 1206 connections" in result.out
 
 
 async def test_doctor_prints_no_secret(

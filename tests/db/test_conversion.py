@@ -84,10 +84,12 @@ async def test_converted_database_equals_a_new_one(earlier: Database, fresh: Dat
     # As a function whose file was removed.
     await earlier.owner.execute("CREATE FUNCTION jobs.f() RETURNS void LANGUAGE sql AS ''")
 
+    migrations = schema.migrations()[1:]
     assert await _migrate(earlier) == [
         "converted migration 0035 add_device_counts to 0001 schema",
-        *(f"applied migration {m.label}" for m in schema.migrations()[1:]),
+        *(f"applied migration {m.label}" for m in migrations if not m.after_code),
         "applied views and functions",
+        *(f"applied migration {m.label}" for m in migrations if m.after_code),
     ]
 
     assert await dump_schema(earlier.owner_dsn) == await dump_schema(fresh.owner_dsn)

@@ -14,7 +14,7 @@ any call/0 set_paused: event of a pause has no user
 any call/0 add_event: events count held executions as queued
 - v_job.queued - v_held
 + v_job.queued
-any call/3 delete_devices: deletion of a device is a cancel
+any call/3 removed_device_changes: deletion of a device is a cancel
 - end_cause => 'DEVICE_REMOVED'
 + end_cause => 'EXECUTION_CANCELED'
 any call/1 reject_stage: pause after a rejection has another cause
