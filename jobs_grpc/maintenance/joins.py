@@ -43,9 +43,9 @@ Join = Callable[[JobKey, Sequence[str]], Awaitable[Row]]
 class Joins:
     """The two tasks that let devices join.
 
-    `interval` is the time from the end of a full pass to the next one, and `settle` how long a
-    transaction that changes devices may take, both in seconds. `max_targets` is
-    JOBS_MAX_TARGETS.
+    `interval` is the time from the end of a full pass to the next one. `settle` is how long after
+    the creation of a job changes that were not noted for it can be committed. Both are in seconds.
+    `max_targets` is JOBS_MAX_TARGETS.
     """
 
     def __init__(

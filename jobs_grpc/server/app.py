@@ -363,7 +363,9 @@ def _make_sweeper(config: Config, outage: Outage, store: Store) -> Sweeper | Non
             store=store,
             max_targets=config.limits.max_targets,
             interval=config.maintenance.join_scan_interval,
-            settle=config.database.query_timeout,
+            # Changes that began before CreateJob was committed wrote no note. Each may take a
+            # timeout.
+            settle=2 * config.database.query_timeout,
         ),
     )
 

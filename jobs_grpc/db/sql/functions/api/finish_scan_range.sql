@@ -14,7 +14,7 @@ CREATE OR REPLACE FUNCTION jobs.finish_scan_range(
     p_after text,
     p_last text,
     p_interval_seconds double precision,  -- between the end of a pass and the next one
-    p_settle_seconds double precision,    -- JOBS_QUERY_TIMEOUT
+    p_settle_seconds double precision,
     p_wait_ms integer
 ) RETURNS integer
 LANGUAGE plpgsql
