@@ -70,14 +70,22 @@ function Start({ job, ask, done }: { job: Job; ask: (q: Question) => void; done:
                 {job.rollout && ` in ${counted(job.rollout.stages.length, "stage")}`}.{" "}
                 {(job.waits_for ?? []).slice(1).map(waitText).join(" ")}
             </p>
-            {approval.problem && <p class="pad quiet">{approval.problem}</p>}
-            {approval.comment && (
+            <Decision {...approval} />
+        </section>
+    );
+}
+
+function Decision({ problem, comment, buttons }: ReturnType<typeof useApproval>) {
+    return (
+        <>
+            {problem && <p class="pad quiet">{problem}</p>}
+            {comment && (
                 <div class="approve pad">
-                    {approval.comment}
-                    {approval.buttons}
+                    {comment}
+                    {buttons}
                 </div>
             )}
-        </section>
+        </>
     );
 }
 
@@ -125,13 +133,7 @@ function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; don
                 />
             </div>
             {since.length > 0 && <EventList events={since} job={job} />}
-            {approval.problem && <p class="pad quiet">{approval.problem}</p>}
-            {approval.comment && (
-                <div class="approve pad">
-                    {approval.comment}
-                    {approval.buttons}
-                </div>
-            )}
+            <Decision {...approval} />
         </section>
     );
 }
