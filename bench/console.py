@@ -162,8 +162,8 @@ async def _measure_rest(bench: Bench) -> None:
     for name, recording in zip(pages, recorded, strict=True):
         for path, count in recording.counts().items():
             bench.add(f"{name}: {path}", _AT_REST, "per minute", 60 * count / recording.seconds)
-        if not recording.requests:
-            raise InvalidRun(f"the page {name} does not poll")
+        if not (recording.requests or recording.streams):
+            raise InvalidRun(f"the page {name} neither polls nor watches")
     half = scale.consoles // 2
     none = await _measure_cpu(bench, [])
     for part, percent in none.items():
