@@ -117,7 +117,9 @@ async def test_action_in_several_calls_stops_when_the_caller_changes(
     for name in (tenant, "other"):
         await database.add_devices(name, 150)
     page = await console.open("/devices")
+    await page.get_by_label("Select d00001").check()
     await page.get_by_role("button", name="Select up to 1,000 that match").click()
+    await expect(page.get_by_text("150 devices selected")).to_be_visible()
     await page.get_by_role("button", name="Delete…").click()
     dialog = page.get_by_role("dialog")
     calls = "**/customer/fleet/devices:delete"

@@ -153,6 +153,7 @@ async def test_import_continues_when_a_call_fails(
     await page.get_by_label("Device starts with").fill("tag-")
     await page.get_by_role("button", name="Filter", exact=True).click()
     await page.get_by_role("button", name="Select up to 1,000 that match").click()
+    await expect(page.get_by_text("1,000 devices selected")).to_be_visible()
     await page.get_by_role("button", name="Delete…").click()
     await dialog.get_by_role("button", name="Delete 1,000 devices").click()
     await expect(page.get_by_text("Deleted 1,000 devices, ended 0 executions.")).to_be_visible()
