@@ -11,9 +11,14 @@ from typing import Any, TypeAlias
 import grpc
 from fleet.jobs.v1 import device_jobs_pb2 as pb
 
-from jobs_grpc.client import errors
 from jobs_grpc.client.calls import ServiceCalls
-from jobs_grpc.client.errors import JobsError, from_report_error, from_rpc_error
+from jobs_grpc.client.errors import (
+    JobsError,
+    Overloaded,
+    create_error,
+    from_report_error,
+    from_rpc_error,
+)
 from jobs_grpc.client.retry import Delays, is_transient
 from jobs_grpc.contract.field_rules import rules_of
 
@@ -144,9 +149,7 @@ class ReportStream:
                 self._outbox_filled.set()
             try:
                 await self._run_stream(on_response)
-                error = errors.create_error(
-                    grpc.StatusCode.UNAVAILABLE, "the stream was interrupted"
-                )
+                error = create_error(grpc.StatusCode.UNAVAILABLE, "the stream was interrupted")
             except grpc.aio.AioRpcError as e:
                 error = from_rpc_error(e)
             except JobsError as e:
@@ -202,7 +205,7 @@ class ReportStream:
 
     def _answer(self, pending: _Pending, result: pb.ReportResult) -> None:
         error = from_report_error(result.error) if result.HasField("error") else None
-        if error and (isinstance(error, errors.Overloaded) or is_transient(error)):
+        if error and (isinstance(error, Overloaded) or is_transient(error)):
             # The queue of the execution waits meanwhile, so the order stays.
             delay = self._calls.retry.first_delay
             asyncio.get_running_loop().call_later(delay, self._send_again, pending, self._outbox)
