@@ -38,7 +38,7 @@ async def _measure(args: argparse.Namespace) -> Report:
         await move_time(database.owner, ledger, next(scale.steps()).at)
         both = await stack.enter_async_context(year_server(env, receiver.variables))
         year = Year(scale, database, Callers(both[0], ledger), consumers)
-        async with consumers.running(*both):
+        async with database.request_sessions, consumers.running(*both):
             await year.run()
         text = await env.report(*render(year.samples, ledger, scale))
         errors = logged_errors(env.log)
