@@ -189,7 +189,8 @@ async def test_dialogs_are_used_with_the_keyboard(console: Console, operator: Op
     # It opens before a frame is drawn: no key reaches the page behind it.
     opened = await pause.evaluate(
         "async (button) => {"
-        "    button.click(); await null; return !!document.querySelector('dialog[open]'); }"
+        "    button.click(); await new Promise(requestAnimationFrame);"
+        "    return !!document.querySelector('dialog[open]'); }"
     )
     assert opened
     action = dialog.get_by_role("button", name="Pause")
