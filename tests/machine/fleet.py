@@ -10,7 +10,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from tests.machine import messages
 from tests.machine.machine import SEED, Machine, outcome
 from tests.machine.operators import CODES, create_for
-from tests.model import joins, operator_calls
+from tests.model import operator_calls
 from tests.model.device_calls import queue
 from tests.model.execution import FAILURES
 from tests.model.stages import Stage, claims, divide
@@ -28,10 +28,14 @@ async def create_with_target(m: Machine) -> None:
     """
     target, devices, reason, terms = _target(m)
     settings = m.profile.settings(m)
+    if settings.get("is_continuous") and m.random.random() < 0.6:
+        # Few devices match random selectors.
+        registered = [device.device_id for device in m.state.devices]
+        target, devices, reason, terms = {"target_all": True}, registered, "", []
     ends_with_remainder = settings.get("rollout", [])[-1:] in ([], [Stage()], [Stage(rate=1)])
     is_continuous = settings.pop("is_continuous", False)
     if is_continuous and terms is not None and ends_with_remainder:
-        settings |= {"target": tuple(terms), "max_joins": m.choice([None, 1, 3])}
+        settings["target"] = tuple(terms)
         reason = ""
     if reason != "DEVICE_NOT_FOUND":
         target |= await _preview(m, target, devices, settings.get("rollout", ()))
@@ -40,20 +44,6 @@ async def create_with_target(m: Machine) -> None:
         assert got == reason
     else:
         await create_for(m, devices, settings, target)
-
-
-async def join(m: Machine) -> None:
-    """Let devices join a job, mostly a continuous one, as the server's task does."""
-    continuous = [job for job in m.state.jobs if job.target is not None]
-    job_id = (m.choice(continuous) if continuous else m.job()).job_id
-    arguments: dict[str, Any] = {"device_ids": None, "after": "", "last": None}
-    row, count = await m.both(
-        Call(joins.join, job_id),
-        m.service.store.join_devices(
-            m.tenant, job_id=job_id, max_targets=1_000_000, wait_ms=60_000, **arguments
-        ),
-    )
-    assert (None if row["has_ended"] else row["joined_count"]) == count
 
 
 async def _preview(
@@ -155,6 +145,9 @@ async def register(m: Machine) -> None:
     sent = fleet_pb2.Device(
         device_id=device.device_id, labels=dict(device.labels), group_ids=sorted(device.groups)
     )
+    is_noted = any(job.target is not None for job in m.state.jobs)
+    if is_noted and m.state.device(device.device_id) != device:
+        m.changed_devices.add(device.device_id)
     await m.both(
         Call(operator_calls.register, device),
         m.fleet.update(sent, mask=["labels", "group_ids"], allow_missing=True),

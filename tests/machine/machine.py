@@ -103,6 +103,8 @@ class Machine:
         self.webhooks: dict[str, bool] = {}
         """Whether each webhook is enabled."""
         self.tested_webhooks: set[str] = set()
+        self.changed_devices: set[str] = set()
+        """Devices that changed since those with notes joined."""
         self.position = 0
         self.listed_events: dict[str, list[str]] = {}
         """The types of the events up to the position that were listed, by job."""

@@ -113,6 +113,27 @@ schedules/22 minimum_rollout_time: releases may end as soon as the job expires
 schedules/1 set_resumed: release continues during a pause
 - release_since = v_release_since,
 +
+joins/19 add_joined_executions: join does not extend the last stage
+- SET last_rank = s.last_rank + cardinality(v_new)
++ SET last_rank = s.last_rank
+joins/23 add_joined_executions: join does not extend the release
+- v_job.open_stage = v_stage.stage
++ false
+joins/1 complete_finished_jobs: job completes although devices can join
+- p.queued = 0 AND NOT j.is_continuous
++ p.queued = 0
+joins/4 joinable_devices: device that was removed does not join again
+- e.status = 'REJECTED' AND e.end_cause = 'DEVICE_REMOVED'
++ false
+joins/1 update_devices: change has no note
+- FROM jobs.continuous_jobs c WHERE c.tenant_id = p_tenant_id
++ FROM jobs.continuous_jobs c WHERE false
+joins/6 read_device_changes: notes are deleted before the devices join
+- job_ids := ARRAY(
++ PERFORM jobs.delete_notes(p_tenant_id, noted_at, change_ids); job_ids := ARRAY(
+joins/16 finish_scan_range: executions of devices that are gone stay
+- p_after, p_last, c_max_ended, p_wait_ms)
++ p_after, p_last, 0, p_wait_ms)
 waiting/5 next_execution: next execution ignores the priority
 - q.is_queued, q.queue_order,
 + q.is_queued,

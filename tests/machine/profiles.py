@@ -6,7 +6,7 @@ from fractions import Fraction
 from random import Random
 from typing import Any
 
-from tests.machine import devices, events, fleet, operators
+from tests.machine import devices, events, fleet, joins, operators
 from tests.machine.machine import Machine, Profile
 from tests.model.criteria import Criterion
 from tests.model.retries import Rule
@@ -104,23 +104,35 @@ ANY_CALL = Profile(
 
 
 def _joins_settings(m: Machine) -> dict[str, Any]:
-    return _any_settings(m) | {"is_continuous": m.choice([True, True, True, False])}
+    """Jobs that mostly run, so that devices join them at all stages of their life."""
+    settings = _any_settings(m)
+    stages = m.choice([[], [], [Stage(rate=1)], *_GATES])
+    return settings | {
+        "is_continuous": m.choice([True, True, True, False]),
+        "max_joins": m.choice([None, None, 1, 2, 3]),
+        "rollout": stages,
+        "criteria": _criteria(m, stages, m.choice([0, 0, 1]), [1, 2, 3], [50, 60, 100]),
+        "max_in_progress": m.choice([None, None, 1]) if stages else None,
+        "start": None,
+        "start_approval": settings["start_approval"] and m.choice([True, False]),
+    }
 
 
 # Not in ANY_CALL: there, the server lets devices join at any time.
 JOINS = Profile(
     "joins",
-    _devices(6),
+    _devices(4),
     _joins_settings,
     fleet.create_with_target,
     {
         **dict.fromkeys((operators.cancel, operators.end_joins, operators.update_rate), 1),
         **dict.fromkeys((operators.pause, operators.advance, operators.cancel_execution), 1),
         **dict.fromkeys((operators.update_expiry, operators.update_criteria), 1),
-        **dict.fromkeys((operators.resume, operators.approve, operators.approve_start), 3),
-        **dict.fromkeys((operators.retry, fleet.delete_devices, devices.wait_and_sweep), 3),
-        **dict.fromkeys((fleet.register, devices.report), 8),
-        fleet.join: 10,
+        **dict.fromkeys((operators.approve, operators.approve_start, operators.retry), 2),
+        **dict.fromkeys((joins.join, joins.full_pass, devices.wait_and_sweep), 3),
+        **dict.fromkeys((joins.join_changed, fleet.delete_devices, operators.resume), 5),
+        fleet.register: 8,
+        devices.report: 16,
     },
     tick=MICROSECOND,
 )

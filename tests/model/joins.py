@@ -1,10 +1,11 @@
 """Devices that join continuous jobs."""
 
+from collections.abc import Container
 from dataclasses import replace
 
 from tests.model.execution import Execution, forget_failures, queue_next
 from tests.model.job import Job, add_event, with_executions
-from tests.model.rules import apply_rules, pause
+from tests.model.rules import End, apply_rules, end_attempts, pause
 from tests.model.stages import change_rate
 from tests.model.targets import matching
 from tests.model.tenant import Result, State
@@ -14,12 +15,51 @@ _MAX_JOINS = 100
 _HOUR = 3600
 
 
-def join(state: State, job_id: str) -> Result:
-    """Let all devices that match join a job. Returns how many; None: none can ever join."""
+def join_changed(state: State, devices: Container[str]) -> Result:
+    """Let devices that changed join all jobs. Returns nothing."""
+    for job_id in _continuous(state):
+        state, _ = join(state, job_id, devices)
+    return state, None
+
+
+def full_pass(state: State, size: int) -> Result:
+    """Let all devices join all jobs, in ranges of `size` devices. Returns nothing.
+
+    It also ends executions of devices that were deleted before an operator retried them.
+    """
+    registered = [device.device_id for device in state.devices]
+    for job_id in _continuous(state):
+        for first in range(0, len(registered) + 1, size):
+            devices = registered[first : first + size]
+            state, _ = join(state, job_id, devices)
+            after = registered[first - 1] if first else ""
+            last = devices[-1] if len(devices) == size else "\U0010ffff"
+            gone = {
+                each.device: End("REJECTED", None, "DEVICE_REMOVED")
+                for each in state.job(job_id).executions
+                if each.status == "QUEUED"
+                and after < each.device <= last
+                and each.device not in registered
+            }
+            if gone and registered:
+                state = state.with_job(end_attempts(state.job(job_id), gone))
+    return state, None
+
+
+def _continuous(state: State) -> list[str]:
+    return [job.job_id for job in state.jobs if job.target is not None]
+
+
+def join(state: State, job_id: str, devices: Container[str] | None = None) -> Result:
+    """Let devices that match, by default all, join a job. Returns how many; None: none ever can."""
     job = state.job(job_id)
     if job.target is None or job.joins_stopped:
         return state, None if job.target is None else 0
-    matches = matching(job.target, state.devices)
+    matches = [
+        device
+        for device in matching(job.target, state.devices)
+        if devices is None or device in devices
+    ]
     found = {device: job.execution(device) for device in matches}
     removed = [
         e for e in found.values() if e and (e.status, e.cause) == ("REJECTED", "DEVICE_REMOVED")

@@ -55,7 +55,7 @@ def terms(
         if operator in ("exists", "missing"):
             found.append((key, operator, ()))
         else:
-            count = rng.choice((1, 2, len(values) // 2))
+            count = max(1, min(rng.choice((1, 2, len(values) // 2)), len(values)))
             found.append((key, operator, tuple(rng.sample(values, count))))
     return found
 
