@@ -145,13 +145,14 @@ async def register(m: Machine) -> None:
     sent = fleet_pb2.Device(
         device_id=device.device_id, labels=dict(device.labels), group_ids=sorted(device.groups)
     )
-    is_noted = any(job.target is not None for job in m.state.jobs)
-    if is_noted and m.state.device(device.device_id) != device:
-        m.changed_devices.add(device.device_id)
+    before = m.state.device(device.device_id)
     await m.both(
         Call(operator_calls.register, device),
         m.fleet.update(sent, mask=["labels", "group_ids"], allow_missing=True),
     )
+    can_join = any(job.target is not None for job in m.state.jobs)
+    if can_join and m.state.device(device.device_id) != before:
+        m.changed_devices.add(device.device_id)
 
 
 async def delete_devices(m: Machine) -> None:

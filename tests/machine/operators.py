@@ -1,6 +1,8 @@
 """Random calls of operators."""
 
 from collections.abc import Callable
+from fractions import Fraction
+from math import ceil
 from typing import Any
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -227,6 +229,7 @@ async def update_expiry(m: Machine) -> None:
     if job.windows:
         return  # The forecast has a model of its own.
     earliest = max(m.now + m.profile.tick, job.start) + job.minimum_time
+    earliest = Fraction(ceil(earliest * 10**6), 10**6)  # A timestamp has microseconds.
     expires = m.choice([None, *(earliest + more for more in (-60, 0, 30, 3600))])
     if expires is None or expires > m.now + m.profile.tick:
         sent = None if expires is None else timestamp(expires)

@@ -36,7 +36,7 @@ def full_pass(state: State, size: int) -> Result:
             last = devices[-1] if len(devices) == size else "\U0010ffff"
             gone = {
                 each.device: End("REJECTED", None, "DEVICE_REMOVED")
-                for each in state.job(job_id).executions
+                for each in sorted(state.job(job_id).executions, key=lambda each: each.device)
                 if each.status == "QUEUED"
                 and after < each.device <= last
                 and each.device not in registered
