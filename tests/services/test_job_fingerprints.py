@@ -4,6 +4,7 @@ import pytest
 
 from jobs_grpc.db.store import Store
 from tests.support.database import request_session
+from tests.support.joins import join
 from tests.support.world import World
 
 
@@ -61,3 +62,17 @@ async def test_statement_for_many_tenants_compares_the_rows_of_each(world: World
     assert exist == [(tenant, job_id) for tenant in tenants[:2] for job_id in ("j", tenant)]
     assert len({value for _, value in found if value}) == 4
     assert len({value for _, value in pending}) == 3
+
+
+async def test_brake_that_lets_no_device_join_changes_the_fingerprint(world: World) -> None:
+    """Only the row of continuous_jobs changes: the job is paused already."""
+    await world.add_devices(["a"])
+    await world.create(target_all=True, continuous=True, max_joins_per_hour=1)
+    await world.operator.pause("j")
+    await world.add_devices(["b"])
+    await join(world)
+    async with request_session(world.database) as (_, store):
+        before = await fingerprint(store, world.tenant)
+        await world.add_devices(["c"])
+        assert await join(world) == 0
+        assert await fingerprint(store, world.tenant) != before
