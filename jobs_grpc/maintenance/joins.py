@@ -8,8 +8,9 @@ this process remembers.
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime
+from typing import Protocol
 
 from jobs_grpc.db.database import Row
 from jobs_grpc.db.store import Store
@@ -27,8 +28,10 @@ MAX_NOTES = 100_000
 _SCANS_PER_SEARCH = 100
 DEVICES_PER_RANGE = 10_000
 
-# How long a join waits for locks. Jobs that are busy for longer get a full pass.
-_LOCK_WAIT_MS = 1000
+# How long the joins of a tenant wait for locks, and then each of them: busy jobs of a tenant must
+# not delay other tenants. Jobs that are busy for longer get a full pass.
+_LOCK_WAIT = 1.0
+_MIN_LOCK_WAIT = 0.1
 # Seconds that the pass of one job may take before the next job has its turn.
 _SCAN_STEP = 0.5
 # Seconds after which a run ends; the next one continues.
@@ -37,7 +40,12 @@ _MAX_RUN = 30.0
 _MAX_FAILING = 1000
 
 
-Join = Callable[[JobKey, Sequence[str]], Awaitable[Row]]
+class Join(Protocol):
+    """Lets devices join a job: see Joins.join."""
+
+    def __call__(
+        self, job: JobKey, device_ids: Sequence[str], *, wait_ms: int
+    ) -> Awaitable[Row]: ...
 
 
 class Joins:
@@ -66,6 +74,8 @@ class Joins:
         device_ids: Sequence[str] | None,
         after: str | None = None,
         last: str | None = None,
+        *,
+        wait_ms: int,
     ) -> Row:
         """Call join_devices.sql once."""
         tenant_id, job_id = job
@@ -76,7 +86,7 @@ class Joins:
             after=after,
             last=last,
             max_targets=self._max_targets,
-            wait_ms=_LOCK_WAIT_MS,
+            wait_ms=wait_ms,
         )
         self.joined += row["joined_count"]
         if row["joined_count"]:
@@ -101,7 +111,7 @@ class Joins:
         if found["due_at"] is None:
             return False
         after, last = found["after"], found["last"]
-        row = await self.join(job, None, after, last)
+        row = await self.join(job, None, after, last, wait_ms=wait_ms)
         if row["has_ended"]:
             return False
         last = row["joined_up_to"] or last
@@ -181,9 +191,13 @@ class DeviceChanges:
         if notes["change_ids"] is None:
             return
         failed = []
+        # A call changes at most 1,000 devices, so these are fewer than one join looks at.
+        deadline = time.monotonic() + _LOCK_WAIT
         for job_id in notes["job_ids"]:
             job = tenant_id, job_id
-            if not await self._logging_failure(job, self._join(job, notes["device_ids"])):
+            wait = max(deadline - time.monotonic(), _MIN_LOCK_WAIT)
+            joining = self._join(job, notes["device_ids"], wait_ms=round(wait * 1000))
+            if not await self._logging_failure(job, joining):
                 failed.append(job_id)
         await self._store.delete_device_changes(
             tenant_id,

@@ -1,8 +1,9 @@
 """Devices that change join continuous jobs; full passes find the others."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from fleet.jobs.v1.fleet_pb2 import Device
 
 from jobs_grpc.db.device_import import DeviceRow, import_devices
 from jobs_grpc.db.store import Row, Store
+from jobs_grpc.errors import LockTimeout
 from jobs_grpc.maintenance import joins
 from jobs_grpc.maintenance.joins import Joins
 from jobs_grpc.maintenance.sweeper import Sweeper
+from jobs_grpc.maintenance.task import JobKey
 from tests.support.callers import Fleet as FleetCaller
 from tests.support.database import edited_function, request_session
 from tests.support.postgres import connected
@@ -150,7 +153,7 @@ async def test_change_during_the_look_keeps_its_note(fleet: Fleet) -> None:
     again = await fleet.store.read_device_changes(world.tenant, limit=10, max_changes=100)
     assert first["change_ids"] == again["change_ids"]  # the reader died
     assert first["job_ids"] == ["j"]
-    await fleet.joins.join((world.tenant, "j"), first["device_ids"])
+    await fleet.joins.join((world.tenant, "j"), first["device_ids"], wait_ms=0)
     await _update(world.fleet, ["b"], labels={"track": "x"})
     for notes in (first, again):  # another server deletes them as well
         await fleet.store.delete_device_changes(
@@ -175,6 +178,26 @@ async def test_busy_job_gets_a_full_pass_and_does_not_delay_the_others(fleet: Fl
     assert (await fleet.notes(), await _behind(fleet)) == ([], ["j"])
     await fleet.scan()
     assert (await fleet.joined(), await _behind(fleet)) == (["a", "b"], [])
+
+
+async def test_busy_jobs_of_a_tenant_share_the_wait_for_locks(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fleet.world.create("k", "l", target_all=True, continuous=True)
+    await _update(fleet.world.fleet, ["b"], labels={"track": "x"})
+    now, waits = 0.0, []
+
+    async def join(job: JobKey, device_ids: Sequence[str], *, wait_ms: int) -> Row:
+        nonlocal now
+        if job[0] == fleet.world.tenant:
+            waits.append(wait_ms)
+            now += wait_ms / 1000
+        raise LockTimeout
+
+    monkeypatch.setattr(joins, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(fleet.joins.changes, "_join", join)
+    await fleet.joins.changes.run()
+    assert (waits, await _behind(fleet)) == ([1000, 100, 100], ["j", "k", "l"])
 
 
 async def _behind(fleet: Fleet) -> list[str]:
@@ -216,7 +239,7 @@ async def test_another_pass_follows_when_notes_are_dropped_during_a_pass(fleet: 
 
     found = await fleet.store.next_scan_range(tenant, job_id="j", limit=2)
     assert (found["after"], found["last"]) == ("", "b")
-    await fleet.joins.join((tenant, "j"), None, "", "b")
+    await fleet.joins.join((tenant, "j"), None, "", "b", wait_ms=0)
     await _finish(fleet, found, last="b")
     # The device is in the range that the pass has read.
     await fleet.world.database.add_labels(tenant, {"b": {"track": "x"}})
@@ -225,7 +248,7 @@ async def test_another_pass_follows_when_notes_are_dropped_during_a_pass(fleet: 
     await _finish(fleet, found, last="b")
     found = await fleet.store.next_scan_range(tenant, job_id="j", limit=2)
     assert (found["after"], found["last"]) == ("b", None)
-    await fleet.joins.join((tenant, "j"), None, "b", None)
+    await fleet.joins.join((tenant, "j"), None, "b", None, wait_ms=0)
     await _finish(fleet, found, last=None)
     assert (await fleet.joined(), await _behind(fleet)) == (["a"], ["j"])
 
@@ -298,6 +321,23 @@ async def test_pass_keeps_executions_of_devices_that_come_back(fleet: Fleet) -> 
         ending = await world.blocked(_finish(fleet, found, last=None, wait_ms=10_000))
         await world.add_devices(["a"])
     assert await ending == 0
+
+
+async def test_device_that_comes_back_does_not_hide_others_that_are_gone(fleet: Fleet) -> None:
+    world = fleet.world
+    await _update(world.fleet, ["b", "c", "d"], labels={"track": "x"})
+    await fleet.settle()
+    await world.database.remove_devices(world.tenant, ["a", "b", "c"])
+    await world.execute("SELECT jobs.rescan_jobs($1, NULL)")
+    found = await fleet.store.next_scan_range(world.tenant, job_id="j", limit=10)
+    limit = ("finish_scan_range", "c_max_ended CONSTANT integer := 1000")
+    async with edited_function(world.database, *limit, limit[1].replace("1000", "2")):
+        async with world.lock_held():
+            ending = await world.blocked(_finish(fleet, found, last=None, wait_ms=10_000))
+            await world.add_devices(["a"])
+        await ending
+        await fleet.scan()
+    assert (await world.operator.get("j")).execution_counts.rejected == 2
 
 
 async def test_job_that_ended_is_not_scanned_again(fleet: Fleet) -> None:

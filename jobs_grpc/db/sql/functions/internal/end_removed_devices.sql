@@ -1,6 +1,6 @@
 -- Ends the QUEUED executions of a range of devices that are gone from the device table as REJECTED, at most p_limit:
--- such a device can't start, and its platform does not call DeleteDevices. Returns how many. If there are none, takes
--- no lock. The caller has set the tenant.
+-- such a device can't start, and its platform does not call DeleteDevices. Returns how many; p_limit: call it again. If
+-- there are none, takes no lock. The caller has set the tenant.
 --
 -- A tenant without any device keeps them: its platform may just be loading the table again. So do members of the job's
 -- group that never were in the device table.
@@ -19,6 +19,7 @@ DECLARE
     v_last text := coalesce(p_last, repeat(chr(1114111), 257));
     v_device_ids text[];
     v_group_id text;
+    v_has_more boolean;
     v_changes jobs.execution_change[];
     v_now timestamptz;
 BEGIN
@@ -52,6 +53,7 @@ BEGIN
             WHERE m.is_member IS NULL
         );
     END IF;
+    v_has_more := cardinality(v_device_ids) > p_limit;
     v_device_ids := v_device_ids[:p_limit];
     IF v_device_ids = '{}' OR NOT jobs.lock_job_with_timeout(p_tenant_id, p_job_id, p_wait_ms) THEN
         RETURN 0;
@@ -67,5 +69,6 @@ BEGIN
         RETURN 0;
     END IF;
     PERFORM jobs.change_executions(p_tenant_id, v_changes, v_now);
-    RETURN cardinality(v_changes);
+    -- Without v_has_more, a device that came back would hide those beyond the limit until the next pass.
+    RETURN CASE WHEN v_has_more THEN p_limit ELSE cardinality(v_changes) END;
 END $$;
