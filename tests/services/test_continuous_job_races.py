@@ -1,5 +1,7 @@
 """Devices that join the continuous job "j" while other calls change the job or the devices."""
 
+import asyncio
+import random
 from collections.abc import Awaitable
 from typing import Any
 
@@ -8,8 +10,12 @@ from fleet.jobs.v1 import fleet_pb2 as fleet_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from tests.support.callers import Operator
-from tests.support.joins import join
+from tests.support.database import request_session
+from tests.support.joins import MAX_TARGETS, join
+from tests.support.scale import SCALE, scaled
 from tests.support.world import World
+
+RACES = scaled(25, 20)
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +125,31 @@ async def test_deleted_device_does_not_join(world: World, operator: Operator) ->
 
     assert await joining == 1
     assert [e.device_id for e in (await operator.get("j")).executions] == ["b"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60 + 30 * SCALE)
+async def test_no_execution_of_a_deleted_device_stays_pending(
+    world: World, operator: Operator
+) -> None:
+    await world.create("k", target_all=True, continuous=True, max_joins_per_hour=1_000_000)
+    rng, joined = random.Random(1), 0  # noqa: S311 - not for secrets
+    join_fields = {"job_id": "k", "after": None, "last": None, "max_targets": MAX_TARGETS}
+    async with (
+        request_session(world.database) as (_, joining),
+        request_session(world.database) as (_, deleting),
+    ):
+        for n in range(RACES):
+            await world.add_devices([f"d{n}"])
+            fields: dict[str, Any] = {"device_ids": [f"d{n}"], "wait_ms": 10_000}
+            calls = [
+                joining.join_devices(world.tenant, **join_fields, **fields),
+                deleting.delete_devices(world.tenant, max_executions=10, **fields),
+            ]
+            rows = await asyncio.gather(*rng.sample(calls, 2))
+            joined += sum(row.get("joined_count", 0) for row in rows)
+
+    assert await operator.counts("k") == {"queued": 2, "rejected": joined}
 
 
 async def test_brake_counts_joins_of_two_tasks_together(world: World, operator: Operator) -> None:

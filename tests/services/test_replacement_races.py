@@ -18,6 +18,11 @@ from tests.support.world import World
 
 REPLACES: dict[str, Any] = {"job_id": "n", "target_all": True, "replaces_job_id": "j"}
 PAIRS = scaled(5)
+_TERMINATE_ONE = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE usename = $1 AND datname = current_database() AND state = 'active'
+    ORDER BY random() LIMIT 1
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -78,10 +83,14 @@ async def test_equal_creates_replace_the_job_once(world: World, operator: Operat
 
 
 @pytest.mark.slow
-async def test_replacement_happens_completely_or_not_at_all_when_the_server_is_killed(
-    world: World, operator: Operator
+@pytest.mark.parametrize("killed", ["server", "sessions"])
+async def test_replacement_happens_completely_or_not_at_all_when_it_is_killed(
+    world: World, operator: Operator, killed: str
 ) -> None:
-    """Each job is replaced and retried at the same time, until the server is killed."""
+    """Each job is replaced and retried at the same time.
+
+    After some replacements, the server is killed, or after each one a session of the database.
+    """
     names = [f"j{n}" for n in range(PAIRS)]
     for name in names:
         await world.create(name)
@@ -91,15 +100,17 @@ async def test_replacement_happens_completely_or_not_at_all_when_the_server_is_k
     created: set[str] = set()
 
     async with running_server_process(world.database.request_dsn) as process:
-        killed = Operator(jobs_pb2_grpc.JobServiceStub(process.channel), world.tenant)
+        caller = Operator(jobs_pb2_grpc.JobServiceStub(process.channel), world.tenant)
 
         async def replace(name: str) -> None:
-            await killed.create(**REPLACES | {"job_id": f"{name}-new", "replaces_job_id": name})
+            await caller.create(**REPLACES | {"job_id": f"{name}-new", "replaces_job_id": name})
             created.add(name)
-            if len(created) > PAIRS // 2:
+            if killed == "sessions":
+                await world.database.owner.execute(_TERMINATE_ONE, world.database.role.name)
+            elif len(created) > PAIRS // 2:
                 os.kill(process.pid, signal.SIGKILL)
 
-        calls = [call(name) for name in names for call in (replace, _retrying(killed))]
+        calls = [call(name) for name in names for call in (replace, _retrying(caller))]
         results = await asyncio.gather(*calls, return_exceptions=True)
     await world.database.wait_for_idle_sessions()
 
