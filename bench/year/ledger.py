@@ -45,8 +45,10 @@ class LedgerJob:
     """Without its executions."""
     executions: dict[str, Execution]
     """By device."""
-    devices: Mapping[str, Device]
+    devices: dict[str, Device]
     created_at: datetime
+    size: int
+    """The number of executions at creation."""
     is_bad: bool = False
     """Whether the job is a rollout of a bad release."""
     variant: int = 0
@@ -81,7 +83,7 @@ class LedgerJob:
     @property
     def is_finished(self) -> bool:
         """Whether no device can change the job any more."""
-        return not any(self.counts[status] for status in PENDING)
+        return self.model.target is None and not any(self.counts[s] for s in PENDING)
 
     @property
     def status(self) -> str:
@@ -141,6 +143,14 @@ class LedgerJob:
         """Return all attempts of a device."""
         execution = self.executions[device_id]
         return (*execution.earlier, execution)
+
+    def join(self, device: Device, at: datetime) -> None:
+        """Record that a device has joined."""
+        rank = len(self.executions) + 1
+        execution = Execution(device.device_id, rank, zone=device.zone, queued=seconds(at))
+        self.devices[device.device_id] = device
+        self.executions[device.device_id] = execution
+        self.counts[execution.status] += 1
 
     def start(self, device_id: str, at: datetime) -> None:
         """Record an acknowledged start."""
@@ -232,7 +242,8 @@ class Ledger(ledger.Ledger):
         )
         model = state.job(job_id)
         executions = {execution.device: execution for execution in model.executions}
-        job = LedgerJob(tenant, kind, replace(model, executions=()), executions, devices, at)
+        model = replace(model, executions=())
+        job = LedgerJob(tenant, kind, model, executions, {**devices}, at, len(devices))
         self.jobs[tenant, job_id] = self._open[tenant][job_id] = job
         self.done["executions"] += len(devices)
         return job

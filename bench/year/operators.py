@@ -18,11 +18,13 @@ from tests.model.criteria import Criterion
 from tests.model.retries import Rule
 from tests.model.stages import Stage
 from tests.model.windows import Window
+from tests.support.waiting import wait_until
 
 # Days of a month. All are part of each month, so that months can be compared.
 _RELEASE_DAYS = (2, 4, 6, 8, 10)
 _EMERGENCY_DAYS = (5, 9, 19)
 _REMOVAL_DAYS = (3, 15, 25)
+_CONTINUOUS_DAYS = range(1, 8)
 
 # Kinds of a rollout, by the last digit of the number of the tenant plus the month.
 _ADVANCED, _FORCE_CANCELED, _CANCELED_BY_TRIP, _FIXED, _CANCELED, _PAUSED = 9, 7, 1, 4, 8, 6
@@ -35,6 +37,7 @@ _RETRIES = Rule(("FAILED",), (RETRIED_CODE,), initial_backoff=300, max_backoff=1
 # Kinds of a daily job.
 _SCHEDULED, _WINDOWED, _WITH_RETRIES = 1, 2, 3
 _REMOVED = 5
+_ENROLLED = 3
 
 
 class Operators:
@@ -56,7 +59,7 @@ class Operators:
                 await self._operate_rollout(job, at)
         actions = (
             *(self._register_again, self._create_daily, self._create_emergency),
-            *(self._create_rollout, self._cancel_executions, self._read, self._delete),
+            *(self._create_rollout, self._cancel_executions, self._enroll, self._delete),
         )
         # At night, they do nothing.
         if step.number:
@@ -155,6 +158,42 @@ class Operators:
         if job:
             job.is_bad = variant in (_FORCE_CANCELED, _CANCELED_BY_TRIP, _FIXED)
 
+    async def _enroll(self, step: Step) -> None:
+        """Let devices join a continuous job of the first week of a month, and read."""
+        await self._read(step)
+        at, job_id = step.at, f"enrollment-{step.at:%m}"
+        if at.day == _CONTINUOUS_DAYS[0]:
+            terms = (("enrolled", "in", (f"{at:%m}",)),)
+            settings: dict[str, Any] = {"target": terms, "max_joins": None}
+            settings |= {"expires_after": None, "timeout": _HOUR, "execution_events": True}
+            await self._create("enrollment", f"{at:%m}", f"enrolled={at:%m}", [], settings)
+        job = self._ledger.jobs.get((self._tenant, job_id))
+        if job is None or at.day not in _CONTINUOUS_DAYS:
+            return
+        if at.day == _CONTINUOUS_DAYS[-1]:
+            request = pb.UpdateJobRequest(job_id=job_id)
+            request.update_mask.paths.append("continuous")
+            if await self._change(job, request) is not None:
+                job.change(target=None)
+            return
+        chosen = self._directory.matching("site", at.day)[:_ENROLLED]
+        update = fleet_pb2.UpdateDevicesRequest()
+        update.update_mask.paths.append("labels")
+        for device in chosen:
+            update.devices.add(device_id=device.device_id, labels={"enrolled": f"{at:%m}"})
+        if await self._calls.read(self._tenant, update) is None:
+            return
+        expected = len(job.executions) + len(chosen)
+
+        async def have_joined() -> bool:
+            found = await self._get(job)
+            return found is not None and found.total_executions == expected
+
+        await wait_until(have_joined)
+        for device in chosen:
+            job.join(device, self._ledger.now())
+        self._ledger.done["devices that joined a job"] += len(chosen)
+
     async def _create(
         self,
         kind: str,
@@ -167,7 +206,7 @@ class Operators:
         **fields: Any,
     ) -> LedgerJob | None:
         """Create a job with settings of the model."""
-        if not devices:
+        if not devices and "target" not in settings:
             return None
         fields |= messages.job(settings, "") | {"job_id": f"{kind}-{date}", "document_type": kind}
         request = pb.CreateJobRequest(target_selector=selector, **fields)

@@ -154,7 +154,7 @@ class Recount:
             if attempt.cause == "DEVICE"
         }
         checks = JobChecks(events, job.calls, stored)
-        for kind, example in checks.violations(len(job.devices), attempts, reported):
+        for kind, example in checks.violations(job.size, attempts, reported):
             self._ledger.problem(kind, f"{job.tenant} {job.job_id}: {example}")
         self._checked.add((job.tenant, job.job_id))
         self._ledger.done["jobs whose events were compared"] += 1

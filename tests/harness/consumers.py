@@ -147,6 +147,8 @@ def logged(tenant: str, event: pb.Event) -> LoggedEvent:
         details["cause"] = event.cause
     if event.HasField("stage"):
         details["stage"] = event.stage
+    if event.joined_count:
+        details["joined_count"] = event.joined_count
     if event.attempts:
         details["attempts"] = [
             {

@@ -9,6 +9,7 @@ import asyncpg
 
 from tests.harness.event_checks import ATTEMPTS
 from tests.harness.ledger import UNCHANGED, Job, Ledger
+from tests.harness.requests import MATCHES
 from tests.harness.system import TENANTS, System
 from tests.support.waiting import wait_until
 
@@ -47,17 +48,40 @@ _LIMITS = {
     "an execution started after a pause or a cancel": _STARTED_AFTER_STOP,
     "an execution started before its job or its backoff ended": _STARTED_TOO_EARLY,
 }
+_DEVICES = """
+    SELECT tenant_id, device_id, d.labels, f.facts, ARRAY(
+        SELECT m.group_id FROM public.device_group_members m
+        WHERE (m.tenant_id, m.device_id) = (s.tenant_id, s.device_id)
+    ) AS groups
+    FROM public.device_state s
+    LEFT JOIN jobs.devices d USING (tenant_id, device_id)
+    LEFT JOIN jobs.device_facts f USING (tenant_id, device_id)
+"""
 _UNFINISHED = {
     "a cancel is not finished": """
         SELECT tenant_id, job_id FROM jobs.jobs WHERE canceled_at IS NOT NULL AND NOT finalized
     """,
     "a job without pending executions is IN_PROGRESS": """
         SELECT j.tenant_id, j.job_id FROM jobs.jobs j
-        WHERE j.status = 'IN_PROGRESS' AND NOT EXISTS (
+        WHERE j.status = 'IN_PROGRESS' AND NOT j.is_continuous AND NOT EXISTS (
             SELECT FROM jobs.job_executions e
             WHERE e.tenant_id = j.tenant_id AND e.job_id = j.job_id
               AND e.status IN ('QUEUED', 'IN_PROGRESS')
         )
+    """,
+    "a device has not joined a job": f"""
+        SELECT j.tenant_id, j.job_id, d.device_id
+        FROM jobs.jobs j
+        JOIN jobs.continuous_jobs c USING (tenant_id, job_id)
+        JOIN ({_DEVICES}) d USING (tenant_id)
+        WHERE j.status = 'IN_PROGRESS' AND j.deleted_at IS NULL AND NOT c.is_stopped
+          AND NOT EXISTS (
+              SELECT FROM jobs.job_executions e
+              WHERE (e.tenant_id, e.job_id, e.device_id) = (j.tenant_id, j.job_id, d.device_id)
+          )
+          AND CASE j.request ->> 'target_selector'
+              {" ".join(f"WHEN '{text}' THEN {condition}" for text, condition in MATCHES.items())}
+              ELSE true END
     """,
 }
 # Statements that let deadlines pass, and that count those that are not stored yet.
@@ -92,7 +116,8 @@ _DEADLINES = {
 _JOBS = """
     SELECT j.tenant_id, j.job_id, j.canceled_at, j.paused_at, j.status::text,
            (SELECT count(*) FROM jobs.job_executions e
-            WHERE e.tenant_id = j.tenant_id AND e.job_id = j.job_id) AS executions
+            WHERE e.tenant_id = j.tenant_id AND e.job_id = j.job_id)
+               - coalesce(j.joined_count, 0) AS executions
     FROM jobs.jobs j WHERE j.deleted_at IS NULL
 """
 _RINGS = """

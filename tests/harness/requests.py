@@ -32,6 +32,13 @@ _SELECTORS = (
     *(f"ring={ring}" for ring in RINGS),
     *("ring!=a,group=south", "group in (north,south)", "fact.version!=2"),
 )
+MATCHES = {
+    **{f"ring={ring}": f"d.labels ->> 'ring' = '{ring}'" for ring in RINGS},
+    "ring!=a,group=south": "d.labels ->> 'ring' IS DISTINCT FROM 'a' AND 'south' = ANY (d.groups)",
+    "group in (north,south)": "d.groups && '{north,south}'",
+    "fact.version!=2": "d.facts ->> 'version' IS DISTINCT FROM '2'",
+}
+"""The same selectors as conditions on a device."""
 _ACTIONS = (pb.FailureCriterion.PAUSE, pb.FailureCriterion.PAUSE, pb.FailureCriterion.CANCEL)
 _RETRIED = (pb.JobExecution.FAILED, pb.JobExecution.REJECTED)
 
@@ -58,6 +65,10 @@ def random_job(job_id: str, rng: random.Random) -> pb.CreateJobRequest:
         request.target_selector = rng.choice(_SELECTORS)
     else:
         request.target_all = True
+    if job_id.startswith("job-") and kind >= 0.5 and rng.random() < 0.4:
+        request.continuous = True
+        if rng.random() < 0.3:
+            request.max_joins_per_hour = rng.randint(1, 5)
     if kind > 0.3 and rng.random() < 0.5:
         if rng.random() < 0.3:
             request.rollout.stages.add(selector=f"ring={rng.choice(RINGS)}", allow_empty=True)
@@ -161,6 +172,7 @@ _CHANGES: Mapping[Change, int] = {
     lambda job, rng: [pb.ApproveStartRequest(job_id=job)]: 3,
     lambda job, rng: [pb.RejectStartRequest(job_id=job)]: 1,
     _change_criteria: 1,
+    lambda job, rng: [_update(job, ["continuous"])]: 1,
     _change_windows: 3,
     lambda job, rng: [pb.RetryExecutionsRequest(job_id=job, statuses=_RETRIED)]: 3,
     lambda job, rng: [

@@ -55,6 +55,7 @@ _STORED = {
     "canceled_at": None,
     "deleted_at": None,
     "completed_at": _at(40),
+    "joined_count": None,
     "open_stage": None,
     "execution_events": True,
     "event_count": len(_LOG),

@@ -214,7 +214,7 @@ class Traffic:
                 self._jobs[tenant].append(request.job_id)
                 return
             # The directory changes all the time.
-            gone = ("TARGET_EMPTY", "TARGET_CHANGED", "JOB_NOT_FOUND")
+            gone = ("TARGET_EMPTY", "TARGET_CHANGED", "JOB_NOT_FOUND", "TOO_MANY_CONTINUOUS_JOBS")
             if reason in gone or self._stopping.is_set():
                 return
 

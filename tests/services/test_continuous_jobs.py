@@ -181,12 +181,13 @@ async def test_deleted_device_gets_its_execution_back(world: World, operator: Op
 async def test_criterion_trips_when_devices_join_and_fail_one_by_one(
     world: World, operator: Operator
 ) -> None:
-    criterion = pb.FailureCriterion(percent=50, min_finished=2, action=pb.FailureCriterion.PAUSE)
+    """Pause at 5 %, when no device is pending."""
+    criterion = pb.FailureCriterion(percent=5, min_finished=20, action=pb.FailureCriterion.PAUSE)
     await world.create(failure_criteria=[criterion], **NEW)
-    for device in "ab":
-        await register(world, device)
-        await join(world, device)
-        await world.device(device).update("j", "FAILED")
+    for n in range(20):
+        await register(world, f"d{n}")
+        assert await join(world, f"d{n}") == 1
+        await world.device(f"d{n}").update("j", "FAILED" if n == 19 else "SUCCEEDED")
     assert (await operator.get("j")).pause.cause == pb.Pause.FAILURE_CRITERION
 
 
