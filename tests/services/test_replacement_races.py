@@ -110,7 +110,13 @@ async def test_replacement_happens_completely_or_not_at_all_when_it_is_killed(
             elif len(created) > PAIRS // 2:
                 os.kill(process.pid, signal.SIGKILL)
 
-        calls = [call(name) for name in names for call in (replace, _retrying(caller))]
+        slots = asyncio.Semaphore(20)  # The server refuses more calls of a tenant.
+
+        async def run(call: Any, name: str) -> None:
+            async with slots:
+                await call(name)
+
+        calls = [run(call, name) for name in names for call in (replace, _retrying(caller))]
         results = await asyncio.gather(*calls, return_exceptions=True)
     await world.database.wait_for_idle_sessions()
 
