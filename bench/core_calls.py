@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import asyncpg
-from fleet.jobs.v1 import device_jobs_pb2, jobs_pb2
+from fleet.jobs.v1 import device_jobs_pb2, fleet_pb2, jobs_pb2
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 
@@ -15,6 +16,8 @@ from tests.harness.calls import Calls
 
 _READ = "read"
 """A tenant with ten devices, and its job of all of them."""
+_STARTED = "started"
+"""A tenant with 100 devices, which have all started its job."""
 _DEVICES = 500
 """Devices of the other tenant. Each start and report takes another execution of theirs."""
 
@@ -39,15 +42,20 @@ def core_calls() -> Sequence[CoreCall]:
         CoreCall("CreateJob, 1 device", 1.08, _create),
         CoreCall("StartNextExecution", 1.03, _start),
         CoreCall("UpdateExecution, one report", 1.03, _report),
+        CoreCall("ReportExecutions, 100 reports", 1.03, _reports),
+        CoreCall("ListJobs, 50 jobs", 1.03, _list),
+        CoreCall("UpdateDevices, 1 device", 1.03, _update_device),
     ]
 
 
 async def add_jobs(owner: asyncpg.Connection, calls: Calls, executions: int) -> None:
     """Add the jobs that the calls need, for that many starts."""
     await seed.add_devices(owner, _READ, 10)
+    await seed.add_devices(owner, _STARTED, 100)
     await seed.add_devices(owner, TENANT, _DEVICES)
     names = [_job(number) for number in range(0, executions, _DEVICES)]
-    for tenant, job_id in ((_READ, _READ), *((TENANT, name) for name in names)):
+    own_jobs = ((tenant, tenant) for tenant in (_READ, _STARTED))
+    for tenant, job_id in (*own_jobs, *((TENANT, name) for name in names)):
         await calls.call(_job_request(job_id, target_all=True), tenant)
 
 
@@ -68,6 +76,27 @@ def _report(number: int) -> _Request:
         job_id=_job(number), status=jobs_pb2.JobExecution.SUCCEEDED
     )
     return request, TENANT, _device(number % _DEVICES)
+
+
+def _reports(number: int) -> _Request:
+    request = device_jobs_pb2.ReportExecutionsRequest()
+    for index in range(100):
+        report = request.reports.add(device_id=_device(index)).report
+        report.job_id, report.status = _STARTED, jobs_pb2.JobExecution.IN_PROGRESS
+        report.status_details.update({"percent": number})
+    return request, _STARTED, ""
+
+
+def _list(_: int) -> _Request:
+    return jobs_pb2.ListJobsRequest(limit=50), TENANT, ""
+
+
+def _update_device(number: int) -> _Request:
+    device = fleet_pb2.Device(device_id=_device(number % 100), labels={"ring": f"r{number}"})
+    request = fleet_pb2.UpdateDevicesRequest(
+        devices=[device], update_mask=FieldMask(paths=["labels"])
+    )
+    return request, _STARTED, ""
 
 
 def _job(number: int) -> str:

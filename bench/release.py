@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import asyncpg
+from fleet.jobs.v1.device_jobs_pb2 import ReportExecutionsRequest
 
 from bench.core_calls import CoreCall, add_jobs, core_calls
 from bench.environment import SETTINGS, running_postgres, temporary_folder
@@ -26,7 +27,7 @@ from bench.run import InvalidRun, Option, run
 from jobs_grpc.client import JobsError
 from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.dev.embedded_postgres import Cluster
-from tests.harness.calls import Calls
+from tests.harness.calls import Calls, metadata
 from tests.harness.system import THIS_VERSION, Code
 from tests.upgrade.earlier_version import NoHistoryError, extract
 
@@ -65,7 +66,13 @@ class _Version:
         for number in numbers:
             request, tenant, device = call.request(number)
             try:
-                await self.calls.call(request, tenant, device=device)
+                if isinstance(request, ReportExecutionsRequest):
+                    stream = self.calls.method("ReportExecutions")
+                    async for response in stream(iter([request]), metadata=metadata(tenant)):
+                        if any(result.HasField("error") for result in response.results):
+                            raise InvalidRun(f"{call.name}: {response.results[0]}")
+                else:
+                    await self.calls.call(request, tenant, device=device)
             except JobsError as e:
                 raise InvalidRun(f"{call.name}: {e}") from None
 
