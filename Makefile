@@ -207,6 +207,7 @@ test-bench: $(READY) ## Run most benchmarks at tiny size and check that they pro
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory bench-gateway ARGS='--duration 100ms --min-ratio 0')
 	@$(MAKE) --no-print-directory bench-capacity ARGS=--quick
 	@$(MAKE) --no-print-directory bench-devices ARGS=--quick
+	@$(MAKE) --no-print-directory bench-continuous ARGS=--quick
 	@$(if $(and $(WITH_GATEWAY),$(WITH_BROWSER)),$(MAKE) --no-print-directory bench-console ARGS=--quick)
 	@$(MAKE) --no-print-directory bench-soak ARGS=--quick
 	@$(MAKE) --no-print-directory bench-year ARGS=--quick
@@ -247,6 +248,10 @@ bench-capacity: $(READY) ## Measure disk, WAL, CPU and backup of a million execu
 .PHONY: bench-devices
 bench-devices: $(READY) ## Measure selectors, lists and changes of a million devices (4 minutes; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated $(BIN)/python -m bench.devices $(ARGS)
+
+.PHONY: bench-continuous
+bench-continuous: $(READY) ## Measure joins, full passes and facts of a million devices (20 minutes; ARGS=--page keeps the figures)
+	@PYTHONPATH=generated $(BIN)/python -m bench.continuous $(ARGS)
 
 .PHONY: bench-release
 bench-release: $(READY) ## Compare the CPU time of the core calls with that of an earlier commit (6 minutes; ARGS=--page keeps the figures)
