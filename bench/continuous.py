@@ -128,6 +128,7 @@ async def _join(bench: Bench) -> None:
         raise InvalidRun("not all devices have joined")
     bench.case.add("joins of 10 % of the devices", "s", seconds)
     bench.case.add("longest wait for the job lock meanwhile", "ms", max(locks))
+    bench.case.add_percentiles("{} of waits for the job lock meanwhile", "ms", locks)
     bench.case.add_percentiles("{} of GetJob of another tenant meanwhile", "ms", calls)
 
 
