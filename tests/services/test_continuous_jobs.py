@@ -53,29 +53,6 @@ async def test_registered_device_joins(world: World, operator: Operator, log: Ev
     assert await join(world, "d") is None
 
 
-async def test_devices_join_the_last_stage_at_its_rate(world: World, operator: Operator) -> None:
-    await register(world, "a", "b")
-    await world.create_staged(
-        {"device_count": 1}, {"remainder": True, "releases_per_minute": 10}, **NEW
-    )
-    await register(world, "c")
-    assert await join(world) == 1
-    assert await held_by_stage(operator) == [0, 2]
-
-    await operator.advance("j")
-    await world.pass_time(86_400)  # a day without devices releases nothing in advance
-    await register(world, *(f"d{n}" for n in range(50)))
-    assert await join(world) == 50
-    assert await held_by_stage(operator) == [0, 50]
-    await world.pass_time(60)
-    assert await held_by_stage(operator) == [0, 40]
-    assert [stage.total_executions for stage in (await operator.get("j")).stages] == [1, 52]
-
-
-async def held_by_stage(operator: Operator) -> list[int]:
-    return [stage.execution_counts.held for stage in (await operator.get("j")).stages]
-
-
 async def test_empty_stages_pass_at_once(world: World, operator: Operator) -> None:
     await world.create_staged({"percent": 10}, {"remainder": True}, **NEW)
     await register(world, "a")

@@ -105,22 +105,6 @@ async def test_repeated_pause_resume_and_approval_add_no_event(
         assert await log.types() == added
 
 
-async def test_rejected_calls_add_no_event(job: Operator, log: EventLog) -> None:
-    await job.cancel("j")
-    await log.skip()
-
-    for reason, call in (
-        ("JOB_NOT_CANCELABLE", job.cancel("j")),
-        ("JOB_NOT_PAUSABLE", job.pause("j")),
-        ("JOB_NOT_RESUMABLE", job.resume("j")),
-        ("JOB_NOT_RETRYABLE", job.retry("j", "REJECTED")),
-        ("JOB_CHANGED", job.update("j", "description", description="x", etag="99")),
-    ):
-        await expect_error(reason, call)
-
-    assert await log.new() == []
-
-
 async def test_retention_deletes_without_a_user(world: World, job: Operator, log: EventLog) -> None:
     await job.cancel("j")
     await log.skip()

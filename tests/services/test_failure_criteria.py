@@ -200,24 +200,6 @@ async def test_database_refuses_the_scope_stage_without_a_rollout(job: CriteriaJ
         )
 
 
-async def test_percentage_of_released_executions_falls_while_a_rate_runs(job: CriteriaJob) -> None:
-    await job.create_with(
-        {"percent": 50, "basis": "RELEASED"},
-        rollout=rollout(REMAINDER | {"releases_per_minute": 1}),
-    )
-    first, second, third, *_ = await job.in_order()
-
-    await job.pass_time(180)
-    await job.report((first, "FAILED"))  # 1 of 3
-    await job.pass_time(120)
-    await job.report((second, "FAILED"))  # 2 of 5
-    assert await job.status() == "IN_PROGRESS"
-    await job.report((third, "FAILED"))
-
-    reason = "3 of 5 released executions failed (pause at 50%)"
-    assert (await job.get()).pause.reason == reason
-
-
 async def test_resume_and_retry_change_the_counts_of_each_stage(job: CriteriaJob) -> None:
     stages = rollout({"device_count": 2}, {"device_count": 38}, REMAINDER)
     await job.create_with({"count": 2, "scope": "STAGE"}, {"count": 9}, rollout=stages)
@@ -312,34 +294,6 @@ async def test_failures_from_before_the_clock_was_set_back_can_be_retried(
     await job.retry()
 
     assert await job.counts() == [(0, -1, 0, 2)]
-
-
-async def test_retried_devices_finish_again_after_a_resume(job: CriteriaJob) -> None:
-    """Retried before or after the resume, they are part of the basis when they finish again."""
-    await job.create_with({"percent": 50, "min_finished": 3})
-    await job.report((1, "FAILED"), (2, "FAILED"), (3, "FAILED"))
-    await job.retry(1)
-    await job.operator.resume("j")
-    await job.retry()
-
-    await job.report((1, "SUCCEEDED"), (2, "SUCCEEDED"))
-    await job.report((3, "FAILED"))
-    assert await job.status() == "IN_PROGRESS"  # 1 of 3
-    await job.report((4, "FAILED"))
-
-    assert "2 of 4 finished executions failed" in (await job.get()).pause.reason
-
-
-async def test_canceled_execution_trips_no_criterion(job: CriteriaJob) -> None:
-    """A retry has raised the percentage, but no device has failed since."""
-    criterion = {"percent": 50, "min_finished": 1, "statuses": ["FAILED"]}
-    await job.create_with(criterion, rollout=rollout(REMAINDER))
-    await job.report((1, "FAILED"), (2, "REJECTED"), (3, "REJECTED"))
-    await job.operator.retry("j", "REJECTED")  # 1 of 1
-
-    await job.operator.cancel_execution("j", "d00002")
-
-    assert await job.status() == "IN_PROGRESS"
 
 
 async def test_codes_are_counted_exactly_when_devices_invent_hundreds(job: CriteriaJob) -> None:

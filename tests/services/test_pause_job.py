@@ -66,17 +66,6 @@ async def test_running_device_continues_in_a_paused_job(operator: Operator, pump
     assert (await pump.update("j", "IN_PROGRESS")).version == 3
 
 
-async def test_paused_job_accepts_ends_and_completes(world: World, pump: Device) -> None:
-    await pump.start("j")
-    await world.operator.pause("j")
-
-    rejected = await world.device("valve").update("j", "REJECTED")
-    assert not rejected.HasField("started_at")
-    assert await world.operator.status() == "PAUSED"
-    await pump.update("j", "SUCCEEDED")
-    assert await world.operator.status() == "COMPLETED"
-
-
 async def test_device_starts_again_when_job_is_resumed(operator: Operator, pump: Device) -> None:
     paused = await operator.pause("j")
 

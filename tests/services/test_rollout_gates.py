@@ -19,22 +19,6 @@ def percent_gate(percent: int, **fields: Any) -> dict[str, Any]:
     return {"device_count": 4, "gate": pb.Gate(min_succeeded_percent=percent, **fields)}
 
 
-async def test_next_stage_opens_when_all_executions_finished_in_any_status(world: World) -> None:
-    job = await world.create_staged({"device_count": 3}, {"device_count": 3}, REST)
-    succeeds, fails, canceled = job.devices(0)
-
-    await succeeds.update("j", "SUCCEEDED")
-    await fails.update("j", "FAILED")
-    assert await job.open_stage() == 0
-    await expect_error("EXECUTION_HELD", job.device(1).start("j"))
-    await job.operator.cancel_execution("j", canceled.name)
-
-    assert await job.open_stage() == 1
-    for device in job.devices(1):
-        await device.start("j")
-    await expect_error("EXECUTION_HELD", job.device(2).start("j"))
-
-
 async def test_job_is_paused_when_a_stage_finishes_without_meeting_its_gate(world: World) -> None:
     job = await world.create_staged(percent_gate(75), REST)
     etag = (await job.get()).etag
@@ -69,22 +53,6 @@ async def test_empty_stages_pass_at_once_except_for_an_approval(world: World) ->
     assert await job.columns("open_stage", "awaiting_approval") == (4, True)
 
 
-async def test_next_stage_opens_when_the_gate_was_met_for_the_bake_time(world: World) -> None:
-    job = await world.create_staged(percent_gate(50), REST)
-    await job.set_gate(0, bake_seconds=600)
-    for number in (0, 1):
-        assert (await job.row())["stage_due_at"] is None
-        await job.device(0, number).update("j", "SUCCEEDED")
-
-    row, stage = await job.row(), await job.stage_row(0)
-    assert (row["stage_due_at"] - stage["gate_met_since"]).total_seconds() == 600
-    await world.pass_time(590)
-    await job.device(0, 2).update("j", "SUCCEEDED")
-    assert await job.columns("open_stage", "awaiting_approval") == (0, False)
-    await job.pass_time(10)
-    assert await job.open_stage() == 1
-
-
 async def test_bake_time_starts_again_when_a_retry_undoes_the_gate(world: World) -> None:
     job = await world.create_staged({"device_count": 4}, REST)
     await job.set_gate(0, bake_seconds=600)
@@ -100,17 +68,6 @@ async def test_bake_time_starts_again_when_a_retry_undoes_the_gate(world: World)
     assert await job.open_stage() == 0
     await job.pass_time(600)
     assert await job.open_stage() == 1
-
-
-async def test_stage_opens_at_the_earlier_of_bake_time_and_advance_after(world: World) -> None:
-    job = await world.create_staged(percent_gate(25), REST)
-    await job.set_gate(0, bake_seconds=700, advance_after_seconds=600)
-    await job.device(0).update("j", "SUCCEEDED")
-
-    row, stage = await job.row(), await job.stage_row(0)
-    assert (row["stage_due_at"] - stage["active_since"]).total_seconds() == 600
-    await job.pass_time(600)
-    assert await job.columns("open_stage", "stage_due_at", "paused_at") == (1, None, None)
 
 
 @pytest.mark.parametrize("removed", [False, True])
@@ -143,20 +100,6 @@ async def test_stage_whose_failures_were_accepted_pauses_again_after_a_retry(wor
     await job.device(0).update("j", "FAILED")
 
     assert await job.columns("pause_cause") == ("GATE_NOT_MET",)
-
-
-async def test_job_awaits_an_approval_while_the_rest_of_the_gate_is_met(world: World) -> None:
-    gate = pb.Gate(require_approval=True)
-    job = await world.create_staged({"device_count": 4, "gate": gate}, REST)
-    await job.set_gate(0, bake_seconds=600)
-    await job.finish(0, "FAILED")
-    assert await job.columns("open_stage", "awaiting_approval") == (0, False)
-
-    await job.pass_time(600)
-
-    assert await job.columns("open_stage", "awaiting_approval", "stage_due_at") == (0, True, None)
-    await job.operator.retry("j", "FAILED")
-    assert await job.columns("awaiting_approval") == (False,)
 
 
 async def test_expired_job_opens_no_stage(world: World) -> None:

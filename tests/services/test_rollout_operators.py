@@ -28,20 +28,6 @@ def approver(world: World) -> Operator:
     return world.server.operator(world.tenant, user="ann")
 
 
-async def test_advance_opens_the_next_stage_that_is_not_empty(world: World) -> None:
-    """AdvanceJob does not require the gate to be met."""
-    empty: dict[str, Any] = {"group_id": "nobody", "allow_empty": True}
-    job = await world.create_staged({"device_count": 4}, empty, REST)
-    before = await job.get()
-
-    advanced = await job.operator.advance("j")
-
-    assert [stage.state for stage in advanced.stages] == [PASSED, PASSED, OPEN]
-    assert advanced.etag != before.etag
-    assert advanced.updated_at == before.updated_at
-    await job.device(2).start("j")
-
-
 async def test_advance_to_an_open_stage_changes_nothing(world: World) -> None:
     job = await world.create_staged({"device_count": 4}, {"device_count": 2}, REST)
     first = await job.operator.advance("j", stage=1)

@@ -41,17 +41,6 @@ async def test_report_is_rejected_when_execution_is_held(staged: StagedJob, stat
     await expect_error("EXECUTION_HELD", device.start("j"))
 
 
-async def test_held_execution_cannot_start_when_job_is_paused_or_canceled(
-    staged: StagedJob,
-) -> None:
-    await staged.operator.pause("j")
-    await expect_error("EXECUTION_HELD", staged.device(1).start("j"))
-    await expect_error("JOB_PAUSED", staged.device(0).start("j"))
-
-    await staged.operator.cancel("j")
-    await expect_error("EXECUTION_FINISHED", staged.device(1).start("j"))
-
-
 async def test_executions_are_released_one_by_one_by_the_rate(world: World) -> None:
     job = await world.create_staged({"remainder": True, "releases_per_minute": 2})
     await world.create("later")

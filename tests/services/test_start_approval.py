@@ -243,20 +243,6 @@ async def test_hours_until_the_expiry_count_from_the_approval(
     assert hours(approved.start_approval.approved_at, approved.expires_at) == 2
 
 
-async def test_hours_until_the_expiry_count_from_a_later_start(
-    world: World, approver: Operator
-) -> None:
-    start = await world.time_in(3 * 3600)
-    created = await create(world, **HOURS, start_at=start)
-    assert (created.status, hours(start, created.expires_at)) == (pb.Job.PAUSED, 720)
-    later = await world.time_in(4 * 3600)
-    await world.operator.update("j", "start_at", start_at=later)
-
-    approved = await approver.approve_start()
-
-    assert (approved.status, hours(later, approved.expires_at)) == (pb.Job.SCHEDULED, 2)
-
-
 async def test_expiry_of_an_update_stays(world: World, approver: Operator) -> None:
     await create(world, **HOURS)
     expires_at = await world.time_in(1000 * 3600)
