@@ -178,8 +178,13 @@ function because(reason: string | null): string {
 export function notice(job: Job, ago: (time: string) => string, opening: string | null): Notice | null {
     const counts = job.execution_counts;
     if (job.status === "PAUSED" && job.pause) {
+        const waitsFor = job.waits_for ?? [];
+        const ends = [
+            waitsFor.some((wait) => wait.kind === "START_APPROVAL") && "the start is approved",
+            job.pause.cause !== "START_APPROVAL" && "the job is resumed",
+        ].filter(Boolean);
         const waits = unstarted(counts)
-            ? `Nothing starts until the ${job.pause.cause === "START_APPROVAL" ? "start is approved" : "job is resumed"}.`
+            ? `Nothing starts until ${ends.join(" and ")}.`
             : "All devices have already started: nothing is held back.";
         const running = counts.in_progress
             ? ` ${counted(counts.in_progress, "device")} that had started ${counts.in_progress === 1 ? "is" : "are"} finishing.`
@@ -191,7 +196,7 @@ export function notice(job: Job, ago: (time: string) => string, opening: string 
         return {
             tone: "warn",
             title: shown(job.waits_for?.[0]?.message ?? `Paused${because(job.pause.reason)}`),
-            text: `Paused ${ago(job.pause.paused_at ?? "")}. ${waits}${running}${advice}`,
+            text: `Paused ${ago(job.pause.paused_at ?? "")}${ends.length > 1 ? because(job.pause.reason) : ""}. ${waits}${running}${advice}`,
         };
     }
     const stage = awaitingApproval(job);

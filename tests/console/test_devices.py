@@ -42,7 +42,7 @@ async def test_device_page_says_why_each_pending_execution_does_not_start(
         "due": "has not asked for the execution yet. It has never been seen.",
         "later": "The job has not started yet. It starts in 24 h.",
         "paused": "olivia paused the job: the plant is busy",
-        "staged": "Stage 1 is not open. In stage 0 (Canary), 1 of 1 executions are not finished.",
+        "staged": "Rest is not open. In stage 0 (Canary), 1 of 1 executions are not finished.",
     }.items():
         link = page.get_by_role("link", name=job_id, exact=True)
         await expect(item.filter(has=link).first).to_contain_text(reason)

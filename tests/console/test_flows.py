@@ -284,6 +284,17 @@ async def test_start_is_approved_or_rejected_by_another_user(
     assert (jobs["fw-1"].status, jobs["fw-2"].status) == (Job.IN_PROGRESS, Job.CANCELED)
 
 
+async def test_notice_shows_that_a_paused_job_needs_its_start_approved(
+    console: Console, operator: Operator
+) -> None:
+    await operator.create(job_id="fw-1", target_all=True, start_approval=True)
+    await operator.pause("fw-1", reason="the plant is busy")
+    page = await console.open("/jobs/fw-1")
+    notice = page.get_by_role("region", name="What to do next")
+    await expect(notice).to_contain_text(": the plant is busy. Nothing starts until the start is")
+    await expect(notice).to_contain_text("approved and the job is resumed")
+
+
 async def test_comment_of_an_approval_is_not_kept_for_the_next_one(
     console: Console, server: Server, operator: Operator, tenant: str
 ) -> None:

@@ -10,7 +10,7 @@ import { Badge } from "../parts/badge";
 import { Bar } from "../parts/bar";
 import { Dialog, type Question } from "../parts/dialog";
 import { EventList } from "../parts/history";
-import { jobPath } from "../query";
+import { JobLink } from "../parts/links";
 import { useTitle } from "../title";
 import { waiting } from "../waiting";
 import { allows, waitText } from "../waits";
@@ -60,7 +60,7 @@ function Start({ job, ask, done }: { job: Job; ask: (q: Question) => void; done:
         <section class="card" aria-label={`${job.job_id}, start`}>
             <h2>
                 <span>
-                    <a href={jobPath(job.job_id)}>{shown(job.job_id)}</a> · the start needs an approval
+                    <JobLink id={job.job_id} /> · the start needs an approval
                 </span>
                 <span class="quiet">{target(job)}</span>
             </h2>
@@ -108,7 +108,7 @@ function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; don
         <section class="card" aria-label={`${job.job_id}, ${next}`}>
             <h2>
                 <span>
-                    <a href={jobPath(job.job_id)}>{shown(job.job_id)}</a> · {next} needs an approval
+                    <JobLink id={job.job_id} /> · {next} needs an approval
                 </span>
                 <span class="quiet">{target(job)}</span>
             </h2>

@@ -4,7 +4,7 @@ import type { ComponentChildren } from "preact";
 import { useLocation } from "preact-iso";
 import { useState } from "preact/hooks";
 import { api, body, page, restPath, type Execution } from "../api/client";
-import { readExplanation } from "../api/reads";
+import { readExplanation, readJob } from "../api/reads";
 import { command } from "../commands";
 import { remove } from "../devices";
 import { shown } from "../format";
@@ -14,6 +14,7 @@ import { DeviceDialog } from "../parts/device-dialog";
 import { Dialog } from "../parts/dialog";
 import { ExecutionTable } from "../parts/execution-table";
 import { Labels } from "../parts/labels";
+import { JobLink } from "../parts/links";
 import { ErrorNotice, ErrorPage } from "../parts/notices";
 import { Pager } from "../parts/pager";
 import { Reasons } from "../parts/reasons";
@@ -136,7 +137,7 @@ function Pending(props: { deviceId: string; executions: Execution[]; empty: stri
                 const jobId = e.job_id ?? "";
                 return (
                     <li key={jobId} class="pad">
-                        <a href={executionPath(jobId, deviceId)}>{shown(jobId)}</a>{" "}
+                        <JobLink id={jobId} href={executionPath(jobId, deviceId)} />{" "}
                         <Badge {...executionState(e)} />
                         {e.status !== "IN_PROGRESS" && (
                             <Why jobId={jobId} deviceId={deviceId} atOnce={index < EXPLAINED} />
@@ -155,13 +156,16 @@ function Why({ jobId, deviceId, atOnce }: { jobId: string; deviceId: string; atO
         (signal) => readExplanation(jobId, deviceId, signal),
         WHY_POLL_MS,
     );
+    // Only the job has the names of its stages.
+    const needsJob = data?.blockers.some((b) => b.stage_gate);
+    const { data: job } = useLoaded(needsJob ? jobId : null, (signal) => readJob(jobId, signal), WHY_POLL_MS);
     if (!asked)
         return (
             <button class="small" onClick={() => setAsked(true)} aria-label={`Why does ${jobId} not start?`}>
                 Why?
             </button>
         );
-    return data ? <Reasons explanation={data} /> : null;
+    return data ? <Reasons explanation={data} job={job} /> : null;
 }
 
 /**

@@ -80,7 +80,7 @@ export function Job({ jobId }: { jobId: string }) {
             {error && <ErrorNotice error={error} />}
             <Heading job={job} ask={setQuestion} done={reload} />
             {/* The comment of one approval is not that of the next. */}
-            <Notice key={awaitingApproval(job)} job={job} ask={setQuestion} done={reload} />
+            <Notice key={approvalKey(job)} job={job} ask={setQuestion} done={reload} />
             <Numbers job={job} />
             <JobTimeline job={job} />
             <Stages job={job} />
@@ -94,6 +94,9 @@ export function Job({ jobId }: { jobId: string }) {
         </article>
     );
 }
+
+/** Which approval the job waits for. */
+const approvalKey = (job: JobState) => (allows(job, "APPROVE_START") ? "start" : awaitingApproval(job));
 
 interface Ask {
     job: JobState;

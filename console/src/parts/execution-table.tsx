@@ -6,6 +6,7 @@ import { serverNow } from "../clock";
 import { shown, span } from "../format";
 import { executionState } from "../words";
 import { Badge } from "./badge";
+import { JobLink } from "./links";
 import { Table } from "./table";
 import { Time } from "./time";
 
@@ -38,7 +39,11 @@ export function ExecutionTable(props: {
                 return (
                     <tr key={name}>
                         <td>
-                            <a href={href(e)}>{shown(name)}</a>
+                            {by === "Job" ? (
+                                <JobLink id={name} href={href(e)} />
+                            ) : (
+                                <a href={href(e)}>{shown(name)}</a>
+                            )}
                         </td>
                         <td>
                             <Badge {...executionState(e)} />

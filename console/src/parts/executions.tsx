@@ -13,6 +13,7 @@ import { ErrorNotice } from "./notices";
 import { Pager } from "./pager";
 
 const PAGE_SIZE = 100;
+const POLL_MS = 10_000;
 // Of each status.
 const MAX_FAILURES = 20;
 
@@ -34,7 +35,8 @@ export function Executions({ job }: { job: Job }) {
     const { data, error } = useLoaded(
         JSON.stringify([job.job_id, filters, query.page]),
         (signal) => read(job, { ...filters, limit: PAGE_SIZE, page_token: query.page || undefined }, signal),
-        0,
+        // A report of progress changes no job.
+        job.execution_counts.in_progress ? POLL_MS : 0,
         job,
     );
     const isFiltered = query.status || query.code || query.stage || query.device;

@@ -5,10 +5,10 @@ import { jobPath } from "../query";
 
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
-/** A link to a job. The style cuts a UUID: a selection that is copied has the whole. */
-export function JobLink({ id }: { id: string }) {
+/** A link to a job, or to a part of it. The style cuts a UUID: a selection that is copied has the whole. */
+export function JobLink({ id, href = jobPath(id) }: { id: string; href?: string }) {
     return (
-        <a class={uuid.test(id) ? "id uuid" : "id"} title={id} href={jobPath(id)}>
+        <a class={uuid.test(id) ? "id uuid" : "id"} title={id} href={href}>
             {shown(id)}
         </a>
     );

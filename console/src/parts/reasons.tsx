@@ -18,7 +18,7 @@ const endings: Record<string, string> = {
 };
 
 /** The reasons; with the job, they name its stages. */
-export function Reasons({ explanation, job }: { explanation: Explanation; job?: Job }) {
+export function Reasons({ explanation, job }: { explanation: Explanation; job?: Job | undefined }) {
     const { blockers, earliest_start_at: earliest, last_seen_at: seen } = explanation;
     if (!blockers.length) return <p class="quiet">The device has started it.</p>;
     const stage = explanation.execution?.stage ?? 0;
