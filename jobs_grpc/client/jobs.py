@@ -163,9 +163,10 @@ class JobsClient(OperatorClient):
         return (await self._calls.unary(request, pb.ApproveStartResponse)).job
 
     async def reject_start(self, job_id: str, *, comment: str = "", etag: str = "") -> pb.Job:
-        """Reject the start of a job, which cancels it. Not repeated by the client."""
+        """Reject the start of a job, which cancels it. Safe to repeat with an etag."""
         request = pb.RejectStartRequest(job_id=job_id, comment=comment, etag=etag)
-        return (await self._calls.unary(request, pb.RejectStartResponse)).job
+        response = await self._calls.unary(request, pb.RejectStartResponse, repeatable=bool(etag))
+        return response.job
 
     async def update(
         self,

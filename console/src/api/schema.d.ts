@@ -1213,8 +1213,8 @@ export interface components {
              *     later stage, and devices that the new job does not target get nothing. With validate_only,
              *     TargetPreview.replaced_devices counts them.
              *
-             *     JOBS_MAX_ACTIVE_JOBS does not count the replaced job. Not allowed with a start_at in the future, because the
-             *     replaced job would be canceled long before the new one starts; for the same reason, not allowed with start_approval.
+             *     JOBS_MAX_ACTIVE_JOBS does not count the replaced job. Not allowed with start_approval or with a start_at in
+             *     the future, because the replaced job would be canceled long before the new one starts.
              *     Empty: none.
              */
             replaces_job_id?: string | null;
@@ -1602,8 +1602,8 @@ export interface components {
              *
              *       job.created             The job was created. If it has stages, the first one opens without an event of its own.
              *                               `replaces_job_id` is the job that it has replaced.
-             *       job.start_approved      A user has approved the start of the job. `reason` is the comment. job.resumed follows, if
-             *                               only the approval was missing.
+             *       job.start_approved      A user has approved the start of the job. `reason` is the comment. job.resumed
+             *                               follows, if only the approval was missing.
              *       job.stage_opened        The stage `stage` has opened: by an operator (`cause` OPERATOR) or by the gate of the
              *                               stage before it (GATE).
              *       job.awaiting_approval   The gate of the open stage `stage` is met except for its approval.

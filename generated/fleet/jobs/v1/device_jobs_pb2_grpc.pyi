@@ -59,9 +59,10 @@ class DeviceJobServiceStub:
 
     A QUEUED execution waits while no start window of its job is open, or until its backoff ends. A waiting
     execution is neither listed nor started, and watches leave it out. When it no longer waits, it is due.
-    If an execution is due before the next poll, poll_after ends when it is due. Only the
-    first 100 waiting executions of the queue are considered. After a window opens, the server delays the next poll and the watch responses of a device by 0 to 60 s, always the same time for
-    a device, so that devices do not all start at once. A device can report the end of a waiting execution.
+    If an execution is due before the next poll, poll_after ends when it is due. Only the first 100
+    waiting executions of the queue are considered. After a window opens, the server delays the next
+    poll and the watch responses of a device by 0 to 60 s, always the same time for a device, so that
+    devices do not all start at once. A device can report the end of a waiting execution.
     """
 
     @_typing.overload
@@ -215,9 +216,10 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
 
     A QUEUED execution waits while no start window of its job is open, or until its backoff ends. A waiting
     execution is neither listed nor started, and watches leave it out. When it no longer waits, it is due.
-    If an execution is due before the next poll, poll_after ends when it is due. Only the
-    first 100 waiting executions of the queue are considered. After a window opens, the server delays the next poll and the watch responses of a device by 0 to 60 s, always the same time for
-    a device, so that devices do not all start at once. A device can report the end of a waiting execution.
+    If an execution is due before the next poll, poll_after ends when it is due. Only the first 100
+    waiting executions of the queue are considered. After a window opens, the server delays the next
+    poll and the watch responses of a device by 0 to 60 s, always the same time for a device, so that
+    devices do not all start at once. A device can report the end of a waiting execution.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -367,9 +369,10 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
 
     A QUEUED execution waits while no start window of its job is open, or until its backoff ends. A waiting
     execution is neither listed nor started, and watches leave it out. When it no longer waits, it is due.
-    If an execution is due before the next poll, poll_after ends when it is due. Only the
-    first 100 waiting executions of the queue are considered. After a window opens, the server delays the next poll and the watch responses of a device by 0 to 60 s, always the same time for
-    a device, so that devices do not all start at once. A device can report the end of a waiting execution.
+    If an execution is due before the next poll, poll_after ends when it is due. Only the first 100
+    waiting executions of the queue are considered. After a window opens, the server delays the next
+    poll and the watch responses of a device by 0 to 60 s, always the same time for a device, so that
+    devices do not all start at once. A device can report the end of a waiting execution.
     """
 
     @_abc_1.abstractmethod

@@ -55,8 +55,8 @@ class Event(_message.Message):
 
       job.created             The job was created. If it has stages, the first one opens without an event of its own.
                               `replaces_job_id` is the job that it has replaced.
-      job.start_approved      A user has approved the start of the job. `reason` is the comment. job.resumed follows, if
-                              only the approval was missing.
+      job.start_approved      A user has approved the start of the job. `reason` is the comment. job.resumed
+                              follows, if only the approval was missing.
       job.stage_opened        The stage `stage` has opened: by an operator (`cause` OPERATOR) or by the gate of the
                               stage before it (GATE).
       job.awaiting_approval   The gate of the open stage `stage` is met except for its approval.

@@ -1893,8 +1893,8 @@ class CreateJobRequest(_message.Message):
     later stage, and devices that the new job does not target get nothing. With validate_only,
     TargetPreview.replaced_devices counts them.
 
-    JOBS_MAX_ACTIVE_JOBS does not count the replaced job. Not allowed with a start_at in the future, because the
-    replaced job would be canceled long before the new one starts; for the same reason, not allowed with start_approval.
+    JOBS_MAX_ACTIVE_JOBS does not count the replaced job. Not allowed with start_approval or with a start_at in
+    the future, because the replaced job would be canceled long before the new one starts.
     Empty: none.
     """
     start_approval: _builtins.bool

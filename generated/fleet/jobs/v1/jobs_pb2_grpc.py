@@ -317,10 +317,11 @@ class JobServiceServicer:
         RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
         (1,000,000; without a delay), or the tenant has
         JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay),
-        or 20 continuous ones (without a delay); or this server process is already evaluating a target of the
-        tenant (with a delay): only for a job with a selector, target_failed_in
-        or more than 1,000 target_device_ids, and with validate_only for any
-        job without target_device_id
+        or 20 continuous ones (without a delay); or this server process is
+        already evaluating a target of the tenant (with a delay): only for a
+        job with a selector, target_failed_in or more than 1,000
+        target_device_ids, and with validate_only for any job without
+        target_device_id
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

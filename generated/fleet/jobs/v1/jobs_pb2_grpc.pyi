@@ -130,10 +130,11 @@ class JobServiceStub:
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                            (1,000,000; without a delay), or the tenant has
                            JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay),
-                           or 20 continuous ones (without a delay); or this server process is already evaluating a target of the
-                           tenant (with a delay): only for a job with a selector, target_failed_in
-                           or more than 1,000 target_device_ids, and with validate_only for any
-                           job without target_device_id
+                           or 20 continuous ones (without a delay); or this server process is
+                           already evaluating a target of the tenant (with a delay): only for a
+                           job with a selector, target_failed_in or more than 1,000
+                           target_device_ids, and with validate_only for any job without
+                           target_device_id
     """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
     """Lists the jobs of the tenant without their executions, newest first: by created_at, then
@@ -439,10 +440,11 @@ class JobServiceAsyncStub(JobServiceStub):
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                            (1,000,000; without a delay), or the tenant has
                            JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay),
-                           or 20 continuous ones (without a delay); or this server process is already evaluating a target of the
-                           tenant (with a delay): only for a job with a selector, target_failed_in
-                           or more than 1,000 target_device_ids, and with validate_only for any
-                           job without target_device_id
+                           or 20 continuous ones (without a delay); or this server process is
+                           already evaluating a target of the tenant (with a delay): only for a
+                           job with a selector, target_failed_in or more than 1,000
+                           target_device_ids, and with validate_only for any job without
+                           target_device_id
     """
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists the jobs of the tenant without their executions, newest first: by created_at, then
@@ -751,10 +753,11 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                                (1,000,000; without a delay), or the tenant has
                                JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay),
-                               or 20 continuous ones (without a delay); or this server process is already evaluating a target of the
-                               tenant (with a delay): only for a job with a selector, target_failed_in
-                               or more than 1,000 target_device_ids, and with validate_only for any
-                               job without target_device_id
+                               or 20 continuous ones (without a delay); or this server process is
+                               already evaluating a target of the tenant (with a delay): only for a
+                               job with a selector, target_failed_in or more than 1,000
+                               target_device_ids, and with validate_only for any job without
+                               target_device_id
         """
 
     @_abc_1.abstractmethod

@@ -65,9 +65,10 @@ const (
 //
 // A QUEUED execution waits while no start window of its job is open, or until its backoff ends. A waiting
 // execution is neither listed nor started, and watches leave it out. When it no longer waits, it is due.
-// If an execution is due before the next poll, poll_after ends when it is due. Only the
-// first 100 waiting executions of the queue are considered. After a window opens, the server delays the next poll and the watch responses of a device by 0 to 60 s, always the same time for
-// a device, so that devices do not all start at once. A device can report the end of a waiting execution.
+// If an execution is due before the next poll, poll_after ends when it is due. Only the first 100
+// waiting executions of the queue are considered. After a window opens, the server delays the next
+// poll and the watch responses of a device by 0 to 60 s, always the same time for a device, so that
+// devices do not all start at once. A device can report the end of a waiting execution.
 type DeviceJobServiceClient interface {
 	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
 	// priority of the job, HIGH first, then by queued_at and by job_id, ascending. After a restart, a
@@ -311,9 +312,10 @@ func (c *deviceJobServiceClient) UpdateFacts(ctx context.Context, in *UpdateFact
 //
 // A QUEUED execution waits while no start window of its job is open, or until its backoff ends. A waiting
 // execution is neither listed nor started, and watches leave it out. When it no longer waits, it is due.
-// If an execution is due before the next poll, poll_after ends when it is due. Only the
-// first 100 waiting executions of the queue are considered. After a window opens, the server delays the next poll and the watch responses of a device by 0 to 60 s, always the same time for
-// a device, so that devices do not all start at once. A device can report the end of a waiting execution.
+// If an execution is due before the next poll, poll_after ends when it is due. Only the first 100
+// waiting executions of the queue are considered. After a window opens, the server delays the next
+// poll and the watch responses of a device by 0 to 60 s, always the same time for a device, so that
+// devices do not all start at once. A device can report the end of a waiting execution.
 type DeviceJobServiceServer interface {
 	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
 	// priority of the job, HIGH first, then by queued_at and by job_id, ascending. After a restart, a

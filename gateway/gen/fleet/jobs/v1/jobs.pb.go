@@ -3266,8 +3266,8 @@ type CreateJobRequest struct {
 	// later stage, and devices that the new job does not target get nothing. With validate_only,
 	// TargetPreview.replaced_devices counts them.
 	//
-	// JOBS_MAX_ACTIVE_JOBS does not count the replaced job. Not allowed with a start_at in the future, because the
-	// replaced job would be canceled long before the new one starts; for the same reason, not allowed with start_approval.
+	// JOBS_MAX_ACTIVE_JOBS does not count the replaced job. Not allowed with start_approval or with a start_at in
+	// the future, because the replaced job would be canceled long before the new one starts.
 	// Empty: none.
 	ReplacesJobId string `protobuf:"bytes,25,opt,name=replaces_job_id,json=replacesJobId,proto3" json:"replaces_job_id,omitempty"`
 	// The job begins PAUSED with the cause START_APPROVAL, and no device starts before ApproveStart by another user than

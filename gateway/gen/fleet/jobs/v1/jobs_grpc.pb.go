@@ -144,10 +144,11 @@ type JobServiceClient interface {
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
 	//	                     (1,000,000; without a delay), or the tenant has
 	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay),
-	//	                     or 20 continuous ones (without a delay); or this server process is already evaluating a target of the
-	//	                     tenant (with a delay): only for a job with a selector, target_failed_in
-	//	                     or more than 1,000 target_device_ids, and with validate_only for any
-	//	                     job without target_device_id
+	//	                     or 20 continuous ones (without a delay); or this server process is
+	//	                     already evaluating a target of the tenant (with a delay): only for a
+	//	                     job with a selector, target_failed_in or more than 1,000
+	//	                     target_device_ids, and with validate_only for any job without
+	//	                     target_device_id
 	CreateJob(ctx context.Context, in *CreateJobRequest, opts ...grpc.CallOption) (*CreateJobResponse, error)
 	// Lists the jobs of the tenant without their executions, newest first: by created_at, then
 	// by job_id, both descending.
@@ -669,10 +670,11 @@ type JobServiceServer interface {
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
 	//	                     (1,000,000; without a delay), or the tenant has
 	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay),
-	//	                     or 20 continuous ones (without a delay); or this server process is already evaluating a target of the
-	//	                     tenant (with a delay): only for a job with a selector, target_failed_in
-	//	                     or more than 1,000 target_device_ids, and with validate_only for any
-	//	                     job without target_device_id
+	//	                     or 20 continuous ones (without a delay); or this server process is
+	//	                     already evaluating a target of the tenant (with a delay): only for a
+	//	                     job with a selector, target_failed_in or more than 1,000
+	//	                     target_device_ids, and with validate_only for any job without
+	//	                     target_device_id
 	CreateJob(context.Context, *CreateJobRequest) (*CreateJobResponse, error)
 	// Lists the jobs of the tenant without their executions, newest first: by created_at, then
 	// by job_id, both descending.
