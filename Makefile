@@ -312,7 +312,7 @@ check-console: $(CONSOLE) # Check the console's types, that its build is up to d
 	diff -r "$$out/build" gateway/internal/console/build || \
 	{ echo 'the build of the console is out of date: run `make console-build`' >&2; exit 1; }
 	@bytes=$$(cd gateway/internal/console/build/assets && for file in *.js; do gzip --best --stdout "$$file"; done | wc -c) && \
-	  test "$$bytes" -le 102400 || { echo "the scripts of the console have $$bytes bytes after gzip: at most 102400" >&2; exit 1; }
+	  test "$$bytes" -le 90000 || { echo "the scripts of the console have $$bytes bytes after gzip: at most 90000" >&2; exit 1; }
 
 OUT := .
 .PHONY: generate-gateway
