@@ -83,10 +83,13 @@ export function status(job: Job, awaits = false): Status {
             return {
                 word: "Paused",
                 tone: "warn",
-                detail:
-                    job.pause?.cause === "START_APPROVAL"
-                        ? "the start needs an approval"
-                        : shown(job.pause?.reason ?? ""),
+                // A pause for the approval alone has no reason. ListJobs leaves out waits_for.
+                detail: [
+                    shown(job.pause?.reason ?? ""),
+                    job.start_approval && !job.start_approval.approved_at && "the start needs an approval",
+                ]
+                    .filter(Boolean)
+                    .join("; "),
             };
         case "CANCELED":
             return { word: "Canceled", tone: "quiet", detail: shown(job.cancel_reason ?? "") };

@@ -127,7 +127,9 @@ def _commands(job: pb.Job) -> Iterator[tuple[str, str]]:
     if wait is None:
         return
     if wait.kind == pb.JobWait.START_APPROVAL:
-        yield f"approve {job_id} --start", "start the job"
+        # If an operator paused the job as well, it waits for RESUME after the approval.
+        only = all(each.kind != pb.JobWait.RESUME for each in job.waits_for)
+        yield f"approve {job_id} --start", "start the job" if only else "approve the start"
         yield f"reject {job_id} --start", "cancel the job"
     if wait.kind == pb.JobWait.APPROVAL and pb.Job.APPROVE in possible:
         yield f"approve {job_id}", f"open stage {wait.stage + 1}"

@@ -139,6 +139,18 @@ def test_job_display_names_the_next_steps_when_a_gate_is_not_met() -> None:
     ]
 
 
+def test_job_display_names_the_approval_before_the_end_of_a_pause() -> None:
+    job = paused_job(pb.Pause.START_APPROVAL, "")
+    job.waits_for.insert(
+        0, pb.JobWait(kind=pb.JobWait.START_APPROVAL, message="Needs an approval.")
+    )
+    reject = "  jobs-grpc reject fw-2 --start   cancel the job"
+
+    assert display(job)[7:] == ["  jobs-grpc approve fw-2 --start  approve the start", reject]
+    del job.waits_for[1]
+    assert display(job)[7:] == ["  jobs-grpc approve fw-2 --start  start the job", reject]
+
+
 def test_job_display_cuts_a_long_reason_after_four_lines() -> None:
     job = paused_job(pb.Pause.OPERATOR, "error rate\n" + "!" * 900)
 
