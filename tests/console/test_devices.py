@@ -98,6 +98,7 @@ async def test_label_of_a_device_narrows_the_list(
     await database.add_devices(tenant, ["pump-1", "pump-2", "pump-3"])
     labels = {"model": "x200", "site": "Zürich, west"}
     await database.add_labels(tenant, {"pump-1": labels, "pump-2": {"model": "x200"}})
+    await database.add_facts(tenant, {"pump-1": {"version": "1.4"}})
     page = await console.open("/devices")
     rows = page.locator("tbody tr")
     await expect(rows).to_have_count(3)
@@ -108,6 +109,9 @@ async def test_label_of_a_device_narrows_the_list(
     await expect(page.get_by_label("Groups and labels")).to_have_value(
         'model=x200,site="Zürich, west"'
     )
+    await console.open("/devices/pump-1")
+    await page.get_by_role("link", name="fact.version=1.4").click()
+    await expect(page.get_by_label("Groups and labels")).to_have_value("fact.version=1.4")
 
 
 async def test_selector_fields_suggest_labels_and_mark_unknown_ones(

@@ -12,7 +12,9 @@ from tests.console.fleet import running_fleet
 from tests.gateway.support import Gateway
 from tests.support.callers import Operator
 from tests.support.database import Database
+from tests.support.joins import join
 from tests.support.server import Server
+from tests.support.world import World
 
 DEVICES = [f"pump-{n:02}" for n in range(40)]
 
@@ -293,6 +295,34 @@ async def test_notice_shows_that_a_paused_job_needs_its_start_approved(
     notice = page.get_by_role("region", name="What to do next")
     await expect(notice).to_contain_text(": the plant is busy. Nothing starts until the start is")
     await expect(notice).to_contain_text("approved and the job is resumed")
+    await console.open("/jobs")
+    row = page.get_by_role("row", name="fw-1")
+    await expect(row).to_contain_text("the plant is busy; the start needs an approval")
+
+
+async def test_continuous_job_shows_joined_devices_and_that_the_brake_paused_it(
+    console: Console, world: World
+) -> None:
+    page = await console.open("/new")
+    await page.get_by_label("Job ID").fill("fw-1")
+    await page.get_by_label("Document type").fill("firmware")
+    await page.get_by_label("Document parameters").fill("{}")
+    await page.get_by_label("Group", exact=True).fill("north")
+    await page.get_by_label("Continuous: devices that match later join the job").check()
+    await page.get_by_label("Pause if more join in an hour").fill("2")
+    await page.get_by_role("button", name="Create job for 40 devices").click()
+    about = page.locator(".heading p").first
+    await expect(about).to_contain_text("group north (40 devices, continuous, 0 joined)")
+
+    await world.add_devices(["pump-40"], group="north")
+    assert await join(world, job_id="fw-1") == 1
+    await expect(about).to_contain_text("(41 devices, continuous, 1 joined)")
+    await world.add_devices(["pump-41", "pump-42"], group="north")
+    assert await join(world, job_id="fw-1") == 1
+    await expect(about).to_contain_text("(42 devices, continuous, 2 joined, more can join)")
+    notice = page.get_by_role("region", name="What to do next")
+    await expect(notice).to_contain_text("The join brake paused the job")
+    await expect(page.locator(".badge").first).to_have_text("Paused")
 
 
 async def test_comment_of_an_approval_is_not_kept_for_the_next_one(
