@@ -704,7 +704,7 @@ WITH (fillfactor='50');
 CREATE VIEW jobs.job_fingerprints WITH (security_invoker='true') AS
  SELECT j.tenant_id,
     j.job_id,
-    jobs.text_fingerprint(((((((j.row_version)::text || ' '::text) || (p.version)::text) ||
+    jobs.text_fingerprint((((((((j.row_version)::text || ' '::text) || (p.version)::text) ||
         CASE
             WHEN jobs.is_expired_at(j.expires_at, jobs.now()) THEN ' expired '::text
             ELSE ' '::text
@@ -712,7 +712,13 @@ CREATE VIEW jobs.job_fingerprints WITH (security_invoker='true') AS
         CASE
             WHEN (j.start_at > jobs.now()) THEN 'scheduled '::text
             ELSE ''::text
-        END) || COALESCE((jobs.released_count_at(j.release, jobs.now()))::text, ''::text))) AS fingerprint
+        END) || COALESCE((jobs.released_count_at(j.release, jobs.now()))::text, ''::text)) ||
+        CASE
+            WHEN j.is_continuous THEN COALESCE(( SELECT format(' %s %s %s'::text, c.is_stopped, c.is_full, c.is_behind) AS format
+               FROM jobs.continuous_jobs c
+              WHERE ((c.tenant_id = j.tenant_id) AND (c.job_id = j.job_id))), ''::text)
+            ELSE ''::text
+        END)) AS fingerprint
    FROM (jobs.jobs_with_release j
      CROSS JOIN LATERAL ( SELECT DISTINCT ON (p_1.tenant_id, p_1.job_id) p_1.tenant_id,
             p_1.xmin AS version
