@@ -28,17 +28,13 @@ SIZES = {
 
 _A_DAY = Duration(seconds=24 * 3600)
 _OPEN = pb.StartWindow(start_time="00:00", duration=_A_DAY)
-_SELECTORS = (
-    *(f"ring={ring}" for ring in RINGS),
-    *("ring!=a,group=south", "group in (north,south)", "fact.version!=2"),
-)
 MATCHES = {
     **{f"ring={ring}": f"d.labels ->> 'ring' = '{ring}'" for ring in RINGS},
-    "ring!=a,group=south": "d.labels ->> 'ring' IS DISTINCT FROM 'a' AND 'south' = ANY (d.groups)",
+    "group=south,ring!=a": "d.labels ->> 'ring' IS DISTINCT FROM 'a' AND 'south' = ANY (d.groups)",
     "group in (north,south)": "d.groups && '{north,south}'",
     "fact.version!=2": "d.facts ->> 'version' IS DISTINCT FROM '2'",
 }
-"""The same selectors as conditions on a device."""
+"""The same selectors, as the service stores them, as conditions on a device."""
 _ACTIONS = (pb.FailureCriterion.PAUSE, pb.FailureCriterion.PAUSE, pb.FailureCriterion.CANCEL)
 _RETRIED = (pb.JobExecution.FAILED, pb.JobExecution.REJECTED)
 
@@ -62,7 +58,7 @@ def random_job(job_id: str, rng: random.Random) -> pb.CreateJobRequest:
     elif kind < 0.5:
         request.target_device_ids.device_ids.extend(rng.sample(device_names(), _LISTED))
     elif kind < 0.75:
-        request.target_selector = rng.choice(_SELECTORS)
+        request.target_selector = rng.choice([*MATCHES])
     else:
         request.target_all = True
     if job_id.startswith("job-") and kind >= 0.5 and rng.random() < 0.4:
@@ -124,7 +120,7 @@ def all_reads(job_id: str, rng: random.Random) -> Sequence[Any]:
         pb.GetFailureSummaryRequest(job_id=job_id),
         pb.GetJobTimelineRequest(job_id=job_id),
         event_pb.ListJobEventsRequest(job_id=job_id),
-        fleet_pb.PreviewTargetRequest(target_selector=rng.choice(_SELECTORS)),
+        fleet_pb.PreviewTargetRequest(target_selector=rng.choice([*MATCHES])),
     )
 
 
