@@ -20,15 +20,19 @@ LANGUAGE plpgsql
 -- settings: tenant, lookup, nested loops
 AS $$
 DECLARE
-    v_is_own boolean := (SELECT t.is_own FROM jobs.device_tables t);
+    v_is_own boolean;
+    v_has_continuous_jobs boolean;
     v_sets_time_zone boolean := p_time_zones IS NOT NULL;
     v_device_id text;
     v_missing text[];
     v_changed_ids text[] := '{}';  -- may have duplicates
-    v_ids text[];
     v_device_count bigint;
     v_index bigint;
 BEGIN
+    -- A job that is created from now on looks at all devices again when this call has ended.
+    SELECT t.is_own, EXISTS (SELECT FROM jobs.continuous_jobs c WHERE c.tenant_id = p_tenant_id)
+    INTO v_is_own, v_has_continuous_jobs
+    FROM jobs.device_tables t;
     IF p_group_ids IS NOT NULL AND NOT v_is_own THEN
         PERFORM jobs.raise_error('DEVICES_READ_ONLY');
     END IF;
@@ -92,7 +96,7 @@ BEGIN
         LOOP
             v_changed_ids := array_append(v_changed_ids, v_device_id);
         END LOOP;
-        WITH changed AS (
+        FOR v_device_id IN
             UPDATE jobs.devices d
             SET labels = new.labels, time_zone = new.time_zone
             FROM (
@@ -110,9 +114,9 @@ BEGIN
             WHERE d.tenant_id = p_tenant_id AND d.ctid = new.row_id
               AND (d.labels, d.time_zone) IS DISTINCT FROM (new.labels, new.time_zone)
             RETURNING d.device_id
-        )
-        SELECT array_agg(c.device_id) INTO v_ids FROM changed c;
-        v_changed_ids := v_changed_ids || v_ids;
+        LOOP
+            v_changed_ids := array_append(v_changed_ids, v_device_id);
+        END LOOP;
     END IF;
     IF p_labels IS NOT NULL THEN
         SELECT u.n - 1 INTO v_index
@@ -132,7 +136,7 @@ BEGIN
     END IF;
 
     IF p_group_ids IS NOT NULL THEN
-        WITH changed AS (
+        FOR v_device_id IN
             DELETE FROM public.device_group_members m
             USING (
                 SELECT m.row_id
@@ -151,9 +155,9 @@ BEGIN
             ) gone
             WHERE m.tenant_id = p_tenant_id AND m.ctid = gone.row_id
             RETURNING m.device_id
-        )
-        SELECT array_agg(c.device_id) INTO v_ids FROM changed c;
-        v_changed_ids := v_changed_ids || v_ids;
+        LOOP
+            v_changed_ids := array_append(v_changed_ids, v_device_id);
+        END LOOP;
 
         FOR v_device_id IN
             INSERT INTO public.device_group_members (tenant_id, group_id, device_id)
@@ -168,9 +172,7 @@ BEGIN
         END LOOP;
     END IF;
 
-    IF v_changed_ids <> '{}' AND EXISTS (
-        SELECT FROM jobs.continuous_jobs c WHERE c.tenant_id = p_tenant_id
-    ) THEN
+    IF v_has_continuous_jobs AND v_changed_ids <> '{}' THEN
         v_changed_ids := ARRAY(SELECT DISTINCT u.device_id FROM unnest(v_changed_ids) AS u (device_id));
         INSERT INTO jobs.device_changes (tenant_id, noted_at, device_ids, device_count)
         VALUES (p_tenant_id, jobs.now(), v_changed_ids, cardinality(v_changed_ids));
