@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from jobs_grpc.db.database import Row
 from jobs_grpc.db.store import Store
@@ -38,6 +38,9 @@ _SCAN_STEP = 0.5
 _MAX_RUN = 30.0
 # Maximum number of jobs whose failure is logged.
 _MAX_FAILING = 1000
+
+
+_Result = TypeVar("_Result")
 
 
 class Join(Protocol):
@@ -156,7 +159,10 @@ class DeviceChanges:
         return max(0.0, (datetime.now(UTC) - self._oldest_due_at).total_seconds())
 
     async def run(self) -> None:
-        """Process batches of all tenants, which take turns, until there are no notes."""
+        """Process batches of all tenants, which take turns, until none of a turn was full.
+
+        Later notes wait for the next run, so that many small changes share a batch.
+        """
         deadline = time.monotonic() + _MAX_RUN
         try:
             while await self._run_turn() and time.monotonic() < deadline:
@@ -169,27 +175,29 @@ class DeviceChanges:
         self.completed_runs += 1
 
     async def _run_turn(self) -> bool:
-        """Process a batch of each tenant with notes; return whether one succeeded."""
+        """Process a batch of each tenant with notes; return whether one was full."""
         oldest: list[datetime] = []
-        progress = False
+        is_full = False
         after = ""
         while found := await self._fetch(
             "SELECT * FROM jobs.tenants_with_device_changes($1, $2)", _NOTES_PER_SEARCH, after
         ):
             for tenant_id, due_at in found:
                 oldest.append(due_at)
-                progress |= await self._logging_failure((tenant_id, ""), self._process(tenant_id))
+                is_full |= bool(
+                    await self._logging_failure((tenant_id, ""), self._process(tenant_id))
+                )
             after = found[-1]["tenant_id"]
         self._oldest_due_at = min(oldest, default=None)
-        return progress
+        return is_full
 
-    async def _process(self, tenant_id: str) -> None:
-        """Process a batch of a tenant."""
+    async def _process(self, tenant_id: str) -> bool:
+        """Process a batch of a tenant; return whether it was full."""
         notes = await self._store.read_device_changes(
             tenant_id, limit=NOTES_PER_BATCH, max_changes=MAX_NOTES
         )
         if notes["change_ids"] is None:
-            return
+            return False
         failed = []
         # A call changes at most 1,000 devices, so these are fewer than one join looks at.
         deadline = time.monotonic() + _LOCK_WAIT
@@ -197,7 +205,7 @@ class DeviceChanges:
             job = tenant_id, job_id
             wait = max(deadline - time.monotonic(), _MIN_LOCK_WAIT)
             joining = self._join(job, notes["device_ids"], wait_ms=round(wait * 1000))
-            if not await self._logging_failure(job, joining):
+            if await self._logging_failure(job, joining) is None:
                 failed.append(job_id)
         await self._store.delete_device_changes(
             tenant_id,
@@ -205,13 +213,17 @@ class DeviceChanges:
             change_ids=notes["change_ids"],
             failed_job_ids=failed,
         )
+        return max(len(notes["change_ids"]), len(notes["device_ids"])) >= NOTES_PER_BATCH
 
-    async def _logging_failure(self, job: JobKey, work: Awaitable[object]) -> bool:
-        """Return whether the work for a job, or for a tenant, succeeded. Log its first failure."""
+    async def _logging_failure(self, job: JobKey, work: Awaitable[_Result]) -> _Result | None:
+        """Return the result of work for a job, or for a tenant; None: it failed.
+
+        Logs its first failure.
+        """
         try:
-            await work
+            result = await work
         except LockTimeout:
-            return False  # The job is busy.
+            return None  # The job is busy.
         except (DatabaseUnavailable, Overloaded):
             raise
         except Exception as e:
@@ -223,6 +235,6 @@ class DeviceChanges:
                     exc_info=None if isinstance(e, QueryTimeout) else e,
                     extra={"task": self.name, "tenant": job[0], "job": job[1], "error": str(e)},
                 )
-            return False
+            return None
         self._failing.discard(job)
-        return True
+        return result
