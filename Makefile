@@ -250,7 +250,7 @@ bench-devices: $(READY) ## Measure selectors, lists and changes of a million dev
 	@PYTHONPATH=generated $(BIN)/python -m bench.devices $(ARGS)
 
 .PHONY: bench-continuous
-bench-continuous: $(READY) ## Measure joins, full passes and facts of a million devices (20 minutes; ARGS=--page keeps the figures)
+bench-continuous: $(READY) ## Measure joins, full scans and facts of a million devices (20 minutes; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated $(BIN)/python -m bench.continuous $(ARGS)
 
 .PHONY: bench-release

@@ -1,4 +1,4 @@
-"""Measure how soon devices join continuous jobs, what joins and full passes cost, and facts.
+"""Measure how soon devices join continuous jobs, what joins and full scans cost, and facts.
 
 Run by `make bench-continuous`. One server with maintenance does the work; each part has a tenant of
 its own. CPU times are those of the server and of PostgreSQL.
@@ -34,8 +34,8 @@ _GOALS = {
     "p99 of GetJob of another tenant meanwhile": 100.0,
     "CPU of UpdateDevices of 1 device, with its joins, 3: times": 1.3,
     "CPU of UpdateDevices of 1 device, with its joins, 20: times": 1.6,
-    "CPU of a full pass, 10 % of the devices are in the job": 2.0,
-    "CPU of a full pass, all of the devices are in the job": 2.0,
+    "CPU of a full scan, 10 % of the devices are in the job": 2.0,
+    "CPU of a full scan, all of the devices are in the job": 2.0,
     "size of the table of facts after all have changed: times": 1.3,
 }
 
@@ -168,7 +168,7 @@ async def _change(bench: Bench) -> None:
 
 
 async def _scan(bench: Bench) -> None:
-    """Run full passes that find nothing."""
+    """Run full scans that find nothing."""
     await seed.add_devices(bench.env.owner, "scanned", bench.devices)
     await bench.env.owner.execute(
         "INSERT INTO jobs.devices (tenant_id, device_id, labels)"
@@ -192,7 +192,7 @@ async def _scan(bench: Bench) -> None:
                 " FROM jobs.continuous_jobs WHERE tenant_id = 'scanned' AND job_id = $1",
                 job_id,
             )
-            name = f"CPU of a full pass, {share} of the devices are in the job"
+            name = f"CPU of a full scan, {share} of the devices are in the job"
             bench.case.add(name, "s", bench.cpu() - before)
 
 

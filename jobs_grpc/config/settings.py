@@ -190,9 +190,9 @@ class MaintenanceConfig:
     join_scan_interval: float = setting(
         "JOBS_JOIN_SCAN_INTERVAL",
         seconds(1, 86400),
-        "Seconds between two passes over all devices of a tenant for a continuous job. Changes made"
-        " through the service need none: their devices join within seconds. If the platform manages"
-        " the device tables, its changes are found by these passes only.",
+        "Seconds between two full scans of the devices of a tenant for a continuous job. Changes"
+        " made through the service need none: their devices join within seconds. If the platform"
+        " manages the device tables, only these scans find its changes.",
         default=900.0,
     )
 

@@ -90,7 +90,7 @@ async def import_devices(
                 count = await connection.fetchval(change, tenant_id, devices)
                 if None not in (count, max_devices) and count > max_devices:
                     raise TooManyDevices(f"the tenant would have {count:,} devices")
-            # Without the privilege, the devices join continuous jobs at the next full pass.
+            # Without the privilege, the devices join continuous jobs at the next full scan.
             if (devices or memberships or changed) and await connection.fetchval(
                 may_insert, "device_changes"
             ):

@@ -1,9 +1,8 @@
-"""Lets devices join continuous jobs: those that changed, and in full passes all of a tenant.
+"""Lets devices join continuous jobs: those that changed, and by full scans all of a tenant.
 
-See docs/continuous.md. The searches see all tenants; what they find is done as the
-request role: only for that role is it sure that it may read a platform's device tables. All steps
-can be repeated, so any number of servers may run them at the same time, and none depends on what
-this process remembers.
+See docs/continuous.md. The searches run as the owner and see all tenants. The joins run as the
+request role, because the owner may lack the right to read a platform's device tables. All steps can
+be repeated and keep no state in this process, so any number of servers may run them at a time.
 """
 
 import logging
@@ -19,20 +18,21 @@ from jobs_grpc.maintenance.task import Fetch, JobKey, MaintenanceTask
 
 logger = logging.getLogger(__name__)
 
-# Notes that one search reads to find tenants, and that devices of one tenant join by at once.
+# Maximum notes that one search for tenants reads.
 _NOTES_PER_SEARCH = 1000
 NOTES_PER_BATCH = 1000
-MAX_NOTES = 100_000
-"""Notes of a tenant. If it has more, full passes of its jobs replace them."""
+"""Maximum notes of a tenant in a batch; fewer if they name this many devices."""
+MAX_NOTED_DEVICES = 100_000
+"""If the notes of a tenant name more devices, full scans for its jobs replace them."""
 
 _SCANS_PER_SEARCH = 100
 DEVICES_PER_RANGE = 10_000
 
-# How long the joins of a tenant wait for locks, and then each of them: busy jobs of a tenant must
-# not delay other tenants. Jobs that are busy for longer get a full pass.
+# Seconds that a batch waits for locks, for all jobs of its tenant and at least for each: busy jobs
+# must not delay other tenants. A full scan is scheduled for jobs that are busy for longer.
 _LOCK_WAIT = 1.0
 _MIN_LOCK_WAIT = 0.1
-# Seconds that the pass of one job may take before the next job has its turn.
+# Seconds that the scan for one job may take before the next job has its turn.
 _SCAN_STEP = 0.5
 # Seconds after which a run ends; the next one continues.
 _MAX_RUN = 30.0
@@ -54,8 +54,8 @@ class Join(Protocol):
 class Joins:
     """The two tasks that let devices join.
 
-    `interval` is the time from the end of a full pass to the next one. `settle` is how long after
-    the creation of a job changes that were not noted for it can be committed. Both are in seconds.
+    `interval` is the time from the end of a full scan to the next one. `settle` is how long after
+    the creation of a job a change without a note can be committed. Both are in seconds.
     `max_targets` is JOBS_MAX_TARGETS.
     """
 
@@ -97,7 +97,7 @@ class Joins:
         return row
 
     async def _scan(self, job: JobKey, rows: Sequence[Row], wait_ms: int) -> bool:
-        """Continue the full pass of a job for a moment; other jobs are due as well."""
+        """Continue the full scan for a job for a moment; other jobs are due as well."""
         deadline = time.monotonic() + _SCAN_STEP
         try:
             while await self._scan_range(job, wait_ms):
@@ -108,7 +108,7 @@ class Joins:
         return True
 
     async def _scan_range(self, job: JobKey, wait_ms: int) -> bool:
-        """Return whether the pass may have more ranges."""
+        """Return whether the scan may have more ranges."""
         tenant_id, job_id = job
         found = await self._store.next_scan_range(tenant_id, job_id=job_id, limit=DEVICES_PER_RANGE)
         if found["due_at"] is None:
@@ -159,7 +159,7 @@ class DeviceChanges:
         return max(0.0, (datetime.now(UTC) - self._oldest_due_at).total_seconds())
 
     async def run(self) -> None:
-        """Process batches of all tenants, which take turns, until none of a turn was full.
+        """Process a batch of each tenant in turn, until a turn had no full batch.
 
         Later notes wait for the next run, so that many small changes share a batch.
         """
@@ -194,12 +194,12 @@ class DeviceChanges:
     async def _process(self, tenant_id: str) -> bool:
         """Process a batch of a tenant; return whether it was full."""
         notes = await self._store.read_device_changes(
-            tenant_id, limit=NOTES_PER_BATCH, max_changes=MAX_NOTES
+            tenant_id, limit=NOTES_PER_BATCH, max_changes=MAX_NOTED_DEVICES
         )
         if notes["change_ids"] is None:
             return False
         failed = []
-        # A call changes at most 1,000 devices, so these are fewer than one join looks at.
+        # A call changes at most 1,000 devices, so a batch names fewer than one join examines.
         deadline = time.monotonic() + _LOCK_WAIT
         for job_id in notes["job_ids"]:
             job = tenant_id, job_id

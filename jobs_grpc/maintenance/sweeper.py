@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 # Executions that one statement changes. Limits how long it holds the job lock.
 _EXECUTIONS_PER_STATEMENT = 1000
-# One each for timeouts, stages, queued events, device changes and full passes, and one for the
+# One each for timeouts, stages, queued events, device changes and full scans, and one for the
 # other tasks.
 MAX_CONNECTIONS = 6
 # Jobs that one search finds.

@@ -56,11 +56,11 @@ async def join_changed(m: Machine) -> None:
     await m.both(Call(joins.join_changed, noted), _Servers(m).process_notes())
 
 
-async def full_pass(m: Machine) -> None:
+async def full_scan(m: Machine) -> None:
     """Let all devices join, in ranges."""
     size = maintenance.DEVICES_PER_RANGE = m.random.choice([1, 2, 3])
     await m.service.database.owner.execute("SELECT jobs.rescan_jobs($1, NULL)", m.tenant)
-    await m.both(Call(joins.full_pass, size), _Servers(m).scan())
+    await m.both(Call(joins.full_scan, size), _Servers(m).scan())
 
 
 class _Servers:

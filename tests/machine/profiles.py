@@ -129,7 +129,7 @@ JOINS = Profile(
         **dict.fromkeys((operators.pause, operators.advance, operators.cancel_execution), 1),
         **dict.fromkeys((operators.update_expiry, operators.update_criteria), 1),
         **dict.fromkeys((operators.approve, operators.approve_start, operators.retry), 2),
-        **dict.fromkeys((joins.join, joins.full_pass, devices.wait_and_sweep), 3),
+        **dict.fromkeys((joins.join, joins.full_scan, devices.wait_and_sweep), 3),
         **dict.fromkeys((joins.join_changed, fleet.delete_devices, operators.resume), 5),
         fleet.register: 8,
         devices.report: 16,

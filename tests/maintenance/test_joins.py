@@ -1,4 +1,4 @@
-"""Devices that change join continuous jobs; full passes find the others."""
+"""Devices that change join continuous jobs; full scans find the others."""
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class Fleet:
         await self.joins.scans.run(0)
 
     async def settle(self) -> None:
-        """End the passes after the creation, and forget the notes."""
+        """End the scans after the creation, and forget the notes."""
         await self.scan()
         await self.world.pass_time(SETTLE)
         await self.scan()
@@ -167,7 +167,7 @@ async def test_change_during_the_look_keeps_its_note(fleet: Fleet) -> None:
     assert await fleet.joined() == ["a", "b"]
 
 
-async def test_busy_job_gets_a_full_pass_and_does_not_delay_the_others(fleet: Fleet) -> None:
+async def test_busy_job_gets_a_full_scan_and_does_not_delay_the_others(fleet: Fleet) -> None:
     world = fleet.world
     await world.create("k", target_all=True, continuous=True)
     await fleet.settle()
@@ -208,13 +208,13 @@ async def _behind(fleet: Fleet) -> list[str]:
 
 
 @pytest.mark.parametrize("cause", ["too many notes", "import"])
-async def test_full_pass_replaces_notes(
+async def test_full_scan_replaces_notes(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, cause: str
 ) -> None:
     await fleet.settle()
     if cause == "too many notes":
         monkeypatch.setattr(joins, "NOTES_PER_BATCH", 2)
-        monkeypatch.setattr(joins, "MAX_NOTES", 2)
+        monkeypatch.setattr(joins, "MAX_NOTED_DEVICES", 2)
         await _update(fleet.world.fleet, ["b", "c", "d"], labels={"track": "x"})
     else:
         rows = [DeviceRow(device, labels={"track": "x"}) for device in "bcd"]
@@ -241,7 +241,7 @@ async def test_another_pass_follows_when_notes_are_dropped_during_a_pass(fleet: 
     assert (found["after"], found["last"]) == ("", "b")
     await fleet.joins.join((tenant, "j"), None, "", "b", wait_ms=0)
     await _finish(fleet, found, last="b")
-    # The device is in the range that the pass has read.
+    # The device is in the range that the scan has read.
     await fleet.world.database.add_labels(tenant, {"b": {"track": "x"}})
     await fleet.world.execute("SELECT jobs.rescan_jobs($1, NULL)")
     # Another server read the same range, and is late.
@@ -281,7 +281,7 @@ async def test_pass_is_repeated_until_transactions_from_before_the_job_have_ende
     await fleet.world.pass_time(SETTLE)
     await fleet.scan()
     assert await fleet.joined() == ["a", "b"]
-    # The next one is a regular pass.
+    # The next one is a regular scan.
     await fleet.world.database.add_labels(fleet.world.tenant, {"c": {"track": "x"}})
     await fleet.world.add_devices(["c"])
     await fleet.world.pass_time(800)

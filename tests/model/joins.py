@@ -22,7 +22,7 @@ def join_changed(state: State, devices: Container[str]) -> Result:
     return state, None
 
 
-def full_pass(state: State, size: int) -> Result:
+def full_scan(state: State, size: int) -> Result:
     """Let all devices join all jobs, in ranges of `size` devices. Returns nothing.
 
     It also ends executions of devices that were deleted before an operator retried them.

@@ -1,5 +1,5 @@
--- Deletes notes that read_device_changes has returned. The jobs that the devices could not join, because it failed, get
--- a full pass: one such job must not delay the others.
+-- Deletes notes that read_device_changes has returned. Schedules a full scan for the jobs whose joins failed: one such
+-- job must not delay the others.
 CREATE OR REPLACE FUNCTION jobs.delete_device_changes(
     p_tenant_id text,
     p_noted_at timestamptz[],

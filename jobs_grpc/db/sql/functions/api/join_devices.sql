@@ -2,19 +2,20 @@
 -- whose execution ended because it was deleted before it started gets its next attempt, as by RetryExecutions. If no
 -- device can join, takes no lock.
 --
--- The join brake counts both. If more devices can join than max_joins_per_hour allows, it lets as many join, pauses the
--- job unless it is paused, and stops joins until ResumeJob. The job gets no more than p_max_targets executions.
+-- The join brake counts both kinds. If more devices can join than max_joins_per_hour allows, it lets that many join,
+-- pauses the job unless it is paused already, and stops joins until ResumeJob. The job gets no more than p_max_targets
+-- executions.
 --
 -- Waits up to p_wait_ms for each lock, then raises lock_not_available (SQLSTATE 55P03).
 CREATE OR REPLACE FUNCTION jobs.join_devices(
     p_tenant_id text, p_job_id text,
-    p_device_ids text[],    -- the devices to look at; NULL: the registered ones of the range
+    p_device_ids text[],    -- the devices to examine; NULL: the registered ones of the range
     p_after text,           -- the range: after this device_id
     p_last text,            -- and up to this one; NULL: to the end
     p_max_targets integer,
     p_wait_ms integer,
     OUT joined_count integer,
-    OUT joined_up_to text,  -- call again for devices after this one; NULL: all were looked at
+    OUT joined_up_to text,  -- call again for devices after this one; NULL: all were examined
     OUT has_ended boolean   -- no device can ever join again; the row of continuous_jobs is deleted
 )
 LANGUAGE plpgsql
@@ -26,7 +27,7 @@ DECLARE
     v_continuous jobs.continuous_jobs;
     v_job record;
     v_device_ids text[];
-    v_are_new boolean;      -- all of them
+    v_are_new boolean;      -- none of v_device_ids has an execution
     v_removed text[];       -- devices that have an execution
     v_new text[];           -- the others; parallel to v_time_zones
     v_time_zones text[];
@@ -40,7 +41,7 @@ BEGIN
         RETURN;
     END IF;
 
-    -- Without locks. What may join is checked again with them.
+    -- Read without locks; checked again under the locks.
     SELECT j.is_continuous AND j.deleted_at IS NULL AND NOT jobs.is_expired_at(j.expires_at, v_now) AS can_be_joined,
            coalesce(j.request ->> 'window_time_zone' = 'DEVICE', false) AS has_device_zones
     INTO v_job
@@ -68,7 +69,7 @@ BEGIN
             RETURN;
         END IF;
         -- DeleteDevices locks devices, then jobs. The request role may not lock rows of the platform: if it deletes a
-        -- device now, the next full pass ends the execution.
+        -- device now, the next full scan ends the execution.
         IF (SELECT t.is_own FROM jobs.device_tables t) THEN
             PERFORM set_config('lock_timeout', greatest(p_wait_ms, 1)::text, true);
             v_device_ids := jobs.share_devices(p_tenant_id, v_device_ids);

@@ -1,11 +1,11 @@
--- Returns the next range of devices of a job's full pass, after `after` and up to `last`, if the pass is due. The
+-- Returns the next range of devices of a job's full scan, after `after` and up to `last`, if the scan is due. The
 -- caller lets these devices join the job, and then calls finish_scan_range.
 CREATE OR REPLACE FUNCTION jobs.next_scan_range(
     p_tenant_id text, p_job_id text,
     p_limit integer,              -- devices of the range
-    OUT due_at timestamptz,       -- of the range; NULL: none is due
-    OUT read_at timestamptz,      -- the time: the range is read later
-    OUT after text,               -- '': the pass begins
+    OUT due_at timestamptz,       -- when the range was due; NULL: none is due
+    OUT read_at timestamptz,      -- the current time, before the range is read
+    OUT after text,               -- '': the scan begins
     OUT last text                 -- NULL: to the end
 )
 LANGUAGE plpgsql

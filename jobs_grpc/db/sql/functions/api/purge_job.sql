@@ -46,7 +46,7 @@ BEGIN
     WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id;
     DELETE FROM jobs.job_failure_criteria c WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id;
     DELETE FROM jobs.job_stages s WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
-    -- Of a continuous job that has expired since the last pass.
+    -- Of a continuous job that has expired since the last full scan.
     DELETE FROM jobs.continuous_jobs c WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id;
     DELETE FROM jobs.job_progress p WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id;
     DELETE FROM jobs.jobs j WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;

@@ -2,13 +2,13 @@
 -- caller lets the devices join these jobs, and then deletes the notes by delete_device_changes. A change that is
 -- committed later has a note of its own.
 --
--- Returns NULL if the tenant has no note, or if a full pass looks at the devices instead: one note is for all devices,
--- the notes name more than p_max_changes, or the tenant has no continuous job. The notes, up to p_max_changes, are then
--- deleted; if more are left, the next call goes on.
+-- Returns NULL if the tenant has no note, or if a full scan replaces the notes: one note is for all devices, the notes
+-- name more than p_max_changes devices, or the tenant has no continuous job. Then deletes up to p_max_changes notes;
+-- the next call deletes the rest.
 CREATE OR REPLACE FUNCTION jobs.read_device_changes(
     p_tenant_id text,
-    p_limit integer,        -- notes; and of these, only the first that name so many devices
-    p_max_changes integer,  -- devices that all notes name
+    p_limit integer,        -- of notes. A note is left out if those before it name this many devices.
+    p_max_changes integer,  -- see above
     OUT noted_at timestamptz[],  -- parallel to change_ids
     OUT change_ids uuid[],
     OUT device_ids text[],       -- without duplicates

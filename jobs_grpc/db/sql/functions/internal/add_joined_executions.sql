@@ -1,5 +1,6 @@
--- Adds executions to a continuous job, queues the next attempt of others, within the limits of join_devices, and counts
--- them. Returns how many. The caller holds the job lock, has set the tenant, and has checked the devices.
+-- Lets devices join a continuous job, within the limits of join_devices: adds executions for new devices, and queues
+-- the next attempt of devices that were removed. Returns how many devices joined. The caller holds the job lock, has
+-- set the tenant, and has checked the devices.
 CREATE OR REPLACE FUNCTION jobs.add_joined_executions(
     p_tenant_id text, p_job_id text,
     p_removed text[],     -- devices with an execution that ended as DEVICE_REMOVED; NULL: none
@@ -91,8 +92,8 @@ BEGIN
             SET last_rank = s.last_rank + cardinality(v_new)
             WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = v_stage.stage;
             IF v_job.open_stage = v_stage.stage THEN
-                -- Releases for which there was no device lapse: otherwise, a day without them would release a whole
-                -- batch at once.
+                -- Releases do not accumulate while no device is held: otherwise, a batch after a quiet day would be
+                -- released at once.
                 PERFORM jobs.set_release(
                     p_tenant_id, p_job_id, v_stage.last_rank + cardinality(v_new), v_job.release_rate, p_now
                 );

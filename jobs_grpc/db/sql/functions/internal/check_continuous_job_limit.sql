@@ -13,7 +13,7 @@ BEGIN
     IF p_is_exact THEN
         PERFORM pg_advisory_xact_lock(hashtextextended('continuous jobs of ' || p_tenant_id, 0));
     END IF;
-    -- Jobs that have expired keep their row until the next pass.
+    -- Jobs that have expired keep their row until the next full scan.
     IF EXISTS (
         SELECT
         FROM jobs.continuous_jobs c

@@ -69,6 +69,6 @@ BEGIN
         RETURN 0;
     END IF;
     PERFORM jobs.change_executions(p_tenant_id, v_changes, v_now);
-    -- Without v_has_more, a device that came back would hide those beyond the limit until the next pass.
+    -- Without v_has_more, a device that came back would hide those beyond the limit until the next full scan.
     RETURN CASE WHEN v_has_more THEN p_limit ELSE cardinality(v_changes) END;
 END $$;

@@ -1,4 +1,4 @@
--- Stores that devices can join a new job, and schedules its first full pass. The caller has set the tenant.
+-- Stores that devices can join a new job, and schedules its first full scan. The caller has set the tenant.
 --
 -- Raises TOO_MANY_CONTINUOUS_JOBS.
 CREATE OR REPLACE FUNCTION jobs.insert_continuous_job(

@@ -1,6 +1,6 @@
--- Schedules a full pass of continuous jobs, because changes of devices were not looked at. A pass that is running
--- continues, and another one follows. The caller has set the tenant, and has deleted the notes of these changes: the
--- time of a note that it deleted must not be later than rescan_at.
+-- Schedules a full scan for continuous jobs, because devices of notes have not joined them. A scan that is running
+-- continues, and another one follows. The caller has set the tenant, and has deleted these notes: so rescan_at is not
+-- earlier than the time of any of them.
 CREATE OR REPLACE FUNCTION jobs.rescan_jobs(
     p_tenant_id text,
     p_job_ids text[]  -- NULL: all continuous jobs of the tenant

@@ -43,7 +43,7 @@ BEGIN
     SET paused_at = NULL, paused_by = NULL, pause_reason = NULL, pause_cause = NULL,
         release_since = v_release_since, revision = j.revision + 1, updated_at = p_now
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
-    -- If the join brake has stopped joins, a new hour begins, with a full pass.
+    -- If the join brake has stopped joins, a new hour begins, with a full scan.
     UPDATE jobs.continuous_jobs c
     SET is_stopped = false, hour_started_at = NULL, is_behind = true, rescan_at = p_now, scan_due_at = p_now
     WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id AND c.is_stopped;

@@ -1,4 +1,4 @@
--- Finds continuous jobs whose full pass begins or continues, the longest due first: see jobs_to_finalize.
+-- Finds continuous jobs whose full scan begins or continues, the longest due first: see jobs_to_finalize.
 CREATE OR REPLACE FUNCTION jobs.scans_due(
     p_limit integer, p_skip_tenant_ids text[], p_skip_job_ids text[]
 ) RETURNS TABLE (tenant_id text, job_id text, due_at timestamptz)
