@@ -342,7 +342,7 @@ export function draftRequest(draft: Draft): CreateJobRequest {
         ...target,
         continuous: continuous || undefined,
         max_joins_per_hour: continuous
-            ? integer(draft.maxJoins, "The most devices that join in an hour", "maxJoins")
+            ? integer(draft.maxJoins, "The maximum joins per hour", "maxJoins")
             : undefined,
         job_id: draft.jobId.trim() || undefined,
         replaces_job_id: draft.replaces.trim() || undefined,

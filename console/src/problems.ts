@@ -40,7 +40,7 @@ const fields: Record<Paths<CreateJobRequest>, [Field, string]> = {
     in_progress_timeout_minutes: ["timeoutMinutes", "timeout in minutes"],
     job_id: ["jobId", "job ID"],
     labels: ["labels", "list of labels"],
-    max_joins_per_hour: ["maxJoins", "most devices that join in an hour"],
+    max_joins_per_hour: ["maxJoins", "maximum joins per hour"],
     priority: ["priority", "priority"],
     replaces_job_id: ["replaces", "job to replace"],
     "retry_policy.rules[].backoff_multiplier": [null, "factor of the delay before a retry"],

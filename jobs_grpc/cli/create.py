@@ -63,8 +63,8 @@ _FIELDS: Fields = {
     ),
     "--max-joins-per-hour N": (
         "max_joins_per_hour",
-        "with --continuous, pause the job if more devices match in an hour (default: 100, or 5% of "
-        "its devices)",
+        "with --continuous, pause the job if more than N devices match in an hour (default: 100, "
+        "or 5% of its devices if that is more)",
     ),
     "--validate-only": (
         "validate_only",

@@ -110,7 +110,7 @@ def _device_fields(device: pb.Device, utc: bool) -> Iterator[tuple[str, str]]:
 
 
 async def _facts(args: argparse.Namespace, fleet: FleetClient) -> None:
-    """Show the facts of a device: what it says about itself.
+    """Show the facts of a device: what it reports about itself.
 
     Only the device and its bridges can change them. Selectors match them as fact.KEY, such as
     'fact.version!=2.1'.

@@ -133,7 +133,7 @@ def _job_fields(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
             if job.HasField("max_joins_per_hour")
             else ""
         )
-        behind = "; some may be missing yet" if job.joins.behind else ""
+        behind = "; some may not have joined yet" if job.joins.behind else ""
         yield "continuous", f"devices that match later join{limit}{behind}"
     joined = f", {job.joins.joined_count:,} joined" if job.joins.joined_count else ""
     counts = format_counts(job.execution_counts, job.status)

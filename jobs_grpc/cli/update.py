@@ -24,7 +24,7 @@ _FIELDS: Fields = {
     "--description TEXT": ("description", "new description of the job"),
     "--max-joins-per-hour N": (
         "max_joins_per_hour",
-        "pause the continuous job if more devices match in an hour",
+        "pause the continuous job if more than N devices match in an hour",
     ),
     **ETAG,
 }

@@ -588,10 +588,10 @@ export interface paths {
         put?: never;
         /**
          * Approve the start of a job
-         * @description Approves the start of a job that was created with start_approval. If the cause of the pause is START_APPROVAL,
-         *     ends the pause as ResumeJob does: the job becomes IN_PROGRESS, or SCHEDULED before its start_at. Any other pause
-         *     stays. If a gate pauses the job at once, because executions were canceled, the cause is then GATE_NOT_MET. If the
-         *     start is already approved, nothing changes.
+         * @description Approves the start of a job that was created with start_approval. If the cause of the pause is START_APPROVAL, ends
+         *     the pause as ResumeJob does: the job becomes IN_PROGRESS, or SCHEDULED before its start_at. A pause with another
+         *     cause stays. If executions were canceled and the first gate can no longer be met, the job is PAUSED again, with the
+         *     cause GATE_NOT_MET. If the start is already approved, nothing changes.
          *
          *     Sets expires_at: the expires_in_hours of the job, or their default, count from the approval or from start_at,
          *     whichever is later. The default is computed for that time; a job with other expires_in_hours fails with
@@ -884,9 +884,9 @@ export interface paths {
         head?: never;
         /**
          * Store facts of devices
-         * @description Stores facts: what a device reports about itself, such as version=2.1. Selectors of devices match
-         *     them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change its
-         *     facts. They are deleted with the device.
+         * @description Stores facts: what a device reports about itself, such as version=2.1. Selectors match
+         *     them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change the
+         *     facts of a device. DeleteDevices deletes them.
          *
          *     A device sends its own facts in `facts`. A bridge can send the facts of up to 100 devices in
          *     `devices`. With `devices`, the response has the result of each; an error of one device does not
@@ -1105,10 +1105,10 @@ export interface components {
              *      - IN_PROGRESS: Some executions are not finished.
              *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
              *     IN_PROGRESS.
-             *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
-             *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job, or its start is not approved: no device
-             *     starts an execution.
-             *     JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
+             *      - CANCELED: An operator, a rejection of the start, a failure criterion or a replacement canceled the job. Executions that
+             *     were IN_PROGRESS may continue.
+             *      - PAUSED: An operator, a failure criterion, a gate, a rejection of a stage or the join brake paused the job, or its start
+             *     is not approved: no device starts an execution. JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
              *      - SCHEDULED: The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
              *     the job as one that is IN_PROGRESS.
              * @enum {string}
@@ -1117,15 +1117,16 @@ export interface components {
         };
         CreateJobRequest: {
             /**
-             * @description Registered devices that match the target later join the job within seconds: they get an execution, each at most
-             *     one. Only with target_all, target_group_id or target_selector. A device that no longer matches keeps its
-             *     execution. The target may be empty at the creation.
+             * @description Registered devices that match the target later join the job: each gets one execution. This takes seconds, or up to
+             *     about JOBS_JOIN_SCAN_INTERVAL (15 minutes) if the platform manages the device tables. A device that no longer
+             *     matches keeps its execution. Only with target_all, target_group_id or target_selector. The target may be empty at
+             *     the creation.
              *
-             *     The job is IN_PROGRESS until UpdateJob sets continuous to false, CancelJob, or its expiry. It has no default
+             *     The job does not become COMPLETED until UpdateJob sets continuous to false, or it expires. It has no default
              *     expiry: without expires_in_hours, it never expires. A tenant can have 20 continuous jobs.
              *
-             *     With a rollout, the last stage must have the size `remainder`: devices that join belong to it, without a canary.
-             *     Its rate holds for them too. Empty stages before it pass at once.
+             *     With a rollout, the last stage must have the size `remainder`. Devices that join belong to it and are released at
+             *     its rate; there is no canary for them. Earlier stages that are empty pass at once.
              */
             continuous?: boolean | null;
             /** @description A text for people. */
@@ -1209,9 +1210,9 @@ export interface components {
              *     IN_PROGRESS continue. Each job has the ID of the other. If it is COMPLETED or CANCELED, only its
              *     replaced_by_job_id and etag change.
              *
-             *     Its devices that have not started wait until the new job releases them: with a rollout, most of them wait for a
-             *     later stage, and devices that the new job does not target get nothing. With validate_only,
-             *     TargetPreview.replaced_devices counts them.
+             *     Devices that have not started the replaced job wait until the new job releases them, with a rollout mostly in a
+             *     later stage. If the new job does not target them, they get nothing. With validate_only,
+             *     TargetPreview.replaced_devices counts these devices.
              *
              *     JOBS_MAX_ACTIVE_JOBS does not count the replaced job. Not allowed with start_approval or with a start_at in
              *     the future, because the replaced job would be canceled long before the new one starts.
@@ -1225,9 +1226,8 @@ export interface components {
             /**
              * @description The job begins PAUSED with the cause START_APPROVAL, and no device starts before ApproveStart by another user than
              *     the caller, who must be known. Until then, ResumeJob and AdvanceJob fail with START_NOT_APPROVED, and expires_at
-             *     is 720 hours after the creation or start_at, unless the job never expires. CreateJob compares expires_in_hours
-             *     with the shortest time of the job only if it has no start_windows: see ApproveStart. Not allowed with
-             *     replaces_job_id.
+             *     is 720 hours after the creation or start_at, unless the job never expires. With start_windows, only
+             *     ApproveStart checks that expires_in_hours is long enough. Not allowed with replaces_job_id.
              */
             start_approval?: boolean | null;
             /**
@@ -1297,10 +1297,10 @@ export interface components {
              *      - IN_PROGRESS: Some executions are not finished.
              *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
              *     IN_PROGRESS.
-             *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
-             *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job, or its start is not approved: no device
-             *     starts an execution.
-             *     JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
+             *      - CANCELED: An operator, a rejection of the start, a failure criterion or a replacement canceled the job. Executions that
+             *     were IN_PROGRESS may continue.
+             *      - PAUSED: An operator, a failure criterion, a gate, a rejection of a stage or the join brake paused the job, or its start
+             *     is not approved: no device starts an execution. JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
              *      - SCHEDULED: The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
              *     the job as one that is IN_PROGRESS.
              * @enum {string}
@@ -1551,7 +1551,7 @@ export interface components {
             job_id: string;
             /**
              * Format: int32
-             * @description How many devices have joined the job at once: those that got an execution, or the next attempt of one.
+             * @description How many devices have joined the job at once, each with a new execution or with the next attempt of one.
              */
             joined_count: number;
             /**
@@ -1582,10 +1582,10 @@ export interface components {
              *      - IN_PROGRESS: Some executions are not finished.
              *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
              *     IN_PROGRESS.
-             *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
-             *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job, or its start is not approved: no device
-             *     starts an execution.
-             *     JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
+             *      - CANCELED: An operator, a rejection of the start, a failure criterion or a replacement canceled the job. Executions that
+             *     were IN_PROGRESS may continue.
+             *      - PAUSED: An operator, a failure criterion, a gate, a rejection of a stage or the join brake paused the job, or its start
+             *     is not approved: no device starts an execution. JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
              *      - SCHEDULED: The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
              *     the job as one that is IN_PROGRESS.
              * @enum {string}
@@ -1603,7 +1603,7 @@ export interface components {
              *       job.created             The job was created. If it has stages, the first one opens without an event of its own.
              *                               `replaces_job_id` is the job that it has replaced.
              *       job.start_approved      A user has approved the start of the job. `reason` is the comment. job.resumed
-             *                               follows, if only the approval was missing.
+             *                               follows if the cause of the pause was START_APPROVAL.
              *       job.stage_opened        The stage `stage` has opened: by an operator (`cause` OPERATOR) or by the gate of the
              *                               stage before it (GATE).
              *       job.awaiting_approval   The gate of the open stage `stage` is met except for its approval.
@@ -2179,7 +2179,7 @@ export interface components {
             /**
              * @description Changes with each CancelJob, RetryExecutions, PauseJob, ResumeJob, AdvanceJob, ApproveStage,
              *     RejectStage, ApproveStart, RejectStart and UpdateJob that changes the job, when another job
-             *     replaces it, and when a failure criterion or a gate pauses or cancels it. Other reports of devices
+             *     replaces it, and when a failure criterion, a gate or the join brake pauses or cancels it. Other reports of devices
              *     and the opening of stages do not change it.
              */
             etag: string;
@@ -2225,7 +2225,8 @@ export interface components {
             };
             /**
              * Format: int32
-             * @description The limit of the join brake: see CreateJobRequest.max_joins_per_hour. Unset: the default, or no device can join.
+             * @description The limit of the join brake: see CreateJobRequest.max_joins_per_hour. Unset: the default, or the job is not
+             *     continuous.
              */
             max_joins_per_hour: number | null;
             /**
@@ -2239,7 +2240,7 @@ export interface components {
              */
             next_openings: string[];
             /**
-             * @description The pause, from PauseJob to ResumeJob, or from CreateJob with start_approval to ApproveStart. A job that finishes
+             * @description The pause, which lasts until ResumeJob, or until ApproveStart if its cause is START_APPROVAL. A job that finishes
              *     during its pause keeps it. Unset: the job is not paused.
              */
             pause: components["schemas"]["Pause"] | null;
@@ -2296,10 +2297,10 @@ export interface components {
              *      - IN_PROGRESS: Some executions are not finished.
              *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
              *     IN_PROGRESS.
-             *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
-             *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job, or its start is not approved: no device
-             *     starts an execution.
-             *     JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
+             *      - CANCELED: An operator, a rejection of the start, a failure criterion or a replacement canceled the job. Executions that
+             *     were IN_PROGRESS may continue.
+             *      - PAUSED: An operator, a failure criterion, a gate, a rejection of a stage or the join brake paused the job, or its start
+             *     is not approved: no device starts an execution. JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
              *      - SCHEDULED: The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
              *     the job as one that is IN_PROGRESS.
              * @enum {string}
@@ -2526,7 +2527,7 @@ export interface components {
              *      - APPROVAL: An approval of the open stage. If no other wait of the stage comes before it, the rest of the gate is met.
              *      - START_APPROVAL: An approval of the start: ApproveStart. Always the first.
              *      - JOINS_LIMIT: No more devices can join the job: it has JOBS_MAX_TARGETS devices, or the join brake has stopped joins while
-             *     the job was PAUSED for another cause. Other devices go on.
+             *     the job was PAUSED for another cause. The devices of the job are not affected.
              * @enum {string}
              */
             kind: "RESUME" | "START" | "START_WINDOW" | "DEVICES" | "ADVANCE_AFTER" | "BAKE_TIME" | "APPROVAL" | "START_APPROVAL" | "JOINS_LIMIT";
@@ -2557,13 +2558,14 @@ export interface components {
         /** @description The devices that have joined a continuous job. The counts of the job include them. */
         Joins: {
             /**
-             * @description Devices that match the target may not have joined yet: the join brake has stopped joins until ResumeJob, or more
-             *     devices changed than the server could look at one by one. It then looks at all devices of the tenant.
+             * @description Devices that match the target may not have joined yet: the join brake has stopped joins until ResumeJob, or the
+             *     server examines all devices of the tenant, for example after an import.
              */
             behind: boolean;
             /**
              * Format: int32
-             * @description How many executions joins have added to the job.
+             * @description The number of executions that joins have added. Event.joined_count also counts the next attempt of a device that
+             *     was deleted and is registered again.
              */
             joined_count: number;
             /**
@@ -2658,8 +2660,8 @@ export interface components {
              *     change the gate by UpdateJob, or open the next stage by AdvanceJob; then resume the job.
              *      - STAGE_REJECTED: RejectStage paused the job.
              *      - START_APPROVAL: CreateJob with start_approval: ApproveStart ends the pause.
-             *      - JOINS: The join brake: more devices could join a continuous job than its max_joins_per_hour. Devices join again after
-             *     ResumeJob, with which a new hour begins.
+             *      - JOINS: The join brake: more devices could join a continuous job than its max_joins_per_hour. After ResumeJob,
+             *     a new hour begins, and devices join again.
              * @enum {string}
              */
             cause: "OPERATOR" | "FAILURE_CRITERION" | "GATE_NOT_MET" | "STAGE_REJECTED" | "START_APPROVAL" | "JOINS";
@@ -2719,8 +2721,8 @@ export interface components {
             device_count: number;
             /**
              * @description How many of them are in each stage of the new job, in order. They wait until their stage opens and releases them.
-             *     Empty: no rollout. Without job_id and Rollout.seed, the stages are those of a random order; CreateJob draws
-             *     another.
+             *     Empty: no rollout. Without job_id and Rollout.seed, the order of the devices is random, and
+             *     CreateJob uses another one.
              */
             stage_counts: number[];
             /**
@@ -3004,7 +3006,8 @@ export interface components {
              *           "domain": "jobs-grpc",
              *           "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
              *         }
-             *      - JOB_PAUSED: The job is PAUSED, so no execution of it can start. Call again after an operator resumes it.
+             *      - JOB_PAUSED: The job is PAUSED, so no execution of it can start. Call again after an operator has resumed it or
+             *     approved its start.
              *
              *     Example of an ErrorInfo:
              *
@@ -3095,7 +3098,8 @@ export interface components {
              *           "domain": "jobs-grpc",
              *           "metadata": { "jobId": "reboot-2026-11", "stage": "1", "tenantId": "demo" }
              *         }
-             *      - START_NOT_APPROVED: The start of the job needs an approval, and has none. Call ApproveStart as another user than the creator.
+             *      - START_NOT_APPROVED: The start of the job needs an approval, and has none. A user other than the creator must call
+             *     ApproveStart.
              *
              *     Example of an ErrorInfo:
              *
@@ -4061,9 +4065,10 @@ export interface components {
              *       retry_policy                 Replaces all rules; none: no further retries. Attempts that are
              *                                    QUEUED already stay.
              *       continuous                   Only false: no more devices join, and the job completes when no
-             *                                    execution is pending. A job that is not continuous can't become it.
+             *                                    execution is pending. A job that is not continuous can't become continuous.
              *       max_joins_per_hour           Only of a continuous job. Applies to the current hour. Unset: the
-             *                                    default. If the join brake has stopped joins, ResumeJob continues them.
+             *                                    default. If the join brake has stopped joins, devices join again after
+             *                                    ResumeJob.
              *
              *     labels and description can be changed in any status: without other fields, the job can also be
              *     COMPLETED or CANCELED.
@@ -5580,10 +5585,10 @@ export interface operations {
                  *      - IN_PROGRESS: Some executions are not finished.
                  *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
                  *     IN_PROGRESS.
-                 *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
-                 *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job, or its start is not approved: no device
-                 *     starts an execution.
-                 *     JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
+                 *      - CANCELED: An operator, a rejection of the start, a failure criterion or a replacement canceled the job. Executions that
+                 *     were IN_PROGRESS may continue.
+                 *      - PAUSED: An operator, a failure criterion, a gate, a rejection of a stage or the join brake paused the job, or its start
+                 *     is not approved: no device starts an execution. JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
                  *      - SCHEDULED: The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
                  *     the job as one that is IN_PROGRESS.
                  */
@@ -5607,10 +5612,10 @@ export interface operations {
                  *      - IN_PROGRESS: Some executions are not finished.
                  *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
                  *     IN_PROGRESS.
-                 *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
-                 *      - PAUSED: An operator, a failure criterion, a gate or a rejection paused the job, or its start is not approved: no device
-                 *     starts an execution.
-                 *     JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
+                 *      - CANCELED: An operator, a rejection of the start, a failure criterion or a replacement canceled the job. Executions that
+                 *     were IN_PROGRESS may continue.
+                 *      - PAUSED: An operator, a failure criterion, a gate, a rejection of a stage or the join brake paused the job, or its start
+                 *     is not approved: no device starts an execution. JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
                  *      - SCHEDULED: The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
                  *     the job as one that is IN_PROGRESS.
                  */
@@ -7741,7 +7746,7 @@ export interface operations {
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `JOB_NOT_ADVANCEABLE`: The job has no rollout, the stage does not follow the open one, the job has not started, or it is COMPLETED or CANCELED. The message states which. `status` is the job's status. Read the job.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
-             *     - `START_NOT_APPROVED`: The start of the job needs an approval, and has none. Call ApproveStart as another user than the creator.
+             *     - `START_NOT_APPROVED`: The start of the job needs an approval, and has none. A user other than the creator must call ApproveStart.
              */
             400: {
                 headers: {
@@ -8477,7 +8482,7 @@ export interface operations {
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `JOB_NOT_RESUMABLE`: The job is COMPLETED or CANCELED. `status` is the job's status. A retry can continue a COMPLETED job.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
-             *     - `START_NOT_APPROVED`: The start of the job needs an approval, and has none. Call ApproveStart as another user than the creator.
+             *     - `START_NOT_APPROVED`: The start of the job needs an approval, and has none. A user other than the creator must call ApproveStart.
              */
             400: {
                 headers: {
@@ -9614,7 +9619,7 @@ export interface operations {
              *     - `EXECUTION_NOT_DUE`: The execution waits: no start window of the job is open, or its backoff has not ended. Start the execution at `earliestStartAt` or later.
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `JOB_FULL`: The job has Rollout.max_in_progress executions that are IN_PROGRESS. Try again later.
-             *     - `JOB_PAUSED`: The job is PAUSED, so no execution of it can start. Call again after an operator resumes it.
+             *     - `JOB_PAUSED`: The job is PAUSED, so no execution of it can start. Call again after an operator has resumed it or approved its start.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
@@ -9730,7 +9735,7 @@ export interface operations {
              *     - `EXECUTION_NOT_DUE`: The execution waits: no start window of the job is open, or its backoff has not ended. Start the execution at `earliestStartAt` or later.
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `JOB_FULL`: The job has Rollout.max_in_progress executions that are IN_PROGRESS. Try again later.
-             *     - `JOB_PAUSED`: The job is PAUSED, so no execution of it can start. Call again after an operator resumes it.
+             *     - `JOB_PAUSED`: The job is PAUSED, so no execution of it can start. Call again after an operator has resumed it or approved its start.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {

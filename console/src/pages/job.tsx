@@ -108,7 +108,7 @@ interface Ask {
 function joined({ continuous, joins }: JobState): string {
     if (!joins) return "";
     const before = continuous ? ", continuous" : "";
-    return `${before}, ${count(joins.joined_count)} joined${joins.behind ? ", more can join" : ""}`;
+    return `${before}, ${count(joins.joined_count)} joined${joins.behind ? ", some may not have joined yet" : ""}`;
 }
 
 function Heading({ job, ask, done }: Ask) {

@@ -277,9 +277,9 @@ class DeviceJobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateFacts(self, request, context):
-        """Stores facts: what a device reports about itself, such as version=2.1. Selectors of devices match
-        them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change its
-        facts. They are deleted with the device.
+        """Stores facts: what a device reports about itself, such as version=2.1. Selectors match
+        them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change the
+        facts of a device. DeleteDevices deletes them.
 
         A device sends its own facts in `facts`. A bridge can send the facts of up to 100 devices in
         `devices`. With `devices`, the response has the result of each; an error of one device does not

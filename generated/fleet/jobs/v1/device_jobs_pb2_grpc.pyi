@@ -167,9 +167,9 @@ class DeviceJobServiceStub:
       UNAVAILABLE          SERVER_STOPPING: watch again
     """
     UpdateFacts: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.UpdateFactsRequest, _device_jobs_pb2.UpdateFactsResponse]
-    """Stores facts: what a device reports about itself, such as version=2.1. Selectors of devices match
-    them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change its
-    facts. They are deleted with the device.
+    """Stores facts: what a device reports about itself, such as version=2.1. Selectors match
+    them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change the
+    facts of a device. DeleteDevices deletes them.
 
     A device sends its own facts in `facts`. A bridge can send the facts of up to 100 devices in
     `devices`. With `devices`, the response has the result of each; an error of one device does not
@@ -321,9 +321,9 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
       UNAVAILABLE          SERVER_STOPPING: watch again
     """
     UpdateFacts: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.UpdateFactsRequest, _device_jobs_pb2.UpdateFactsResponse]  # type: ignore[assignment]
-    """Stores facts: what a device reports about itself, such as version=2.1. Selectors of devices match
-    them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change its
-    facts. They are deleted with the device.
+    """Stores facts: what a device reports about itself, such as version=2.1. Selectors match
+    them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change the
+    facts of a device. DeleteDevices deletes them.
 
     A device sends its own facts in `facts`. A bridge can send the facts of up to 100 devices in
     `devices`. With `devices`, the response has the result of each; an error of one device does not
@@ -520,9 +520,9 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _device_jobs_pb2.UpdateFactsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_device_jobs_pb2.UpdateFactsResponse, _abc.Awaitable[_device_jobs_pb2.UpdateFactsResponse]]:
-        """Stores facts: what a device reports about itself, such as version=2.1. Selectors of devices match
-        them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change its
-        facts. They are deleted with the device.
+        """Stores facts: what a device reports about itself, such as version=2.1. Selectors match
+        them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change the
+        facts of a device. DeleteDevices deletes them.
 
         A device sends its own facts in `facts`. A bridge can send the facts of up to 100 devices in
         `devices`. With `devices`, the response has the result of each; an error of one device does not

@@ -350,7 +350,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     JOB_PAUSED: _ErrorReason.ValueType  # 31
-    """The job is PAUSED, so no execution of it can start. Call again after an operator resumes it.
+    """The job is PAUSED, so no execution of it can start. Call again after an operator has resumed it or
+    approved its start.
 
     Example of an ErrorInfo:
 
@@ -459,7 +460,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     START_NOT_APPROVED: _ErrorReason.ValueType  # 57
-    """The start of the job needs an approval, and has none. Call ApproveStart as another user than the creator.
+    """The start of the job needs an approval, and has none. A user other than the creator must call
+    ApproveStart.
 
     Example of an ErrorInfo:
 
@@ -1035,7 +1037,8 @@ Example of an ErrorInfo:
     }
 """
 JOB_PAUSED: ErrorReason.ValueType  # 31
-"""The job is PAUSED, so no execution of it can start. Call again after an operator resumes it.
+"""The job is PAUSED, so no execution of it can start. Call again after an operator has resumed it or
+approved its start.
 
 Example of an ErrorInfo:
 
@@ -1144,7 +1147,8 @@ Example of an ErrorInfo:
     }
 """
 START_NOT_APPROVED: ErrorReason.ValueType  # 57
-"""The start of the job needs an approval, and has none. Call ApproveStart as another user than the creator.
+"""The start of the job needs an approval, and has none. A user other than the creator must call
+ApproveStart.
 
 Example of an ErrorInfo:
 

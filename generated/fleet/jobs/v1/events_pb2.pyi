@@ -56,7 +56,7 @@ class Event(_message.Message):
       job.created             The job was created. If it has stages, the first one opens without an event of its own.
                               `replaces_job_id` is the job that it has replaced.
       job.start_approved      A user has approved the start of the job. `reason` is the comment. job.resumed
-                              follows, if only the approval was missing.
+                              follows if the cause of the pause was START_APPROVAL.
       job.stage_opened        The stage `stage` has opened: by an operator (`cause` OPERATOR) or by the gate of the
                               stage before it (GATE).
       job.awaiting_approval   The gate of the open stage `stage` is met except for its approval.
@@ -101,7 +101,7 @@ class Event(_message.Message):
     replaced_by_job_id: _builtins.str
     """The job that has replaced this one. Empty: none has."""
     joined_count: _builtins.int
-    """How many devices have joined the job at once: those that got an execution, or the next attempt of one."""
+    """How many devices have joined the job at once, each with a new execution or with the next attempt of one."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """The time of the change."""

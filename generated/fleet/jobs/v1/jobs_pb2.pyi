@@ -44,11 +44,12 @@ class Job(_message.Message):
         IN_PROGRESS.
         """
         CANCELED: Job._Status.ValueType  # 3
-        """An operator canceled the job. Executions that were IN_PROGRESS may continue."""
+        """An operator, a rejection of the start, a failure criterion or a replacement canceled the job. Executions that
+        were IN_PROGRESS may continue.
+        """
         PAUSED: Job._Status.ValueType  # 4
-        """An operator, a failure criterion, a gate or a rejection paused the job, or its start is not approved: no device
-        starts an execution.
-        JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
+        """An operator, a failure criterion, a gate, a rejection of a stage or the join brake paused the job, or its start
+        is not approved: no device starts an execution. JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
         """
         SCHEDULED: Job._Status.ValueType  # 5
         """The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
@@ -69,11 +70,12 @@ class Job(_message.Message):
     IN_PROGRESS.
     """
     CANCELED: Job.Status.ValueType  # 3
-    """An operator canceled the job. Executions that were IN_PROGRESS may continue."""
+    """An operator, a rejection of the start, a failure criterion or a replacement canceled the job. Executions that
+    were IN_PROGRESS may continue.
+    """
     PAUSED: Job.Status.ValueType  # 4
-    """An operator, a failure criterion, a gate or a rejection paused the job, or its start is not approved: no device
-    starts an execution.
-    JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
+    """An operator, a failure criterion, a gate, a rejection of a stage or the join brake paused the job, or its start
+    is not approved: no device starts an execution. JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
     """
     SCHEDULED: Job.Status.ValueType  # 5
     """The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
@@ -284,7 +286,7 @@ class Job(_message.Message):
     etag: _builtins.str
     """Changes with each CancelJob, RetryExecutions, PauseJob, ResumeJob, AdvanceJob, ApproveStage,
     RejectStage, ApproveStart, RejectStart and UpdateJob that changes the job, when another job
-    replaces it, and when a failure criterion or a gate pauses or cancels it. Other reports of devices
+    replaces it, and when a failure criterion, a gate or the join brake pauses or cancels it. Other reports of devices
     and the opening of stages do not change it.
     """
     description: _builtins.str
@@ -317,7 +319,9 @@ class Job(_message.Message):
     set it to false, and when the job is canceled or has expired.
     """
     max_joins_per_hour: _builtins.int
-    """The limit of the join brake: see CreateJobRequest.max_joins_per_hour. Unset: the default, or no device can join."""
+    """The limit of the join brake: see CreateJobRequest.max_joins_per_hour. Unset: the default, or the job is not
+    continuous.
+    """
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
         """The parameters of the document."""
@@ -354,7 +358,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def pause(self) -> Global___Pause:
-        """The pause, from PauseJob to ResumeJob, or from CreateJob with start_approval to ApproveStart. A job that finishes
+        """The pause, which lasts until ResumeJob, or until ApproveStart if its cause is START_APPROVAL. A job that finishes
         during its pause keeps it. Unset: the job is not paused.
         """
 
@@ -554,10 +558,12 @@ class Joins(_message.Message):
     LAST_JOINED_AT_FIELD_NUMBER: _builtins.int
     BEHIND_FIELD_NUMBER: _builtins.int
     joined_count: _builtins.int
-    """How many executions joins have added to the job."""
+    """The number of executions that joins have added. Event.joined_count also counts the next attempt of a device that
+    was deleted and is registered again.
+    """
     behind: _builtins.bool
-    """Devices that match the target may not have joined yet: the join brake has stopped joins until ResumeJob, or more
-    devices changed than the server could look at one by one. It then looks at all devices of the tenant.
+    """Devices that match the target may not have joined yet: the join brake has stopped joins until ResumeJob, or the
+    server examines all devices of the tenant, for example after an import.
     """
     @_builtins.property
     def last_joined_at(self) -> _timestamp_pb2.Timestamp:
@@ -616,7 +622,7 @@ class JobWait(_message.Message):
         """An approval of the start: ApproveStart. Always the first."""
         JOINS_LIMIT: JobWait._Kind.ValueType  # 9
         """No more devices can join the job: it has JOBS_MAX_TARGETS devices, or the join brake has stopped joins while
-        the job was PAUSED for another cause. Other devices go on.
+        the job was PAUSED for another cause. The devices of the job are not affected.
         """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
@@ -648,7 +654,7 @@ class JobWait(_message.Message):
     """An approval of the start: ApproveStart. Always the first."""
     JOINS_LIMIT: JobWait.Kind.ValueType  # 9
     """No more devices can join the job: it has JOBS_MAX_TARGETS devices, or the join brake has stopped joins while
-    the job was PAUSED for another cause. Other devices go on.
+    the job was PAUSED for another cause. The devices of the job are not affected.
     """
 
     KIND_FIELD_NUMBER: _builtins.int
@@ -1447,8 +1453,8 @@ class Pause(_message.Message):
         START_APPROVAL: Pause._Cause.ValueType  # 5
         """CreateJob with start_approval: ApproveStart ends the pause."""
         JOINS: Pause._Cause.ValueType  # 6
-        """The join brake: more devices could join a continuous job than its max_joins_per_hour. Devices join again after
-        ResumeJob, with which a new hour begins.
+        """The join brake: more devices could join a continuous job than its max_joins_per_hour. After ResumeJob,
+        a new hour begins, and devices join again.
         """
 
     class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
@@ -1469,8 +1475,8 @@ class Pause(_message.Message):
     START_APPROVAL: Pause.Cause.ValueType  # 5
     """CreateJob with start_approval: ApproveStart ends the pause."""
     JOINS: Pause.Cause.ValueType  # 6
-    """The join brake: more devices could join a continuous job than its max_joins_per_hour. Devices join again after
-    ResumeJob, with which a new hour begins.
+    """The join brake: more devices could join a continuous job than its max_joins_per_hour. After ResumeJob,
+    a new hour begins, and devices join again.
     """
 
     PAUSED_AT_FIELD_NUMBER: _builtins.int
@@ -1889,9 +1895,9 @@ class CreateJobRequest(_message.Message):
     IN_PROGRESS continue. Each job has the ID of the other. If it is COMPLETED or CANCELED, only its
     replaced_by_job_id and etag change.
 
-    Its devices that have not started wait until the new job releases them: with a rollout, most of them wait for a
-    later stage, and devices that the new job does not target get nothing. With validate_only,
-    TargetPreview.replaced_devices counts them.
+    Devices that have not started the replaced job wait until the new job releases them, with a rollout mostly in a
+    later stage. If the new job does not target them, they get nothing. With validate_only,
+    TargetPreview.replaced_devices counts these devices.
 
     JOBS_MAX_ACTIVE_JOBS does not count the replaced job. Not allowed with start_approval or with a start_at in
     the future, because the replaced job would be canceled long before the new one starts.
@@ -1900,20 +1906,20 @@ class CreateJobRequest(_message.Message):
     start_approval: _builtins.bool
     """The job begins PAUSED with the cause START_APPROVAL, and no device starts before ApproveStart by another user than
     the caller, who must be known. Until then, ResumeJob and AdvanceJob fail with START_NOT_APPROVED, and expires_at
-    is 720 hours after the creation or start_at, unless the job never expires. CreateJob compares expires_in_hours
-    with the shortest time of the job only if it has no start_windows: see ApproveStart. Not allowed with
-    replaces_job_id.
+    is 720 hours after the creation or start_at, unless the job never expires. With start_windows, only
+    ApproveStart checks that expires_in_hours is long enough. Not allowed with replaces_job_id.
     """
     continuous: _builtins.bool
-    """Registered devices that match the target later join the job within seconds: they get an execution, each at most
-    one. Only with target_all, target_group_id or target_selector. A device that no longer matches keeps its
-    execution. The target may be empty at the creation.
+    """Registered devices that match the target later join the job: each gets one execution. This takes seconds, or up to
+    about JOBS_JOIN_SCAN_INTERVAL (15 minutes) if the platform manages the device tables. A device that no longer
+    matches keeps its execution. Only with target_all, target_group_id or target_selector. The target may be empty at
+    the creation.
 
-    The job is IN_PROGRESS until UpdateJob sets continuous to false, CancelJob, or its expiry. It has no default
+    The job does not become COMPLETED until UpdateJob sets continuous to false, or it expires. It has no default
     expiry: without expires_in_hours, it never expires. A tenant can have 20 continuous jobs.
 
-    With a rollout, the last stage must have the size `remainder`: devices that join belong to it, without a canary.
-    Its rate holds for them too. Empty stages before it pass at once.
+    With a rollout, the last stage must have the size `remainder`. Devices that join belong to it and are released at
+    its rate; there is no canary for them. Earlier stages that are empty pass at once.
     """
     max_joins_per_hour: _builtins.int
     """The join brake: how many devices may join in an hour, which begins with its first join. If more could join, the
@@ -2177,8 +2183,8 @@ class ReplacedDevices(_message.Message):
     @_builtins.property
     def stage_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """How many of them are in each stage of the new job, in order. They wait until their stage opens and releases them.
-        Empty: no rollout. Without job_id and Rollout.seed, the stages are those of a random order; CreateJob draws
-        another.
+        Empty: no rollout. Without job_id and Rollout.seed, the order of the devices is random, and
+        CreateJob uses another one.
         """
 
     def __init__(
@@ -3668,9 +3674,10 @@ class UpdateJobRequest(_message.Message):
           retry_policy                 Replaces all rules; none: no further retries. Attempts that are
                                        QUEUED already stay.
           continuous                   Only false: no more devices join, and the job completes when no
-                                       execution is pending. A job that is not continuous can't become it.
+                                       execution is pending. A job that is not continuous can't become continuous.
           max_joins_per_hour           Only of a continuous job. Applies to the current hour. Unset: the
-                                       default. If the join brake has stopped joins, ResumeJob continues them.
+                                       default. If the join brake has stopped joins, devices join again after
+                                       ResumeJob.
 
         labels and description can be changed in any status: without other fields, the job can also be
         COMPLETED or CANCELED.

@@ -39,10 +39,11 @@ class JobServiceStub:
                      ASCII characters, no space at the ends.
       x-roles        Optional. Roles, separated by commas: viewer reads; operator also
                      creates, updates, pauses, resumes, advances, cancels and retries; approver
-                     reads and approves stages; admin does all of these, deletes jobs, changes
-                     devices, and reads and changes webhooks; device and bridge call
-                     DeviceJobService. A call without it has the role device if it has
-                     x-device-id, and the roles of JOBS_DEFAULT_ROLES (admin, bridge) otherwise.
+                     reads, and approves or rejects stages and starts; admin does all of
+                     these, deletes jobs, changes devices, and reads and changes webhooks;
+                     device and bridge call DeviceJobService. A call without it has the role
+                     device if it has x-device-id, and the roles of JOBS_DEFAULT_ROLES (admin,
+                     bridge) otherwise.
       authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
                      The token then defines the tenant, the user and the roles. x-tenant-id
                      and x-user-id are optional and must agree with it; x-roles is ignored.
@@ -269,10 +270,10 @@ class JobServiceStub:
       ABORTED              JOB_CHANGED
     """
     ApproveStart: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ApproveStartRequest, _jobs_pb2.ApproveStartResponse]
-    """Approves the start of a job that was created with start_approval. If the cause of the pause is START_APPROVAL,
-    ends the pause as ResumeJob does: the job becomes IN_PROGRESS, or SCHEDULED before its start_at. Any other pause
-    stays. If a gate pauses the job at once, because executions were canceled, the cause is then GATE_NOT_MET. If the
-    start is already approved, nothing changes.
+    """Approves the start of a job that was created with start_approval. If the cause of the pause is START_APPROVAL, ends
+    the pause as ResumeJob does: the job becomes IN_PROGRESS, or SCHEDULED before its start_at. A pause with another
+    cause stays. If executions were canceled and the first gate can no longer be met, the job is PAUSED again, with the
+    cause GATE_NOT_MET. If the start is already approved, nothing changes.
 
     Sets expires_at: the expires_in_hours of the job, or their default, count from the approval or from start_at,
     whichever is later. The default is computed for that time; a job with other expires_in_hours fails with
@@ -352,10 +353,11 @@ class JobServiceAsyncStub(JobServiceStub):
                      ASCII characters, no space at the ends.
       x-roles        Optional. Roles, separated by commas: viewer reads; operator also
                      creates, updates, pauses, resumes, advances, cancels and retries; approver
-                     reads and approves stages; admin does all of these, deletes jobs, changes
-                     devices, and reads and changes webhooks; device and bridge call
-                     DeviceJobService. A call without it has the role device if it has
-                     x-device-id, and the roles of JOBS_DEFAULT_ROLES (admin, bridge) otherwise.
+                     reads, and approves or rejects stages and starts; admin does all of
+                     these, deletes jobs, changes devices, and reads and changes webhooks;
+                     device and bridge call DeviceJobService. A call without it has the role
+                     device if it has x-device-id, and the roles of JOBS_DEFAULT_ROLES (admin,
+                     bridge) otherwise.
       authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
                      The token then defines the tenant, the user and the roles. x-tenant-id
                      and x-user-id are optional and must agree with it; x-roles is ignored.
@@ -579,10 +581,10 @@ class JobServiceAsyncStub(JobServiceStub):
       ABORTED              JOB_CHANGED
     """
     ApproveStart: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ApproveStartRequest, _jobs_pb2.ApproveStartResponse]  # type: ignore[assignment]
-    """Approves the start of a job that was created with start_approval. If the cause of the pause is START_APPROVAL,
-    ends the pause as ResumeJob does: the job becomes IN_PROGRESS, or SCHEDULED before its start_at. Any other pause
-    stays. If a gate pauses the job at once, because executions were canceled, the cause is then GATE_NOT_MET. If the
-    start is already approved, nothing changes.
+    """Approves the start of a job that was created with start_approval. If the cause of the pause is START_APPROVAL, ends
+    the pause as ResumeJob does: the job becomes IN_PROGRESS, or SCHEDULED before its start_at. A pause with another
+    cause stays. If executions were canceled and the first gate can no longer be met, the job is PAUSED again, with the
+    cause GATE_NOT_MET. If the start is already approved, nothing changes.
 
     Sets expires_at: the expires_in_hours of the job, or their default, count from the approval or from start_at,
     whichever is later. The default is computed for that time; a job with other expires_in_hours fails with
@@ -661,10 +663,11 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
                      ASCII characters, no space at the ends.
       x-roles        Optional. Roles, separated by commas: viewer reads; operator also
                      creates, updates, pauses, resumes, advances, cancels and retries; approver
-                     reads and approves stages; admin does all of these, deletes jobs, changes
-                     devices, and reads and changes webhooks; device and bridge call
-                     DeviceJobService. A call without it has the role device if it has
-                     x-device-id, and the roles of JOBS_DEFAULT_ROLES (admin, bridge) otherwise.
+                     reads, and approves or rejects stages and starts; admin does all of
+                     these, deletes jobs, changes devices, and reads and changes webhooks;
+                     device and bridge call DeviceJobService. A call without it has the role
+                     device if it has x-device-id, and the roles of JOBS_DEFAULT_ROLES (admin,
+                     bridge) otherwise.
       authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
                      The token then defines the tenant, the user and the roles. x-tenant-id
                      and x-user-id are optional and must agree with it; x-roles is ignored.
@@ -982,10 +985,10 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.ApproveStartRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.ApproveStartResponse, _abc.Awaitable[_jobs_pb2.ApproveStartResponse]]:
-        """Approves the start of a job that was created with start_approval. If the cause of the pause is START_APPROVAL,
-        ends the pause as ResumeJob does: the job becomes IN_PROGRESS, or SCHEDULED before its start_at. Any other pause
-        stays. If a gate pauses the job at once, because executions were canceled, the cause is then GATE_NOT_MET. If the
-        start is already approved, nothing changes.
+        """Approves the start of a job that was created with start_approval. If the cause of the pause is START_APPROVAL, ends
+        the pause as ResumeJob does: the job becomes IN_PROGRESS, or SCHEDULED before its start_at. A pause with another
+        cause stays. If executions were canceled and the first gate can no longer be met, the job is PAUSED again, with the
+        cause GATE_NOT_MET. If the start is already approved, nothing changes.
 
         Sets expires_at: the expires_in_hours of the job, or their default, count from the approval or from start_at,
         whichever is later. The default is computed for that time; a job with other expires_in_hours fails with

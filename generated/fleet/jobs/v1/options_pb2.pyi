@@ -39,7 +39,7 @@ class MethodRules(_message.Message):
         OPERATE: MethodRules._Permission.ValueType  # 2
         """Create and control jobs."""
         APPROVE: MethodRules._Permission.ValueType  # 3
-        """Approve or reject stages."""
+        """Approve or reject stages and starts."""
         ADMINISTER: MethodRules._Permission.ValueType  # 4
         """Delete jobs, change devices, read and change webhooks."""
         EXECUTE: MethodRules._Permission.ValueType  # 5
@@ -57,7 +57,7 @@ class MethodRules(_message.Message):
     OPERATE: MethodRules.Permission.ValueType  # 2
     """Create and control jobs."""
     APPROVE: MethodRules.Permission.ValueType  # 3
-    """Approve or reject stages."""
+    """Approve or reject stages and starts."""
     ADMINISTER: MethodRules.Permission.ValueType  # 4
     """Delete jobs, change devices, read and change webhooks."""
     EXECUTE: MethodRules.Permission.ValueType  # 5

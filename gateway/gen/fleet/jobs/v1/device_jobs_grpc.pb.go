@@ -160,9 +160,9 @@ type DeviceJobServiceClient interface {
 	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
 	//	UNAVAILABLE          SERVER_STOPPING: watch again
 	WatchPendingExecutions(ctx context.Context, in *WatchPendingExecutionsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchPendingExecutionsResponse], error)
-	// Stores facts: what a device reports about itself, such as version=2.1. Selectors of devices match
-	// them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change its
-	// facts. They are deleted with the device.
+	// Stores facts: what a device reports about itself, such as version=2.1. Selectors match
+	// them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change the
+	// facts of a device. DeleteDevices deletes them.
 	//
 	// A device sends its own facts in `facts`. A bridge can send the facts of up to 100 devices in
 	// `devices`. With `devices`, the response has the result of each; an error of one device does not
@@ -407,9 +407,9 @@ type DeviceJobServiceServer interface {
 	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
 	//	UNAVAILABLE          SERVER_STOPPING: watch again
 	WatchPendingExecutions(*WatchPendingExecutionsRequest, grpc.ServerStreamingServer[WatchPendingExecutionsResponse]) error
-	// Stores facts: what a device reports about itself, such as version=2.1. Selectors of devices match
-	// them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change its
-	// facts. They are deleted with the device.
+	// Stores facts: what a device reports about itself, such as version=2.1. Selectors match
+	// them as `fact.KEY`, for example `fact.version!=2.1`. Only the device and bridges can change the
+	// facts of a device. DeleteDevices deletes them.
 	//
 	// A device sends its own facts in `facts`. A bridge can send the facts of up to 100 devices in
 	// `devices`. With `devices`, the response has the result of each; an error of one device does not

@@ -321,7 +321,8 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
 	//	}
 	ErrorReason_EXECUTION_IN_PROGRESS ErrorReason = 23
-	// The job is PAUSED, so no execution of it can start. Call again after an operator resumes it.
+	// The job is PAUSED, so no execution of it can start. Call again after an operator has resumed it or
+	// approved its start.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -421,7 +422,8 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "stage": "1", "tenantId": "demo" }
 	//	}
 	ErrorReason_STAGE_NOT_APPROVABLE ErrorReason = 39
-	// The start of the job needs an approval, and has none. Call ApproveStart as another user than the creator.
+	// The start of the job needs an approval, and has none. A user other than the creator must call
+	// ApproveStart.
 	//
 	// Example of an ErrorInfo:
 	//

@@ -167,7 +167,7 @@ type Event struct {
 	//	job.created             The job was created. If it has stages, the first one opens without an event of its own.
 	//	                        `replaces_job_id` is the job that it has replaced.
 	//	job.start_approved      A user has approved the start of the job. `reason` is the comment. job.resumed
-	//	                        follows, if only the approval was missing.
+	//	                        follows if the cause of the pause was START_APPROVAL.
 	//	job.stage_opened        The stage `stage` has opened: by an operator (`cause` OPERATOR) or by the gate of the
 	//	                        stage before it (GATE).
 	//	job.awaiting_approval   The gate of the open stage `stage` is met except for its approval.
@@ -218,7 +218,7 @@ type Event struct {
 	ReplacesJobId string `protobuf:"bytes,14,opt,name=replaces_job_id,json=replacesJobId,proto3" json:"replaces_job_id,omitempty"`
 	// The job that has replaced this one. Empty: none has.
 	ReplacedByJobId string `protobuf:"bytes,15,opt,name=replaced_by_job_id,json=replacedByJobId,proto3" json:"replaced_by_job_id,omitempty"`
-	// How many devices have joined the job at once: those that got an execution, or the next attempt of one.
+	// How many devices have joined the job at once, each with a new execution or with the next attempt of one.
 	JoinedCount   int32 `protobuf:"varint,16,opt,name=joined_count,json=joinedCount,proto3" json:"joined_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -38,11 +38,11 @@ const (
 	// All executions are finished. A job that has expired is COMPLETED when no execution is
 	// IN_PROGRESS.
 	Job_COMPLETED Job_Status = 2
-	// An operator canceled the job. Executions that were IN_PROGRESS may continue.
+	// An operator, a rejection of the start, a failure criterion or a replacement canceled the job. Executions that
+	// were IN_PROGRESS may continue.
 	Job_CANCELED Job_Status = 3
-	// An operator, a failure criterion, a gate or a rejection paused the job, or its start is not approved: no device
-	// starts an execution.
-	// JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
+	// An operator, a failure criterion, a gate, a rejection of a stage or the join brake paused the job, or its start
+	// is not approved: no device starts an execution. JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
 	Job_PAUSED Job_Status = 4
 	// The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
 	// the job as one that is IN_PROGRESS.
@@ -269,7 +269,7 @@ const (
 	// An approval of the start: ApproveStart. Always the first.
 	JobWait_START_APPROVAL JobWait_Kind = 8
 	// No more devices can join the job: it has JOBS_MAX_TARGETS devices, or the join brake has stopped joins while
-	// the job was PAUSED for another cause. Other devices go on.
+	// the job was PAUSED for another cause. The devices of the job are not affected.
 	JobWait_JOINS_LIMIT JobWait_Kind = 9
 )
 
@@ -644,8 +644,8 @@ const (
 	Pause_STAGE_REJECTED Pause_Cause = 4
 	// CreateJob with start_approval: ApproveStart ends the pause.
 	Pause_START_APPROVAL Pause_Cause = 5
-	// The join brake: more devices could join a continuous job than its max_joins_per_hour. Devices join again after
-	// ResumeJob, with which a new hour begins.
+	// The join brake: more devices could join a continuous job than its max_joins_per_hour. After ResumeJob,
+	// a new hour begins, and devices join again.
 	Pause_JOINS Pause_Cause = 6
 )
 
@@ -946,7 +946,7 @@ type Job struct {
 	DocumentType string `protobuf:"bytes,3,opt,name=document_type,json=documentType,proto3" json:"document_type,omitempty"`
 	// The parameters of the document.
 	DocumentParams *structpb.Struct `protobuf:"bytes,4,opt,name=document_params,json=documentParams,proto3" json:"document_params,omitempty"`
-	// The target of the job.
+	// The target of the job. Devices that matched it later have joined the job if it is or was continuous.
 	//
 	// Types that are valid to be assigned to Target:
 	//
@@ -990,12 +990,12 @@ type Job struct {
 	// The number of minutes after which an IN_PROGRESS execution becomes TIMED_OUT. Unset: no
 	// timeout.
 	InProgressTimeoutMinutes *int32 `protobuf:"varint,21,opt,name=in_progress_timeout_minutes,json=inProgressTimeoutMinutes,proto3,oneof" json:"in_progress_timeout_minutes,omitempty"`
-	// The pause, from PauseJob to ResumeJob, or from CreateJob with start_approval to ApproveStart. A job that finishes
+	// The pause, which lasts until ResumeJob, or until ApproveStart if its cause is START_APPROVAL. A job that finishes
 	// during its pause keeps it. Unset: the job is not paused.
 	Pause *Pause `protobuf:"bytes,22,opt,name=pause,proto3" json:"pause,omitempty"`
 	// Changes with each CancelJob, RetryExecutions, PauseJob, ResumeJob, AdvanceJob, ApproveStage,
 	// RejectStage, ApproveStart, RejectStart and UpdateJob that changes the job, when another job
-	// replaces it, and when a failure criterion or a gate pauses or cancels it. Other reports of devices
+	// replaces it, and when a failure criterion, a gate or the join brake pauses or cancels it. Other reports of devices
 	// and the opening of stages do not change it.
 	Etag string `protobuf:"bytes,23,opt,name=etag,proto3" json:"etag,omitempty"`
 	// The rollout. Unset: all executions are released at once. ListJobs leaves rollout, failure_criteria,
@@ -1058,7 +1058,8 @@ type Job struct {
 	Continuous bool `protobuf:"varint,50,opt,name=continuous,proto3" json:"continuous,omitempty"`
 	// The devices that have joined. Set if the job is or was continuous.
 	Joins *Joins `protobuf:"bytes,51,opt,name=joins,proto3" json:"joins,omitempty"`
-	// The limit of the join brake: see CreateJobRequest.max_joins_per_hour. Unset: the default, or no device can join.
+	// The limit of the join brake: see CreateJobRequest.max_joins_per_hour. Unset: the default, or the job is not
+	// continuous.
 	MaxJoinsPerHour *int32 `protobuf:"varint,52,opt,name=max_joins_per_hour,json=maxJoinsPerHour,proto3,oneof" json:"max_joins_per_hour,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -1583,12 +1584,13 @@ func (x *StartApproval) GetComment() string {
 // The devices that have joined a continuous job. The counts of the job include them.
 type Joins struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many executions joins have added to the job.
+	// The number of executions that joins have added. Event.joined_count also counts the next attempt of a device that
+	// was deleted and is registered again.
 	JoinedCount int32 `protobuf:"varint,1,opt,name=joined_count,json=joinedCount,proto3" json:"joined_count,omitempty"`
 	// The last time at which a device joined. Unset: none has.
 	LastJoinedAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_joined_at,json=lastJoinedAt,proto3" json:"last_joined_at,omitempty"`
-	// Devices that match the target may not have joined yet: the join brake has stopped joins until ResumeJob, or more
-	// devices changed than the server could look at one by one. It then looks at all devices of the tenant.
+	// Devices that match the target may not have joined yet: the join brake has stopped joins until ResumeJob, or the
+	// server examines all devices of the tenant, for example after an import.
 	Behind        bool `protobuf:"varint,3,opt,name=behind,proto3" json:"behind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3262,9 +3264,9 @@ type CreateJobRequest struct {
 	// IN_PROGRESS continue. Each job has the ID of the other. If it is COMPLETED or CANCELED, only its
 	// replaced_by_job_id and etag change.
 	//
-	// Its devices that have not started wait until the new job releases them: with a rollout, most of them wait for a
-	// later stage, and devices that the new job does not target get nothing. With validate_only,
-	// TargetPreview.replaced_devices counts them.
+	// Devices that have not started the replaced job wait until the new job releases them, with a rollout mostly in a
+	// later stage. If the new job does not target them, they get nothing. With validate_only,
+	// TargetPreview.replaced_devices counts these devices.
 	//
 	// JOBS_MAX_ACTIVE_JOBS does not count the replaced job. Not allowed with start_approval or with a start_at in
 	// the future, because the replaced job would be canceled long before the new one starts.
@@ -3272,19 +3274,19 @@ type CreateJobRequest struct {
 	ReplacesJobId string `protobuf:"bytes,25,opt,name=replaces_job_id,json=replacesJobId,proto3" json:"replaces_job_id,omitempty"`
 	// The job begins PAUSED with the cause START_APPROVAL, and no device starts before ApproveStart by another user than
 	// the caller, who must be known. Until then, ResumeJob and AdvanceJob fail with START_NOT_APPROVED, and expires_at
-	// is 720 hours after the creation or start_at, unless the job never expires. CreateJob compares expires_in_hours
-	// with the shortest time of the job only if it has no start_windows: see ApproveStart. Not allowed with
-	// replaces_job_id.
+	// is 720 hours after the creation or start_at, unless the job never expires. With start_windows, only
+	// ApproveStart checks that expires_in_hours is long enough. Not allowed with replaces_job_id.
 	StartApproval bool `protobuf:"varint,26,opt,name=start_approval,json=startApproval,proto3" json:"start_approval,omitempty"`
-	// Registered devices that match the target later join the job within seconds: they get an execution, each at most
-	// one. Only with target_all, target_group_id or target_selector. A device that no longer matches keeps its
-	// execution. The target may be empty at the creation.
+	// Registered devices that match the target later join the job: each gets one execution. This takes seconds, or up to
+	// about JOBS_JOIN_SCAN_INTERVAL (15 minutes) if the platform manages the device tables. A device that no longer
+	// matches keeps its execution. Only with target_all, target_group_id or target_selector. The target may be empty at
+	// the creation.
 	//
-	// The job is IN_PROGRESS until UpdateJob sets continuous to false, CancelJob, or its expiry. It has no default
+	// The job does not become COMPLETED until UpdateJob sets continuous to false, or it expires. It has no default
 	// expiry: without expires_in_hours, it never expires. A tenant can have 20 continuous jobs.
 	//
-	// With a rollout, the last stage must have the size `remainder`: devices that join belong to it, without a canary.
-	// Its rate holds for them too. Empty stages before it pass at once.
+	// With a rollout, the last stage must have the size `remainder`. Devices that join belong to it and are released at
+	// its rate; there is no canary for them. Earlier stages that are empty pass at once.
 	Continuous bool `protobuf:"varint,27,opt,name=continuous,proto3" json:"continuous,omitempty"`
 	// The join brake: how many devices may join in an hour, which begins with its first join. If more could join, the
 	// job is paused with the cause JOINS, and joins stop until ResumeJob. Only with continuous. Default: 100, or 5
@@ -3825,8 +3827,8 @@ type ReplacedDevices struct {
 	// The number of devices.
 	DeviceCount int32 `protobuf:"varint,1,opt,name=device_count,json=deviceCount,proto3" json:"device_count,omitempty"`
 	// How many of them are in each stage of the new job, in order. They wait until their stage opens and releases them.
-	// Empty: no rollout. Without job_id and Rollout.seed, the stages are those of a random order; CreateJob draws
-	// another.
+	// Empty: no rollout. Without job_id and Rollout.seed, the order of the devices is random, and
+	// CreateJob uses another one.
 	StageCounts []int32 `protobuf:"varint,2,rep,packed,name=stage_counts,json=stageCounts,proto3" json:"stage_counts,omitempty"`
 	// How many of them the new job does not target.
 	UntargetedCount int32 `protobuf:"varint,3,opt,name=untargeted_count,json=untargetedCount,proto3" json:"untargeted_count,omitempty"`
@@ -6566,9 +6568,10 @@ type UpdateJobRequest struct {
 	//	retry_policy                 Replaces all rules; none: no further retries. Attempts that are
 	//	                             QUEUED already stay.
 	//	continuous                   Only false: no more devices join, and the job completes when no
-	//	                             execution is pending. A job that is not continuous can't become it.
+	//	                             execution is pending. A job that is not continuous can't become continuous.
 	//	max_joins_per_hour           Only of a continuous job. Applies to the current hour. Unset: the
-	//	                             default. If the join brake has stopped joins, ResumeJob continues them.
+	//	                             default. If the join brake has stopped joins, devices join again after
+	//	                             ResumeJob.
 	//
 	// labels and description can be changed in any status: without other fields, the job can also be
 	// COMPLETED or CANCELED.

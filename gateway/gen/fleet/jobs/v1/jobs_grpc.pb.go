@@ -59,10 +59,11 @@ const (
 //	               ASCII characters, no space at the ends.
 //	x-roles        Optional. Roles, separated by commas: viewer reads; operator also
 //	               creates, updates, pauses, resumes, advances, cancels and retries; approver
-//	               reads and approves stages; admin does all of these, deletes jobs, changes
-//	               devices, and reads and changes webhooks; device and bridge call
-//	               DeviceJobService. A call without it has the role device if it has
-//	               x-device-id, and the roles of JOBS_DEFAULT_ROLES (admin, bridge) otherwise.
+//	               reads, and approves or rejects stages and starts; admin does all of
+//	               these, deletes jobs, changes devices, and reads and changes webhooks;
+//	               device and bridge call DeviceJobService. A call without it has the role
+//	               device if it has x-device-id, and the roles of JOBS_DEFAULT_ROLES (admin,
+//	               bridge) otherwise.
 //	authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
 //	               The token then defines the tenant, the user and the roles. x-tenant-id
 //	               and x-user-id are optional and must agree with it; x-roles is ignored.
@@ -268,10 +269,10 @@ type JobServiceClient interface {
 	//	FAILED_PRECONDITION  STAGE_NOT_APPROVABLE, also if the stage is approved already
 	//	ABORTED              JOB_CHANGED
 	RejectStage(ctx context.Context, in *RejectStageRequest, opts ...grpc.CallOption) (*RejectStageResponse, error)
-	// Approves the start of a job that was created with start_approval. If the cause of the pause is START_APPROVAL,
-	// ends the pause as ResumeJob does: the job becomes IN_PROGRESS, or SCHEDULED before its start_at. Any other pause
-	// stays. If a gate pauses the job at once, because executions were canceled, the cause is then GATE_NOT_MET. If the
-	// start is already approved, nothing changes.
+	// Approves the start of a job that was created with start_approval. If the cause of the pause is START_APPROVAL, ends
+	// the pause as ResumeJob does: the job becomes IN_PROGRESS, or SCHEDULED before its start_at. A pause with another
+	// cause stays. If executions were canceled and the first gate can no longer be met, the job is PAUSED again, with the
+	// cause GATE_NOT_MET. If the start is already approved, nothing changes.
 	//
 	// Sets expires_at: the expires_in_hours of the job, or their default, count from the approval or from start_at,
 	// whichever is later. The default is computed for that time; a job with other expires_in_hours fails with
@@ -585,10 +586,11 @@ func (c *jobServiceClient) GetCaller(ctx context.Context, in *GetCallerRequest, 
 //	               ASCII characters, no space at the ends.
 //	x-roles        Optional. Roles, separated by commas: viewer reads; operator also
 //	               creates, updates, pauses, resumes, advances, cancels and retries; approver
-//	               reads and approves stages; admin does all of these, deletes jobs, changes
-//	               devices, and reads and changes webhooks; device and bridge call
-//	               DeviceJobService. A call without it has the role device if it has
-//	               x-device-id, and the roles of JOBS_DEFAULT_ROLES (admin, bridge) otherwise.
+//	               reads, and approves or rejects stages and starts; admin does all of
+//	               these, deletes jobs, changes devices, and reads and changes webhooks;
+//	               device and bridge call DeviceJobService. A call without it has the role
+//	               device if it has x-device-id, and the roles of JOBS_DEFAULT_ROLES (admin,
+//	               bridge) otherwise.
 //	authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
 //	               The token then defines the tenant, the user and the roles. x-tenant-id
 //	               and x-user-id are optional and must agree with it; x-roles is ignored.
@@ -794,10 +796,10 @@ type JobServiceServer interface {
 	//	FAILED_PRECONDITION  STAGE_NOT_APPROVABLE, also if the stage is approved already
 	//	ABORTED              JOB_CHANGED
 	RejectStage(context.Context, *RejectStageRequest) (*RejectStageResponse, error)
-	// Approves the start of a job that was created with start_approval. If the cause of the pause is START_APPROVAL,
-	// ends the pause as ResumeJob does: the job becomes IN_PROGRESS, or SCHEDULED before its start_at. Any other pause
-	// stays. If a gate pauses the job at once, because executions were canceled, the cause is then GATE_NOT_MET. If the
-	// start is already approved, nothing changes.
+	// Approves the start of a job that was created with start_approval. If the cause of the pause is START_APPROVAL, ends
+	// the pause as ResumeJob does: the job becomes IN_PROGRESS, or SCHEDULED before its start_at. A pause with another
+	// cause stays. If executions were canceled and the first gate can no longer be met, the job is PAUSED again, with the
+	// cause GATE_NOT_MET. If the start is already approved, nothing changes.
 	//
 	// Sets expires_at: the expires_in_hours of the job, or their default, count from the approval or from start_at,
 	// whichever is later. The default is computed for that time; a job with other expires_in_hours fails with

@@ -32,7 +32,7 @@ const (
 	MethodRules_READ MethodRules_Permission = 1
 	// Create and control jobs.
 	MethodRules_OPERATE MethodRules_Permission = 2
-	// Approve or reject stages.
+	// Approve or reject stages and starts.
 	MethodRules_APPROVE MethodRules_Permission = 3
 	// Delete jobs, change devices, read and change webhooks.
 	MethodRules_ADMINISTER MethodRules_Permission = 4
