@@ -119,13 +119,12 @@ async def _facts(args: argparse.Namespace, fleet: FleetClient) -> None:
     jobs-grpc devices facts device-0003 --json | jq .facts.version
     """
     device = (await fleet.get(args.device_id)).device
-    facts, lines = pb.Device(device_id=device.device_id), ["no facts"]
+    lines = ["no facts"]
     if device.facts:
-        facts.MergeFrom(pb.Device(facts=device.facts, facts_updated_at=device.facts_updated_at))
         lines = [*field_lines(sorted(device.facts.items()), max(map(len, device.facts)))]
         changed = format_field(device, "facts_updated_at", args.utc)
         lines += ["", f"facts last changed  {changed}"]
-    print_result(args, facts, *lines)
+    print_result(args, device, *lines)
 
 
 def _add_label(commands: Subparsers) -> None:

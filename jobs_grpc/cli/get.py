@@ -125,8 +125,8 @@ def _job_fields(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
         yield "criterion", f"{format_criterion(criterion)}{state and f': {state}'}"
     if job.HasField("trip") and job.trip.tripped_at != job.pause.paused_at:
         yield "tripped", format_moment(job.trip.tripped_at, utc)
-    for wait in wait_lines(job, utc):
-        yield "open stage", wait
+    for line in wait_lines(job, utc):
+        yield "open stage", line
     if job.continuous:
         limit = (
             f", at most {job.max_joins_per_hour:,} an hour"
@@ -135,6 +135,9 @@ def _job_fields(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
         )
         behind = "; some may not have joined yet" if job.joins.behind else ""
         yield "continuous", f"devices that match later join{limit}{behind}"
+        for wait in job.waits_for:
+            if wait.kind == pb.JobWait.JOINS_LIMIT:
+                yield "joins", wait.message
     joined = f", {job.joins.joined_count:,} joined" if job.joins.joined_count else ""
     counts = format_counts(job.execution_counts, job.status)
     yield "devices", f"{job.total_executions:,}{joined}{counts and ': '}{counts}"

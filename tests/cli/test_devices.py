@@ -1,6 +1,7 @@
 """`jobs-grpc devices` and `groups`, except `devices import`."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -16,14 +17,15 @@ from tests.support.database import Database, job_lock_held
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
 
+PUMP = {"model": "x200", "site": "Zürich, west"}
+
 
 @pytest.fixture
 async def fleet(server: Server, tenant: str) -> Fleet:
     """A caller in the test's tenant, which has the devices pump-1, pump-2 and valve."""
     fleet = server.fleet(tenant)
-    pump = {"model": "x200", "site": "Zürich, west"}
     await fleet.update(
-        Device(device_id="pump-1", labels=pump, time_zone="UTC", group_ids=["north", "pumps"]),
+        Device(device_id="pump-1", labels=PUMP, time_zone="UTC", group_ids=["north", "pumps"]),
         Device(device_id="pump-2", labels={"model": "x300"}, group_ids=["pumps"]),
         Device(device_id="valve"),
         mask=["labels", "time_zone", "group_ids"],
@@ -53,6 +55,8 @@ async def test_facts_are_shown_apart_from_labels(
 
     *lines, changed = shown.out.splitlines()
     assert lines == ["updated today", "version 2.1", ""]
+    as_json = json.loads((await shell("devices", "facts", "pump-1", "--json")).out)
+    assert (as_json["labels"], as_json["facts"]["version"]) == (PUMP, "2.1")
     assert changed.startswith("facts last changed  2")
     assert "facts     updated=today version=2.1" in (await shell("devices", "get", "pump-1")).out
     assert '"{""updated"": ""today"", ""version"": ""2.1""}"' in listed.out
