@@ -338,7 +338,7 @@ def _stopped_rollouts(sweeper: Sweeper | None) -> Iterator[Metric]:
     yield paused
     yield _gauge(
         "jobs_rollouts_awaiting_approval",
-        "Jobs whose next stage, or whose start, lacks only an approval.",
+        "Jobs whose next stage, or start within a day, lacks only an approval.",
         counts.awaiting_approval,
     )
     yield _gauge(

@@ -6,7 +6,7 @@ CREATE OR REPLACE FUNCTION jobs.stopped_rollouts(
     OUT gate_not_met bigint,       -- paused because a gate was not met
     OUT joins bigint,              -- paused by the join brake
     OUT operator bigint,           -- paused by an operator, or by a rejection
-    OUT awaiting_approval bigint,  -- of a stage, or of the start
+    OUT awaiting_approval bigint,  -- of a stage, or of a start that is due within a day
     OUT canceled bigint
 )
 LANGUAGE plpgsql STABLE
@@ -19,10 +19,14 @@ BEGIN
            count(*) FILTER (WHERE waiting.pause_cause = 'GATE_NOT_MET'),
            count(*) FILTER (WHERE waiting.pause_cause = 'JOINS'),
            count(*) FILTER (WHERE waiting.pause_cause IN ('OPERATOR', 'STAGE_REJECTED')),
-           count(*) FILTER (WHERE waiting.awaiting_approval OR waiting.start_approval = '{}')
+           count(*) FILTER (
+               WHERE waiting.awaiting_approval
+                  OR waiting.start_approval = '{}'
+                     AND coalesce(waiting.start_at < jobs.now() + interval '1 day', true)
+           )
     INTO failure_criterion, gate_not_met, joins, operator, awaiting_approval
     FROM (
-        SELECT j.pause_cause, j.awaiting_approval, j.start_approval
+        SELECT j.pause_cause, j.awaiting_approval, j.start_approval, j.start_at
         FROM jobs.jobs j
         WHERE (j.awaiting_approval OR j.pause_cause IS NOT NULL) AND j.status = 'IN_PROGRESS'
           AND j.deleted_at IS NULL
