@@ -26,7 +26,8 @@ def _check_start_approval(request: pb.CreateJobRequest) -> list[Violation]:
     if not request.replaces_job_id:
         return []
     problem = "must not be set with replaces_job_id, which cancels the other job at once"
-    return [Violation(field, f"{field} {problem}")]
+    remedy = "leave replaces_job_id unset, and cancel the other job after the approval"
+    return [Violation(field, f"{field} {problem}; {remedy}")]
 
 
 def _check_continuous(request: pb.CreateJobRequest) -> list[Violation]:

@@ -149,19 +149,19 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                 max_active_jobs=count.max_active_jobs,
             )
             count.active_jobs = row["active_jobs"]
+        validated: dict[str, Any] = {}
+        if request.validate_only:
+            hints = await continuous_hints(
+                self._store, caller.tenant_id, request, row, self._yield_now
+            )
+            preview = preview_fields(row) | {"hints": hints}
+            validated = {"preview": preview, "forecast": forecast_fields(row)}
         return pb.CreateJobResponse(
             job_id=job_id,
             status=row["status"],
             execution_count=row["execution_count"],
             expires_at=timestamp_fields(row["expires_at"]),
-            **(
-                {
-                    "preview": preview_fields(row) | {"hints": continuous_hints(request)},
-                    "forecast": forecast_fields(row),
-                }
-                if request.validate_only
-                else {}
-            ),
+            **validated,
         )
 
     async def _create_job(

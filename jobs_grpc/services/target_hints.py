@@ -67,21 +67,27 @@ def _terms(selector: str, group_id: str) -> tuple[Term, ...]:
     return (Term("group", "in", (group_id,)),) if group_id else selectors.parse(selector).terms
 
 
-def continuous_hints(request: pb.CreateJobRequest) -> list[str]:
-    """Return a hint for each fact that lets devices join before they have reported it.
+async def continuous_hints(
+    store: Store, tenant_id: str, request: pb.CreateJobRequest, row: Row, yield_now: YieldNow
+) -> list[str]:
+    """Return hints for a continuous job, whose target and stages may be empty.
 
-    A device that was made with the version joins `fact.version!=2.1` when it is registered.
+    `row` is that of create_job.sql. A device that was made with the version joins
+    `fact.version!=2.1` when it is registered, before it has reported the fact.
     """
     if not request.continuous:
         return []
+    hints = await preview_hints(store, tenant_id, request, row, yield_now)
+    if not all((row["stage_sizes"] or ())[:-1]):
+        hints.append("empty stages pass at once: devices that join later have no canary")
     terms = selectors.parse(request.target_selector).terms
     required = {term.key for term in terms if term.operator in ("in", "exists")}
     keys = {term.key for term in terms if term.operator == "not_in"} - required
-    return [
+    facts = [key for key in sorted(keys) if key.startswith(selectors.FACT_PREFIX)]
+    return hints + [
         f"devices join before they have reported {key}: to wait for it, add the term {key}"
-        for key in sorted(keys)
-        if key.startswith(selectors.FACT_PREFIX)
-    ][:_MAX_HINTS]
+        for key in facts[:_MAX_HINTS]
+    ]
 
 
 async def _hints(

@@ -254,6 +254,19 @@ async def test_preview_warns_of_facts_that_are_not_reported_yet(
         assert [hint for hint in hints if "fact.v" in hint] == hints[:count]
 
 
+async def test_preview_of_an_empty_target_names_what_may_be_wrong(
+    world: World, operator: Operator
+) -> None:
+    await register(world, "a")
+    rollout = pb.Rollout(stages=[pb.Stage(percent=10), pb.Stage(remainder=True)])
+    target = {"target_selector": "neww=yes", "rollout": rollout}
+    response = await operator.create(validate_only=True, continuous=True, **target)
+    assert list(response.preview.hints) == [
+        "no device has the label neww; did you mean new?",
+        "empty stages pass at once: devices that join later have no canary",
+    ]
+
+
 async def test_full_job_stays_full_when_a_removed_device_joins_again(world: World) -> None:
     await world.add_devices(["a"])
     await world.create(target_all=True, continuous=True)

@@ -596,7 +596,8 @@ export interface paths {
          *     Sets expires_at: the expires_in_hours of the job, or their default, count from the approval or from start_at,
          *     whichever is later. The default is computed for that time; a job with other expires_in_hours fails with
          *     EXPIRY_TOO_EARLY if it would expire before its last device can start: for example, if the next start window opens
-         *     later. An expires_at that UpdateJob or RetryExecutions has set stays.
+         *     later. An expires_at that UpdateJob or RetryExecutions has set stays, unless it is exactly the one that CreateJob
+         *     set.
          */
         post: operations["ApproveStart"];
         delete?: never;
@@ -3769,8 +3770,9 @@ export interface components {
              *     device has the label modell; did you mean model?". Suggestions are similar keys, values and groups of
              *     at most 64 characters, from the labels of the first 1,000 devices by device_id, and the first 1,000
              *     groups. A hint without a suggestion says which term of several no device matches. With validate_only, the
-             *     error has the hint. For a continuous job, with validate_only: each fact of its selector that lets devices join
-             *     before they have reported it, such as fact.version!=2.1 without the term fact.version.
+             *     error has the hint. For a continuous job, with validate_only: also whether stages are empty, so that devices that
+             *     join later have no canary, and up to 3 facts of its selector that let devices join before they have reported them,
+             *     such as fact.version!=2.1 without the term fact.version.
              */
             hints: string[];
             /**

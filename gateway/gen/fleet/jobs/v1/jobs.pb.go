@@ -3732,8 +3732,9 @@ type TargetPreview struct {
 	// device has the label modell; did you mean model?". Suggestions are similar keys, values and groups of
 	// at most 64 characters, from the labels of the first 1,000 devices by device_id, and the first 1,000
 	// groups. A hint without a suggestion says which term of several no device matches. With validate_only, the
-	// error has the hint. For a continuous job, with validate_only: each fact of its selector that lets devices join
-	// before they have reported it, such as fact.version!=2.1 without the term fact.version.
+	// error has the hint. For a continuous job, with validate_only: also whether stages are empty, so that devices that
+	// join later have no canary, and up to 3 facts of its selector that let devices join before they have reported them,
+	// such as fact.version!=2.1 without the term fact.version.
 	Hints []string `protobuf:"bytes,6,rep,name=hints,proto3" json:"hints,omitempty"`
 	// What happens to the devices of the job that replaces_job_id names. Set only with validate_only, and only if that
 	// job is not finished.

@@ -277,7 +277,8 @@ type JobServiceClient interface {
 	// Sets expires_at: the expires_in_hours of the job, or their default, count from the approval or from start_at,
 	// whichever is later. The default is computed for that time; a job with other expires_in_hours fails with
 	// EXPIRY_TOO_EARLY if it would expire before its last device can start: for example, if the next start window opens
-	// later. An expires_at that UpdateJob or RetryExecutions has set stays.
+	// later. An expires_at that UpdateJob or RetryExecutions has set stays, unless it is exactly the one that CreateJob
+	// set.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
@@ -804,7 +805,8 @@ type JobServiceServer interface {
 	// Sets expires_at: the expires_in_hours of the job, or their default, count from the approval or from start_at,
 	// whichever is later. The default is computed for that time; a job with other expires_in_hours fails with
 	// EXPIRY_TOO_EARLY if it would expire before its last device can start: for example, if the next start window opens
-	// later. An expires_at that UpdateJob or RetryExecutions has set stays.
+	// later. An expires_at that UpdateJob or RetryExecutions has set stays, unless it is exactly the one that CreateJob
+	// set.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
