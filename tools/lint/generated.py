@@ -40,9 +40,11 @@ def _first_difference(text: str, expected: str) -> int | None:
 
 
 def _benchmarks(tree: Tree) -> Iterator[Problem]:
-    """nightly, which also runs test-bench, runs each benchmark."""
+    """nightly, which also runs test-bench-shared and test-bench-alone, runs each benchmark."""
     makefile = tree.text("Makefile")
-    recipes = re.findall(r"^(?:test-bench|nightly):.*?\n\n", makefile, re.MULTILINE | re.DOTALL)
+    recipes = re.findall(
+        r"^(?:test-bench-[a-z]+|nightly):.*?\n\n", makefile, re.MULTILINE | re.DOTALL
+    )
     run = set(
         re.findall(r"--no-print-directory (bench[a-z-]*) (?:ARGS|MINUTES)=", "".join(recipes))
     )
