@@ -10,6 +10,8 @@ from tests.support.callers import Operator
 from tests.support.events import EventLog
 from tests.support.failures import expect_error, invalid_fields
 from tests.support.joins import join
+from tests.support.postgres import connected
+from tests.support.rows_read import reads
 from tests.support.world import World
 
 NEW: dict[str, Any] = {"target_selector": "new=yes", "continuous": True}
@@ -73,7 +75,8 @@ async def test_brake_lets_exactly_the_limit_join_and_pauses_the_job(
     await world.create(max_joins_per_hour=3, **NEW)
     await register(world, *"abcde")
     assert await join(world, "a") == 1
-    assert await join(world) == 2
+    assert await join(world, "b") == 1
+    assert await join(world) == 1
     assert await join(world) == 0
 
     job = await operator.get("j")
@@ -153,6 +156,19 @@ async def test_deleted_device_gets_its_execution_back(world: World, operator: Op
     await register(world, "c")
     assert await join(world) == 0
     assert await operator.status("j") == "PAUSED"
+
+
+@pytest.mark.single_node("counts the rows that the session itself reads")
+async def test_device_that_joins_again_does_not_read_the_others_that_are_gone(world: World) -> None:
+    devices = [f"d{n}" for n in range(50)]
+    await register(world, *devices)
+    await world.create(**NEW)
+    await world.fleet.delete(*devices)
+    await register(world, "d0")
+    call = "SELECT * FROM jobs.join_devices($1, 'j', '{d0}', NULL, NULL, 1000, 1000)"
+    async with connected(world.database.request_dsn) as connection:
+        joined = await reads(connection, connection.fetch(call, world.tenant))
+    assert (joined["job_executions_rejected"], joined["job_executions_pkey"] < 20) == (0, True)
 
 
 async def test_criterion_trips_when_devices_join_and_fail_one_by_one(

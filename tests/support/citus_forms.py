@@ -421,6 +421,7 @@ def _filled(template: str) -> str:
     """Fill the placeholders of format() in the text of a statement."""
     template = re.sub(r"\(%(\d\$)?s\)", f"({_TARGETS})", template)
     template = re.sub(r"%(\d\$)?s(?= \()", "", template)  # [NOT] MATERIALIZED
+    template = re.sub(r"%s(?=\n *WHERE )", "", template)  # FROM
     template = template.replace("jobs.%I", "jobs.job_progress").replace("%I", "queued")
     template = template.replace("%L", "NULL")
     return re.sub(r"%(\d\$)?s", "true", template)  # conditions
