@@ -167,7 +167,7 @@ class DeviceChanges:
         try:
             while await self._run_turn() and time.monotonic() < deadline:
                 pass
-        except (DatabaseUnavailable, Overloaded):
+        except DatabaseUnavailable:
             return  # The database layer logs it. The next run repeats the batch.
         except Exception:
             self.errors += 1
@@ -184,9 +184,11 @@ class DeviceChanges:
         ):
             for tenant_id, due_at in found:
                 oldest.append(due_at)
-                is_full |= bool(
-                    await self._logging_failure((tenant_id, ""), self._process(tenant_id))
-                )
+                try:
+                    processing = self._logging_failure((tenant_id, ""), self._process(tenant_id))
+                    is_full |= bool(await processing)
+                except Overloaded:
+                    continue  # Its calls wait for connections, too. The next run repeats the batch.
             after = found[-1]["tenant_id"]
         self._oldest_due_at = min(oldest, default=None)
         return is_full

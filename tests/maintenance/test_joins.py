@@ -11,7 +11,7 @@ from fleet.jobs.v1.fleet_pb2 import Device
 
 from jobs_grpc.db.device_import import DeviceRow, import_devices
 from jobs_grpc.db.store import Row, Store
-from jobs_grpc.errors import LockTimeout
+from jobs_grpc.errors import LockTimeout, Overloaded
 from jobs_grpc.maintenance import joins
 from jobs_grpc.maintenance.joins import Joins
 from jobs_grpc.maintenance.sweeper import Sweeper
@@ -359,6 +359,28 @@ async def test_job_that_is_purged_before_its_next_pass_can_be_created_again(flee
     rows = "SELECT count(*) FROM jobs.continuous_jobs WHERE tenant_id = $1"
     assert await fleet.world.owner_value(rows) == 0
     await fleet.world.create(target_all=True, continuous=True)
+
+
+async def test_tenant_whose_calls_take_all_connections_does_not_stop_the_others(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, read = fleet.world, fleet.store.read_device_changes
+    await _update(world.fleet, ["b"], labels={"track": "x"})
+
+    async def fetch(_: str, __: int, after: str) -> Sequence[Any]:
+        tenant_ids = () if after else ("!busy", world.tenant)
+        rows = "SELECT u.tenant_id, now() AS due_at FROM unnest($2::text[]) AS u (tenant_id)"
+        return await world.rows(f"{rows} WHERE $1 <> ''", tenant_ids)
+
+    async def read_unless_busy(tenant_id: str, **fields: int) -> Row:
+        if tenant_id == "!busy":
+            raise Overloaded
+        return await read(tenant_id, **fields)
+
+    monkeypatch.setattr(fleet.joins.changes, "_fetch", fetch)
+    monkeypatch.setattr(fleet.store, "read_device_changes", read_unless_busy)
+    await fleet.joins.changes.run()
+    assert await fleet.joined() == ["a", "b"]
 
 
 async def test_tenant_that_fails_is_logged_once_and_skipped(
