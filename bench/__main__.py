@@ -1,14 +1,14 @@
 """Compare this service with the FastAPI service and the baselines.
 
 `make bench ARGS=--page` writes bench/results/fastapi.jsonl, and from it the tables of
-bench/results/fastapi.md and the plots.
+bench/results/fastapi.md.
 """
 
 import argparse
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from bench import plots, report
+from bench import report
 from bench.figures import FULL, QUICK, Results, Scale, load, save
 from bench.h2load import h2load_version
 from bench.machine import describe_machine
@@ -56,7 +56,6 @@ async def _measure(args: argparse.Namespace) -> Report:
         problems = () if args.only else _problems(results)
     if args.page:
         save(_RESULTS, results, machine)
-        plots.plot(results, RESULTS)
     return Report(report.render(results, machine), problems)
 
 

@@ -26,11 +26,10 @@ class Table:
     workload: str
     title: str
     baseline: str = ""
-    plot: str = ""
 
 
 TABLES = (
-    Table("create", "CreateJob, all devices", "bare INSERT … SELECT", "growth"),
+    Table("create", "CreateJob, all devices", "bare INSERT … SELECT"),
     Table("create_one", "CreateJob, one device"),
     Table("get", "GetJob (service: the first 1,000 executions; FastAPI: all of them)"),
     Table("get_rate", "GetJob with equal responses, 16 clients", "echo server"),
@@ -49,7 +48,7 @@ TABLES = (
         "update",
         "UpdateExecution for one job, 16 callers (FastAPI: its statements on 32 connections)",
     ),
-    Table("create_by_clients", "CreateJob, one device, by clients", plot="clients"),
+    Table("create_by_clients", "CreateJob, one device, by clients"),
     Table("get_by_clients", "GetJob, 10 executions, by clients"),
     Table("list_by_clients", "ListJobs, 50 jobs of 10 executions, by clients"),
     Table("memory", "Memory of the server process"),
@@ -69,8 +68,6 @@ def render(results: Results, machine: dict[str, str]) -> str:
         rows = [figure for figure in results if figure.workload == shown.workload]
         if rows:
             parts += [f"## {shown.title}", _render_table(shown, rows)]
-            if shown.plot:
-                parts.append(f"![{shown.title}]({shown.plot}.svg)")
     return "\n\n".join(parts)
 
 
