@@ -71,7 +71,7 @@ class FactReport:
         """Add the errors of devices that update_facts.sql has not stored."""
         for device_id in row["missing_ids"]:
             self.errors[device_id] = DeviceNotFound(device_id)
-        problem = f"facts must not bring the device to more than {MAX_FACTS} facts"
+        problem = f"facts must have at most {MAX_FACTS} keys, including the stored ones"
         for device_id in row["full_ids"]:
             self.errors[device_id] = InvalidField([Violation("facts", problem)])
 

@@ -102,7 +102,7 @@ async def test_bridge_reports_for_several_devices_with_a_result_for_each(world: 
 
     assert _errors(response) == [
         None,
-        "INVALID_FIELD facts must not bring the device to more than 32 facts",
+        "INVALID_FIELD facts must have at most 32 keys, including the stored ones",
         "DEVICE_NOT_FOUND Device not found",
         "INVALID_FIELD device_id must be 1–256 characters without control characters;"
         " facts has the key 'kkkkkkkkkkkkkkkkkkkk'; a key must be 1–58 characters of"
@@ -235,7 +235,7 @@ async def _outcome(report: Any) -> str:
     try:
         await report
     except Exception as e:
-        return "INVALID_FIELD" if "more than 32 facts" in str(e) else repr(e)
+        return "INVALID_FIELD" if "at most 32 keys" in str(e) else repr(e)
     return ""
 
 
