@@ -17,6 +17,7 @@ from tests.console.browser import Console, open_console
 from tests.gateway.support import running_gateway
 from tests.support.database import Database
 from tests.support.server import reserved_address, running_server
+from tests.support.waiting import TIMEOUT
 
 _PROVIDER = Path(__file__).parent / "provider"
 # The console renews a token a minute before it expires.
@@ -279,6 +280,57 @@ async def test_session_ends_when_the_id_token_of_a_renewal_is_of_another_issuer(
     status = page.get_by_role("status")
     await expect(status).to_contain_text(f'The ID token has the issuer "{EVIL}"')
     await expect(status).to_contain_text("sign in again")
+
+
+async def test_renewal_is_tried_again_after_a_network_error(console: Console) -> None:
+    page = console.page
+    renewals: list[str] = []
+
+    async def fail_first_renewal(route: Route) -> None:
+        if "grant_type=refresh_token" in (route.request.post_data or ""):
+            renewals.append(route.request.url)
+        await (route.abort() if len(renewals) == 1 else route.continue_())
+
+    await page.route(re.compile(r"/token$"), fail_first_renewal)
+    await console.open("/devices")
+    await sign_in(page)
+    await expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+
+    async with page.expect_response(lambda r: _is_token(r.url), timeout=60_000) as renewed:
+        pass
+    assert (await renewed.value).ok
+    assert len(renewals) == 2
+    await expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+
+
+async def test_renewal_that_ends_after_the_sign_out_is_revoked(console: Console) -> None:
+    page = console.page
+    answered, signed_out = asyncio.Event(), asyncio.Event()
+    issued: dict[str, str] = {}
+
+    async def hold_renewal(route: Route) -> None:
+        response = await route.fetch()
+        if "grant_type=refresh_token" in (route.request.post_data or ""):
+            issued.update(await response.json())
+            answered.set()
+            await signed_out.wait()
+        await route.fulfill(response=response)
+
+    await page.route(re.compile(r"/token$"), hold_renewal)
+    await console.open("/devices")
+    await sign_in(page)
+    await asyncio.wait_for(answered.wait(), TIMEOUT)
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+    used: list[str] = []
+    page.on("request", lambda r: used.append(r.headers.get("authorization", "")))
+
+    async with page.expect_request(
+        lambda r: f"token={issued['refresh_token']}" in (r.post_data or "")
+    ):
+        signed_out.set()
+    await expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+    assert f"Bearer {issued['access_token']}" not in used
 
 
 @pytest.mark.parametrize(
