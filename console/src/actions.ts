@@ -1,6 +1,6 @@
 /** What operators do with jobs: the questions that the console asks, and the calls that it makes. */
 
-import { api, body, restPath, type Counts, type Execution, type Job } from "./api/client";
+import { restPath, send, type Counts, type Request, type Execution, type Job } from "./api/client";
 import { serverNow } from "./clock";
 import { command, labelOptions, option, post, withInput, withValues } from "./commands";
 import { absolute, count, counted } from "./format";
@@ -12,8 +12,30 @@ import { failures, rate, stageName, unfinished, unstarted, windows } from "./wor
 /** Called after an action; ends when the page shows its result. */
 type Done = () => void | Promise<void>;
 
+const none = () => [];
 const path = (job: Job, verb = "") => restPath("jobs", job.job_id) + verb;
-const params = (job: Job) => ({ params: { path: { job_id: job.job_id } } });
+
+/**
+ * What a dialog shows for a terminal, and what it sends: the same request, which acts on this version of the job.
+ * `options` and `request` are asked with the reason that was given.
+ */
+function call(
+    job: Job,
+    done: Done,
+    words: string[],
+    options: (reason?: string) => string[],
+    request: (reason?: string) => Request,
+): Pick<Question, "job" | "command" | "run"> {
+    return {
+        job,
+        command: (reason) => command(words, options(reason), request(reason)),
+        run: async (reason) => {
+            const { body: fields, ...sent } = request(reason);
+            await send({ ...sent, body: { ...(fields as object), etag: job.etag } });
+            await done();
+        },
+    };
+}
 
 export const canPause = (job: Job) => may("PauseJob") && allows(job, "PAUSE");
 export const canResume = (job: Job) => may("ResumeJob") && allows(job, "RESUME");
@@ -31,11 +53,11 @@ const inProgress = (c: Unfinished) => `executions in progress (${counted(c.in_pr
 const seenOnJob = "Shown on the page of the job, in its history and in webhooks";
 
 /** What a pause does to the devices of a job, or of several ("them"). */
-export function pauseEffect(c: Unfinished, it = "it"): string {
+export function pauseEffect(c: Unfinished, ends = "the job is resumed"): string {
     const running = c.in_progress
         ? ` A pause does not stop ${inProgress(c)}; a cancel with force ends them.`
         : "";
-    return `${counted(unstarted(c), "device")} will not start until you resume ${it}.${running}`;
+    return `${counted(unstarted(c), "device")} will not start until ${ends}.${running}`;
 }
 
 /** What a cancel does to the devices of a job, or of several. */
@@ -50,15 +72,14 @@ export function pause(job: Job, done: Done): Question {
         title: `Pause ${job.job_id}?`,
         children: pauseEffect(job.execution_counts),
         action: "Pause",
-        job,
         reasonVisibility: `${seenOnJob}.`,
-        command: (reason) =>
-            command(["pause", job.job_id], option("--reason", reason), post(path(job, ":pause"), { reason })),
-        run: async (reason) => {
-            const request = { reason, etag: job.etag };
-            await body(api.POST("/customer/jobs/{job_id}:pause", { ...params(job), body: request }));
-            await done();
-        },
+        ...call(
+            job,
+            done,
+            ["pause", job.job_id],
+            (reason) => option("--reason", reason),
+            (reason) => post(path(job, ":pause"), { reason }),
+        ),
     };
 }
 
@@ -98,14 +119,7 @@ export function resume(job: Job, done: Done): Question {
         title: `Resume ${job.job_id}?`,
         children: afterResume(job) + resets,
         action: "Resume",
-        job,
-        command: command(["resume", job.job_id], [], post(path(job, ":resume"))),
-        run: async () => {
-            await body(
-                api.POST("/customer/jobs/{job_id}:resume", { ...params(job), body: { etag: job.etag } }),
-            );
-            await done();
-        },
+        ...call(job, done, ["resume", job.job_id], none, () => post(path(job, ":resume"))),
     };
 }
 
@@ -123,22 +137,17 @@ function cancelQuestion(job: Job, force: boolean, done: Done): Question {
         title: `Cancel ${job.job_id}?`,
         children: cancelEffect(job.execution_counts, force),
         action: "Cancel job",
-        job,
         destructive: true,
         devices: unfinished(job.execution_counts),
         typed: job.job_id,
         reasonVisibility: `${seenOnJob}, and with each device that the cancel ends.`,
-        command: (reason) =>
-            command(["cancel", job.job_id], [...option("--reason", reason), ...(force ? ["--force"] : [])], {
-                method: "DELETE",
-                path: path(job),
-                body: { force, reason },
-            }),
-        run: async (reason) => {
-            const request = { force, reason, etag: job.etag };
-            await body(api.DELETE("/customer/jobs/{job_id}", { ...params(job), body: request }));
-            await done();
-        },
+        ...call(
+            job,
+            done,
+            ["cancel", job.job_id],
+            (reason) => [...option("--reason", reason), ...(force ? ["--force"] : [])],
+            (reason) => ({ method: "DELETE", path: path(job), body: { force, reason } }),
+        ),
     };
 }
 
@@ -146,6 +155,11 @@ function cancelQuestion(job: Job, force: boolean, done: Done): Question {
 export function cancelExecution(jobId: string, execution: Execution, done: Done): Question {
     const deviceId = execution.device_id;
     const force = execution.status === "IN_PROGRESS";
+    const request = (reason?: string) => ({
+        method: "DELETE",
+        path: restPath("jobs", jobId, "executions", deviceId),
+        body: { force, reason },
+    });
     return {
         title: `Cancel ${jobId} on ${deviceId}?`,
         children: force
@@ -162,19 +176,10 @@ export function cancelExecution(jobId: string, execution: Execution, done: Done)
                     ...option("--reason", reason),
                     ...(force ? ["--force"] : []),
                 ],
-                {
-                    method: "DELETE",
-                    path: restPath("jobs", jobId, "executions", deviceId),
-                    body: { force, reason },
-                },
+                request(reason),
             ),
         run: async (reason) => {
-            await body(
-                api.DELETE("/customer/jobs/{job_id}/executions/{device_id}", {
-                    params: { path: { job_id: jobId, device_id: deviceId } },
-                    body: { force, reason },
-                }),
-            );
+            await send(request(reason));
             await done();
         },
     };
@@ -190,17 +195,10 @@ export function remove(job: Job, done: Done): Question {
         title: `Delete ${job.job_id}?`,
         children: removeEffect(job.total_executions),
         action: "Delete job",
-        job,
         destructive: true,
         devices: job.total_executions,
         typed: job.job_id,
-        command: command(["delete", job.job_id], [], post(path(job, ":delete"))),
-        run: async () => {
-            await body(
-                api.POST("/customer/jobs/{job_id}:delete", { ...params(job), body: { etag: job.etag } }),
-            );
-            await done();
-        },
+        ...call(job, done, ["delete", job.job_id], none, () => post(path(job, ":delete"))),
     };
 }
 
@@ -214,48 +212,41 @@ export function advance(job: Job, done: Done): Question {
         title: `Open ${stageName(job, next)} of ${job.job_id} now?`,
         children: `The gate of ${stageName(job, next - 1)} is not met. ${counted(size, "device")} can start${onceResumed(job)}.`,
         action: "Open stage",
-        job,
         devices: size,
-        command: command(
+        ...call(
+            job,
+            done,
             ["advance", job.job_id],
-            ["--stage", String(next)],
-            post(path(job, ":advance"), { stage: next }),
+            () => ["--stage", String(next)],
+            () => post(path(job, ":advance"), { stage: next }),
         ),
-        run: async () => {
-            await body(
-                api.POST("/customer/jobs/{job_id}:advance", {
-                    ...params(job),
-                    body: { stage: next, etag: job.etag },
-                }),
-            );
-            await done();
-        },
     };
 }
+
+/** An approval or a rejection, of a stage or, without its number, of the start. */
+function decision(job: Job, done: Done, verb: "approve" | "reject", comment: string, stage?: number) {
+    const [subject, method] =
+        stage === undefined ? ["--start", `:${verb}Start`] : [String(stage), `/stages/${stage}:${verb}`];
+    return call(
+        job,
+        done,
+        [verb, job.job_id, subject],
+        () => option("--comment", comment),
+        () => post(path(job, method), { comment }),
+    );
+}
+
+const quoted = (comment: string) => comment && ` Comment: “${comment}”`;
 
 export function approve(job: Job, stage: number, comment: string, done: Done): Question {
     const next = stageName(job, stage + 1);
     const size = counted(job.stages?.[stage + 1]?.total_executions ?? 0, "device");
     return {
         title: `Approve ${next} of ${job.job_id}?`,
-        children: `${next} opens: ${size} can start${onceResumed(job)}.`,
+        children: `This opens ${next}: ${size} can start${onceResumed(job)}.${quoted(comment)}`,
         action: "Approve",
         outcome: `Approved: ${next} opens (${size})${onceResumed(job)}.`,
-        job,
-        command: command(
-            ["approve", job.job_id, String(stage)],
-            option("--comment", comment),
-            post(path(job, `/stages/${stage}:approve`), { comment }),
-        ),
-        run: async () => {
-            await body(
-                api.POST("/customer/jobs/{job_id}/stages/{stage}:approve", {
-                    params: { path: { job_id: job.job_id, stage } },
-                    body: { comment, etag: job.etag },
-                }),
-            );
-            await done();
-        },
+        ...decision(job, done, "approve", comment, stage),
     };
 }
 
@@ -263,23 +254,10 @@ export function reject(job: Job, stage: number, comment: string, done: Done): Qu
     const next = stageName(job, stage + 1);
     return {
         title: `Reject ${next} of ${job.job_id}?`,
-        children: `${job.status === "PAUSED" ? "The job stays paused." : pauseEffect(job.execution_counts)} After a resume, ${next} still needs an approval.`,
+        children: `This pauses the job: ${pauseEffect(job.execution_counts)} After a resume, ${next} still needs an approval.${quoted(comment)}`,
         action: "Reject",
-        job,
-        command: command(
-            ["reject", job.job_id, String(stage)],
-            option("--comment", comment),
-            post(path(job, `/stages/${stage}:reject`), { comment }),
-        ),
-        run: async () => {
-            await body(
-                api.POST("/customer/jobs/{job_id}/stages/{stage}:reject", {
-                    params: { path: { job_id: job.job_id, stage } },
-                    body: { comment, etag: job.etag },
-                }),
-            );
-            await done();
-        },
+        outcome: `Rejected: the job is paused, and ${next} still needs an approval.`,
+        ...decision(job, done, "reject", comment, stage),
     };
 }
 
@@ -287,40 +265,20 @@ export function approveStart(job: Job, comment: string, done: Done): Question {
     const after = job.pause?.cause === "START_APPROVAL" ? "" : onceResumed(job);
     return {
         title: `Approve the start of ${job.job_id}?`,
-        children: `${counted(unstarted(job.execution_counts), "device")} can start${after}, as its stages and start times allow.`,
+        children: `${counted(unstarted(job.execution_counts), "device")} can start${after}, as its stages and start times allow.${quoted(comment)}`,
         action: "Approve start",
         outcome: `Approved: the job can start${after}.`,
-        job,
-        command: command(
-            ["approve", job.job_id, "--start"],
-            option("--comment", comment),
-            post(path(job, ":approveStart"), { comment }),
-        ),
-        run: async () => {
-            const request = { comment, etag: job.etag };
-            await body(api.POST("/customer/jobs/{job_id}:approveStart", { ...params(job), body: request }));
-            await done();
-        },
+        ...decision(job, done, "approve", comment),
     };
 }
 
 export function rejectStart(job: Job, comment: string, done: Done): Question {
     return {
         title: `Reject the start of ${job.job_id}?`,
-        children: `The job is canceled. ${cancelEffect(job.execution_counts)}`,
+        children: `The job is canceled. ${cancelEffect(job.execution_counts)}${quoted(comment)}`,
         action: "Reject start",
-        job,
         destructive: true,
-        command: command(
-            ["reject", job.job_id, "--start"],
-            option("--comment", comment),
-            post(path(job, ":rejectStart"), { comment }),
-        ),
-        run: async () => {
-            const request = { comment, etag: job.etag };
-            await body(api.POST("/customer/jobs/{job_id}:rejectStart", { ...params(job), body: request }));
-            await done();
-        },
+        ...decision(job, done, "reject", comment),
     };
 }
 
@@ -364,26 +322,18 @@ export function retry(job: Job, failure: Failure | null, done: Done): Question {
         children: `${who} will get another attempt.${later}`,
         action: `Retry ${counted(devices, "device")}`,
         outcome: `${who} will get another attempt${job.status === "PAUSED" ? ", after the job is resumed" : ""}.`,
-        job,
-        command: command(
+        ...call(
+            job,
+            done,
             ["retry", job.job_id],
-            [
+            () => [
                 ...option("--status", ...statuses),
                 ...(code === undefined ? [] : withValues("--failure-code", [code])),
                 ...option("--device", deviceId),
                 ...option("--expires-in-hours", request.expires_in_hours),
             ],
-            post(path(job, ":retry"), request),
+            () => post(path(job, ":retry"), request),
         ),
-        run: async () => {
-            await body(
-                api.POST("/customer/jobs/{job_id}:retry", {
-                    ...params(job),
-                    body: { ...request, etag: job.etag },
-                }),
-            );
-            await done();
-        },
     };
 }
 
@@ -453,12 +403,7 @@ export function changeSettings(job: Job, changes: Changes, done: Done): Question
         job,
         command: clears ? { curl: same.curl } : same,
         run: async () => {
-            await body(
-                api.PATCH("/customer/jobs/{job_id}", {
-                    ...params(job),
-                    body: { ...request, etag: job.etag } as never,
-                }),
-            );
+            await send({ ...patch, body: { ...request, etag: job.etag } });
             await done();
         },
     };

@@ -1,5 +1,6 @@
 /** The same action for a terminal: its command of jobs-grpc, and its request as curl. */
 
+import type { Request } from "./api/client";
 import type { CreateJobRequest } from "./api/types";
 import { caller, config, identity } from "./session";
 
@@ -14,13 +15,6 @@ const plain = /^[A-Za-z0-9_./:@%+,-][A-Za-z0-9_./:=@%+,-]*$/;
 
 function quote(word: string): string {
     return plain.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
-}
-
-/** A request in a terminal: its method, path and body. */
-interface Request {
-    method: string;
-    path: string;
-    body?: unknown;
 }
 
 export const post = (path: string, body: unknown = {}): Request => ({ method: "POST", path, body });

@@ -380,6 +380,7 @@ export function summary(draft: Draft, devices: number, sizes: number[]): string 
             `${counted(devices, "device")} can start ${draft.startAt ? "at the start time" : "at once"}`,
         );
     }
+    if (draft.continuous && canBeContinuous(draft)) parts.push("devices that match later join");
     if (draft.startApproval) parts.push("nothing starts before another user approves");
     if (draft.windowStart) parts.push(`only from ${draft.windowStart} for ${draft.windowHours} h`);
     for (const c of draft.criteria) {
@@ -415,18 +416,19 @@ function minimumOf(c: CriterionDraft): number {
 /** The failure criteria that can't act in the first stage or at all, because their minimum is too high. */
 export function lateCriteria(draft: Draft, devices: number, sizes: number[]): string[] {
     const stages = sizes.length ? sizes : [devices];
+    const isContinuous = draft.continuous && canBeContinuous(draft);
     return draft.criteria.flatMap((c, index) => {
         const minimum = minimumOf(c);
         const most = c.scope === "STAGE" ? Math.max(...stages) : devices;
         const first = stages[0] ?? devices;
         const name = `Criterion ${index + 1} counts from ${counted(minimum, "finished device")} on`;
-        if (minimum > most) {
+        if (minimum > most && !(isContinuous && c.scope === "JOB")) {
             const size = counted(most, "device");
             return [
                 `${name}: it can never act, because ${c.scope === "STAGE" ? "no stage has more than" : "the job has"} ${size}.`,
             ];
         }
-        return minimum > first
+        return minimum > first && sizes.length
             ? [`${name}: it can't act in the first stage, which has ${counted(first, "device")}.`]
             : [];
     });

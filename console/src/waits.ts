@@ -38,5 +38,5 @@ export function whyNotApprove(job: Job, stage: number): string {
     const user = caller.value?.user_id;
     if (!user) return "An approval needs a user name.";
     if (user !== job.created_by || job.rollout?.stages[stage]?.gate?.allow_self_approval) return "";
-    return `${shown(user)} created this job, so another user must approve.`;
+    return "You can't approve it: you created the job.";
 }

@@ -1,6 +1,6 @@
 /** What admins do with webhooks: the words for their state, and the questions about them. */
 
-import { api, body, restPath, type Webhook } from "./api/client";
+import { api, body, restPath, send, type Webhook } from "./api/client";
 import { serverNow } from "./clock";
 import { command, option, post, withValues } from "./commands";
 import { counted, HOUR_MS } from "./format";
@@ -79,16 +79,7 @@ export function create(draft: WebhookDraft, done: (w: Webhook, secret: string) =
 
 type Changes = Partial<WebhookDraft> & { position?: string };
 
-function update(w: Webhook, changes: Changes) {
-    return body(
-        api.PATCH("/customer/webhooks/{webhook_id}", {
-            ...params(w),
-            body: { update_mask: Object.keys(changes).join(), webhook: changes },
-        }),
-    );
-}
-
-function updateCommand(w: Webhook, changes: Changes) {
+function update(w: Webhook, changes: Changes, done: () => void): Pick<Question, "command" | "run"> {
     const { url, description, types, enabled, position } = changes;
     const options = [
         ...option("--url", url),
@@ -97,12 +88,12 @@ function updateCommand(w: Webhook, changes: Changes) {
         ...(enabled === undefined ? [] : [enabled ? "--enable" : "--disable"]),
         ...option("--position", position),
     ];
-    const request = { update_mask: Object.keys(changes).join(), webhook: changes };
-    return command(["webhooks", "update", w.webhook_id], options, {
-        method: "PATCH",
-        path: path(w),
-        body: request,
-    });
+    const fields = { update_mask: Object.keys(changes).join(), webhook: changes };
+    const request = { method: "PATCH", path: path(w), body: fields };
+    return {
+        command: command(["webhooks", "update", w.webhook_id], options, request),
+        run: () => send(request).then(done),
+    };
 }
 
 const sorted = (types: string[]) => [...types].sort().join();
@@ -120,11 +111,8 @@ export function change(w: Webhook, draft: WebhookDraft, done: () => void): Quest
         title: "Change the webhook",
         action: "Save",
         incomplete: !hasChanges || !url,
-        command: hasChanges ? updateCommand(w, changes) : undefined,
-        run: async () => {
-            await update(w, changes);
-            done();
-        },
+        ...update(w, changes, done),
+        ...(hasChanges ? {} : { command: undefined }),
     };
 }
 
@@ -133,15 +121,10 @@ export function replay(w: Webhook, hours: number, done: () => void): Question {
     // Positions are microseconds since 1970. A later position than the webhook's would skip events.
     const start = (serverNow() - hours * HOUR_MS) * 1000;
     const position = String(Math.min(start, Number(w.position)));
-    const changes: Changes = { position, enabled: true };
     return {
         title: "Replay events?",
         action: "Replay",
-        command: updateCommand(w, changes),
-        run: async () => {
-            await update(w, changes);
-            done();
-        },
+        ...update(w, { position, enabled: true }, done),
     };
 }
 
@@ -159,16 +142,14 @@ export function rotate(w: Webhook, done: (w: Webhook, secret: string) => void): 
 }
 
 export function remove(w: Webhook, done: () => void): Question {
+    const request = { method: "DELETE", path: path(w) };
     return {
         title: "Delete the webhook?",
         children: `${w.url} gets no more events. Its secret and its position are lost. This can't be undone.`,
         action: "Delete webhook",
         destructive: true,
-        command: command(["webhooks", "delete", w.webhook_id], [], { method: "DELETE", path: path(w) }),
-        run: async () => {
-            await body(api.DELETE("/customer/webhooks/{webhook_id}", params(w)));
-            done();
-        },
+        command: command(["webhooks", "delete", w.webhook_id], [], request),
+        run: () => send(request).then(done),
     };
 }
 

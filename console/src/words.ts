@@ -85,7 +85,8 @@ export function status(job: Job, awaits = false): Status {
                 tone: "warn",
                 // A pause for the approval alone has no reason. ListJobs leaves out waits_for.
                 detail: [
-                    shown(job.pause?.reason ?? ""),
+                    shown(job.pause?.reason ?? "") ||
+                        (job.pause?.cause === "STAGE_REJECTED" && "a stage was rejected"),
                     job.start_approval && !job.start_approval.approved_at && "the start needs an approval",
                 ]
                     .filter(Boolean)
@@ -285,11 +286,11 @@ export function event(e: Event, job?: Job): string {
         case "job.approved":
             return `the gate of ${stage} was approved${by}${reason}`;
         case "job.stage_rejected":
-            return `${stage} was rejected${by}${reason}`;
+            return `the gate of ${stage} was rejected${by}${reason}`;
         case "job.tripped":
             return `a failure criterion tripped${reason}`;
         case "job.paused":
-            return `paused${by}${reason}`;
+            return `paused${e.cause === "START_APPROVAL" ? " until the start is approved" : by}${reason}`;
         case "job.resumed":
             return `resumed${by}`;
         case "job.updated":

@@ -152,7 +152,7 @@ async def test_header_says_that_no_user_name_is_set(
 ) -> None:
     async with open_console(browser, gateway.url, tenant=tenant, user="") as console:
         page = await console.open("/devices")
-        await page.get_by_role("button", name="no user name: set").click()
+        await page.get_by_role("button", name="set user name").click()
         await page.get_by_label("User name").fill("bob")
         await page.get_by_role("button", name="Use", exact=True).click()
         await expect(page.locator(".who")).to_contain_text("· bob (admin")

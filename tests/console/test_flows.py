@@ -129,6 +129,8 @@ async def test_bad_release_pauses_and_completes_after_a_retry(
         await page.get_by_role("dialog").get_by_role("button", name="Resume").click()
         await expect(page.locator(".badge").first).to_have_text("Completed")
     await expect(page.locator(".numbers dd").last).to_have_text("0")
+    # The counts began again when the job was resumed.
+    await expect(page.get_by_text(tripped)).to_have_count(0)
 
 
 async def test_gate_that_is_not_met_offers_a_retry_instead_of_resume(
@@ -214,13 +216,16 @@ async def test_stage_is_approved_by_another_user(
     )
     async with running_fleet(server, tenant, DEVICES):
         page = await console.open("/approvals")
-        problem = "ann created this job, so another user must approve."
+        problem = "You can't approve it: you created the job."
         await expect(page.get_by_text(problem)).to_be_visible()
         await expect(page.get_by_role("button", name="Approve")).to_have_count(0)
         await expect(page.locator("header .count")).to_have_count(0)
         await page.get_by_label("Comment").fill("too hot")
         await page.get_by_role("button", name="Reject").click()
-        await page.get_by_role("dialog").get_by_role("button", name="Reject").click()
+        dialog = page.get_by_role("dialog")
+        await expect(dialog).to_contain_text("This pauses the job: 38 devices will not start")
+        await expect(dialog).to_contain_text("Comment: “too hot”")
+        await dialog.get_by_role("button", name="Reject").click()
         rejected = page.get_by_role("region", name="careful")
         await expect(rejected).to_contain_text(
             "Paused ann rejected a stage of the rollout: too hot"
@@ -232,8 +237,10 @@ async def test_stage_is_approved_by_another_user(
             page.get_by_role("heading", name="ann rejected a stage of the rollout: too hot")
         ).to_be_visible()
         await page.get_by_role("button", name="Resume").click()
-        await page.get_by_role("dialog").get_by_role("button", name="Resume").click()
+        await dialog.get_by_role("button", name="Resume").click()
         await expect(page.get_by_role("heading", name="Approval needed")).to_be_visible()
+        # Without a rate, and without a time left.
+        await expect(page.get_by_role("heading", name="Timeline", exact=True)).to_be_visible()
 
         async with open_console(browser, gateway.url, tenant=tenant, user="bob") as other:
             await other.open("/approvals")
@@ -265,7 +272,7 @@ async def test_start_is_approved_or_rejected_by_another_user(
     await page.get_by_role("button", name="Create job").click()
     heading = "The start of the job needs an approval from a user other than ann."
     await expect(page.get_by_role("heading", name=heading)).to_be_visible()
-    problem = page.get_by_text("ann created this job, so another user must approve.")
+    problem = page.get_by_text("You can't approve it: you created the job.")
     await expect(problem).to_be_visible()
     await expect(page.get_by_role("button", name="Approve start")).to_have_count(0)
 
@@ -310,6 +317,11 @@ async def test_continuous_job_shows_joined_devices_and_that_the_brake_paused_it(
     await page.get_by_label("Group", exact=True).fill("north")
     await page.get_by_label("Continuous: devices that match later join the job").check()
     await page.get_by_label("Pause if more join in an hour").fill("2")
+    await page.get_by_label("Not before this many devices finished").fill("50")
+    summary = page.locator(".create [aria-live]")
+    await expect(summary).to_contain_text("devices that match later join")
+    await expect(summary).to_contain_text("from 50 finished devices on.")
+    await expect(summary.locator(".caution")).to_have_count(0)
     await page.get_by_role("button", name="Create job for 40 devices").click()
     about = page.locator(".heading p").first
     await expect(about).to_contain_text("group north (40 devices, continuous, 0 joined)")
@@ -552,7 +564,7 @@ async def test_several_jobs_are_paused_and_canceled_together(
     await page.get_by_role("button", name="Pause 2 of them").click()
     dialog = page.get_by_role("dialog")
     await expect(dialog).to_contain_text("Pause 2 jobs?")
-    await expect(dialog).to_contain_text("80 devices will not start until you resume them.")
+    await expect(dialog).to_contain_text("80 devices will not start until they are resumed.")
     await expect(dialog).to_contain_text("in its history and in webhooks.")
     await dialog.get_by_label("Reason").fill("bad weather")
     await dialog.get_by_text("Command line equivalent").click()
@@ -578,7 +590,7 @@ async def test_cancel_with_force_ends_what_a_pause_does_not_stop(
     page = await console.open("/jobs/started")
     await page.get_by_role("button", name="Pause").click()
     dialog = page.get_by_role("dialog")
-    await expect(dialog).to_contain_text("39 devices will not start until you resume it.")
+    await expect(dialog).to_contain_text("39 devices will not start until the job is resumed.")
     await expect(dialog).to_contain_text("does not stop executions in progress (1 device);")
     await dialog.get_by_role("button", name="Back").click()
 

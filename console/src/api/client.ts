@@ -60,6 +60,18 @@ export function sameCaller(): () => void {
     };
 }
 
+/** A request of the REST API, as a terminal shows it. */
+export interface Request {
+    method: string;
+    path: string;
+    body?: unknown;
+}
+
+/** Makes a call whose response is not read. Throws ApiError. */
+export async function send({ method, path, body }: Request): Promise<void> {
+    await checked(api.request(method.toLowerCase() as "post", path as never, { body } as never));
+}
+
 interface Result<T> {
     data?: T;
     error?: unknown;

@@ -61,7 +61,7 @@ export function Device({ deviceId }: { deviceId: string }) {
                     <p class="quiet">
                         {device?.last_seen_at ? (
                             <>
-                                last seen <Time at={device.last_seen_at} />
+                                last seen <Time at={device.last_seen_at} none="never" />
                             </>
                         ) : (
                             "never seen"

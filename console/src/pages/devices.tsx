@@ -192,7 +192,7 @@ export function Devices() {
                                     </td>
                                     <td class="extra">{shown(d.time_zone)}</td>
                                     <td class="quiet">
-                                        <Time at={d.last_seen_at} />
+                                        <Time at={d.last_seen_at} none="never" />
                                     </td>
                                 </tr>
                             ))}

@@ -256,7 +256,7 @@ const bulkActions = [
         of: actions.pause,
         can: (job: Job) => may("PauseJob") && isActive(job) && job.status !== "PAUSED",
         devices: (job: Job) => unstarted(job.execution_counts),
-        effect: (jobs: Job[]) => actions.pauseEffect(countsOf(jobs), "them"),
+        effect: (jobs: Job[]) => actions.pauseEffect(countsOf(jobs), "they are resumed"),
         destructive: false,
     },
     {

@@ -216,7 +216,7 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
     const known = useLabels();
     const hasTarget = draftTarget(draft) !== null;
     return (
-        <form class="new" onSubmit={submit}>
+        <form onSubmit={submit}>
             <div class="heading">
                 <h1>{copied ? `New job like ${shown(copied)}` : "New job"}</h1>
                 <div class="buttons">
@@ -436,7 +436,7 @@ function Preview(props: {
     hasTarget: boolean;
 }) {
     const { found: data, error, hasTarget } = props;
-    if (!hasTarget) return <p class="pad quiet">Choose the devices to see how many they are.</p>;
+    if (!hasTarget) return <p class="pad quiet">Choose the devices to see how many there are.</p>;
     if (error) return <ErrorNotice error={error} />;
     if (!data) return <p class="pad quiet">Counting the devices …</p>;
     const samples = data.device_ids;

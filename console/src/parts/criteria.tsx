@@ -58,7 +58,14 @@ function Progress({ job, criterion: c, state }: { job: Job; criterion: Criterion
 
 /** The trip that has stopped the job by this criterion. */
 function tripOf(job: Job, c: Criterion, state: CriterionState) {
-    if (!job.trip || (isActive(job) && job.pause?.cause !== "FAILURE_CRITERION")) return null;
+    if (!job.trip || hasRestarted(job)) return null;
+    // ResumeJob has reset the counts of a job that has ended since.
+    if (
+        !isActive(job) &&
+        job.trip.criterion.action === "PAUSE" &&
+        state.failure_count < job.trip.failure_count
+    )
+        return null;
     const isThis = JSON.stringify(job.trip.criterion) === JSON.stringify(c) && job.trip.stage === state.stage;
     return isThis ? job.trip : null;
 }

@@ -35,7 +35,7 @@ export function Failures(props: Props) {
         job,
     );
     if (error) return <ErrorNotice error={error} />;
-    if (!data) return null;
+    if (!data?.failures.length) return null;
     // The counts of the job are newer than the rows.
     const total = data.failures.reduce((sum, f) => sum + f.execution_count, data.other_count);
     return (

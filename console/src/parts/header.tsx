@@ -56,7 +56,7 @@ function Who() {
     };
     const c = caller.value;
     const mayChoose = config.value?.choose_caller && !config.value.require_token;
-    const user = c?.user_id || (mayChoose ? "no user name: set" : "");
+    const user = c?.user_id || (mayChoose ? "set user name" : "");
     const roles = c?.roles.length ? ` (${c.roles.join(", ")})` : "";
     const text = c ? [c.tenant_id, user].filter(Boolean).join(" · ") + roles : "";
     if (config.value?.require_token) {
@@ -109,7 +109,7 @@ function ChooseCaller({ close }: { close: () => void }) {
                     placeholder="such as nina"
                 />
             </label>
-            <p class="quiet">Approvals need a user name. Other actions are recorded without one.</p>
+            <p class="quiet">Approvals need a user name. Other actions work without one.</p>
             <div class="buttons">
                 <button class="primary">Use</button>
             </div>

@@ -37,7 +37,7 @@ async function readFile(file: File): Promise<DeviceFile> {
 }
 
 const progress = ({ name, sent, devices }: Import) =>
-    `${name}: ${count(sent)} of ${counted(devices.length, "device")} imported`;
+    `${name}: ${sent ? `${count(sent)} of ` : ""}${counted(devices.length, "device")}${sent ? " imported" : ", no problems found"}`;
 
 export function ImportDialog({ close, done }: { close: () => void; done: () => void }) {
     const file = current.value?.caller === callerKey.value ? current.value : null;

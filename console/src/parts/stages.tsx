@@ -101,7 +101,8 @@ function stageState(job: Job, index: number): { word: string; tone: Tone } {
     const stages = job.stages ?? [];
     const stage = stages[index];
     if (!stage || stage.state === "PENDING") return { word: "not open yet", tone: "quiet" };
-    if (stage.state === "OPEN") return { word: "open", tone: stage.awaiting_approval ? "warn" : "busy" };
+    if (stage.state === "OPEN" && job.status !== "CANCELED")
+        return { word: "open", tone: stage.awaiting_approval ? "warn" : "busy" };
     if (isActive(job)) return { word: "passed", tone: "good" };
     if (!stage.opened_at) return { word: "not opened", tone: "quiet" };
     const isLastOpened = !stages[index + 1]?.opened_at;

@@ -13,8 +13,8 @@ export function ago(time: string): string {
     return exact.value ? absolute(Date.parse(time)) : relative(Date.parse(time), serverNow());
 }
 
-export function Time({ at }: { at: string | null | undefined }) {
-    if (!at) return <span>–</span>;
+export function Time({ at, none = "–" }: { at: string | null | undefined; none?: string }) {
+    if (!at) return <span>{none}</span>;
     return (
         <time dateTime={at} title={absolute(Date.parse(at))}>
             {ago(at)}

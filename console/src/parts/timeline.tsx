@@ -5,7 +5,7 @@ import { useState } from "preact/hooks";
 import type { Event, Job } from "../api/client";
 import { absolute, count, counted, span } from "../format";
 import { ended, range, rate, useTimeline, type Point } from "../timeline";
-import { event, eventTone } from "../words";
+import { awaitingApproval, event, eventTone } from "../words";
 import { ago } from "./time";
 
 const WIDTH = 1000;
@@ -89,7 +89,9 @@ function area(points: Point[], depth: number, total: number, percent: (time: num
 }
 
 function Rate({ job, points }: { job: Job; points: Point[] }) {
-    if (job.status !== "IN_PROGRESS") return null;
+    const { in_progress, queued } = job.execution_counts;
+    // While it waits for an approval alone, the last rate says nothing about the time left.
+    if (job.status !== "IN_PROGRESS" || (awaitingApproval(job) >= 0 && !in_progress && !queued)) return null;
     const perSecond = rate(points, range(job, points));
     const left = job.total_executions - ended(points.at(-1));
     if (!perSecond || !left) return <span class="quiet">nothing finished recently</span>;
