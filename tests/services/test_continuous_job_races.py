@@ -149,7 +149,8 @@ async def test_no_execution_of_a_deleted_device_stays_pending(
             rows = await asyncio.gather(*rng.sample(calls, 2))
             joined += sum(row.get("joined_count", 0) for row in rows)
 
-    assert await operator.counts("k") == {"queued": 2, "rejected": joined}
+    counts = {"queued": 2, "rejected": joined}
+    assert await operator.counts("k") == {name: count for name, count in counts.items() if count}
 
 
 async def test_brake_counts_joins_of_two_tasks_together(world: World, operator: Operator) -> None:
