@@ -52,12 +52,12 @@ const inProgress = (c: Unfinished) => `executions in progress (${counted(c.in_pr
 
 const seenOnJob = "Shown on the page of the job, in its history and in webhooks";
 
-/** What a pause does to the devices of a job, or of several ("them"). */
-export function pauseEffect(c: Unfinished, ends = "the job is resumed"): string {
+/** What a pause does to the devices of a job, or of several; `until` is what ends it. */
+export function pauseEffect(c: Unfinished, until = "the job is resumed"): string {
     const running = c.in_progress
         ? ` A pause does not stop ${inProgress(c)}; a cancel with force ends them.`
         : "";
-    return `${counted(unstarted(c), "device")} will not start until ${ends}.${running}`;
+    return `${counted(unstarted(c), "device")} will not start until ${until}.${running}`;
 }
 
 /** What a cancel does to the devices of a job, or of several. */
