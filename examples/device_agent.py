@@ -28,6 +28,8 @@ async def main(server: str, tenant: str, device_id: str) -> None:
     ) as device:
         print(f"connecting to {server}", flush=True)
         async for pending in device.watch_pending():
+            # What the server has ended: nothing of it runs anymore, because carry_out has returned.
+            await device.acknowledge(pending.ended_executions)
             if not pending.executions:
                 print(
                     f"nothing is pending for {device_id} of {tenant}; waiting for jobs", flush=True
@@ -51,7 +53,10 @@ async def carry_out(device: DeviceClient, execution: pb.DeviceExecution) -> None
     if execution.document_type != "reboot":
         await device.reject(execution, "UNKNOWN_DOCUMENT_TYPE")
         return
-    await device.progress(execution, {"percent": 50})
+    if (await device.progress(execution, {"percent": 50})).cancel_requested:
+        await device.accept_cancel(execution)
+        print(f"{execution.job_id} was canceled", flush=True)
+        return
     try:
         await reboot()
     except OSError as e:

@@ -466,6 +466,18 @@ class ExecutionNotDue(JobsError, code=StatusCode.FAILED_PRECONDITION):
         )
 
 
+class CancelNotRequested(JobsError, code=StatusCode.FAILED_PRECONDITION):
+    """A device accepts the cancel of a job that is not canceled."""
+
+    def __init__(self, job_id: str, device_id: str) -> None:
+        super().__init__(
+            f"Job {job_id} is not canceled, so device {device_id} can't accept its cancel; report"
+            " REJECTED without cancel_accepted",
+            jobId=job_id,
+            deviceId=device_id,
+        )
+
+
 class JobFull(JobsError, code=StatusCode.FAILED_PRECONDITION):
     """The job has max_in_progress executions IN_PROGRESS."""
 

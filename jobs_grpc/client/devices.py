@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
@@ -22,6 +22,7 @@ Details: TypeAlias = Mapping[str, Any] | None
 """The status_details of a report; None keeps the stored ones."""
 
 _MAX_DEVICES = rules_of(pb.UpdateFactsRequest, "devices").repeated.max_items
+_MAX_ACKNOWLEDGED = rules_of(pb.AcknowledgeExecutionsRequest, "executions").repeated.max_items
 
 # Seconds to wait between polls before the server has sent a poll_after.
 _DEFAULT_POLL_AFTER = 60.0
@@ -40,6 +41,12 @@ class DeviceClient(Client):
 
     _stub = device_jobs_pb2_grpc.DeviceJobServiceStub
     _poll_after: float | None = None
+
+    ended_executions: tuple[pb.EndedExecution, ...] = ()
+    """What others have ended, from the latest response of `start_next` or first page of `pending`.
+
+    Stop what still runs for them, and pass them to `acknowledge`.
+    """
 
     @property
     def poll_after(self) -> float:
@@ -79,6 +86,8 @@ class DeviceClient(Client):
         while True:
             page = await self._calls.unary(request, pb.ListPendingExecutionsResponse)
             self._note_poll_after(page)
+            if not request.page_token:
+                self.ended_executions = tuple(page.ended_executions)
             for execution in page.executions:
                 yield execution
             if not page.next_page_token:
@@ -99,6 +108,7 @@ class DeviceClient(Client):
         request = pb.StartNextExecutionRequest()
         response = await self._calls.unary(request, pb.StartNextExecutionResponse)
         self._note_poll_after(response)
+        self.ended_executions = tuple(response.ended_executions)
         return response.execution if response.HasField("execution") else None
 
     def _note_poll_after(
@@ -148,6 +158,25 @@ class DeviceClient(Client):
     ) -> pb.DeviceExecution:
         """Report that the device refuses the execution: REJECTED, with a failure code."""
         return await self.report(_update(execution, JobExecution.REJECTED, details, code))
+
+    async def accept_cancel(
+        self, execution: pb.DeviceExecution, details: Details = None
+    ) -> pb.DeviceExecution:
+        """End an execution that has `cancel_requested` as REJECTED, which is no failure."""
+        update = _update(execution, JobExecution.REJECTED, details)
+        update.cancel_accepted = True
+        return await self.report(update)
+
+    async def acknowledge(self, executions: Iterable[pb.EndedExecution]) -> None:
+        """Tell the server that the device knows the end of these attempts.
+
+        They are then no longer among `ended_executions` of later responses.
+        """
+        ended = [*executions]
+        for first in range(0, len(ended), _MAX_ACKNOWLEDGED):
+            part = ended[first : first + _MAX_ACKNOWLEDGED]
+            request = pb.AcknowledgeExecutionsRequest(executions=part)
+            await self._calls.unary(request, pb.AcknowledgeExecutionsResponse)
 
     async def report(self, update: pb.UpdateExecutionRequest) -> pb.DeviceExecution:
         """Report on an execution. Repeated after a transient error if it names the attempt."""

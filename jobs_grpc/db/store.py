@@ -39,6 +39,8 @@ class ExecutionUpdate(NamedTuple):
     """From now; None: keep the timeout."""
     failure_code: str | None = None
     """Only with FAILED and REJECTED; None: none."""
+    cancel_accepted: bool = False
+    """The device ends the execution because its job was canceled. Only with REJECTED."""
     must_be_next: bool = False
     """Apply only to the device's next execution. For starts only.
 
@@ -132,6 +134,7 @@ class Store:
     get_execution = Function(_first)
     list_pending_executions = Function(_all)
     list_watched_executions = Function(_all)
+    acknowledge_executions = Function(_nothing)
     update_facts = Function(_first)  # the devices whose facts were not stored
 
     list_devices = Function(_all)
@@ -179,6 +182,8 @@ class Store:
             "failure_codes": [update.failure_code for update in updates],
             "with_details": [update.with_details for update in updates],
         }
+        cancels_accepted = [update.cancel_accepted for update in updates]
+        args["cancels_accepted"] = cancels_accepted if any(cancels_accepted) else None
         for name in REPORTED:
             values = [update.reported.get(name) for update in updates]
             args[f"{name}s"] = None if values.count(None) == len(updates) else values

@@ -27,7 +27,10 @@ from jobs_grpc.services.facts import FactReport
 from jobs_grpc.services.poll_after import PollAfter
 from jobs_grpc.services.report_stream import REPORT_LOG_SECONDS, ReportStream
 from jobs_grpc.services.response_pages import fill_page
-from jobs_grpc.services.row_conversions import device_execution_fields
+from jobs_grpc.services.row_conversions import device_execution_fields, ended_executions
+
+# The longest wait for a job lock, in milliseconds: a retry of a large job holds it for seconds.
+_LOCK_WAIT_MS = 5000
 
 
 class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
@@ -86,12 +89,19 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
             limit=limit + 1,
         )
         due_in = None
+        response = pb.ListPendingExecutionsResponse()
         if rows and rows[-1]["job_id"] is None:
             due_in = _seconds_until_due(rows[-1]["not_before"], rows[-1])
+            for ended in ended_executions(rows[-1]):
+                response.ended_executions.add(**ended)
             rows = rows[:-1]
-        response = pb.ListPendingExecutionsResponse()
         if await fill_page(
-            response.executions, rows, device_execution_fields, limit, self._yield_now
+            response.executions,
+            rows,
+            device_execution_fields,
+            limit,
+            self._yield_now,
+            used_bytes=response.ByteSize(),
         ):
             last = rows[len(response.executions) - 1]
             response.next_page_token = page_tokens.page_token(
@@ -125,8 +135,12 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         # AGAIN: other devices started each time before this one did; the device may call again.
         if row["outcome"] in ("NONE", "AGAIN"):
             poll_after = self._poll_after.next(tenant_id, _seconds_until_due(row["due_at"], row))
-            return pb.StartNextExecutionResponse(poll_after=poll_after)
-        return pb.StartNextExecutionResponse(execution=device_execution_fields(row))
+            response = pb.StartNextExecutionResponse(poll_after=poll_after)
+        else:
+            response = pb.StartNextExecutionResponse(execution=device_execution_fields(row))
+        for ended in ended_executions(row):
+            response.ended_executions.add(**ended)
+        return response
 
     async def StartExecution(
         self, request: pb.StartExecutionRequest, context: object
@@ -173,6 +187,20 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         return pb.UpdateExecutionResponse(
             execution=updated_execution(request.job_id, device_id, row)
         )
+
+    async def AcknowledgeExecutions(
+        self, request: pb.AcknowledgeExecutionsRequest, context: object
+    ) -> pb.AcknowledgeExecutionsResponse:
+        tenant_id, device_id = self._calling_device()
+        validation.require_valid(request)
+        await self._store.acknowledge_executions(
+            tenant_id,
+            device_id=device_id,
+            job_ids=[each.job_id for each in request.executions],
+            execution_numbers=[each.execution_number for each in request.executions],
+            wait_ms=_LOCK_WAIT_MS,
+        )
+        return pb.AcknowledgeExecutionsResponse()
 
     async def ReportExecutions(  # type: ignore[override]  # gRPC allows context.write
         self,

@@ -10,6 +10,7 @@ from jobs_grpc.auth.principal import Principal
 from jobs_grpc.db.execution_columns import REPORTED
 from jobs_grpc.db.store import ExecutionUpdate, Row
 from jobs_grpc.errors import (
+    CancelNotRequested,
     ExecutionChanged,
     ExecutionFinished,
     ExecutionHeld,
@@ -69,6 +70,7 @@ async def parse_update(
         expected_version=optional_or(request, "expected_version", None),
         extend_timeout_minutes=optional_or(request, "extend_timeout_minutes", None),
         failure_code=request.failure_code or None,
+        cancel_accepted=request.cancel_accepted,
         with_document=with_document,
         with_details=with_details,
         reported=reported_fields(request, principal),
@@ -98,6 +100,9 @@ def _check_fields_of_status(update: ExecutionUpdate) -> list[Violation]:
     if update.failure_code is not None and update.status not in ("FAILED", "REJECTED"):
         problem = "failure_code is allowed only with status FAILED or REJECTED"
         violations.append(Violation("failure_code", problem))
+    if update.cancel_accepted and (update.status != "REJECTED" or update.failure_code):
+        problem = "cancel_accepted is allowed only with status REJECTED and without failure_code"
+        violations.append(Violation("cancel_accepted", problem))
     return violations
 
 
@@ -116,7 +121,7 @@ def updated_execution(
     """The fields of a DeviceExecution after an update, from a row of update_executions.sql.
 
     `with_details`: whether to fill status_details. Raises ExecutionNotFound, ExecutionHeld,
-    ExecutionNotDue, ExecutionFinished, JobPaused, JobFull or ExecutionChanged.
+    ExecutionNotDue, ExecutionFinished, JobPaused, JobFull, CancelNotRequested or ExecutionChanged.
     """
     match row["outcome"]:
         case "EXECUTION_NOT_FOUND":
@@ -130,6 +135,8 @@ def updated_execution(
             raise ExecutionNotDue(job_id, device_id, earliest_start_at=due_at.ToJsonString())
         case "JOB_PAUSED":
             raise JobPaused(job_id)
+        case "CANCEL_NOT_REQUESTED":
+            raise CancelNotRequested(job_id, device_id)
         case "JOB_FULL":
             raise JobFull(job_id)
         case "EXECUTION_CHANGED":

@@ -11,7 +11,7 @@ from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution, WatchPendingExecution
 from jobs_grpc.db.store import Row, Store
 from jobs_grpc.services.batch_reader import Encode
 from jobs_grpc.services.response_pages import json_elements, max_page_bytes, max_page_elements
-from jobs_grpc.services.row_conversions import watched_execution_fields
+from jobs_grpc.services.row_conversions import ended_executions, watched_execution_fields
 from jobs_grpc.services.struct_json import document_to_wire_format, to_wire_format
 from jobs_grpc.services.wire_format import bytes_field
 
@@ -71,14 +71,19 @@ class _PageEncoder:
         They have one execution more than the limit if there are more, and then the fingerprint.
         """
         *execution_rows, last_row = rows
-        response = self._encode(query.device_id, execution_rows, query.limit)
-        return Page(response, last_row["fingerprint"])
+        ended = b""
+        if last_row["ended_executions"] is not None:
+            message = WatchPendingExecutionsResponse(ended_executions=ended_executions(last_row))
+            ended = message.SerializeToString()
+        response = self._encode(query.device_id, execution_rows, query.limit, len(ended))
+        # The concatenation of two messages is the message with the fields of both.
+        return Page(response + ended, last_row["fingerprint"])
 
-    def _encode(self, device_id: str, rows: Sequence[Row], limit: int) -> bytes:
+    def _encode(self, device_id: str, rows: Sequence[Row], limit: int, used_bytes: int) -> bytes:
         """Return the first executions of a device, as many as a page has room for."""
         device = bytes_field(DeviceExecution.DEVICE_ID_FIELD_NUMBER, device_id.encode())
         executions: list[bytes] = []
-        total_bytes, max_bytes = 0, max_page_bytes(limit)
+        total_bytes, max_bytes = used_bytes, max_page_bytes(limit)
         total_elements, max_elements = 0, max_page_elements(limit)
         for row in rows:
             # Later devices need the documents, also of rows for which this page has no room.
@@ -108,7 +113,7 @@ class _PageEncoder:
             return _encode_fields(row) + bytes_field(
                 DeviceExecution.STATUS_DETAILS_FIELD_NUMBER, to_wire_format(details)
             )
-        _, *values, _, _ = row.values()
+        _, *values, _, _, _ = row.values()
         shared = tuple(values)
         fields = self._shared_fields.get(shared)
         if fields is None:

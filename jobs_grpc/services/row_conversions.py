@@ -179,7 +179,19 @@ def watched_execution_fields(row: Row) -> MessageFields:
         "expires_at": timestamp_fields(row["expires_at"]),
         "times_out_at": timestamp_fields(row["times_out_at"]),
         "failure_code": row["failure_code"],
+        "cancel_requested": row["cancel_requested"],
     }
+
+
+def ended_executions(row: Row) -> list[MessageFields]:
+    """The fields of each EndedExecution, from a row with the JSON of ended_executions.sql."""
+    text = row["ended_executions"]
+    if text is None:
+        return []
+    return [
+        {**each, "end_cause": JobExecution.EndCause.Value(each["end_cause"])}
+        for each in json.loads(text)
+    ]
 
 
 def _execution_conversion(field: FieldDescriptor) -> Callable[[Any], MessageFields] | None:

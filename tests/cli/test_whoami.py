@@ -27,7 +27,7 @@ async def test_whoami_shows_caller_and_its_calls(
     ]
     assert lines[3].startswith("JobService       AdvanceJob ApproveStage ")
     assert lines[4].startswith("                 ")
-    assert any(line.startswith("DeviceJobService GetExecution ") for line in lines)
+    assert any(line.startswith("DeviceJobService AcknowledgeExecutions ") for line in lines)
     assert max(map(len, lines)) <= 60
 
 

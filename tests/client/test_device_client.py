@@ -37,6 +37,38 @@ async def test_device_fails_with_a_code_and_rejects(jobs: JobsClient, device: De
     assert (rejected.status, rejected.failure_code) == (pb.JobExecution.REJECTED, "BATTERY_LOW")
 
 
+async def test_device_accepts_a_cancel(jobs: JobsClient, device: DeviceClient) -> None:
+    await jobs.create("reboot", target_all=True, job_id="j")
+    started = await device.start("j")
+    await jobs.cancel("j")
+
+    assert (await device.progress(started)).cancel_requested
+    ended = await device.accept_cancel(started, {"step": "rollback"})
+
+    assert ended.status == pb.JobExecution.REJECTED
+    assert ended.status_details == {"step": "rollback"}
+    assert not ended.HasField("failure_code")
+
+
+async def test_device_acknowledges_what_others_ended(
+    jobs: JobsClient, device: DeviceClient
+) -> None:
+    jobs_with_attempts = [f"j{n:03}" for n in range(101)]
+    for job_id in jobs_with_attempts:
+        await jobs.create("reboot", target_all=True, job_id=job_id)
+        await device.start(job_id)
+        await jobs.cancel_execution(job_id, "pump", force=True)
+
+    assert await device.start_next() is None
+    assert len(device.ended_executions) == 100
+    every = [
+        device_pb.EndedExecution(job_id=job_id, execution_number=1) for job_id in jobs_with_attempts
+    ]
+    await device.acknowledge(every)
+    assert [execution async for execution in device.pending()] == []
+    assert device.ended_executions == ()
+
+
 async def test_report_does_not_change_a_later_attempt(
     jobs: JobsClient, device: DeviceClient
 ) -> None:

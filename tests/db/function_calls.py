@@ -37,6 +37,8 @@ class Case:
     """Changes rows before the call."""
     reads_skipped: bool = False
     """It also reads the executions of canceled jobs at the front of the device's queue."""
+    reads_ended: bool = False
+    """It also reads up to 100 executions of the device that others have ended."""
     reads_devices: bool = False
     """It reads all devices: `rows` is for 5,000 of them, which each tenant has."""
     as_owner: bool = False
@@ -299,6 +301,14 @@ def _list_device_executions(job_id: str | None = None) -> Call:
     position = {"status": None, "before_queued_at": None, "before_job_id": None}
     return _store("list_device_executions", device_id=_device, job_id=job_id, **position, limit=11)
 
+
+_acknowledge = _store(
+    "acknowledge_executions",
+    device_id=_device,
+    job_ids=["late7"],
+    execution_numbers=[1],
+    wait_ms=0,
+)
 
 _list_pending = _store("list_pending_executions", device_id=_device, limit=11)
 _list_pending_after = _store(
@@ -635,15 +645,17 @@ _EXECUTION_CASES = {
     },
     "list_device_executions": Case(60, _list_device_executions()),
     "list_device_executions: of a job": Case(60, _list_device_executions("j1")),
-    "list_pending_executions": Case(150, _list_pending, reads_skipped=True),
+    "list_pending_executions": Case(150, _list_pending, reads_skipped=True, reads_ended=True),
     "list_pending_executions: behind waiting executions": Case(
-        170, _list_pending, _wait_for_windows, reads_skipped=True
+        170, _list_pending, _wait_for_windows, reads_skipped=True, reads_ended=True
     ),
+    "acknowledge_executions": Case(30, _acknowledge),
     "list_pending_executions: later page": Case(150, _list_pending_after, reads_skipped=True),
     "list_watched_executions": Case(
         250,
         _store("list_watched_executions", device_ids=_devices, limits=[11], max_bytes=1 << 20),
         reads_skipped=True,
+        reads_ended=True,
     ),
     "changed_pending_fingerprints": Case(
         250, _sql("changed_pending_fingerprints($1, $2, '{11}', '{NULL}')"), reads_skipped=True
@@ -684,17 +696,21 @@ _EXECUTION_CASES = {
         ),
     ),
     "update_executions: start": Case(60, _update(ExecutionUpdate("j1", "d1", None))),
-    "update_executions: start next": Case(60, _start_next(_devices), reads_skipped=True),
+    "update_executions: start next": Case(
+        100, _start_next(_devices), reads_skipped=True, reads_ended=True
+    ),
     "update_executions: start next behind scheduled jobs": Case(
-        80, _start_next(_devices), _schedule, reads_skipped=True
+        100, _start_next(_devices), _schedule, reads_skipped=True, reads_ended=True
     ),
     "update_executions: start next behind waiting executions": Case(
-        80, _start_next(_devices), _wait_for_windows, reads_skipped=True
+        100, _start_next(_devices), _wait_for_windows, reads_skipped=True, reads_ended=True
     ),
     "update_executions: start next behind a held execution": Case(
-        120, _start_next(lambda _: ["d1"]), _hold, as_owner=True
+        120, _start_next(lambda _: ["d1"]), _hold, as_owner=True, reads_ended=True
     ),
-    "update_executions: batch of start next": Case(6000, _start_next(_batch), reads_skipped=True),
+    "update_executions: batch of start next": Case(
+        6000, _start_next(_batch), reads_skipped=True, reads_ended=True
+    ),
     "update_executions: report": Case(60, _update(ExecutionUpdate("j1", "d1", "SUCCEEDED"))),
     "update_executions: report of a failure": Case(80, _report_failure),
     "update_executions: batch of failures with codes of their own": Case(1100, _fail("j1")),

@@ -444,7 +444,8 @@ CREATE TABLE jobs.job_executions (
     failed_status jobs.execution_status,
     failed_code text COLLATE pg_catalog."C",
     failed_at timestamp with time zone,
-    reported_by text
+    reported_by text,
+    ended_number integer
 );
 
 CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
@@ -488,6 +489,7 @@ CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
             WHEN ((j.start_windows IS NOT NULL) AND (j.window_time_zone IS NULL)) THEN COALESCE(e.time_zone, 'UTC'::text)
             ELSE NULL::text
         END AS time_zone,
+    ((derived.status = 'IN_PROGRESS'::jobs.execution_status) AND (j.canceled_at IS NOT NULL)) AS cancel_requested,
     e.reported_by
    FROM ((jobs.job_executions e
      JOIN jobs.jobs_with_release j ON (((j.tenant_id = e.tenant_id) AND (j.job_id = e.job_id))))
@@ -805,7 +807,11 @@ CREATE VIEW jobs.pending_executions WITH (security_invoker='true') AS
     j.document_type,
     j.expires_at,
     COALESCE((p.in_progress < j.max_in_progress), true) AS has_slot,
-    ((((((e.job_id || ' '::text) || (e.version)::text) || ' '::text) || (jobs.pg_micros(e.queued_at))::text) || COALESCE((' '::text || (jobs.pg_micros(j.expires_at))::text), ''::text)) ||
+    (((((((e.job_id || ' '::text) || (e.version)::text) || ' '::text) || (jobs.pg_micros(e.queued_at))::text) || COALESCE((' '::text || (jobs.pg_micros(j.expires_at))::text), ''::text)) ||
+        CASE
+            WHEN (j.canceled_at IS NULL) THEN ''::text
+            ELSE ' canceled'::text
+        END) ||
         CASE
             WHEN (p.in_progress IS NULL) THEN ''::text
             WHEN (p.in_progress >= j.max_in_progress) THEN ' full'::text
@@ -818,7 +824,8 @@ CREATE VIEW jobs.pending_executions WITH (security_invoker='true') AS
     ((e.status = 'QUEUED'::jobs.execution_status) AND jobs.is_waiting_at(e.not_before, j.start_windows, COALESCE(j.window_time_zone, e.time_zone, 'UTC'::text), jobs.now(), jobs.opening_delay(e.device_id))) AS is_waiting_in_watch,
     e.stage,
     j.document_params,
-    j.window_time_zone
+    j.window_time_zone,
+    (j.canceled_at IS NOT NULL) AS cancel_requested
    FROM ((jobs.job_executions e
      CROSS JOIN LATERAL ( SELECT DISTINCT ON (j_1.tenant_id, j_1.job_id) j_1.tenant_id,
             j_1.document_type,
@@ -843,7 +850,11 @@ CREATE VIEW jobs.pending_executions WITH (security_invoker='true') AS
             p_1.retries
            FROM jobs.job_progress p_1
           WHERE ((p_1.tenant_id = e.tenant_id) AND (p_1.job_id = e.job_id) AND (j.max_in_progress IS NOT NULL) AND (e.status = 'QUEUED'::jobs.execution_status))) p ON ((p.tenant_id = e.tenant_id)))
-  WHERE ((j.tenant_id = e.tenant_id) AND (e.status = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status])) AND (j.deleted_at IS NULL) AND (jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, jobs.now()) = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status])) AND ((e.status = 'IN_PROGRESS'::jobs.execution_status) OR ((j.paused_at IS NULL) AND (NOT jobs.is_held(e.rank, j.released)))));
+  WHERE ((j.tenant_id = e.tenant_id) AND (
+        CASE
+            WHEN (e.end_cause IS NULL) THEN 0
+            ELSE 1
+        END = 0) AND (e.status = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status])) AND (j.deleted_at IS NULL) AND (jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, jobs.now()) = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status])) AND ((e.status = 'IN_PROGRESS'::jobs.execution_status) OR ((j.paused_at IS NULL) AND (NOT jobs.is_held(e.rank, j.released)))));
 
 CREATE TABLE jobs.schema_code (
     checksum text NOT NULL,
@@ -946,7 +957,11 @@ CREATE INDEX job_executions_finished_unstarted_by_rank ON jobs.job_executions US
 
 CREATE INDEX job_executions_newest_first ON jobs.job_executions USING btree (tenant_id, device_id, queued_at DESC, job_id DESC) WHERE (queued_at > '-infinity'::timestamp with time zone);
 
-CREATE INDEX job_executions_queue_by_priority ON jobs.job_executions USING btree (tenant_id, device_id, ((started_at IS NULL)), queue_order, queued_at, job_id) WHERE (status = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status]));
+CREATE INDEX job_executions_queue ON jobs.job_executions USING btree (tenant_id, device_id, (
+CASE
+    WHEN (end_cause IS NULL) THEN 0
+    ELSE 1
+END), ((started_at IS NULL)), queue_order, queued_at, job_id) WHERE ((status = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status])) OR (ended_number IS NOT NULL));
 
 CREATE INDEX job_executions_rejected ON jobs.job_executions USING btree (tenant_id, job_id, device_id) WHERE (status = 'REJECTED'::jobs.execution_status);
 

@@ -61,7 +61,7 @@ _READERS = {
     "job_executions_newest_first": {"list_device_executions"},
     "job_executions_by_failure_code": {"get_failure_summary", "list_job_executions"},
     "job_executions_by_times_out_at": {"timed_out_executions"},
-    "job_executions_queue_by_priority": {
+    "job_executions_queue": {
         "changed_pending_fingerprints",
         "changed_pending_fingerprints_of_tenants",
         "delete_devices",

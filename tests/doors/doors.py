@@ -201,7 +201,12 @@ def client_of(jobs: JobsClient, fleet: FleetClient, events: EventsClient) -> Cli
 def client_of_device(device: DeviceClient) -> Client:
     async def start_next() -> Message:
         execution = await device.start_next()
-        return device_jobs_pb2.StartNextExecutionResponse(execution=execution)
+        return device_jobs_pb2.StartNextExecutionResponse(
+            execution=execution, ended_executions=device.ended_executions
+        )
+
+    async def acknowledge(executions: list[dict[str, Any]]) -> None:
+        await device.acknowledge(device_jobs_pb2.EndedExecution(**each) for each in executions)
 
     return Client(
         {
@@ -210,6 +215,7 @@ def client_of_device(device: DeviceClient) -> Client:
             "StartExecution": device.start,
             "GetExecution": device.get,
             "UpdateExecution": lambda **fields: device.report(_request("UpdateExecution", fields)),
+            "AcknowledgeExecutions": acknowledge,
             "UpdateFacts": device.update_facts,
         }
     )

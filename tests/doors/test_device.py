@@ -1,6 +1,7 @@
 """What the calls of devices do, through each door. tests/services has every case."""
 
 import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from tests.doors.doors import Door, refused, shown
@@ -34,6 +35,31 @@ async def test_device_finds_starts_and_finishes_its_execution(
     assert shown(await device("GetExecution", **JOB), final) == final
     assert not (await device("StartNextExecution")).get("execution")
     assert (await operator.get("j")).execution_counts.failed == 1
+
+
+async def test_device_accepts_a_cancel(device: Door, operator: Operator) -> None:
+    await device("StartExecution", **JOB)
+    report = {**JOB, "status": "REJECTED", "cancel_accepted": True}
+    with refused(StatusCode.FAILED_PRECONDITION, "CANCEL_NOT_REQUESTED"):
+        await device("UpdateExecution", **report)
+    await operator.cancel("j")
+
+    assert (await device("GetExecution", **JOB))["cancel_requested"] is True
+    await device("UpdateExecution", **report)
+
+    (execution,) = (await operator.get("j")).executions
+    assert execution.end_cause == pb.JobExecution.JOB_CANCELED
+
+
+async def test_device_acknowledges_what_others_ended(device: Door, operator: Operator) -> None:
+    await device("StartExecution", **JOB)
+    await operator.cancel("j", force=True)
+
+    response = await device("StartNextExecution")
+    ended = {"job_id": "j", "execution_number": 1}
+    assert response["ended_executions"] == [ended | {"end_cause": "JOB_CANCELED"}]
+    await device("AcknowledgeExecutions", executions=[ended])
+    assert not (await device("StartNextExecution")).get("ended_executions")
 
 
 async def test_device_reports_facts(device: Door, fleet: Fleet) -> None:

@@ -45,6 +45,8 @@ UPDATE = {
 }
 FAILED = {"status": "FAILED", "failure_code": "no-power", "status_details": {"volts": 3.1}}
 
+ACKNOWLEDGED = {"executions": [{"job_id": "reboot-1", "execution_number": 1}]}
+
 UPDATE_DEVICES = {
     "devices": [{"device_id": DEVICE, "labels": {"model": "x200"}, "time_zone": "Europe/Berlin"}],
     "update_mask": "labels,time_zone",
@@ -61,6 +63,7 @@ CALLS: list[tuple[str, str, str, Any]] = [
     ("StartExecution", "POST", f"{DEVICE_JOB}:start", {"status_details": {"step": "download"}}),
     ("UpdateExecution", "PATCH", DEVICE_JOB, FAILED),
     ("GetExecution", "GET", DEVICE_JOB, None),
+    ("AcknowledgeExecutions", "POST", "/device/v1/jobs:acknowledge", ACKNOWLEDGED),
     ("UpdateFacts", "PATCH", "/device/v1/facts", {"facts": {"version": "2.1"}}),
     ("GetFailureSummary", "GET", f"{JOB}/failures", None),
     ("RetryExecutions", "POST", f"{JOB}:retry", {"statuses": ["FAILED", "TIMED_OUT"]}),

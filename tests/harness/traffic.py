@@ -263,6 +263,9 @@ class Traffic:
         device = rng.choice(DEVICES)
 
         async def work(message: device_pb.WatchPendingExecutionsResponse) -> None:
+            if ended := message.ended_executions:
+                known = device_pb.AcknowledgeExecutionsRequest(executions=ended)
+                await self._call(known, tenant, rng, device=device)
             while message.executions and await self._work(tenant, device, rng):
                 if self._stopping.is_set():
                     return

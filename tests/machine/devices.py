@@ -17,6 +17,7 @@ from tests.model.device_calls import Outcome, Report, queue
 from tests.model.execution import FAILURES, Seconds
 from tests.model.explanations import blockers, job_before
 from tests.model.tenant import Call
+from tests.support.callers import ended_of
 from tests.support.report_streams import reporting
 
 
@@ -30,19 +31,62 @@ async def start_one(m: Machine, job_id: str, device: str) -> bool:
     call = Call(calls.start_execution, job_id, device)
     response, _ = await m.both(call, m.caller(device).start(job_id))
     assert response is None or response.status == pb.JobExecution.IN_PROGRESS
+    check_cancel(m, response)
     return response is not None
 
 
 async def start_next(m: Machine) -> None:
     """StartNextExecution."""
     device = m.device()
-    response, job_id = await m.both(Call(calls.start_next, device), m.caller(device).start_next())
-    assert (response.job_id if response else None) == job_id
+    response, job_id = await m.both(
+        Call(calls.start_next, device), m.caller(device).start_next_response()
+    )
+    assert (response.execution.job_id or None) == job_id
+    assert ended_of(response) == calls.ended_by_others(m.state, device)
+    check_cancel(m, response.execution)
 
 
 async def start_some(m: Machine) -> None:
     for _ in range(4):
         await start_next(m)
+
+
+def check_cancel(m: Machine, execution: device_pb.DeviceExecution | None) -> None:
+    """Check what a device learns of a cancel of the job, from an execution in a response."""
+    if execution is not None and execution.job_id:
+        requested = calls.cancel_requested(m.state, execution.job_id, execution.device_id)
+        assert execution.cancel_requested == requested
+
+
+async def accept_cancel(m: Machine) -> None:
+    """UpdateExecution of a device that accepts the cancel of the job; mostly there was one."""
+    canceled = [
+        (job.job_id, each)
+        for job in m.state.jobs
+        for each in job.executions
+        if job.status == "CANCELED" and (each.cancel_accepted or each.status == "IN_PROGRESS")
+    ]
+    is_any = not canceled or m.random.random() < 0.2
+    job_id, execution = m.execution() if is_any else m.choice(canceled)
+    each = Report(execution.device, "REJECTED", cancel_accepted=True)
+    call = m.caller(execution.device).accept_cancel(job_id)
+    response, _ = await m.both(Call(calls.report, job_id, each, m.jitter), call)
+    assert response is None or response.status == pb.JobExecution.REJECTED
+    check_cancel(m, response)
+
+
+async def acknowledge(m: Machine) -> None:
+    """AcknowledgeExecutions, of what others ended, or of later attempts."""
+    devices = [
+        device.device_id for device in m.devices if calls.ended_by_others(m.state, device.device_id)
+    ]
+    device = m.choice(devices) if devices else m.device()
+    attempts = [
+        (job_id, number + m.choice([0, 0, 1]))
+        for job_id, number, _ in calls.ended_by_others(m.state, device)
+    ] or [(m.job().job_id, m.random.randint(1, 2))]
+    call = Call(calls.acknowledge, device, attempts)
+    await m.both(call, m.caller(device).acknowledge(*attempts))
 
 
 def _report(m: Machine, device: str, number: int | None = None) -> Report:
@@ -68,6 +112,7 @@ async def report(m: Machine) -> None:
     if response is not None:
         got = (response.execution_number, pb.JobExecution.Status.Name(response.status))
         assert got == (expected.number, expected.status)
+        check_cancel(m, response)
 
 
 async def report_on_stream(m: Machine) -> None:
@@ -190,6 +235,17 @@ async def list_pending(m: Machine) -> None:
     device, limit = m.device(), m.random.randint(1, 3)
     page = await m.caller(device).pending(limit=limit)
     assert [each.job_id for each in page.executions] == pending(m, device)[:limit]
+    _check_response(m, device, page)
+
+
+def _check_response(
+    m: Machine,
+    device: str,
+    page: device_pb.ListPendingExecutionsResponse | device_pb.WatchPendingExecutionsResponse,
+) -> None:
+    assert ended_of(page) == calls.ended_by_others(m.state, device)
+    for each in page.executions:
+        check_cancel(m, each)
 
 
 async def watch_pending(m: Machine) -> None:
@@ -199,6 +255,7 @@ async def watch_pending(m: Machine) -> None:
         first = await anext(responses)
     assert [each.job_id for each in first.executions] == pending(m, device)[:limit]
     assert first.has_more == (len(pending(m, device)) > limit)
+    _check_response(m, device, first)
 
 
 def pending(m: Machine, device: str) -> list[str]:

@@ -14,6 +14,7 @@ from jobs_grpc.db.store import Store
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.machine.checks import Checks
 from tests.machine.clock import Clock
+from tests.model.device_calls import ended_by_others
 from tests.model.execution import Execution, Seconds
 from tests.model.job import Job
 from tests.model.targets import Device
@@ -127,6 +128,10 @@ class Machine:
                     await action(self)
                 await self.checks.check_changes(before, self.state)
             await self.checks.check_all(self.state)
+            for device_id in (device.device_id for device in self.devices):
+                if device_id.isascii() and device_id.strip() == device_id:  # It can call.
+                    ended = await self.caller(device_id).ended()
+                    assert ended == ended_by_others(self.state, device_id)
         except BaseException as e:
             e.add_note("\n".join(self.log))
             raise

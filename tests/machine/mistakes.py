@@ -155,6 +155,36 @@ waiting/11 explain_execution: windows are not in the zone of the device
 waiting/7 is_window_open: window opens on the day before
 - + 3) % 7
 + + 4) % 7
+cancels/0 decide_batch: cancel of a running job is accepted
+- job_is_canceled => j.canceled_at IS NOT NULL
++ job_is_canceled => true
+cancels/1 decide_batch: accepted cancel is a failure
+- u.status IN ('FAILED', 'REJECTED') AND NOT u.cancel_accepted
++ u.status IN ('FAILED', 'REJECTED')
+cancels/1 change_executions: accepted cancel can't be repeated
+- coalesce(c.end_cause <> 'JOB_CANCELED', false)
++ c.end_cause IS NOT NULL
+cancels/1 change_executions: next attempt leaves the one before
+- THEN NULL  -- the device itself changes the attempt
++ THEN e.ended_number
+cancels/2 change_executions: cancel of a queued attempt hides the one before
+- ELSE e.ended_number END
++ ELSE NULL END
+cancels/9 finalize_executions: forced cancel is not told after it is written
+- CASE WHEN e.status <> 'QUEUED' THEN e.execution_number ELSE e.ended_number END
++ e.ended_number
+cancels/6 ended_executions: forced cancel is not told before it is written
+- OR j.force_canceled
++
+cancels/0 ended_executions: cause is that of the last attempt
+- WHEN e.ended_number = e.execution_number THEN e.end_cause
++ WHEN e.end_cause IS NOT NULL THEN e.end_cause
+cancels/0 unacknowledged_executions: any attempt is acknowledged
+- WHERE u.execution_number = CASE
++ WHERE 0 < CASE
+cancels/0 list_watched_executions: watch lacks what others ended
+- THEN jobs.ended_executions(p_tenant_id, d.device_id)
++ THEN NULL::jsonb
 targets/1 selector_condition: label must exist for notin
 - NOT IN (%s), true)
 + NOT IN (%s), false)

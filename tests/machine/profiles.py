@@ -320,6 +320,42 @@ TARGETS = Profile(
     },
 )
 
+
+def _cancel_settings(m: Machine) -> dict[str, Any]:
+    """Jobs whose attempts are often ended by others, and then retried."""
+    stages = m.choice([[], [], [Stage(count=2), Stage()]])
+    policy = (Rule(initial_backoff=m.choice([1, 64]), max_backoff=64),)
+    return {
+        "rollout": stages,
+        "criteria": _criteria(m, stages, m.choice([0, 0, 1]), [3, 4], [66, 90]),
+        "policy": m.choice([None, policy, policy]),
+        "priority": m.choice(["NORMAL", "HIGH"]),
+        "timeout": 60,
+        "expires_after": m.choice([None, 3600]),
+        "execution_events": m.choice([True, False]),
+    }
+
+
+CANCELS = Profile(
+    "cancels",
+    _devices(4),
+    _cancel_settings,
+    operators.create,
+    {
+        **dict.fromkeys((operators.create, devices.watch_pending, devices.list_pending), 1),
+        **dict.fromkeys((operators.cancel, devices.accept_cancel, devices.acknowledge), 2),
+        **dict.fromkeys((operators.cancel_execution, operators.retry, devices.report), 2),
+        **dict.fromkeys((devices.wait, devices.wait_and_sweep), 3),
+        devices.start_some: 6,
+    },
+    first_jobs=2,
+    waits=(64, 64, 130, 3600),
+)
+
 PROFILES = {
-    each.name: each for each in (CRITERIA, RETRIES, SCHEDULES, APPROVALS, WAITING, TARGETS, JOINS)
+    each.name: each
+    for each in (
+        *(CRITERIA, RETRIES, SCHEDULES, APPROVALS, WAITING, TARGETS, JOINS),
+        CANCELS,
+    )
 }

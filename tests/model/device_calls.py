@@ -1,7 +1,7 @@
 """The calls of devices, and background work."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from tests.model.execution import Execution, Seconds, start
@@ -18,6 +18,7 @@ class Report:
     status: str | None
     code: str = ""
     number: int | None = None
+    cancel_accepted: bool = False
 
     @property
     def is_start(self) -> bool:
@@ -25,7 +26,15 @@ class Report:
 
     @property
     def failure_code(self) -> str | None:
-        return self.code if self.status in ("FAILED", "REJECTED") else None
+        has_failed = self.status in ("FAILED", "REJECTED") and not self.cancel_accepted
+        return self.code if has_failed else None
+
+    @property
+    def end(self) -> End:
+        """How the report ends the attempt, if it does."""
+        assert self.status is not None
+        cause = "JOB_CANCELED" if self.cancel_accepted else "DEVICE"
+        return End(self.status, self.failure_code, cause, self.cancel_accepted)
 
 
 @dataclass(frozen=True)
@@ -111,8 +120,7 @@ def _end_all(
     for each in reports:
         outcomes[each] = _decide_end(job, each)
         if outcomes[each].name == "APPLIED":
-            assert each.status is not None
-            ends[each.device] = End(each.status, each.failure_code, "DEVICE")
+            ends[each.device] = each.end
     return end_attempts(job, ends, jitter) if ends else job
 
 
@@ -164,9 +172,38 @@ def _decide_end(job: Job, each: Report) -> Outcome:
                 return Outcome("REPEATED", number, *end)
         return Outcome("EXECUTION_CHANGED")
     if not execution.is_pending:
-        is_repeated = execution.cause == "DEVICE" and (execution.status, execution.code) == end
+        is_by_device = execution.cause == "DEVICE" or execution.cancel_accepted
+        is_repeated = is_by_device and (execution.status, execution.code) == end
         return Outcome("REPEATED", number, *end) if is_repeated else Outcome("EXECUTION_FINISHED")
+    if each.cancel_accepted and job.status != "CANCELED":
+        return Outcome("CANCEL_NOT_REQUESTED")
     return Outcome("APPLIED", number, *end)
+
+
+def cancel_requested(state: State, job_id: str, device: str) -> bool:
+    """Whether the device learns that it may end its execution."""
+    job, execution = state.find(job_id, device)
+    return job.status == "CANCELED" and execution.status == "IN_PROGRESS"
+
+
+def ended_by_others(state: State, device: str) -> list[tuple[str, int, str]]:
+    """The attempts that others ended and that the device has not acknowledged, sorted."""
+    executions = [(job.job_id, job.execution(device)) for job in state.jobs]
+    return sorted(
+        (job_id, *each.ended_by_others)
+        for job_id, each in executions
+        if each is not None and each.ended_by_others is not None
+    )
+
+
+def acknowledge(state: State, device: str, attempts: Sequence[tuple[str, int]]) -> Result:
+    """AcknowledgeExecutions."""
+    for job_id, number, _ in ended_by_others(state, device):
+        if (job_id, number) in attempts:
+            job, execution = state.find(job_id, device)
+            known = replace(execution, ended_by_others=None)
+            state = state.with_job(with_executions(job, [known]))
+    return state, None
 
 
 def wait(state: State) -> Result:

@@ -56,6 +56,13 @@ class Execution:
     has_needed_retry: bool = False
     not_before: Seconds | None = None
     earlier: tuple[Attempt, ...] = ()
+    cancel_accepted: bool = False
+    """The device ended this attempt because the job was canceled."""
+    ended_by_others: tuple[int, str] | None = None
+    """The number and the cause of the last attempt that others ended while the device worked on it.
+
+    None: there is none, the device has acknowledged it, or has changed a later one.
+    """
 
     @property
     def is_pending(self) -> bool:
@@ -75,10 +82,20 @@ class Execution:
 
 def start(execution: Execution, now: Seconds, timeout: Seconds | None) -> Execution:
     times_out = None if timeout is None else now + timeout
-    return replace(execution, status="IN_PROGRESS", started=True, times_out=times_out)
+    return replace(
+        execution, status="IN_PROGRESS", started=True, times_out=times_out, ended_by_others=None
+    )
 
 
-def end(execution: Execution, now: Seconds, status: str, code: str | None, cause: str) -> Execution:
+def end(
+    execution: Execution,
+    now: Seconds,
+    status: str,
+    code: str | None,
+    cause: str,
+    *,
+    cancel_accepted: bool = False,
+) -> Execution:
     """End the attempt. With a code, it failed by itself.
 
     If others ended it, an earlier failure still counts.
@@ -86,8 +103,21 @@ def end(execution: Execution, now: Seconds, status: str, code: str | None, cause
     failure = None if status == "SUCCEEDED" else execution.failure
     if code is not None:
         failure = Failure(status, code, now)
+    by_others = execution.ended_by_others
+    if cause == "DEVICE" or cancel_accepted:
+        by_others = None
+    elif execution.status == "IN_PROGRESS":
+        by_others = (execution.number, cause)
     return replace(
-        execution, status=status, code=code, cause=cause, failure=failure, ended=now, times_out=None
+        execution,
+        status=status,
+        code=code,
+        cause=cause,
+        failure=failure,
+        ended=now,
+        times_out=None,
+        cancel_accepted=cancel_accepted,
+        ended_by_others=by_others,
     )
 
 
@@ -103,6 +133,7 @@ def queue_next(execution: Execution, now: Seconds) -> Execution:
         ended=None,
         code=None,
         cause=None,
+        cancel_accepted=False,
         earlier=(*execution.earlier, ended),
     )
 

@@ -17,6 +17,8 @@ class End:
     status: str
     code: str | None
     cause: str
+    cancel_accepted: bool = False
+    """The device ends the attempt because the job was canceled."""
 
     @property
     def is_by_others(self) -> bool:
@@ -91,7 +93,14 @@ def end_attempts(
     for device, how in ends.items():
         execution = job.execution(device)
         assert execution is not None
-        execution = end(execution, job.now, how.status, how.code, how.cause)
+        execution = end(
+            execution,
+            job.now,
+            how.status,
+            how.code,
+            how.cause,
+            cancel_accepted=how.cancel_accepted,
+        )
         job, will_retry = _retry(with_executions(job, [execution]), execution, jitter)
         attempts.append(
             {

@@ -302,6 +302,7 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[object]]] = {
     "INTERNAL": internal,
     "EXECUTION_HELD": lambda w: staged(w, w.device("e").start("staged")),
     "EXECUTION_NOT_DUE": execution_not_due,
+    "CANCEL_NOT_REQUESTED": lambda w: w.device().accept_cancel("j"),
     "JOB_FULL": lambda w: staged(
         w, w.operator.advance("staged"), w.device().start("staged"), w.device("e").start("staged")
     ),

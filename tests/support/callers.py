@@ -280,6 +280,22 @@ class Device(Caller):
         request = device_pb.UpdateExecutionRequest(job_id=job_id, status=status, **fields)
         return (await self.call(request, device_pb.UpdateExecutionResponse)).execution
 
+    async def accept_cancel(self, job_id: str, **fields: Any) -> device_pb.DeviceExecution:
+        return await self.update(job_id, "REJECTED", cancel_accepted=True, **fields)
+
+    async def acknowledge(self, *attempts: tuple[str, int]) -> None:
+        """Acknowledge attempts of jobs."""
+        executions = [
+            device_pb.EndedExecution(job_id=job_id, execution_number=number)
+            for job_id, number in attempts
+        ]
+        request = device_pb.AcknowledgeExecutionsRequest(executions=executions)
+        await self.call(request, device_pb.AcknowledgeExecutionsResponse)
+
+    async def ended(self) -> list[tuple[str, int, str]]:
+        """The attempts that others ended, from ListPendingExecutions, sorted."""
+        return ended_of(await self.pending())
+
     async def facts(self, facts: Mapping[str, str], *, replace: bool = False) -> None:
         request = device_pb.UpdateFactsRequest(facts=facts, replace=replace)
         await self.call(request, device_pb.UpdateFactsResponse)
@@ -293,6 +309,18 @@ class Device(Caller):
         return _responses(
             stub.WatchPendingExecutions(request, metadata=self.metadata, timeout=TIMEOUT)
         )
+
+
+def ended_of(
+    response: device_pb.ListPendingExecutionsResponse
+    | device_pb.StartNextExecutionResponse
+    | device_pb.WatchPendingExecutionsResponse,
+) -> list[tuple[str, int, str]]:
+    """The job, number and cause of each of the attempts that others ended, sorted."""
+    return sorted(
+        (each.job_id, each.execution_number, pb.JobExecution.EndCause.Name(each.end_cause))
+        for each in response.ended_executions
+    )
 
 
 async def _responses(call: Any) -> AsyncGenerator[Any, None]:

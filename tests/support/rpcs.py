@@ -187,7 +187,11 @@ def _fill(message: Message, values: Mapping[str, str], choice: int, with_flags: 
                 setattr(message, field.name, last)
         elif field.message_type is not None and field.message_type.full_name == FIELD_MASK:
             getattr(message, field.name).paths.append(_MASKED[message.DESCRIPTOR.name])
-        elif field.name == "devices":
+        elif field.full_name == "fleet.jobs.v1.EndedExecution.execution_number":
+            setattr(message, field.name, 1)
+        elif field.name == "devices" or (
+            field.full_name == "fleet.jobs.v1.AcknowledgeExecutionsRequest.executions"
+        ):
             _fill(getattr(message, field.name).add(), values, choice, with_flags)
         elif is_contract_message(field):
             _fill(getattr(message, field.name), values, choice, with_flags)

@@ -38,6 +38,8 @@ class Jobs:
     """Job n is for device n only."""
     canceled: bool = False
     """Canceled and not finalized: its executions are stored as QUEUED. Older than the others."""
+    timed_out: bool = False
+    """Its devices have not acknowledged that their executions timed out."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Probe:
     """The number of devices, from d1 on, that can start an execution."""
     skipped: int = 0
     """Executions of canceled jobs before the first pending one of the device."""
+    ended: int = 0
+    """Executions of the device that others have ended, without an acknowledgement."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,10 @@ SHAPES = {
         (Probe(devices=2), Probe(device="d3", devices=3, skipped=_size(5_000))),
     ),
     "many jobs of one device": Shape((Jobs(_size(20_000), 1, one_each=True),)),
+    "many ended executions": Shape(
+        (Jobs(_size(10_000), 1, prefix="late", timed_out=True), Jobs(10, 100)),
+        (Probe(ended=_size(10_000)),),
+    ),
     "huge and tiny tenant": Shape(
         (Jobs(_size(500), 100, tenant="huge"), Jobs(1, 1, tenant="tiny")),
         (Probe("huge"), Probe("tiny", devices=1)),
@@ -103,18 +111,21 @@ _JOBS = """
 # Half of the devices have started their first job; its timeout is far in the future.
 _EXECUTIONS = """
     INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, status, queued_at,
-        started_at, times_out_at, last_updated_at)
+        started_at, times_out_at, last_updated_at, failure_code, end_cause, ended_number)
     SELECT tenant_id, job_id, 'd' || m,
-        CASE WHEN started THEN 'IN_PROGRESS' ELSE 'QUEUED' END::jobs.execution_status,
-        created_at, CASE WHEN started THEN now() END,
-        CASE WHEN started THEN now() + interval '1 day' END, created_at
+        CASE WHEN timed_out THEN 'TIMED_OUT'
+             WHEN started THEN 'IN_PROGRESS' ELSE 'QUEUED' END::jobs.execution_status,
+        created_at, CASE WHEN started OR timed_out THEN now() END,
+        CASE WHEN started THEN now() + interval '1 day' END, created_at,
+        CASE WHEN timed_out THEN '' END, CASE WHEN timed_out THEN 'TIMEOUT' END,
+        CASE WHEN timed_out THEN 1 END
     FROM generate_series(1, $3::int) n
     JOIN jobs.jobs ON tenant_id = $1::text AND job_id = $2::text || n,
-    (VALUES ($4::boolean, $5::int, $6::int, $7::boolean))
-        v (ended, first_device, devices, one_each),
+    (VALUES ($4::boolean, $5::int, $6::int, $7::boolean, $8::boolean))
+        v (ended, first_device, devices, one_each, timed_out),
     generate_series(CASE WHEN one_each THEN n ELSE first_device END,
                     CASE WHEN one_each THEN n ELSE devices END) m,
-    LATERAL (SELECT n = 1 AND m % 2 = 0 AND NOT ended) s (started)
+    LATERAL (SELECT n = 1 AND m % 2 = 0 AND NOT ended AND NOT timed_out) s (started)
     ON CONFLICT DO NOTHING
 """
 _DEVICES = """
@@ -274,7 +285,7 @@ async def fill(owner: asyncpg.Connection, shape: Shape) -> None:
         await owner.execute(
             _EXECUTIONS,
             *(jobs.tenant, jobs.prefix, jobs.count, jobs.canceled),
-            *(jobs.first_device, jobs.devices, jobs.one_each),
+            *(jobs.first_device, jobs.devices, jobs.one_each, jobs.timed_out),
         )
         await owner.execute(_LABELS, jobs.tenant)
 

@@ -987,6 +987,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/device/v1/jobs:acknowledge": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Acknowledge ended executions
+         * @description Acknowledges that the device knows how attempts ended: they are no longer in `ended_executions`.
+         *     Attempts that are not there are ignored, so the call is safe to repeat.
+         */
+        post: operations["AcknowledgeExecutions"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/device/v1/jobs:startNext": {
         parameters: {
             query?: never;
@@ -1015,6 +1036,11 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        AcknowledgeExecutionsRequest: {
+            /** @description Required. The attempts, as in `ended_executions`. */
+            executions: components["schemas"]["EndedExecutionInput"][];
+        };
+        AcknowledgeExecutionsResponse: Record<string, never>;
         /** @description Numbers of jobs that have not finished. */
         ActiveJobCounts: {
             /**
@@ -1419,6 +1445,11 @@ export interface components {
         } | null;
         /** @description The part of a job that one device carries out, as the device sees it, with the document. */
         DeviceExecution: {
+            /**
+             * @description The job was canceled without force while the execution was IN_PROGRESS. The device may go on, or
+             *     end the execution; see UpdateExecutionRequest.cancel_accepted. False after the end.
+             */
+            cancel_requested: boolean;
             /** @description The ID of the device. */
             device_id: string;
             /** @description The parameters of the document. Not filled by ReportExecutions, nor in errors. */
@@ -1539,6 +1570,52 @@ export interface components {
             readonly last_seen_at?: string | null;
             /** @description The time zone: a name with a "/" in the IANA database, such as "Europe/Berlin", or UTC. Empty: unknown. */
             time_zone?: string | null;
+        };
+        /** @description An attempt that others ended while the device worked on it; see DeviceJobService. */
+        EndedExecution: {
+            /**
+             * @description What ended it: JOB_CANCELED, EXECUTION_CANCELED or TIMEOUT. Ignored in a request.
+             *
+             *      - DEVICE: The device reported SUCCEEDED, FAILED or REJECTED.
+             *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
+             *      - JOB_EXPIRED: The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
+             *      - JOB_CANCELED: CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became
+             *     REJECTED, or its device ended it so with cancel_accepted.
+             *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
+             *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
+             * @enum {string}
+             */
+            end_cause: "DEVICE" | "TIMEOUT" | "JOB_EXPIRED" | "JOB_CANCELED" | "EXECUTION_CANCELED" | "DEVICE_REMOVED";
+            /**
+             * Format: int32
+             * @description The number of the attempt.
+             */
+            execution_number: number;
+            /** @description The ID of the job. */
+            job_id: string;
+        };
+        /** @description An attempt that others ended while the device worked on it; see DeviceJobService. */
+        EndedExecutionInput: {
+            /**
+             * @description What ended it: JOB_CANCELED, EXECUTION_CANCELED or TIMEOUT. Ignored in a request.
+             *
+             *      - DEVICE: The device reported SUCCEEDED, FAILED or REJECTED.
+             *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
+             *      - JOB_EXPIRED: The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
+             *      - JOB_CANCELED: CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became
+             *     REJECTED, or its device ended it so with cancel_accepted.
+             *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
+             *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
+             * @enum {string|null}
+             */
+            end_cause?: "DEVICE" | "TIMEOUT" | "JOB_EXPIRED" | "JOB_CANCELED" | "EXECUTION_CANCELED" | "DEVICE_REMOVED" | null;
+            /**
+             * Format: int32
+             * @description The number of the attempt.
+             */
+            execution_number: number;
+            /** @description The ID of the job. */
+            job_id: string;
         };
         /** @description Something that has happened to a job. */
         Event: {
@@ -2361,7 +2438,8 @@ export interface components {
              *      - DEVICE: The device reported SUCCEEDED, FAILED or REJECTED.
              *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
              *      - JOB_EXPIRED: The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
-             *      - JOB_CANCELED: CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became REJECTED.
+             *      - JOB_CANCELED: CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became
+             *     REJECTED, or its device ended it so with cancel_accepted.
              *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
              *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
              * @enum {string|null}
@@ -3060,6 +3138,15 @@ export interface components {
              *             "tenantId": "demo"
              *           }
              *         }
+             *      - CANCEL_NOT_REQUESTED: The report accepts a cancel (cancel_accepted), but the job is not canceled.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "CANCEL_NOT_REQUESTED",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
+             *         }
              *      - JOB_FULL: The job has Rollout.max_in_progress executions that are IN_PROGRESS. Try again later.
              *
              *     Example of an ErrorInfo:
@@ -3285,7 +3372,7 @@ export interface components {
              *         { "reason": "INTERNAL", "domain": "jobs-grpc" }
              * @enum {string}
              */
-            reason: "INVALID_FIELD" | "MALFORMED_REQUEST" | "INVALID_PAGE_TOKEN" | "TENANT_REQUIRED" | "DEVICE_REQUIRED" | "DUPLICATE_METADATA" | "INVALID_METADATA" | "TOKEN_REQUIRED" | "INVALID_TOKEN" | "ROLE_REQUIRED" | "METADATA_MISMATCH" | "PEER_NOT_TRUSTED" | "SELF_APPROVAL" | "SUBJECT_REQUIRED" | "JOB_NOT_FOUND" | "DEVICE_NOT_FOUND" | "EXECUTION_NOT_FOUND" | "WEBHOOK_NOT_FOUND" | "JOB_ALREADY_EXISTS" | "GROUP_EMPTY" | "TENANT_EMPTY" | "TARGET_EMPTY" | "STAGE_EMPTY" | "EXPIRY_TOO_EARLY" | "JOB_NOT_CANCELABLE" | "JOB_NOT_RETRYABLE" | "JOB_NOT_DELETABLE" | "EXECUTION_FINISHED" | "EXECUTION_IN_PROGRESS" | "JOB_PAUSED" | "JOB_NOT_PAUSABLE" | "JOB_NOT_RESUMABLE" | "EXECUTION_HELD" | "EXECUTION_NOT_DUE" | "JOB_FULL" | "GATE_NOT_MET" | "APPROVAL_REQUIRED" | "STAGE_NOT_APPROVABLE" | "START_NOT_APPROVED" | "START_NOT_APPROVABLE" | "JOB_NOT_ADVANCEABLE" | "JOB_NOT_UPDATABLE" | "TIME_GATES_UNAVAILABLE" | "DEVICES_READ_ONLY" | "WEBHOOKS_UNAVAILABLE" | "EXECUTION_CHANGED" | "JOB_CHANGED" | "TARGET_CHANGED" | "EVENTS_PURGED" | "POSITION_UNKNOWN" | "OVERLOADED" | "LIMIT_EXCEEDED" | "DATABASE_UNAVAILABLE" | "QUERY_TIMEOUT" | "SCHEMA_NOT_CURRENT" | "SERVER_STOPPING" | "KEYS_UNAVAILABLE" | "INTERNAL";
+            reason: "INVALID_FIELD" | "MALFORMED_REQUEST" | "INVALID_PAGE_TOKEN" | "TENANT_REQUIRED" | "DEVICE_REQUIRED" | "DUPLICATE_METADATA" | "INVALID_METADATA" | "TOKEN_REQUIRED" | "INVALID_TOKEN" | "ROLE_REQUIRED" | "METADATA_MISMATCH" | "PEER_NOT_TRUSTED" | "SELF_APPROVAL" | "SUBJECT_REQUIRED" | "JOB_NOT_FOUND" | "DEVICE_NOT_FOUND" | "EXECUTION_NOT_FOUND" | "WEBHOOK_NOT_FOUND" | "JOB_ALREADY_EXISTS" | "GROUP_EMPTY" | "TENANT_EMPTY" | "TARGET_EMPTY" | "STAGE_EMPTY" | "EXPIRY_TOO_EARLY" | "JOB_NOT_CANCELABLE" | "JOB_NOT_RETRYABLE" | "JOB_NOT_DELETABLE" | "EXECUTION_FINISHED" | "EXECUTION_IN_PROGRESS" | "JOB_PAUSED" | "JOB_NOT_PAUSABLE" | "JOB_NOT_RESUMABLE" | "EXECUTION_HELD" | "EXECUTION_NOT_DUE" | "CANCEL_NOT_REQUESTED" | "JOB_FULL" | "GATE_NOT_MET" | "APPROVAL_REQUIRED" | "STAGE_NOT_APPROVABLE" | "START_NOT_APPROVED" | "START_NOT_APPROVABLE" | "JOB_NOT_ADVANCEABLE" | "JOB_NOT_UPDATABLE" | "TIME_GATES_UNAVAILABLE" | "DEVICES_READ_ONLY" | "WEBHOOKS_UNAVAILABLE" | "EXECUTION_CHANGED" | "JOB_CHANGED" | "TARGET_CHANGED" | "EVENTS_PURGED" | "POSITION_UNKNOWN" | "OVERLOADED" | "LIMIT_EXCEEDED" | "DATABASE_UNAVAILABLE" | "QUERY_TIMEOUT" | "SCHEMA_NOT_CURRENT" | "SERVER_STOPPING" | "KEYS_UNAVAILABLE" | "INTERNAL";
         } | null;
         ResumeJobBody: {
             /** @description The Job.etag that the job must have. Empty: any. */
@@ -3717,6 +3804,8 @@ export interface components {
             } | null;
         };
         StartNextExecutionResponse: {
+            /** @description The attempts that others ended; see DeviceJobService. */
+            ended_executions: components["schemas"]["EndedExecution"][];
             /** @description The execution to carry out. Unset: the device has no execution that it can start. */
             execution: components["schemas"]["DeviceExecution"] | null;
             /**
@@ -3930,6 +4019,12 @@ export interface components {
             updated_count: number;
         };
         UpdateExecutionBody: {
+            /**
+             * @description The device ends the execution because its job was canceled (DeviceExecution.cancel_requested). This
+             *     is no failure: JobExecution.end_cause is JOB_CANCELED. Allowed only with `status` REJECTED and
+             *     without failure_code.
+             */
+            cancel_accepted?: boolean | null;
             /**
              * Format: int32
              * @description The attempt that the report is about. Unset: the current one, which must be the first if the job
@@ -4530,6 +4625,7 @@ export interface operations {
                      * @example {
                      *       "device_id": null,
                      *       "methods": [
+                     *         "fleet.jobs.v1.DeviceJobService.AcknowledgeExecutions",
                      *         "fleet.jobs.v1.DeviceJobService.GetExecution",
                      *         "fleet.jobs.v1.DeviceJobService.ListPendingExecutions",
                      *         "fleet.jobs.v1.DeviceJobService.ReportExecutions",
@@ -4657,7 +4753,8 @@ export interface operations {
                  *      - DEVICE: The device reported SUCCEEDED, FAILED or REJECTED.
                  *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
                  *      - JOB_EXPIRED: The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
-                 *      - JOB_CANCELED: CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became REJECTED.
+                 *      - JOB_CANCELED: CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became
+                 *     REJECTED, or its device ended it so with cancel_accepted.
                  *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
                  *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
                  */
@@ -6496,7 +6593,8 @@ export interface operations {
                  *      - DEVICE: The device reported SUCCEEDED, FAILED or REJECTED.
                  *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
                  *      - JOB_EXPIRED: The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
-                 *      - JOB_CANCELED: CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became REJECTED.
+                 *      - JOB_CANCELED: CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became
+                 *     REJECTED, or its device ended it so with cancel_accepted.
                  *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
                  *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
                  */
@@ -9423,6 +9521,7 @@ export interface operations {
                     /**
                      * @example [
                      *       {
+                     *         "cancel_requested": false,
                      *         "device_id": "device-0001",
                      *         "document_params": {
                      *           "delay_seconds": 5
@@ -9492,6 +9591,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
+                     *       "cancel_requested": false,
                      *       "device_id": "device-0001",
                      *       "document_params": {
                      *         "delay_seconds": 5
@@ -9590,6 +9690,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
+                     *       "cancel_requested": false,
                      *       "device_id": "device-0001",
                      *       "document_params": {
                      *         "delay_seconds": 5
@@ -9616,6 +9717,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
+             *     - `CANCEL_NOT_REQUESTED`: The report accepts a cancel (cancel_accepted), but the job is not canceled.
              *     - `EXECUTION_FINISHED`: The execution is in a terminal status. `status` is that status. A device drops the execution.
              *     - `EXECUTION_HELD`: The job has not started, or its rollout has not released the execution yet. Wait until it is pending.
              *     - `EXECUTION_NOT_DUE`: The execution waits: no start window of the job is open, or its backoff has not ended. Start the execution at `earliestStartAt` or later.
@@ -9708,6 +9810,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
+                     *       "cancel_requested": false,
                      *       "device_id": "device-0001",
                      *       "document_params": {
                      *         "delay_seconds": 5
@@ -9778,6 +9881,68 @@ export interface operations {
             504: components["responses"]["DeadlineExceeded"];
         };
     };
+    AcknowledgeExecutions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "executions": [
+                 *         {
+                 *           "execution_number": 1,
+                 *           "job_id": "reboot-1"
+                 *         }
+                 *       ]
+                 *     }
+                 */
+                "application/json": components["schemas"]["AcknowledgeExecutionsRequest"];
+            };
+        };
+        responses: {
+            /** @description A successful response. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /** @example {} */
+                    "application/json": components["schemas"]["AcknowledgeExecutionsResponse"];
+                };
+            };
+            /**
+             * @description The request is not valid, or the state of the job or execution does not allow it.
+             *
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
+             */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+            401: components["responses"]["DeviceUnauthenticated"];
+            403: components["responses"]["PermissionDenied"];
+            408: components["responses"]["BodyTooSlow"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            429: components["responses"]["TooManyRequests"];
+            431: components["responses"]["HeadersTooLarge"];
+            500: components["responses"]["Internal"];
+            501: components["responses"]["NotImplemented"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["DeadlineExceeded"];
+        };
+    };
     StartNextExecution: {
         parameters: {
             query?: never;
@@ -9801,7 +9966,9 @@ export interface operations {
                 content: {
                     /**
                      * @example {
+                     *       "ended_executions": [],
                      *       "execution": {
+                     *         "cancel_requested": false,
                      *         "device_id": "device-0001",
                      *         "document_params": {
                      *           "delay_seconds": 5

@@ -149,7 +149,9 @@ class Device:
         if plan.outcome != "REJECTED":
             for step in range(1, steps):
                 await asyncio.sleep(plan.seconds / steps)
-                await self._report(execution, JobExecution.IN_PROGRESS, percent=100 * step // steps)
+                percent = 100 * step // steps
+                if not await self._report(execution, JobExecution.IN_PROGRESS, percent=percent):
+                    return
             await asyncio.sleep(plan.seconds / steps)
         match plan.outcome:
             case "SUCCEEDED":
@@ -173,7 +175,8 @@ class Device:
         status: JobExecution.Status.ValueType,
         failure_code: str = "",
         **details: Any,
-    ) -> None:
+    ) -> bool:
+        """Report on an execution. If its job was canceled, end it and return False."""
         # execution_number keeps a report that is sent twice from changing a later attempt.
         update = pb.UpdateExecutionRequest(
             job_id=execution.job_id,
@@ -182,12 +185,21 @@ class Device:
             failure_code=failure_code,
         )
         update.status_details.update(details)
+        if (await self._send(update)).cancel_requested:
+            update.status, update.cancel_accepted = JobExecution.REJECTED, True
+            await self._send(update)
+            self._totals.interrupted += 1
+            return False
+        return True
+
+    async def _send(self, update: pb.UpdateExecutionRequest) -> pb.DeviceExecution:
         if self._bridge is not None:
-            await self._bridge.report(update, device_id=self._device_id)
+            reported = await self._bridge.report(update, device_id=self._device_id)
         else:
             async with self._call_slots:
-                await self._client.report(update)
+                reported = await self._client.report(update)
         self._totals.record_response()
+        return reported
 
     async def _report_version(self) -> None:
         if self._version is None or self._version == self._reported_version:
@@ -206,7 +218,9 @@ class Device:
     async def _start_next(self) -> pb.DeviceExecution | None:
         async with self._call_slots:
             execution = await self._client.start_next()
-        self._totals.record_response()
+            self._totals.record_response()
+            if ended := self._client.ended_executions:
+                await self._client.acknowledge(ended)
         return execution
 
 

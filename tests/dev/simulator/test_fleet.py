@@ -166,6 +166,27 @@ async def test_execution_is_interrupted_when_it_times_out_while_in_progress(
     assert totals.succeeded == totals.errors == totals.active == 0
 
 
+@pytest.mark.parametrize("bridge", [False, True], ids=["unary", "bridge"])
+@pytest.mark.parametrize("force", [False, True])
+async def test_device_ends_its_execution_when_the_job_is_canceled(
+    server: Server, operator: Operator, job: str, bridge: bool, force: bool
+) -> None:
+    slow: dict[str, Any] = {"latency": (3600, 3600), "progress": 35_999}
+    fleet = make_fleet(1, server.address, operator.tenant, bridge=bridge, **slow)
+    async with running_fleet(fleet) as totals:
+        await wait_for_counts(operator, job, queued=19, in_progress=1)
+        await operator.cancel(job, force=force)
+
+        await wait_for_counts(operator, job, rejected=20)
+        await wait_until_true(lambda: totals.interrupted == 1)
+        device = server.device(operator.tenant, "d00001")
+        await wait_until_equal(device.ended, [])
+
+    (execution, *_) = (await operator.get(job)).executions
+    assert execution.end_cause == pb.JobExecution.JOB_CANCELED
+    assert totals.errors == totals.active == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("bridge", [False, True], ids=["unary", "bridge"])
 async def test_fleet_continues_when_server_restarts(

@@ -43,6 +43,7 @@ class DeviceExecution(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     TIMES_OUT_AT_FIELD_NUMBER: _builtins.int
     FAILURE_CODE_FIELD_NUMBER: _builtins.int
+    CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job."""
     device_id: _builtins.str
@@ -57,6 +58,10 @@ class DeviceExecution(_message.Message):
     """Counts the changes of the execution across its attempts; see JobExecution.version."""
     failure_code: _builtins.str
     """Why the device failed; see JobExecution.failure_code."""
+    cancel_requested: _builtins.bool
+    """The job was canceled without force while the execution was IN_PROGRESS. The device may go on, or
+    end the execution; see UpdateExecutionRequest.cancel_accepted. False after the end.
+    """
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
         """The parameters of the document. Not filled by ReportExecutions, nor in errors."""
@@ -108,16 +113,47 @@ class DeviceExecution(_message.Message):
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         times_out_at: _timestamp_pb2.Timestamp | None = ...,
         failure_code: _builtins.str | None = ...,
+        cancel_requested: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "document_params", b"document_params", "expires_at", b"expires_at", "failure_code", b"failure_code", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "started_at", b"started_at", "status_details", b"status_details", "times_out_at", b"times_out_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "device_id", b"device_id", "document_params", b"document_params", "document_type", b"document_type", "execution_number", b"execution_number", "expires_at", b"expires_at", "failure_code", b"failure_code", "job_id", b"job_id", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "started_at", b"started_at", "status", b"status", "status_details", b"status_details", "times_out_at", b"times_out_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "cancel_requested", b"cancel_requested", "device_id", b"device_id", "document_params", b"document_params", "document_type", b"document_type", "execution_number", b"execution_number", "expires_at", b"expires_at", "failure_code", b"failure_code", "job_id", b"job_id", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "started_at", b"started_at", "status", b"status", "status_details", b"status_details", "times_out_at", b"times_out_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__failure_code: _TypeAlias = _typing.Literal["failure_code"]  # noqa: Y015
     _WhichOneofArgType__failure_code: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__failure_code) -> _WhichOneofReturnType__failure_code | None: ...
 
 Global___DeviceExecution: _TypeAlias = DeviceExecution  # noqa: Y015
+
+@_typing.final
+class EndedExecution(_message.Message):
+    """An attempt that others ended while the device worked on it; see DeviceJobService."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    EXECUTION_NUMBER_FIELD_NUMBER: _builtins.int
+    END_CAUSE_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The ID of the job."""
+    execution_number: _builtins.int
+    """The number of the attempt."""
+    end_cause: _jobs_pb2.JobExecution.EndCause.ValueType
+    """What ended it: JOB_CANCELED, EXECUTION_CANCELED or TIMEOUT. Ignored in a request."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        execution_number: _builtins.int = ...,
+        end_cause: _jobs_pb2.JobExecution.EndCause.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_cause", b"end_cause", "execution_number", b"execution_number", "job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndedExecution: _TypeAlias = EndedExecution  # noqa: Y015
 
 @_typing.final
 class ListPendingExecutionsRequest(_message.Message):
@@ -152,6 +188,7 @@ class ListPendingExecutionsResponse(_message.Message):
     EXECUTIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     POLL_AFTER_FIELD_NUMBER: _builtins.int
+    ENDED_EXECUTIONS_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """The page_token of the next page. Empty: this is the last page. All pages together contain
     each execution that stays QUEUED, or stays IN_PROGRESS, exactly once. They may miss an
@@ -169,16 +206,23 @@ class ListPendingExecutionsResponse(_message.Message):
         on the last page.
         """
 
+    @_builtins.property
+    def ended_executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndedExecution]:
+        """The attempts that others ended; see DeviceJobService. Filled only on the first page. REST does
+        not return it; StartNextExecution does.
+        """
+
     def __init__(
         self,
         *,
         executions: _abc.Iterable[Global___DeviceExecution] | None = ...,
         next_page_token: _builtins.str = ...,
         poll_after: _duration_pb2.Duration | None = ...,
+        ended_executions: _abc.Iterable[Global___EndedExecution] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["poll_after", b"poll_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["executions", b"executions", "next_page_token", b"next_page_token", "poll_after", b"poll_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_executions", b"ended_executions", "executions", b"executions", "next_page_token", b"next_page_token", "poll_after", b"poll_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -214,6 +258,7 @@ class StartNextExecutionResponse(_message.Message):
 
     EXECUTION_FIELD_NUMBER: _builtins.int
     POLL_AFTER_FIELD_NUMBER: _builtins.int
+    ENDED_EXECUTIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def execution(self) -> Global___DeviceExecution:
         """The execution to carry out. Unset: the device has no execution that it can start."""
@@ -224,15 +269,20 @@ class StartNextExecutionResponse(_message.Message):
         there is no execution.
         """
 
+    @_builtins.property
+    def ended_executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndedExecution]:
+        """The attempts that others ended; see DeviceJobService."""
+
     def __init__(
         self,
         *,
         execution: Global___DeviceExecution | None = ...,
         poll_after: _duration_pb2.Duration | None = ...,
+        ended_executions: _abc.Iterable[Global___EndedExecution] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "poll_after", b"poll_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "poll_after", b"poll_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_executions", b"ended_executions", "execution", b"execution", "poll_after", b"poll_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -341,6 +391,7 @@ class UpdateExecutionRequest(_message.Message):
     EXECUTION_NUMBER_FIELD_NUMBER: _builtins.int
     EXTEND_TIMEOUT_MINUTES_FIELD_NUMBER: _builtins.int
     FAILURE_CODE_FIELD_NUMBER: _builtins.int
+    CANCEL_ACCEPTED_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job."""
     status: _jobs_pb2.JobExecution.Status.ValueType
@@ -360,6 +411,11 @@ class UpdateExecutionRequest(_message.Message):
     """Why the device failed. Operators can count executions by it, and filter and retry them.
     Allowed only with `status` FAILED or REJECTED. Empty: no code.
     """
+    cancel_accepted: _builtins.bool
+    """The device ends the execution because its job was canceled (DeviceExecution.cancel_requested). This
+    is no failure: JobExecution.end_cause is JOB_CANCELED. Allowed only with `status` REJECTED and
+    without failure_code.
+    """
     @_builtins.property
     def status_details(self) -> _struct_pb2.Struct:
         """The status_details to store, with the limits of CreateJobRequest.document_params. Unset:
@@ -376,10 +432,11 @@ class UpdateExecutionRequest(_message.Message):
         execution_number: _builtins.int | None = ...,
         extend_timeout_minutes: _builtins.int | None = ...,
         failure_code: _builtins.str = ...,
+        cancel_accepted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_execution_number", b"_execution_number", "_expected_version", b"_expected_version", "_extend_timeout_minutes", b"_extend_timeout_minutes", "execution_number", b"execution_number", "expected_version", b"expected_version", "extend_timeout_minutes", b"extend_timeout_minutes", "status_details", b"status_details"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_execution_number", b"_execution_number", "_expected_version", b"_expected_version", "_extend_timeout_minutes", b"_extend_timeout_minutes", "execution_number", b"execution_number", "expected_version", b"expected_version", "extend_timeout_minutes", b"extend_timeout_minutes", "failure_code", b"failure_code", "job_id", b"job_id", "status", b"status", "status_details", b"status_details"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_execution_number", b"_execution_number", "_expected_version", b"_expected_version", "_extend_timeout_minutes", b"_extend_timeout_minutes", "cancel_accepted", b"cancel_accepted", "execution_number", b"execution_number", "expected_version", b"expected_version", "extend_timeout_minutes", b"extend_timeout_minutes", "failure_code", b"failure_code", "job_id", b"job_id", "status", b"status", "status_details", b"status_details"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__execution_number: _TypeAlias = _typing.Literal["execution_number"]  # noqa: Y015
     _WhichOneofArgType__execution_number: _TypeAlias = _typing.Literal["_execution_number", b"_execution_number"]  # noqa: Y015
@@ -636,6 +693,7 @@ class WatchPendingExecutionsResponse(_message.Message):
 
     EXECUTIONS_FIELD_NUMBER: _builtins.int
     HAS_MORE_FIELD_NUMBER: _builtins.int
+    ENDED_EXECUTIONS_FIELD_NUMBER: _builtins.int
     has_more: _builtins.bool
     """Whether more executions are pending than this response contains.
     ListPendingExecutions returns them all.
@@ -644,19 +702,63 @@ class WatchPendingExecutionsResponse(_message.Message):
     def executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceExecution]:
         """The first pending executions, in the order of ListPendingExecutions."""
 
+    @_builtins.property
+    def ended_executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndedExecution]:
+        """The attempts that others ended; see DeviceJobService. The end of one of the first executions is a
+        change; an acknowledgement is not.
+        """
+
     def __init__(
         self,
         *,
         executions: _abc.Iterable[Global___DeviceExecution] | None = ...,
         has_more: _builtins.bool = ...,
+        ended_executions: _abc.Iterable[Global___EndedExecution] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["executions", b"executions", "has_more", b"has_more"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_executions", b"ended_executions", "executions", b"executions", "has_more", b"has_more"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchPendingExecutionsResponse: _TypeAlias = WatchPendingExecutionsResponse  # noqa: Y015
+
+@_typing.final
+class AcknowledgeExecutionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndedExecution]:
+        """Required. The attempts, as in `ended_executions`."""
+
+    def __init__(
+        self,
+        *,
+        executions: _abc.Iterable[Global___EndedExecution] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executions", b"executions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcknowledgeExecutionsRequest: _TypeAlias = AcknowledgeExecutionsRequest  # noqa: Y015
+
+@_typing.final
+class AcknowledgeExecutionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcknowledgeExecutionsResponse: _TypeAlias = AcknowledgeExecutionsResponse  # noqa: Y015
 
 @_typing.final
 class UpdateFactsRequest(_message.Message):

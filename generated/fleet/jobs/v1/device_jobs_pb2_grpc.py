@@ -62,6 +62,18 @@ class DeviceJobServiceStub:
     waiting executions of the queue are considered. After a window opens, the server delays the next
     poll and the watch responses of a device by 0 to 60 s, always the same time for a device, so that
     devices do not all start at once. A device can report the end of a waiting execution.
+
+    Others can end an execution while the device works on it:
+
+    - CancelJob, a failure criterion or a replacement cancels the job without force. The execution
+    stays IN_PROGRESS, and DeviceExecution.cancel_requested is true. The device may go on, or end
+    the execution with UpdateExecutionRequest.cancel_accepted.
+    - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
+    The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
+    first page), StartNextExecution and WatchPendingExecutions, until the device acknowledges it with
+    AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
+    100: those of the first 20 pending executions, then the newest others of each priority.
+    After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
     """
 
     def __init__(self, channel):
@@ -94,6 +106,11 @@ class DeviceJobServiceStub:
                 '/fleet.jobs.v1.DeviceJobService/UpdateExecution',
                 request_serializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.UpdateExecutionRequest.SerializeToString,
                 response_deserializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.UpdateExecutionResponse.FromString,
+                _registered_method=True)
+        self.AcknowledgeExecutions = channel.unary_unary(
+                '/fleet.jobs.v1.DeviceJobService/AcknowledgeExecutions',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.AcknowledgeExecutionsRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.AcknowledgeExecutionsResponse.FromString,
                 _registered_method=True)
         self.ReportExecutions = channel.stream_stream(
                 '/fleet.jobs.v1.DeviceJobService/ReportExecutions',
@@ -149,6 +166,18 @@ class DeviceJobServiceServicer:
     waiting executions of the queue are considered. After a window opens, the server delays the next
     poll and the watch responses of a device by 0 to 60 s, always the same time for a device, so that
     devices do not all start at once. A device can report the end of a waiting execution.
+
+    Others can end an execution while the device works on it:
+
+    - CancelJob, a failure criterion or a replacement cancels the job without force. The execution
+    stays IN_PROGRESS, and DeviceExecution.cancel_requested is true. The device may go on, or end
+    the execution with UpdateExecutionRequest.cancel_accepted.
+    - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
+    The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
+    first page), StartNextExecution and WatchPendingExecutions, until the device acknowledges it with
+    AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
+    100: those of the first 20 pending executions, then the newest others of each priority.
+    After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
     """
 
     def ListPendingExecutions(self, request, context):
@@ -220,11 +249,19 @@ class DeviceJobServiceServicer:
 
         NOT_FOUND            EXECUTION_NOT_FOUND
         FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
-        JOB_FULL
+        JOB_FULL, CANCEL_NOT_REQUESTED
         ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
         execution_number, or the report lacks the execution_number that it needs.
         The details carry the current DeviceExecution, without document_params
         and status_details.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcknowledgeExecutions(self, request, context):
+        """Acknowledges that the device knows how attempts ended: they are no longer in `ended_executions`.
+        Attempts that are not there are ignored, so the call is safe to repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -323,6 +360,11 @@ def add_DeviceJobServiceServicer_to_server(servicer, server):
                     request_deserializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.UpdateExecutionRequest.FromString,
                     response_serializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.UpdateExecutionResponse.SerializeToString,
             ),
+            'AcknowledgeExecutions': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcknowledgeExecutions,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.AcknowledgeExecutionsRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.AcknowledgeExecutionsResponse.SerializeToString,
+            ),
             'ReportExecutions': grpc.stream_stream_rpc_method_handler(
                     servicer.ReportExecutions,
                     request_deserializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.ReportExecutionsRequest.FromString,
@@ -383,6 +425,18 @@ class DeviceJobService:
     waiting executions of the queue are considered. After a window opens, the server delays the next
     poll and the watch responses of a device by 0 to 60 s, always the same time for a device, so that
     devices do not all start at once. A device can report the end of a waiting execution.
+
+    Others can end an execution while the device works on it:
+
+    - CancelJob, a failure criterion or a replacement cancels the job without force. The execution
+    stays IN_PROGRESS, and DeviceExecution.cancel_requested is true. The device may go on, or end
+    the execution with UpdateExecutionRequest.cancel_accepted.
+    - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
+    The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
+    first page), StartNextExecution and WatchPendingExecutions, until the device acknowledges it with
+    AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
+    100: those of the first 20 pending executions, then the newest others of each priority.
+    After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
     """
 
     @staticmethod
@@ -510,6 +564,33 @@ class DeviceJobService:
             '/fleet.jobs.v1.DeviceJobService/UpdateExecution',
             fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.UpdateExecutionRequest.SerializeToString,
             fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.UpdateExecutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcknowledgeExecutions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.DeviceJobService/AcknowledgeExecutions',
+            fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.AcknowledgeExecutionsRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.AcknowledgeExecutionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

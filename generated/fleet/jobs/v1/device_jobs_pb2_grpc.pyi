@@ -63,6 +63,18 @@ class DeviceJobServiceStub:
     waiting executions of the queue are considered. After a window opens, the server delays the next
     poll and the watch responses of a device by 0 to 60 s, always the same time for a device, so that
     devices do not all start at once. A device can report the end of a waiting execution.
+
+    Others can end an execution while the device works on it:
+
+      - CancelJob, a failure criterion or a replacement cancels the job without force. The execution
+        stays IN_PROGRESS, and DeviceExecution.cancel_requested is true. The device may go on, or end
+        the execution with UpdateExecutionRequest.cancel_accepted.
+      - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
+        The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
+        first page), StartNextExecution and WatchPendingExecutions, until the device acknowledges it with
+        AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
+        100: those of the first 20 pending executions, then the newest others of each priority.
+        After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
     """
 
     @_typing.overload
@@ -122,11 +134,15 @@ class DeviceJobServiceStub:
 
       NOT_FOUND            EXECUTION_NOT_FOUND
       FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
-                           JOB_FULL
+                           JOB_FULL, CANCEL_NOT_REQUESTED
       ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
                            execution_number, or the report lacks the execution_number that it needs.
                            The details carry the current DeviceExecution, without document_params
                            and status_details.
+    """
+    AcknowledgeExecutions: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.AcknowledgeExecutionsRequest, _device_jobs_pb2.AcknowledgeExecutionsResponse]
+    """Acknowledges that the device knows how attempts ended: they are no longer in `ended_executions`.
+    Attempts that are not there are ignored, so the call is safe to repeat.
     """
     ReportExecutions: _grpc.StreamStreamMultiCallable[_device_jobs_pb2.ReportExecutionsRequest, _device_jobs_pb2.ReportExecutionsResponse]
     """Reports on many executions over one stream. Intended for bridges, such as MQTT brokers.
@@ -220,6 +236,18 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     waiting executions of the queue are considered. After a window opens, the server delays the next
     poll and the watch responses of a device by 0 to 60 s, always the same time for a device, so that
     devices do not all start at once. A device can report the end of a waiting execution.
+
+    Others can end an execution while the device works on it:
+
+      - CancelJob, a failure criterion or a replacement cancels the job without force. The execution
+        stays IN_PROGRESS, and DeviceExecution.cancel_requested is true. The device may go on, or end
+        the execution with UpdateExecutionRequest.cancel_accepted.
+      - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
+        The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
+        first page), StartNextExecution and WatchPendingExecutions, until the device acknowledges it with
+        AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
+        100: those of the first 20 pending executions, then the newest others of each priority.
+        After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -276,11 +304,15 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
 
       NOT_FOUND            EXECUTION_NOT_FOUND
       FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
-                           JOB_FULL
+                           JOB_FULL, CANCEL_NOT_REQUESTED
       ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
                            execution_number, or the report lacks the execution_number that it needs.
                            The details carry the current DeviceExecution, without document_params
                            and status_details.
+    """
+    AcknowledgeExecutions: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.AcknowledgeExecutionsRequest, _device_jobs_pb2.AcknowledgeExecutionsResponse]  # type: ignore[assignment]
+    """Acknowledges that the device knows how attempts ended: they are no longer in `ended_executions`.
+    Attempts that are not there are ignored, so the call is safe to repeat.
     """
     ReportExecutions: _aio.StreamStreamMultiCallable[_device_jobs_pb2.ReportExecutionsRequest, _device_jobs_pb2.ReportExecutionsResponse]  # type: ignore[assignment]
     """Reports on many executions over one stream. Intended for bridges, such as MQTT brokers.
@@ -373,6 +405,18 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
     waiting executions of the queue are considered. After a window opens, the server delays the next
     poll and the watch responses of a device by 0 to 60 s, always the same time for a device, so that
     devices do not all start at once. A device can report the end of a waiting execution.
+
+    Others can end an execution while the device works on it:
+
+      - CancelJob, a failure criterion or a replacement cancels the job without force. The execution
+        stays IN_PROGRESS, and DeviceExecution.cancel_requested is true. The device may go on, or end
+        the execution with UpdateExecutionRequest.cancel_accepted.
+      - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
+        The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
+        first page), StartNextExecution and WatchPendingExecutions, until the device acknowledges it with
+        AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
+        100: those of the first 20 pending executions, then the newest others of each priority.
+        After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
     """
 
     @_abc_1.abstractmethod
@@ -457,11 +501,21 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
 
           NOT_FOUND            EXECUTION_NOT_FOUND
           FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
-                               JOB_FULL
+                               JOB_FULL, CANCEL_NOT_REQUESTED
           ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
                                execution_number, or the report lacks the execution_number that it needs.
                                The details carry the current DeviceExecution, without document_params
                                and status_details.
+        """
+
+    @_abc_1.abstractmethod
+    def AcknowledgeExecutions(
+        self,
+        request: _device_jobs_pb2.AcknowledgeExecutionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_device_jobs_pb2.AcknowledgeExecutionsResponse, _abc.Awaitable[_device_jobs_pb2.AcknowledgeExecutionsResponse]]:
+        """Acknowledges that the device knows how attempts ended: they are no longer in `ended_executions`.
+        Attempts that are not there are ignored, so the call is safe to repeat.
         """
 
     @_abc_1.abstractmethod

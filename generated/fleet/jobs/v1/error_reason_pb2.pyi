@@ -412,6 +412,17 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    CANCEL_NOT_REQUESTED: _ErrorReason.ValueType  # 59
+    """The report accepts a cancel (cancel_accepted), but the job is not canceled.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "CANCEL_NOT_REQUESTED",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
+        }
+    """
     JOB_FULL: _ErrorReason.ValueType  # 46
     """The job has Rollout.max_in_progress executions that are IN_PROGRESS. Try again later.
 
@@ -1097,6 +1108,17 @@ Example of an ErrorInfo:
         "earliestStartAt": "2026-11-28T22:00:00Z",
         "tenantId": "demo"
       }
+    }
+"""
+CANCEL_NOT_REQUESTED: ErrorReason.ValueType  # 59
+"""The report accepts a cancel (cancel_accepted), but the job is not canceled.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "CANCEL_NOT_REQUESTED",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
     }
 """
 JOB_FULL: ErrorReason.ValueType  # 46

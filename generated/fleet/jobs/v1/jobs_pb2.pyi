@@ -1633,7 +1633,9 @@ class JobExecution(_message.Message):
         JOB_EXPIRED: JobExecution._EndCause.ValueType  # 3
         """The job expired while the execution was QUEUED or HELD; it became TIMED_OUT."""
         JOB_CANCELED: JobExecution._EndCause.ValueType  # 4
-        """CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became REJECTED."""
+        """CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became
+        REJECTED, or its device ended it so with cancel_accepted.
+        """
         EXECUTION_CANCELED: JobExecution._EndCause.ValueType  # 5
         """CancelExecution ended it as REJECTED."""
         DEVICE_REMOVED: JobExecution._EndCause.ValueType  # 6
@@ -1651,7 +1653,9 @@ class JobExecution(_message.Message):
     JOB_EXPIRED: JobExecution.EndCause.ValueType  # 3
     """The job expired while the execution was QUEUED or HELD; it became TIMED_OUT."""
     JOB_CANCELED: JobExecution.EndCause.ValueType  # 4
-    """CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became REJECTED."""
+    """CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became
+    REJECTED, or its device ended it so with cancel_accepted.
+    """
     EXECUTION_CANCELED: JobExecution.EndCause.ValueType  # 5
     """CancelExecution ended it as REJECTED."""
     DEVICE_REMOVED: JobExecution.EndCause.ValueType  # 6

@@ -41,6 +41,7 @@ SELECT
     CASE WHEN derived.status = 'QUEUED' THEN e.not_before END AS not_before,
     CASE WHEN j.start_windows IS NOT NULL AND j.window_time_zone IS NULL
          THEN coalesce(e.time_zone, 'UTC') END AS time_zone,
+    derived.status = 'IN_PROGRESS' AND j.canceled_at IS NOT NULL AS cancel_requested,
     /* for each reported FIELD: e.FIELD */
 FROM jobs.job_executions e
 JOIN jobs.jobs_with_release j ON j.tenant_id = e.tenant_id AND j.job_id = e.job_id

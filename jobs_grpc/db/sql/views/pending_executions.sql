@@ -1,6 +1,6 @@
 -- The queue of each device: its executions that are pending, as readers see them. Its order is
--- (is_queued, queue_order, queued_at, job_id), which the index job_executions_queue_by_priority
--- delivers.
+-- (is_queued, queue_order, queued_at, job_id), which the index job_executions_queue delivers. After the
+-- queue, the index has finished executions: a condition with its expression leaves them out.
 --
 -- A device does not see those that wait: pages and starts leave out is_waiting, and watches
 -- is_waiting_in_watch, which adds the opening_delay.
@@ -37,6 +37,7 @@ SELECT
     -- Otherwise it counts them: the job may have been full for a time between two reads of the text.
     e.job_id || ' ' || e.version::text || ' ' || jobs.pg_micros(e.queued_at)::text
         || coalesce(' ' || jobs.pg_micros(j.expires_at)::text, '')
+        || CASE WHEN j.canceled_at IS NULL THEN '' ELSE ' canceled' END
         || CASE WHEN p.in_progress IS NULL THEN ''
                 WHEN p.in_progress >= j.max_in_progress THEN ' full'
                 ELSE ' ' || j.max_in_progress::text || '/'
@@ -54,7 +55,9 @@ SELECT
     ) AS is_waiting_in_watch,
     e.stage,
     j.document_params,
-    j.window_time_zone
+    j.window_time_zone,
+    -- Only executions that are IN_PROGRESS are pending then.
+    j.canceled_at IS NOT NULL AS cancel_requested
 FROM jobs.job_executions e
 CROSS JOIN LATERAL (
     SELECT DISTINCT ON (j.tenant_id, j.job_id)
@@ -73,6 +76,7 @@ LEFT JOIN LATERAL (
       AND j.max_in_progress IS NOT NULL AND e.status = 'QUEUED'
 ) p ON p.tenant_id = e.tenant_id
 WHERE j.tenant_id = e.tenant_id
+  AND CASE WHEN e.end_cause IS NULL THEN 0 ELSE 1 END = 0
   AND e.status IN ('QUEUED', 'IN_PROGRESS')
   AND j.deleted_at IS NULL
   AND jobs.execution_status_at(

@@ -58,9 +58,12 @@ type DeviceExecution struct {
 	// and there is a timeout.
 	TimesOutAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=times_out_at,json=timesOutAt,proto3" json:"times_out_at,omitempty"`
 	// Why the device failed; see JobExecution.failure_code.
-	FailureCode   *string `protobuf:"bytes,14,opt,name=failure_code,json=failureCode,proto3,oneof" json:"failure_code,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	FailureCode *string `protobuf:"bytes,14,opt,name=failure_code,json=failureCode,proto3,oneof" json:"failure_code,omitempty"`
+	// The job was canceled without force while the execution was IN_PROGRESS. The device may go on, or
+	// end the execution; see UpdateExecutionRequest.cancel_accepted. False after the end.
+	CancelRequested bool `protobuf:"varint,15,opt,name=cancel_requested,json=cancelRequested,proto3" json:"cancel_requested,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *DeviceExecution) Reset() {
@@ -191,6 +194,77 @@ func (x *DeviceExecution) GetFailureCode() string {
 	return ""
 }
 
+func (x *DeviceExecution) GetCancelRequested() bool {
+	if x != nil {
+		return x.CancelRequested
+	}
+	return false
+}
+
+// An attempt that others ended while the device worked on it; see DeviceJobService.
+type EndedExecution struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ID of the job.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// The number of the attempt.
+	ExecutionNumber int32 `protobuf:"varint,2,opt,name=execution_number,json=executionNumber,proto3" json:"execution_number,omitempty"`
+	// What ended it: JOB_CANCELED, EXECUTION_CANCELED or TIMEOUT. Ignored in a request.
+	EndCause      JobExecution_EndCause `protobuf:"varint,3,opt,name=end_cause,json=endCause,proto3,enum=fleet.jobs.v1.JobExecution_EndCause" json:"end_cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndedExecution) Reset() {
+	*x = EndedExecution{}
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndedExecution) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndedExecution) ProtoMessage() {}
+
+func (x *EndedExecution) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndedExecution.ProtoReflect.Descriptor instead.
+func (*EndedExecution) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *EndedExecution) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *EndedExecution) GetExecutionNumber() int32 {
+	if x != nil {
+		return x.ExecutionNumber
+	}
+	return 0
+}
+
+func (x *EndedExecution) GetEndCause() JobExecution_EndCause {
+	if x != nil {
+		return x.EndCause
+	}
+	return JobExecution_END_CAUSE_UNSPECIFIED
+}
+
 type ListPendingExecutionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The maximum number of executions in the response. May differ between pages.
@@ -203,7 +277,7 @@ type ListPendingExecutionsRequest struct {
 
 func (x *ListPendingExecutionsRequest) Reset() {
 	*x = ListPendingExecutionsRequest{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[1]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -215,7 +289,7 @@ func (x *ListPendingExecutionsRequest) String() string {
 func (*ListPendingExecutionsRequest) ProtoMessage() {}
 
 func (x *ListPendingExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[1]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -228,7 +302,7 @@ func (x *ListPendingExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPendingExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*ListPendingExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{1}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ListPendingExecutionsRequest) GetLimit() int32 {
@@ -256,14 +330,17 @@ type ListPendingExecutionsResponse struct {
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// The time that a polling device waits before it lists again; see DeviceJobService. Set only
 	// on the last page.
-	PollAfter     *durationpb.Duration `protobuf:"bytes,3,opt,name=poll_after,json=pollAfter,proto3" json:"poll_after,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	PollAfter *durationpb.Duration `protobuf:"bytes,3,opt,name=poll_after,json=pollAfter,proto3" json:"poll_after,omitempty"`
+	// The attempts that others ended; see DeviceJobService. Filled only on the first page. REST does
+	// not return it; StartNextExecution does.
+	EndedExecutions []*EndedExecution `protobuf:"bytes,4,rep,name=ended_executions,json=endedExecutions,proto3" json:"ended_executions,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ListPendingExecutionsResponse) Reset() {
 	*x = ListPendingExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[2]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -275,7 +352,7 @@ func (x *ListPendingExecutionsResponse) String() string {
 func (*ListPendingExecutionsResponse) ProtoMessage() {}
 
 func (x *ListPendingExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[2]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -288,7 +365,7 @@ func (x *ListPendingExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPendingExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*ListPendingExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{2}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListPendingExecutionsResponse) GetExecutions() []*DeviceExecution {
@@ -312,6 +389,13 @@ func (x *ListPendingExecutionsResponse) GetPollAfter() *durationpb.Duration {
 	return nil
 }
 
+func (x *ListPendingExecutionsResponse) GetEndedExecutions() []*EndedExecution {
+	if x != nil {
+		return x.EndedExecutions
+	}
+	return nil
+}
+
 type StartNextExecutionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The status_details to store, with the limits of CreateJobRequest.document_params. Unset:
@@ -323,7 +407,7 @@ type StartNextExecutionRequest struct {
 
 func (x *StartNextExecutionRequest) Reset() {
 	*x = StartNextExecutionRequest{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[3]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -335,7 +419,7 @@ func (x *StartNextExecutionRequest) String() string {
 func (*StartNextExecutionRequest) ProtoMessage() {}
 
 func (x *StartNextExecutionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[3]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -348,7 +432,7 @@ func (x *StartNextExecutionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartNextExecutionRequest.ProtoReflect.Descriptor instead.
 func (*StartNextExecutionRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{3}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *StartNextExecutionRequest) GetStatusDetails() *structpb.Struct {
@@ -364,14 +448,16 @@ type StartNextExecutionResponse struct {
 	Execution *DeviceExecution `protobuf:"bytes,1,opt,name=execution,proto3" json:"execution,omitempty"`
 	// The time that a polling device waits before it calls again; see DeviceJobService. Set only if
 	// there is no execution.
-	PollAfter     *durationpb.Duration `protobuf:"bytes,2,opt,name=poll_after,json=pollAfter,proto3" json:"poll_after,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	PollAfter *durationpb.Duration `protobuf:"bytes,2,opt,name=poll_after,json=pollAfter,proto3" json:"poll_after,omitempty"`
+	// The attempts that others ended; see DeviceJobService.
+	EndedExecutions []*EndedExecution `protobuf:"bytes,3,rep,name=ended_executions,json=endedExecutions,proto3" json:"ended_executions,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *StartNextExecutionResponse) Reset() {
 	*x = StartNextExecutionResponse{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[4]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -383,7 +469,7 @@ func (x *StartNextExecutionResponse) String() string {
 func (*StartNextExecutionResponse) ProtoMessage() {}
 
 func (x *StartNextExecutionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[4]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -396,7 +482,7 @@ func (x *StartNextExecutionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartNextExecutionResponse.ProtoReflect.Descriptor instead.
 func (*StartNextExecutionResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{4}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *StartNextExecutionResponse) GetExecution() *DeviceExecution {
@@ -409,6 +495,13 @@ func (x *StartNextExecutionResponse) GetExecution() *DeviceExecution {
 func (x *StartNextExecutionResponse) GetPollAfter() *durationpb.Duration {
 	if x != nil {
 		return x.PollAfter
+	}
+	return nil
+}
+
+func (x *StartNextExecutionResponse) GetEndedExecutions() []*EndedExecution {
+	if x != nil {
+		return x.EndedExecutions
 	}
 	return nil
 }
@@ -426,7 +519,7 @@ type StartExecutionRequest struct {
 
 func (x *StartExecutionRequest) Reset() {
 	*x = StartExecutionRequest{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[5]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -438,7 +531,7 @@ func (x *StartExecutionRequest) String() string {
 func (*StartExecutionRequest) ProtoMessage() {}
 
 func (x *StartExecutionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[5]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -451,7 +544,7 @@ func (x *StartExecutionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartExecutionRequest.ProtoReflect.Descriptor instead.
 func (*StartExecutionRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{5}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *StartExecutionRequest) GetJobId() string {
@@ -478,7 +571,7 @@ type StartExecutionResponse struct {
 
 func (x *StartExecutionResponse) Reset() {
 	*x = StartExecutionResponse{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[6]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -490,7 +583,7 @@ func (x *StartExecutionResponse) String() string {
 func (*StartExecutionResponse) ProtoMessage() {}
 
 func (x *StartExecutionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[6]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -503,7 +596,7 @@ func (x *StartExecutionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartExecutionResponse.ProtoReflect.Descriptor instead.
 func (*StartExecutionResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{6}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StartExecutionResponse) GetExecution() *DeviceExecution {
@@ -523,7 +616,7 @@ type GetExecutionRequest struct {
 
 func (x *GetExecutionRequest) Reset() {
 	*x = GetExecutionRequest{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[7]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -535,7 +628,7 @@ func (x *GetExecutionRequest) String() string {
 func (*GetExecutionRequest) ProtoMessage() {}
 
 func (x *GetExecutionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[7]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -548,7 +641,7 @@ func (x *GetExecutionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetExecutionRequest.ProtoReflect.Descriptor instead.
 func (*GetExecutionRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{7}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetExecutionRequest) GetJobId() string {
@@ -568,7 +661,7 @@ type GetExecutionResponse struct {
 
 func (x *GetExecutionResponse) Reset() {
 	*x = GetExecutionResponse{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[8]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -580,7 +673,7 @@ func (x *GetExecutionResponse) String() string {
 func (*GetExecutionResponse) ProtoMessage() {}
 
 func (x *GetExecutionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[8]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -593,7 +686,7 @@ func (x *GetExecutionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetExecutionResponse.ProtoReflect.Descriptor instead.
 func (*GetExecutionResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{8}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetExecutionResponse) GetExecution() *DeviceExecution {
@@ -623,14 +716,18 @@ type UpdateExecutionRequest struct {
 	ExtendTimeoutMinutes *int32 `protobuf:"varint,6,opt,name=extend_timeout_minutes,json=extendTimeoutMinutes,proto3,oneof" json:"extend_timeout_minutes,omitempty"`
 	// Why the device failed. Operators can count executions by it, and filter and retry them.
 	// Allowed only with `status` FAILED or REJECTED. Empty: no code.
-	FailureCode   string `protobuf:"bytes,7,opt,name=failure_code,json=failureCode,proto3" json:"failure_code,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	FailureCode string `protobuf:"bytes,7,opt,name=failure_code,json=failureCode,proto3" json:"failure_code,omitempty"`
+	// The device ends the execution because its job was canceled (DeviceExecution.cancel_requested). This
+	// is no failure: JobExecution.end_cause is JOB_CANCELED. Allowed only with `status` REJECTED and
+	// without failure_code.
+	CancelAccepted bool `protobuf:"varint,8,opt,name=cancel_accepted,json=cancelAccepted,proto3" json:"cancel_accepted,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *UpdateExecutionRequest) Reset() {
 	*x = UpdateExecutionRequest{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[9]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -642,7 +739,7 @@ func (x *UpdateExecutionRequest) String() string {
 func (*UpdateExecutionRequest) ProtoMessage() {}
 
 func (x *UpdateExecutionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[9]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -655,7 +752,7 @@ func (x *UpdateExecutionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateExecutionRequest.ProtoReflect.Descriptor instead.
 func (*UpdateExecutionRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{9}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *UpdateExecutionRequest) GetJobId() string {
@@ -707,6 +804,13 @@ func (x *UpdateExecutionRequest) GetFailureCode() string {
 	return ""
 }
 
+func (x *UpdateExecutionRequest) GetCancelAccepted() bool {
+	if x != nil {
+		return x.CancelAccepted
+	}
+	return false
+}
+
 type UpdateExecutionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The execution after the update.
@@ -717,7 +821,7 @@ type UpdateExecutionResponse struct {
 
 func (x *UpdateExecutionResponse) Reset() {
 	*x = UpdateExecutionResponse{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[10]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -729,7 +833,7 @@ func (x *UpdateExecutionResponse) String() string {
 func (*UpdateExecutionResponse) ProtoMessage() {}
 
 func (x *UpdateExecutionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[10]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -742,7 +846,7 @@ func (x *UpdateExecutionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateExecutionResponse.ProtoReflect.Descriptor instead.
 func (*UpdateExecutionResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{10}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UpdateExecutionResponse) GetExecution() *DeviceExecution {
@@ -771,7 +875,7 @@ type ReportExecutionsRequest struct {
 
 func (x *ReportExecutionsRequest) Reset() {
 	*x = ReportExecutionsRequest{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[11]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -783,7 +887,7 @@ func (x *ReportExecutionsRequest) String() string {
 func (*ReportExecutionsRequest) ProtoMessage() {}
 
 func (x *ReportExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[11]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -796,7 +900,7 @@ func (x *ReportExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*ReportExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{11}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReportExecutionsRequest) GetReportId() string {
@@ -842,7 +946,7 @@ type ExecutionReport struct {
 
 func (x *ExecutionReport) Reset() {
 	*x = ExecutionReport{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[12]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -854,7 +958,7 @@ func (x *ExecutionReport) String() string {
 func (*ExecutionReport) ProtoMessage() {}
 
 func (x *ExecutionReport) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[12]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +971,7 @@ func (x *ExecutionReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutionReport.ProtoReflect.Descriptor instead.
 func (*ExecutionReport) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{12}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExecutionReport) GetReportId() string {
@@ -910,7 +1014,7 @@ type ReportExecutionsResponse struct {
 
 func (x *ReportExecutionsResponse) Reset() {
 	*x = ReportExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[13]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -922,7 +1026,7 @@ func (x *ReportExecutionsResponse) String() string {
 func (*ReportExecutionsResponse) ProtoMessage() {}
 
 func (x *ReportExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[13]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -935,7 +1039,7 @@ func (x *ReportExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*ReportExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{13}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReportExecutionsResponse) GetReportId() string {
@@ -1013,7 +1117,7 @@ type ReportResult struct {
 
 func (x *ReportResult) Reset() {
 	*x = ReportResult{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[14]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1025,7 +1129,7 @@ func (x *ReportResult) String() string {
 func (*ReportResult) ProtoMessage() {}
 
 func (x *ReportResult) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[14]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1038,7 +1142,7 @@ func (x *ReportResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResult.ProtoReflect.Descriptor instead.
 func (*ReportResult) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{14}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReportResult) GetReportId() string {
@@ -1110,7 +1214,7 @@ type ReportError struct {
 
 func (x *ReportError) Reset() {
 	*x = ReportError{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[15]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1122,7 +1226,7 @@ func (x *ReportError) String() string {
 func (*ReportError) ProtoMessage() {}
 
 func (x *ReportError) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[15]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1135,7 +1239,7 @@ func (x *ReportError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportError.ProtoReflect.Descriptor instead.
 func (*ReportError) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{15}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReportError) GetCode() int32 {
@@ -1176,7 +1280,7 @@ type WatchPendingExecutionsRequest struct {
 
 func (x *WatchPendingExecutionsRequest) Reset() {
 	*x = WatchPendingExecutionsRequest{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[16]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1188,7 +1292,7 @@ func (x *WatchPendingExecutionsRequest) String() string {
 func (*WatchPendingExecutionsRequest) ProtoMessage() {}
 
 func (x *WatchPendingExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[16]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1201,7 +1305,7 @@ func (x *WatchPendingExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPendingExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*WatchPendingExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{16}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchPendingExecutionsRequest) GetLimit() int32 {
@@ -1217,14 +1321,17 @@ type WatchPendingExecutionsResponse struct {
 	Executions []*DeviceExecution `protobuf:"bytes,1,rep,name=executions,proto3" json:"executions,omitempty"`
 	// Whether more executions are pending than this response contains.
 	// ListPendingExecutions returns them all.
-	HasMore       bool `protobuf:"varint,2,opt,name=has_more,json=hasMore,proto3" json:"has_more,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	HasMore bool `protobuf:"varint,2,opt,name=has_more,json=hasMore,proto3" json:"has_more,omitempty"`
+	// The attempts that others ended; see DeviceJobService. The end of one of the first executions is a
+	// change; an acknowledgement is not.
+	EndedExecutions []*EndedExecution `protobuf:"bytes,3,rep,name=ended_executions,json=endedExecutions,proto3" json:"ended_executions,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *WatchPendingExecutionsResponse) Reset() {
 	*x = WatchPendingExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[17]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1343,7 @@ func (x *WatchPendingExecutionsResponse) String() string {
 func (*WatchPendingExecutionsResponse) ProtoMessage() {}
 
 func (x *WatchPendingExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[17]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +1356,7 @@ func (x *WatchPendingExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPendingExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*WatchPendingExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{17}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchPendingExecutionsResponse) GetExecutions() []*DeviceExecution {
@@ -1264,6 +1371,94 @@ func (x *WatchPendingExecutionsResponse) GetHasMore() bool {
 		return x.HasMore
 	}
 	return false
+}
+
+func (x *WatchPendingExecutionsResponse) GetEndedExecutions() []*EndedExecution {
+	if x != nil {
+		return x.EndedExecutions
+	}
+	return nil
+}
+
+type AcknowledgeExecutionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The attempts, as in `ended_executions`.
+	Executions    []*EndedExecution `protobuf:"bytes,1,rep,name=executions,proto3" json:"executions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcknowledgeExecutionsRequest) Reset() {
+	*x = AcknowledgeExecutionsRequest{}
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcknowledgeExecutionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcknowledgeExecutionsRequest) ProtoMessage() {}
+
+func (x *AcknowledgeExecutionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcknowledgeExecutionsRequest.ProtoReflect.Descriptor instead.
+func (*AcknowledgeExecutionsRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *AcknowledgeExecutionsRequest) GetExecutions() []*EndedExecution {
+	if x != nil {
+		return x.Executions
+	}
+	return nil
+}
+
+type AcknowledgeExecutionsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcknowledgeExecutionsResponse) Reset() {
+	*x = AcknowledgeExecutionsResponse{}
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcknowledgeExecutionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcknowledgeExecutionsResponse) ProtoMessage() {}
+
+func (x *AcknowledgeExecutionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcknowledgeExecutionsResponse.ProtoReflect.Descriptor instead.
+func (*AcknowledgeExecutionsResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{20}
 }
 
 // Either the facts of the calling device, in `facts`, or those of several devices, in `devices`.
@@ -1284,7 +1479,7 @@ type UpdateFactsRequest struct {
 
 func (x *UpdateFactsRequest) Reset() {
 	*x = UpdateFactsRequest{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[18]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1491,7 @@ func (x *UpdateFactsRequest) String() string {
 func (*UpdateFactsRequest) ProtoMessage() {}
 
 func (x *UpdateFactsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[18]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1504,7 @@ func (x *UpdateFactsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateFactsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateFactsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{18}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UpdateFactsRequest) GetFacts() map[string]string {
@@ -1346,7 +1541,7 @@ type DeviceFacts struct {
 
 func (x *DeviceFacts) Reset() {
 	*x = DeviceFacts{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[19]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1358,7 +1553,7 @@ func (x *DeviceFacts) String() string {
 func (*DeviceFacts) ProtoMessage() {}
 
 func (x *DeviceFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[19]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1371,7 +1566,7 @@ func (x *DeviceFacts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceFacts.ProtoReflect.Descriptor instead.
 func (*DeviceFacts) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{19}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DeviceFacts) GetDeviceId() string {
@@ -1398,7 +1593,7 @@ type UpdateFactsResponse struct {
 
 func (x *UpdateFactsResponse) Reset() {
 	*x = UpdateFactsResponse{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[20]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1410,7 +1605,7 @@ func (x *UpdateFactsResponse) String() string {
 func (*UpdateFactsResponse) ProtoMessage() {}
 
 func (x *UpdateFactsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[20]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1423,7 +1618,7 @@ func (x *UpdateFactsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateFactsResponse.ProtoReflect.Descriptor instead.
 func (*UpdateFactsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{20}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UpdateFactsResponse) GetResults() []*FactsResult {
@@ -1444,7 +1639,7 @@ type FactsResult struct {
 
 func (x *FactsResult) Reset() {
 	*x = FactsResult{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[21]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1456,7 +1651,7 @@ func (x *FactsResult) String() string {
 func (*FactsResult) ProtoMessage() {}
 
 func (x *FactsResult) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[21]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1469,7 +1664,7 @@ func (x *FactsResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FactsResult.ProtoReflect.Descriptor instead.
 func (*FactsResult) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{21}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FactsResult) GetError() *ReportError {
@@ -1483,7 +1678,7 @@ var File_fleet_jobs_v1_device_jobs_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\n" +
-	"\x1ffleet/jobs/v1/device_jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a fleet/jobs/v1/error_reason.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd7\x05\n" +
+	"\x1ffleet/jobs/v1/device_jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a fleet/jobs/v1/error_reason.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x06\n" +
 	"\x0fDeviceExecution\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12#\n" +
@@ -1502,27 +1697,35 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"expires_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12<\n" +
 	"\ftimes_out_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"timesOutAt\x12&\n" +
-	"\ffailure_code\x18\x0e \x01(\tH\x00R\vfailureCode\x88\x01\x01B\x0f\n" +
-	"\r_failure_code\"q\n" +
+	"\ffailure_code\x18\x0e \x01(\tH\x00R\vfailureCode\x88\x01\x01\x12)\n" +
+	"\x10cancel_requested\x18\x0f \x01(\bR\x0fcancelRequestedB\x0f\n" +
+	"\r_failure_code\"\xcf\x01\n" +
+	"\x0eEndedExecution\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x125\n" +
+	"\x10execution_number\x18\x02 \x01(\x05B\n" +
+	"\xbaH\a\xc8\x01\x01\x1a\x02(\x01R\x0fexecutionNumber\x12K\n" +
+	"\tend_cause\x18\x03 \x01(\x0e2$.fleet.jobs.v1.JobExecution.EndCauseB\b\xbaH\x05\x82\x01\x02\x10\x01R\bendCause\"q\n" +
 	"\x1cListPendingExecutionsRequest\x12(\n" +
 	"\x05limit\x18\x01 \x01(\x05B\r\xbaH\x06\x1a\x04\x18d(\x01\xb8\x89#\n" +
 	"H\x00R\x05limit\x88\x01\x01\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageTokenB\b\n" +
-	"\x06_limit\"\xc1\x01\n" +
+	"\x06_limit\"\x8b\x02\n" +
 	"\x1dListPendingExecutionsResponse\x12>\n" +
 	"\n" +
 	"executions\x18\x01 \x03(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\n" +
 	"executions\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x128\n" +
 	"\n" +
-	"poll_after\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\tpollAfter\"[\n" +
+	"poll_after\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\tpollAfter\x12H\n" +
+	"\x10ended_executions\x18\x04 \x03(\v2\x1d.fleet.jobs.v1.EndedExecutionR\x0fendedExecutions\"[\n" +
 	"\x19StartNextExecutionRequest\x12>\n" +
-	"\x0estatus_details\x18\x01 \x01(\v2\x17.google.protobuf.StructR\rstatusDetails\"\x94\x01\n" +
+	"\x0estatus_details\x18\x01 \x01(\v2\x17.google.protobuf.StructR\rstatusDetails\"\xde\x01\n" +
 	"\x1aStartNextExecutionResponse\x12<\n" +
 	"\texecution\x18\x01 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\texecution\x128\n" +
 	"\n" +
-	"poll_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tpollAfter\"\x92\x01\n" +
+	"poll_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tpollAfter\x12H\n" +
+	"\x10ended_executions\x18\x03 \x03(\v2\x1d.fleet.jobs.v1.EndedExecutionR\x0fendedExecutions\"\x92\x01\n" +
 	"\x15StartExecutionRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12>\n" +
 	"\x0estatus_details\x18\x02 \x01(\v2\x17.google.protobuf.StructR\rstatusDetails\"V\n" +
@@ -1531,7 +1734,7 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\x13GetExecutionRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\"T\n" +
 	"\x14GetExecutionResponse\x12<\n" +
-	"\texecution\x18\x01 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\texecution\"\x91\x04\n" +
+	"\texecution\x18\x01 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\texecution\"\xba\x04\n" +
 	"\x16UpdateExecutionRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12M\n" +
 	"\x06status\x18\x02 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusB\x11\xbaH\x0e\xc8\x01\x01\x82\x01\b\x18\x02\x18\x03\x18\x04\x18\x06R\x06status\x12>\n" +
@@ -1540,7 +1743,8 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\x10execution_number\x18\x05 \x01(\x05H\x01R\x0fexecutionNumber\x88\x01\x01\x12E\n" +
 	"\x16extend_timeout_minutes\x18\x06 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe0N(\x01H\x02R\x14extendTimeoutMinutes\x88\x01\x01\x12A\n" +
-	"\ffailure_code\x18\a \x01(\tB\x1e\xbaH\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$R\vfailureCodeB\x13\n" +
+	"\ffailure_code\x18\a \x01(\tB\x1e\xbaH\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$R\vfailureCode\x12'\n" +
+	"\x0fcancel_accepted\x18\b \x01(\bR\x0ecancelAcceptedB\x13\n" +
 	"\x11_expected_versionB\x13\n" +
 	"\x11_execution_numberB\x19\n" +
 	"\x17_extend_timeout_minutes\"W\n" +
@@ -1575,12 +1779,18 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\x1dWatchPendingExecutionsRequest\x12(\n" +
 	"\x05limit\x18\x01 \x01(\x05B\r\xbaH\x06\x1a\x04\x18d(\x01\xb8\x89#\n" +
 	"H\x00R\x05limit\x88\x01\x01B\b\n" +
-	"\x06_limit\"{\n" +
+	"\x06_limit\"\xc5\x01\n" +
 	"\x1eWatchPendingExecutionsResponse\x12>\n" +
 	"\n" +
 	"executions\x18\x01 \x03(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\n" +
 	"executions\x12\x19\n" +
-	"\bhas_more\x18\x02 \x01(\bR\ahasMore\"\xf9\x01\n" +
+	"\bhas_more\x18\x02 \x01(\bR\ahasMore\x12H\n" +
+	"\x10ended_executions\x18\x03 \x03(\v2\x1d.fleet.jobs.v1.EndedExecutionR\x0fendedExecutions\"j\n" +
+	"\x1cAcknowledgeExecutionsRequest\x12J\n" +
+	"\n" +
+	"executions\x18\x01 \x03(\v2\x1d.fleet.jobs.v1.EndedExecutionB\v\xbaH\b\xc8\x01\x01\x92\x01\x02\x10dR\n" +
+	"executions\"\x1f\n" +
+	"\x1dAcknowledgeExecutionsResponse\"\xf9\x01\n" +
 	"\x12UpdateFactsRequest\x12J\n" +
 	"\x05facts\x18\x01 \x03(\v2,.fleet.jobs.v1.UpdateFactsRequest.FactsEntryB\x06\xbaH\x03\xd8\x01\x03R\x05facts\x12\x18\n" +
 	"\areplace\x18\x02 \x01(\bR\areplace\x12C\n" +
@@ -1600,7 +1810,8 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\x13UpdateFactsResponse\x124\n" +
 	"\aresults\x18\x01 \x03(\v2\x1a.fleet.jobs.v1.FactsResultR\aresults\"?\n" +
 	"\vFactsResult\x120\n" +
-	"\x05error\x18\x01 \x01(\v2\x1a.fleet.jobs.v1.ReportErrorR\x05error2\xba\t\n" +
+	"\x05error\x18\x01 \x01(\v2\x1a.fleet.jobs.v1.ReportErrorR\x05error2\xd8\n" +
+	"\n" +
 	"\x10DeviceJobService\x12\xa3\x01\n" +
 	"\x15ListPendingExecutions\x12+.fleet.jobs.v1.ListPendingExecutionsRequest\x1a,.fleet.jobs.v1.ListPendingExecutionsResponse\"/\xb2\x89#(\n" +
 	"$List the device's pending executions\x10\x05\x90\x02\x01\x12\x99\x01\n" +
@@ -1611,7 +1822,9 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\fGetExecution\x12\".fleet.jobs.v1.GetExecutionRequest\x1a#.fleet.jobs.v1.GetExecutionResponse\".\xb2\x89#'\n" +
 	"#Get the device's execution of a job\x10\x05\x90\x02\x01\x12\x82\x01\n" +
 	"\x0fUpdateExecution\x12%.fleet.jobs.v1.UpdateExecutionRequest\x1a&.fleet.jobs.v1.UpdateExecutionResponse\" \xb2\x89#\x1c\n" +
-	"\x16Report on an execution\x10\x05\x18\x01\x12\x97\x01\n" +
+	"\x16Report on an execution\x10\x05\x18\x01\x12\x9b\x01\n" +
+	"\x15AcknowledgeExecutions\x12+.fleet.jobs.v1.AcknowledgeExecutionsRequest\x1a,.fleet.jobs.v1.AcknowledgeExecutionsResponse\"'\xb2\x89# \n" +
+	"\x1cAcknowledge ended executions\x10\x05\x90\x02\x02\x12\x97\x01\n" +
 	"\x10ReportExecutions\x12&.fleet.jobs.v1.ReportExecutionsRequest\x1a'.fleet.jobs.v1.ReportExecutionsResponse\".\xb2\x89#*\n" +
 	"$Report on executions of many devices\x10\x05\x18\x01(\x010\x01\x12\xa9\x01\n" +
 	"\x16WatchPendingExecutions\x12,.fleet.jobs.v1.WatchPendingExecutionsRequest\x1a-.fleet.jobs.v1.WatchPendingExecutionsResponse\"0\xb2\x89#)\n" +
@@ -1632,95 +1845,106 @@ func file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP() []byte {
 	return file_fleet_jobs_v1_device_jobs_proto_rawDescData
 }
 
-var file_fleet_jobs_v1_device_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_fleet_jobs_v1_device_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_fleet_jobs_v1_device_jobs_proto_goTypes = []any{
 	(*DeviceExecution)(nil),                // 0: fleet.jobs.v1.DeviceExecution
-	(*ListPendingExecutionsRequest)(nil),   // 1: fleet.jobs.v1.ListPendingExecutionsRequest
-	(*ListPendingExecutionsResponse)(nil),  // 2: fleet.jobs.v1.ListPendingExecutionsResponse
-	(*StartNextExecutionRequest)(nil),      // 3: fleet.jobs.v1.StartNextExecutionRequest
-	(*StartNextExecutionResponse)(nil),     // 4: fleet.jobs.v1.StartNextExecutionResponse
-	(*StartExecutionRequest)(nil),          // 5: fleet.jobs.v1.StartExecutionRequest
-	(*StartExecutionResponse)(nil),         // 6: fleet.jobs.v1.StartExecutionResponse
-	(*GetExecutionRequest)(nil),            // 7: fleet.jobs.v1.GetExecutionRequest
-	(*GetExecutionResponse)(nil),           // 8: fleet.jobs.v1.GetExecutionResponse
-	(*UpdateExecutionRequest)(nil),         // 9: fleet.jobs.v1.UpdateExecutionRequest
-	(*UpdateExecutionResponse)(nil),        // 10: fleet.jobs.v1.UpdateExecutionResponse
-	(*ReportExecutionsRequest)(nil),        // 11: fleet.jobs.v1.ReportExecutionsRequest
-	(*ExecutionReport)(nil),                // 12: fleet.jobs.v1.ExecutionReport
-	(*ReportExecutionsResponse)(nil),       // 13: fleet.jobs.v1.ReportExecutionsResponse
-	(*ReportResult)(nil),                   // 14: fleet.jobs.v1.ReportResult
-	(*ReportError)(nil),                    // 15: fleet.jobs.v1.ReportError
-	(*WatchPendingExecutionsRequest)(nil),  // 16: fleet.jobs.v1.WatchPendingExecutionsRequest
-	(*WatchPendingExecutionsResponse)(nil), // 17: fleet.jobs.v1.WatchPendingExecutionsResponse
-	(*UpdateFactsRequest)(nil),             // 18: fleet.jobs.v1.UpdateFactsRequest
-	(*DeviceFacts)(nil),                    // 19: fleet.jobs.v1.DeviceFacts
-	(*UpdateFactsResponse)(nil),            // 20: fleet.jobs.v1.UpdateFactsResponse
-	(*FactsResult)(nil),                    // 21: fleet.jobs.v1.FactsResult
-	nil,                                    // 22: fleet.jobs.v1.UpdateFactsRequest.FactsEntry
-	nil,                                    // 23: fleet.jobs.v1.DeviceFacts.FactsEntry
-	(*structpb.Struct)(nil),                // 24: google.protobuf.Struct
-	(JobExecution_Status)(0),               // 25: fleet.jobs.v1.JobExecution.Status
-	(*timestamppb.Timestamp)(nil),          // 26: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),            // 27: google.protobuf.Duration
-	(ErrorReason)(0),                       // 28: fleet.jobs.v1.ErrorReason
+	(*EndedExecution)(nil),                 // 1: fleet.jobs.v1.EndedExecution
+	(*ListPendingExecutionsRequest)(nil),   // 2: fleet.jobs.v1.ListPendingExecutionsRequest
+	(*ListPendingExecutionsResponse)(nil),  // 3: fleet.jobs.v1.ListPendingExecutionsResponse
+	(*StartNextExecutionRequest)(nil),      // 4: fleet.jobs.v1.StartNextExecutionRequest
+	(*StartNextExecutionResponse)(nil),     // 5: fleet.jobs.v1.StartNextExecutionResponse
+	(*StartExecutionRequest)(nil),          // 6: fleet.jobs.v1.StartExecutionRequest
+	(*StartExecutionResponse)(nil),         // 7: fleet.jobs.v1.StartExecutionResponse
+	(*GetExecutionRequest)(nil),            // 8: fleet.jobs.v1.GetExecutionRequest
+	(*GetExecutionResponse)(nil),           // 9: fleet.jobs.v1.GetExecutionResponse
+	(*UpdateExecutionRequest)(nil),         // 10: fleet.jobs.v1.UpdateExecutionRequest
+	(*UpdateExecutionResponse)(nil),        // 11: fleet.jobs.v1.UpdateExecutionResponse
+	(*ReportExecutionsRequest)(nil),        // 12: fleet.jobs.v1.ReportExecutionsRequest
+	(*ExecutionReport)(nil),                // 13: fleet.jobs.v1.ExecutionReport
+	(*ReportExecutionsResponse)(nil),       // 14: fleet.jobs.v1.ReportExecutionsResponse
+	(*ReportResult)(nil),                   // 15: fleet.jobs.v1.ReportResult
+	(*ReportError)(nil),                    // 16: fleet.jobs.v1.ReportError
+	(*WatchPendingExecutionsRequest)(nil),  // 17: fleet.jobs.v1.WatchPendingExecutionsRequest
+	(*WatchPendingExecutionsResponse)(nil), // 18: fleet.jobs.v1.WatchPendingExecutionsResponse
+	(*AcknowledgeExecutionsRequest)(nil),   // 19: fleet.jobs.v1.AcknowledgeExecutionsRequest
+	(*AcknowledgeExecutionsResponse)(nil),  // 20: fleet.jobs.v1.AcknowledgeExecutionsResponse
+	(*UpdateFactsRequest)(nil),             // 21: fleet.jobs.v1.UpdateFactsRequest
+	(*DeviceFacts)(nil),                    // 22: fleet.jobs.v1.DeviceFacts
+	(*UpdateFactsResponse)(nil),            // 23: fleet.jobs.v1.UpdateFactsResponse
+	(*FactsResult)(nil),                    // 24: fleet.jobs.v1.FactsResult
+	nil,                                    // 25: fleet.jobs.v1.UpdateFactsRequest.FactsEntry
+	nil,                                    // 26: fleet.jobs.v1.DeviceFacts.FactsEntry
+	(*structpb.Struct)(nil),                // 27: google.protobuf.Struct
+	(JobExecution_Status)(0),               // 28: fleet.jobs.v1.JobExecution.Status
+	(*timestamppb.Timestamp)(nil),          // 29: google.protobuf.Timestamp
+	(JobExecution_EndCause)(0),             // 30: fleet.jobs.v1.JobExecution.EndCause
+	(*durationpb.Duration)(nil),            // 31: google.protobuf.Duration
+	(ErrorReason)(0),                       // 32: fleet.jobs.v1.ErrorReason
 }
 var file_fleet_jobs_v1_device_jobs_proto_depIdxs = []int32{
-	24, // 0: fleet.jobs.v1.DeviceExecution.document_params:type_name -> google.protobuf.Struct
-	25, // 1: fleet.jobs.v1.DeviceExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	24, // 2: fleet.jobs.v1.DeviceExecution.status_details:type_name -> google.protobuf.Struct
-	26, // 3: fleet.jobs.v1.DeviceExecution.queued_at:type_name -> google.protobuf.Timestamp
-	26, // 4: fleet.jobs.v1.DeviceExecution.started_at:type_name -> google.protobuf.Timestamp
-	26, // 5: fleet.jobs.v1.DeviceExecution.last_updated_at:type_name -> google.protobuf.Timestamp
-	26, // 6: fleet.jobs.v1.DeviceExecution.expires_at:type_name -> google.protobuf.Timestamp
-	26, // 7: fleet.jobs.v1.DeviceExecution.times_out_at:type_name -> google.protobuf.Timestamp
-	0,  // 8: fleet.jobs.v1.ListPendingExecutionsResponse.executions:type_name -> fleet.jobs.v1.DeviceExecution
-	27, // 9: fleet.jobs.v1.ListPendingExecutionsResponse.poll_after:type_name -> google.protobuf.Duration
-	24, // 10: fleet.jobs.v1.StartNextExecutionRequest.status_details:type_name -> google.protobuf.Struct
-	0,  // 11: fleet.jobs.v1.StartNextExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	27, // 12: fleet.jobs.v1.StartNextExecutionResponse.poll_after:type_name -> google.protobuf.Duration
-	24, // 13: fleet.jobs.v1.StartExecutionRequest.status_details:type_name -> google.protobuf.Struct
-	0,  // 14: fleet.jobs.v1.StartExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	0,  // 15: fleet.jobs.v1.GetExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	25, // 16: fleet.jobs.v1.UpdateExecutionRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	24, // 17: fleet.jobs.v1.UpdateExecutionRequest.status_details:type_name -> google.protobuf.Struct
-	0,  // 18: fleet.jobs.v1.UpdateExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	9,  // 19: fleet.jobs.v1.ReportExecutionsRequest.report:type_name -> fleet.jobs.v1.UpdateExecutionRequest
-	12, // 20: fleet.jobs.v1.ReportExecutionsRequest.reports:type_name -> fleet.jobs.v1.ExecutionReport
-	9,  // 21: fleet.jobs.v1.ExecutionReport.report:type_name -> fleet.jobs.v1.UpdateExecutionRequest
-	0,  // 22: fleet.jobs.v1.ReportExecutionsResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	15, // 23: fleet.jobs.v1.ReportExecutionsResponse.error:type_name -> fleet.jobs.v1.ReportError
-	14, // 24: fleet.jobs.v1.ReportExecutionsResponse.results:type_name -> fleet.jobs.v1.ReportResult
-	0,  // 25: fleet.jobs.v1.ReportResult.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	15, // 26: fleet.jobs.v1.ReportResult.error:type_name -> fleet.jobs.v1.ReportError
-	28, // 27: fleet.jobs.v1.ReportError.reason:type_name -> fleet.jobs.v1.ErrorReason
-	0,  // 28: fleet.jobs.v1.ReportError.current_execution:type_name -> fleet.jobs.v1.DeviceExecution
-	0,  // 29: fleet.jobs.v1.WatchPendingExecutionsResponse.executions:type_name -> fleet.jobs.v1.DeviceExecution
-	22, // 30: fleet.jobs.v1.UpdateFactsRequest.facts:type_name -> fleet.jobs.v1.UpdateFactsRequest.FactsEntry
-	19, // 31: fleet.jobs.v1.UpdateFactsRequest.devices:type_name -> fleet.jobs.v1.DeviceFacts
-	23, // 32: fleet.jobs.v1.DeviceFacts.facts:type_name -> fleet.jobs.v1.DeviceFacts.FactsEntry
-	21, // 33: fleet.jobs.v1.UpdateFactsResponse.results:type_name -> fleet.jobs.v1.FactsResult
-	15, // 34: fleet.jobs.v1.FactsResult.error:type_name -> fleet.jobs.v1.ReportError
-	1,  // 35: fleet.jobs.v1.DeviceJobService.ListPendingExecutions:input_type -> fleet.jobs.v1.ListPendingExecutionsRequest
-	3,  // 36: fleet.jobs.v1.DeviceJobService.StartNextExecution:input_type -> fleet.jobs.v1.StartNextExecutionRequest
-	5,  // 37: fleet.jobs.v1.DeviceJobService.StartExecution:input_type -> fleet.jobs.v1.StartExecutionRequest
-	7,  // 38: fleet.jobs.v1.DeviceJobService.GetExecution:input_type -> fleet.jobs.v1.GetExecutionRequest
-	9,  // 39: fleet.jobs.v1.DeviceJobService.UpdateExecution:input_type -> fleet.jobs.v1.UpdateExecutionRequest
-	11, // 40: fleet.jobs.v1.DeviceJobService.ReportExecutions:input_type -> fleet.jobs.v1.ReportExecutionsRequest
-	16, // 41: fleet.jobs.v1.DeviceJobService.WatchPendingExecutions:input_type -> fleet.jobs.v1.WatchPendingExecutionsRequest
-	18, // 42: fleet.jobs.v1.DeviceJobService.UpdateFacts:input_type -> fleet.jobs.v1.UpdateFactsRequest
-	2,  // 43: fleet.jobs.v1.DeviceJobService.ListPendingExecutions:output_type -> fleet.jobs.v1.ListPendingExecutionsResponse
-	4,  // 44: fleet.jobs.v1.DeviceJobService.StartNextExecution:output_type -> fleet.jobs.v1.StartNextExecutionResponse
-	6,  // 45: fleet.jobs.v1.DeviceJobService.StartExecution:output_type -> fleet.jobs.v1.StartExecutionResponse
-	8,  // 46: fleet.jobs.v1.DeviceJobService.GetExecution:output_type -> fleet.jobs.v1.GetExecutionResponse
-	10, // 47: fleet.jobs.v1.DeviceJobService.UpdateExecution:output_type -> fleet.jobs.v1.UpdateExecutionResponse
-	13, // 48: fleet.jobs.v1.DeviceJobService.ReportExecutions:output_type -> fleet.jobs.v1.ReportExecutionsResponse
-	17, // 49: fleet.jobs.v1.DeviceJobService.WatchPendingExecutions:output_type -> fleet.jobs.v1.WatchPendingExecutionsResponse
-	20, // 50: fleet.jobs.v1.DeviceJobService.UpdateFacts:output_type -> fleet.jobs.v1.UpdateFactsResponse
-	43, // [43:51] is the sub-list for method output_type
-	35, // [35:43] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	27, // 0: fleet.jobs.v1.DeviceExecution.document_params:type_name -> google.protobuf.Struct
+	28, // 1: fleet.jobs.v1.DeviceExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	27, // 2: fleet.jobs.v1.DeviceExecution.status_details:type_name -> google.protobuf.Struct
+	29, // 3: fleet.jobs.v1.DeviceExecution.queued_at:type_name -> google.protobuf.Timestamp
+	29, // 4: fleet.jobs.v1.DeviceExecution.started_at:type_name -> google.protobuf.Timestamp
+	29, // 5: fleet.jobs.v1.DeviceExecution.last_updated_at:type_name -> google.protobuf.Timestamp
+	29, // 6: fleet.jobs.v1.DeviceExecution.expires_at:type_name -> google.protobuf.Timestamp
+	29, // 7: fleet.jobs.v1.DeviceExecution.times_out_at:type_name -> google.protobuf.Timestamp
+	30, // 8: fleet.jobs.v1.EndedExecution.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
+	0,  // 9: fleet.jobs.v1.ListPendingExecutionsResponse.executions:type_name -> fleet.jobs.v1.DeviceExecution
+	31, // 10: fleet.jobs.v1.ListPendingExecutionsResponse.poll_after:type_name -> google.protobuf.Duration
+	1,  // 11: fleet.jobs.v1.ListPendingExecutionsResponse.ended_executions:type_name -> fleet.jobs.v1.EndedExecution
+	27, // 12: fleet.jobs.v1.StartNextExecutionRequest.status_details:type_name -> google.protobuf.Struct
+	0,  // 13: fleet.jobs.v1.StartNextExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
+	31, // 14: fleet.jobs.v1.StartNextExecutionResponse.poll_after:type_name -> google.protobuf.Duration
+	1,  // 15: fleet.jobs.v1.StartNextExecutionResponse.ended_executions:type_name -> fleet.jobs.v1.EndedExecution
+	27, // 16: fleet.jobs.v1.StartExecutionRequest.status_details:type_name -> google.protobuf.Struct
+	0,  // 17: fleet.jobs.v1.StartExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
+	0,  // 18: fleet.jobs.v1.GetExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
+	28, // 19: fleet.jobs.v1.UpdateExecutionRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	27, // 20: fleet.jobs.v1.UpdateExecutionRequest.status_details:type_name -> google.protobuf.Struct
+	0,  // 21: fleet.jobs.v1.UpdateExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
+	10, // 22: fleet.jobs.v1.ReportExecutionsRequest.report:type_name -> fleet.jobs.v1.UpdateExecutionRequest
+	13, // 23: fleet.jobs.v1.ReportExecutionsRequest.reports:type_name -> fleet.jobs.v1.ExecutionReport
+	10, // 24: fleet.jobs.v1.ExecutionReport.report:type_name -> fleet.jobs.v1.UpdateExecutionRequest
+	0,  // 25: fleet.jobs.v1.ReportExecutionsResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
+	16, // 26: fleet.jobs.v1.ReportExecutionsResponse.error:type_name -> fleet.jobs.v1.ReportError
+	15, // 27: fleet.jobs.v1.ReportExecutionsResponse.results:type_name -> fleet.jobs.v1.ReportResult
+	0,  // 28: fleet.jobs.v1.ReportResult.execution:type_name -> fleet.jobs.v1.DeviceExecution
+	16, // 29: fleet.jobs.v1.ReportResult.error:type_name -> fleet.jobs.v1.ReportError
+	32, // 30: fleet.jobs.v1.ReportError.reason:type_name -> fleet.jobs.v1.ErrorReason
+	0,  // 31: fleet.jobs.v1.ReportError.current_execution:type_name -> fleet.jobs.v1.DeviceExecution
+	0,  // 32: fleet.jobs.v1.WatchPendingExecutionsResponse.executions:type_name -> fleet.jobs.v1.DeviceExecution
+	1,  // 33: fleet.jobs.v1.WatchPendingExecutionsResponse.ended_executions:type_name -> fleet.jobs.v1.EndedExecution
+	1,  // 34: fleet.jobs.v1.AcknowledgeExecutionsRequest.executions:type_name -> fleet.jobs.v1.EndedExecution
+	25, // 35: fleet.jobs.v1.UpdateFactsRequest.facts:type_name -> fleet.jobs.v1.UpdateFactsRequest.FactsEntry
+	22, // 36: fleet.jobs.v1.UpdateFactsRequest.devices:type_name -> fleet.jobs.v1.DeviceFacts
+	26, // 37: fleet.jobs.v1.DeviceFacts.facts:type_name -> fleet.jobs.v1.DeviceFacts.FactsEntry
+	24, // 38: fleet.jobs.v1.UpdateFactsResponse.results:type_name -> fleet.jobs.v1.FactsResult
+	16, // 39: fleet.jobs.v1.FactsResult.error:type_name -> fleet.jobs.v1.ReportError
+	2,  // 40: fleet.jobs.v1.DeviceJobService.ListPendingExecutions:input_type -> fleet.jobs.v1.ListPendingExecutionsRequest
+	4,  // 41: fleet.jobs.v1.DeviceJobService.StartNextExecution:input_type -> fleet.jobs.v1.StartNextExecutionRequest
+	6,  // 42: fleet.jobs.v1.DeviceJobService.StartExecution:input_type -> fleet.jobs.v1.StartExecutionRequest
+	8,  // 43: fleet.jobs.v1.DeviceJobService.GetExecution:input_type -> fleet.jobs.v1.GetExecutionRequest
+	10, // 44: fleet.jobs.v1.DeviceJobService.UpdateExecution:input_type -> fleet.jobs.v1.UpdateExecutionRequest
+	19, // 45: fleet.jobs.v1.DeviceJobService.AcknowledgeExecutions:input_type -> fleet.jobs.v1.AcknowledgeExecutionsRequest
+	12, // 46: fleet.jobs.v1.DeviceJobService.ReportExecutions:input_type -> fleet.jobs.v1.ReportExecutionsRequest
+	17, // 47: fleet.jobs.v1.DeviceJobService.WatchPendingExecutions:input_type -> fleet.jobs.v1.WatchPendingExecutionsRequest
+	21, // 48: fleet.jobs.v1.DeviceJobService.UpdateFacts:input_type -> fleet.jobs.v1.UpdateFactsRequest
+	3,  // 49: fleet.jobs.v1.DeviceJobService.ListPendingExecutions:output_type -> fleet.jobs.v1.ListPendingExecutionsResponse
+	5,  // 50: fleet.jobs.v1.DeviceJobService.StartNextExecution:output_type -> fleet.jobs.v1.StartNextExecutionResponse
+	7,  // 51: fleet.jobs.v1.DeviceJobService.StartExecution:output_type -> fleet.jobs.v1.StartExecutionResponse
+	9,  // 52: fleet.jobs.v1.DeviceJobService.GetExecution:output_type -> fleet.jobs.v1.GetExecutionResponse
+	11, // 53: fleet.jobs.v1.DeviceJobService.UpdateExecution:output_type -> fleet.jobs.v1.UpdateExecutionResponse
+	20, // 54: fleet.jobs.v1.DeviceJobService.AcknowledgeExecutions:output_type -> fleet.jobs.v1.AcknowledgeExecutionsResponse
+	14, // 55: fleet.jobs.v1.DeviceJobService.ReportExecutions:output_type -> fleet.jobs.v1.ReportExecutionsResponse
+	18, // 56: fleet.jobs.v1.DeviceJobService.WatchPendingExecutions:output_type -> fleet.jobs.v1.WatchPendingExecutionsResponse
+	23, // 57: fleet.jobs.v1.DeviceJobService.UpdateFacts:output_type -> fleet.jobs.v1.UpdateFactsResponse
+	49, // [49:58] is the sub-list for method output_type
+	40, // [40:49] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_device_jobs_proto_init() }
@@ -1732,24 +1956,24 @@ func file_fleet_jobs_v1_device_jobs_proto_init() {
 	file_fleet_jobs_v1_jobs_proto_init()
 	file_fleet_jobs_v1_options_proto_init()
 	file_fleet_jobs_v1_device_jobs_proto_msgTypes[0].OneofWrappers = []any{}
-	file_fleet_jobs_v1_device_jobs_proto_msgTypes[1].OneofWrappers = []any{}
-	file_fleet_jobs_v1_device_jobs_proto_msgTypes[9].OneofWrappers = []any{}
-	file_fleet_jobs_v1_device_jobs_proto_msgTypes[13].OneofWrappers = []any{
+	file_fleet_jobs_v1_device_jobs_proto_msgTypes[2].OneofWrappers = []any{}
+	file_fleet_jobs_v1_device_jobs_proto_msgTypes[10].OneofWrappers = []any{}
+	file_fleet_jobs_v1_device_jobs_proto_msgTypes[14].OneofWrappers = []any{
 		(*ReportExecutionsResponse_Execution)(nil),
 		(*ReportExecutionsResponse_Error)(nil),
 	}
-	file_fleet_jobs_v1_device_jobs_proto_msgTypes[14].OneofWrappers = []any{
+	file_fleet_jobs_v1_device_jobs_proto_msgTypes[15].OneofWrappers = []any{
 		(*ReportResult_Execution)(nil),
 		(*ReportResult_Error)(nil),
 	}
-	file_fleet_jobs_v1_device_jobs_proto_msgTypes[16].OneofWrappers = []any{}
+	file_fleet_jobs_v1_device_jobs_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_jobs_v1_device_jobs_proto_rawDesc), len(file_fleet_jobs_v1_device_jobs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

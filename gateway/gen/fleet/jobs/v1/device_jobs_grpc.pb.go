@@ -24,6 +24,7 @@ const (
 	DeviceJobService_StartExecution_FullMethodName         = "/fleet.jobs.v1.DeviceJobService/StartExecution"
 	DeviceJobService_GetExecution_FullMethodName           = "/fleet.jobs.v1.DeviceJobService/GetExecution"
 	DeviceJobService_UpdateExecution_FullMethodName        = "/fleet.jobs.v1.DeviceJobService/UpdateExecution"
+	DeviceJobService_AcknowledgeExecutions_FullMethodName  = "/fleet.jobs.v1.DeviceJobService/AcknowledgeExecutions"
 	DeviceJobService_ReportExecutions_FullMethodName       = "/fleet.jobs.v1.DeviceJobService/ReportExecutions"
 	DeviceJobService_WatchPendingExecutions_FullMethodName = "/fleet.jobs.v1.DeviceJobService/WatchPendingExecutions"
 	DeviceJobService_UpdateFacts_FullMethodName            = "/fleet.jobs.v1.DeviceJobService/UpdateFacts"
@@ -69,6 +70,18 @@ const (
 // waiting executions of the queue are considered. After a window opens, the server delays the next
 // poll and the watch responses of a device by 0 to 60 s, always the same time for a device, so that
 // devices do not all start at once. A device can report the end of a waiting execution.
+//
+// Others can end an execution while the device works on it:
+//
+//   - CancelJob, a failure criterion or a replacement cancels the job without force. The execution
+//     stays IN_PROGRESS, and DeviceExecution.cancel_requested is true. The device may go on, or end
+//     the execution with UpdateExecutionRequest.cancel_accepted.
+//   - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
+//     The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
+//     first page), StartNextExecution and WatchPendingExecutions, until the device acknowledges it with
+//     AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
+//     100: those of the first 20 pending executions, then the newest others of each priority.
+//     After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
 type DeviceJobServiceClient interface {
 	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
 	// priority of the job, HIGH first, then by queued_at and by job_id, ascending. After a restart, a
@@ -118,12 +131,15 @@ type DeviceJobServiceClient interface {
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
 	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
-	//	                     JOB_FULL
+	//	                     JOB_FULL, CANCEL_NOT_REQUESTED
 	//	ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
 	//	                     execution_number, or the report lacks the execution_number that it needs.
 	//	                     The details carry the current DeviceExecution, without document_params
 	//	                     and status_details.
 	UpdateExecution(ctx context.Context, in *UpdateExecutionRequest, opts ...grpc.CallOption) (*UpdateExecutionResponse, error)
+	// Acknowledges that the device knows how attempts ended: they are no longer in `ended_executions`.
+	// Attempts that are not there are ignored, so the call is safe to repeat.
+	AcknowledgeExecutions(ctx context.Context, in *AcknowledgeExecutionsRequest, opts ...grpc.CallOption) (*AcknowledgeExecutionsResponse, error)
 	// Reports on many executions over one stream. Intended for bridges, such as MQTT brokers.
 	//
 	// A message has one report, or up to 100 in `reports`, which take a fraction of the CPU time
@@ -234,6 +250,16 @@ func (c *deviceJobServiceClient) UpdateExecution(ctx context.Context, in *Update
 	return out, nil
 }
 
+func (c *deviceJobServiceClient) AcknowledgeExecutions(ctx context.Context, in *AcknowledgeExecutionsRequest, opts ...grpc.CallOption) (*AcknowledgeExecutionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AcknowledgeExecutionsResponse)
+	err := c.cc.Invoke(ctx, DeviceJobService_AcknowledgeExecutions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *deviceJobServiceClient) ReportExecutions(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ReportExecutionsRequest, ReportExecutionsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &DeviceJobService_ServiceDesc.Streams[0], DeviceJobService_ReportExecutions_FullMethodName, cOpts...)
@@ -316,6 +342,18 @@ func (c *deviceJobServiceClient) UpdateFacts(ctx context.Context, in *UpdateFact
 // waiting executions of the queue are considered. After a window opens, the server delays the next
 // poll and the watch responses of a device by 0 to 60 s, always the same time for a device, so that
 // devices do not all start at once. A device can report the end of a waiting execution.
+//
+// Others can end an execution while the device works on it:
+//
+//   - CancelJob, a failure criterion or a replacement cancels the job without force. The execution
+//     stays IN_PROGRESS, and DeviceExecution.cancel_requested is true. The device may go on, or end
+//     the execution with UpdateExecutionRequest.cancel_accepted.
+//   - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
+//     The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
+//     first page), StartNextExecution and WatchPendingExecutions, until the device acknowledges it with
+//     AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
+//     100: those of the first 20 pending executions, then the newest others of each priority.
+//     After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
 type DeviceJobServiceServer interface {
 	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
 	// priority of the job, HIGH first, then by queued_at and by job_id, ascending. After a restart, a
@@ -365,12 +403,15 @@ type DeviceJobServiceServer interface {
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
 	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
-	//	                     JOB_FULL
+	//	                     JOB_FULL, CANCEL_NOT_REQUESTED
 	//	ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
 	//	                     execution_number, or the report lacks the execution_number that it needs.
 	//	                     The details carry the current DeviceExecution, without document_params
 	//	                     and status_details.
 	UpdateExecution(context.Context, *UpdateExecutionRequest) (*UpdateExecutionResponse, error)
+	// Acknowledges that the device knows how attempts ended: they are no longer in `ended_executions`.
+	// Attempts that are not there are ignored, so the call is safe to repeat.
+	AcknowledgeExecutions(context.Context, *AcknowledgeExecutionsRequest) (*AcknowledgeExecutionsResponse, error)
 	// Reports on many executions over one stream. Intended for bridges, such as MQTT brokers.
 	//
 	// A message has one report, or up to 100 in `reports`, which take a fraction of the CPU time
@@ -445,6 +486,9 @@ func (UnimplementedDeviceJobServiceServer) GetExecution(context.Context, *GetExe
 }
 func (UnimplementedDeviceJobServiceServer) UpdateExecution(context.Context, *UpdateExecutionRequest) (*UpdateExecutionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateExecution not implemented")
+}
+func (UnimplementedDeviceJobServiceServer) AcknowledgeExecutions(context.Context, *AcknowledgeExecutionsRequest) (*AcknowledgeExecutionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AcknowledgeExecutions not implemented")
 }
 func (UnimplementedDeviceJobServiceServer) ReportExecutions(grpc.BidiStreamingServer[ReportExecutionsRequest, ReportExecutionsResponse]) error {
 	return status.Error(codes.Unimplemented, "method ReportExecutions not implemented")
@@ -566,6 +610,24 @@ func _DeviceJobService_UpdateExecution_Handler(srv interface{}, ctx context.Cont
 	return interceptor(ctx, in, info, handler)
 }
 
+func _DeviceJobService_AcknowledgeExecutions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AcknowledgeExecutionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeviceJobServiceServer).AcknowledgeExecutions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeviceJobService_AcknowledgeExecutions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeviceJobServiceServer).AcknowledgeExecutions(ctx, req.(*AcknowledgeExecutionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _DeviceJobService_ReportExecutions_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(DeviceJobServiceServer).ReportExecutions(&grpc.GenericServerStream[ReportExecutionsRequest, ReportExecutionsResponse]{ServerStream: stream})
 }
@@ -628,6 +690,10 @@ var DeviceJobService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateExecution",
 			Handler:    _DeviceJobService_UpdateExecution_Handler,
+		},
+		{
+			MethodName: "AcknowledgeExecutions",
+			Handler:    _DeviceJobService_AcknowledgeExecutions_Handler,
 		},
 		{
 			MethodName: "UpdateFacts",

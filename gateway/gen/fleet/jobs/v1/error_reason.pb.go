@@ -379,6 +379,16 @@ const (
 	//	  }
 	//	}
 	ErrorReason_EXECUTION_NOT_DUE ErrorReason = 52
+	// The report accepts a cancel (cancel_accepted), but the job is not canceled.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "CANCEL_NOT_REQUESTED",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
+	//	}
+	ErrorReason_CANCEL_NOT_REQUESTED ErrorReason = 59
 	// The job has Rollout.max_in_progress executions that are IN_PROGRESS. Try again later.
 	//
 	// Example of an ErrorInfo:
@@ -666,6 +676,7 @@ var (
 		33: "JOB_NOT_RESUMABLE",
 		45: "EXECUTION_HELD",
 		52: "EXECUTION_NOT_DUE",
+		59: "CANCEL_NOT_REQUESTED",
 		46: "JOB_FULL",
 		37: "GATE_NOT_MET",
 		38: "APPROVAL_REQUIRED",
@@ -727,6 +738,7 @@ var (
 		"JOB_NOT_RESUMABLE":        33,
 		"EXECUTION_HELD":           45,
 		"EXECUTION_NOT_DUE":        52,
+		"CANCEL_NOT_REQUESTED":     59,
 		"JOB_FULL":                 46,
 		"GATE_NOT_MET":             37,
 		"APPROVAL_REQUIRED":        38,
@@ -785,7 +797,7 @@ var File_fleet_jobs_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\x8a\n" +
+	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\xa4\n" +
 	"\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
@@ -824,7 +836,8 @@ const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\x10JOB_NOT_PAUSABLE\x10 \x12\x15\n" +
 	"\x11JOB_NOT_RESUMABLE\x10!\x12\x12\n" +
 	"\x0eEXECUTION_HELD\x10-\x12\x15\n" +
-	"\x11EXECUTION_NOT_DUE\x104\x12\f\n" +
+	"\x11EXECUTION_NOT_DUE\x104\x12\x18\n" +
+	"\x14CANCEL_NOT_REQUESTED\x10;\x12\f\n" +
 	"\bJOB_FULL\x10.\x12\x10\n" +
 	"\fGATE_NOT_MET\x10%\x12\x15\n" +
 	"\x11APPROVAL_REQUIRED\x10&\x12\x18\n" +

@@ -785,7 +785,8 @@ const (
 	JobExecution_TIMEOUT JobExecution_EndCause = 2
 	// The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
 	JobExecution_JOB_EXPIRED JobExecution_EndCause = 3
-	// CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became REJECTED.
+	// CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became
+	// REJECTED, or its device ended it so with cancel_accepted.
 	JobExecution_JOB_CANCELED JobExecution_EndCause = 4
 	// CancelExecution ended it as REJECTED.
 	JobExecution_EXECUTION_CANCELED JobExecution_EndCause = 5

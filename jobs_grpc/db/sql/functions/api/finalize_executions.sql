@@ -89,9 +89,9 @@ BEGIN
                                    ELSE v_job.canceled_at END,
             status_details = CASE WHEN e.status = 'QUEUED' THEN v_final_details
                                   ELSE v_canceled_details END,
-            -- NULL: see end_cause.
             end_cause = CASE WHEN e.status <> 'QUEUED' OR v_final_status = 'REJECTED'
-                             THEN 'JOB_CANCELED' END,
+                             THEN 'JOB_CANCELED' ELSE 'JOB_EXPIRED' END,
+            ended_number = CASE WHEN e.status <> 'QUEUED' THEN e.execution_number ELSE e.ended_number END,
             times_out_at = NULL
         WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
           AND e.device_id > p_after_device_id

@@ -2,8 +2,9 @@
 -- group is sorted by (queue_order, queued_at, job_id). Leaves out executions that wait; see
 -- is_waiting_at. Returns at most p_limit executions after the given position.
 --
--- If there are fewer and an execution waits, a last row without a job_id has the time at which it is
--- due as not_before (see next_due_at), and the current time as last_updated_at.
+-- Without a position, a last row without a job_id has the ended_executions, if there are any. If there are
+-- fewer than p_limit and an execution waits, that row has the time at which it is due as not_before (see
+-- next_due_at), and the current time as last_updated_at.
 CREATE OR REPLACE FUNCTION jobs.list_pending_executions(
     p_tenant_id text, p_device_id text,
     p_limit integer,
@@ -27,7 +28,9 @@ CREATE OR REPLACE FUNCTION jobs.list_pending_executions(
     times_out_at timestamptz,
     failure_code text,
     queue_order smallint,
-    not_before timestamptz
+    not_before timestamptz,
+    cancel_requested boolean,
+    ended_executions jsonb  -- see the function
 )
 LANGUAGE plpgsql
 -- Only the index on the device's queue delivers the order; see next_execution.
@@ -44,7 +47,8 @@ BEGIN
     RETURN QUERY
     SELECT q.job_id, q.device_id, q.document_type, q.document_params, q.status, q.status_details,
            q.execution_number, q.version, q.queued_at, q.started_at, q.last_updated_at, q.expires_at,
-           q.times_out_at, q.failure_code, q.queue_order, NULL::timestamptz
+           q.times_out_at, q.failure_code, q.queue_order, NULL::timestamptz,
+           q.cancel_requested, NULL::jsonb
     FROM jobs.pending_executions q
     WHERE q.tenant_id = p_tenant_id AND q.device_id = p_device_id AND NOT q.is_waiting
       AND (q.is_queued, q.queue_order, q.queued_at, q.job_id)
@@ -55,9 +59,12 @@ BEGIN
     GET DIAGNOSTICS v_executions = ROW_COUNT;
     IF v_executions < p_limit THEN
         not_before := jobs.next_due_at(p_tenant_id, p_device_id);
-        IF not_before IS NOT NULL THEN
-            last_updated_at := jobs.now();
-            RETURN NEXT;
-        END IF;
+        last_updated_at := jobs.now();
+    END IF;
+    IF p_after_status IS NULL AND jobs.has_ended_executions(p_tenant_id, p_device_id) THEN
+        ended_executions := jobs.ended_executions(p_tenant_id, p_device_id);
+    END IF;
+    IF not_before IS NOT NULL OR ended_executions IS NOT NULL THEN
+        RETURN NEXT;
     END IF;
 END $$;

@@ -129,7 +129,8 @@ BEGIN
     IF v_expired THEN
         -- A new expiry would make readers see these executions as QUEUED again.
         UPDATE jobs.job_executions e
-        SET status = 'TIMED_OUT', last_updated_at = v_job.expires_at, status_details = v_expired_details
+        SET status = 'TIMED_OUT', last_updated_at = v_job.expires_at, status_details = v_expired_details,
+            end_cause = 'JOB_EXPIRED'
         WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.status = 'QUEUED'
           AND (v_retries_expired AND jobs.matches_retry(
                   e.failure_code, e.device_id, p_failure_codes, p_device_ids

@@ -37,6 +37,7 @@ CREATE OR REPLACE FUNCTION jobs.update_executions(
     p_with_documents boolean[],     -- return the document_params
     p_failure_codes text[] DEFAULT NULL,  -- only with FAILED and REJECTED; NULL: none
     p_with_details boolean[] DEFAULT NULL,  -- return the status_details; NULL: true
+    p_cancels_accepted boolean[] DEFAULT NULL,  -- the device accepts the cancel of the job, only with REJECTED
     -- One array for each field in REPORTED of execution_columns.py, such as p_reported_bys; NULL in it: keep the
     -- stored value. NULL if no update sets the field.
     /* for each reported FIELD: p_FIELDs TYPE[] DEFAULT NULL */
@@ -59,7 +60,9 @@ CREATE OR REPLACE FUNCTION jobs.update_executions(
     failure_code text,
     -- With EXECUTION_NOT_DUE, when the execution is due. With NONE, when the first of the device's waiting
     -- executions is due (see next_due_at); last_updated_at is then the current time.
-    due_at timestamptz
+    due_at timestamptz,
+    cancel_requested boolean,
+    ended_executions jsonb  -- see the function; only with p_must_be_next
 )
 LANGUAGE plpgsql
 -- A batch touches a few rows of a job that may have a million. Each row is looked up by an index,
@@ -71,11 +74,11 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_job_ids text[] := p_job_ids;
+    v_has_ended boolean[];  -- see next_execution; NULL: not needed
     v_locked_job_ids text[];
     v_now timestamptz;
     v_decided record;  -- see decide_batch
     v_changes jobs.execution_change[];
-    v_device_id text;
     v_has_failures boolean := p_statuses && '{FAILED, REJECTED}';
     v_has_ends boolean := p_statuses && '{SUCCEEDED, FAILED, REJECTED}';
     -- The batch also has starts. The rules of a job may forbid them after the ends.
@@ -87,21 +90,22 @@ DECLARE
     v_attempts jobs.execution_attempts[];  -- see ended_attempts
 BEGIN
     IF true = ANY (p_must_be_next) THEN
-        SELECT array_agg(
-            CASE WHEN u.must_be_next AND u.job_id IS NULL
-                 THEN jobs.next_execution(p_tenant_id, u.device_id) ELSE u.job_id END
-            ORDER BY u.n
-        )
-        INTO v_job_ids
+        SELECT array_agg(coalesce(u.job_id, next.job_id) ORDER BY u.n),
+               array_agg(next.has_ended_executions ORDER BY u.n)
+        INTO v_job_ids, v_has_ended
         FROM unnest(p_job_ids, p_must_be_next, p_device_ids) WITH ORDINALITY
-            AS u (job_id, must_be_next, device_id, n);
+            AS u (job_id, must_be_next, device_id, n)
+        LEFT JOIN LATERAL jobs.next_execution(p_tenant_id, u.device_id, true) next ON u.must_be_next;
     END IF;
     IF cardinality(array_remove(v_job_ids, NULL)) = 0 THEN
         -- Most calls of StartNextExecution are from devices that have nothing to do.
         outcome := 'NONE';
         last_updated_at := jobs.clock_time();
-        FOREACH v_device_id IN ARRAY p_device_ids LOOP
-            due_at := jobs.next_due_at(p_tenant_id, v_device_id);
+        FOR v_n IN 1 .. cardinality(p_device_ids) LOOP
+            due_at := jobs.next_due_at(p_tenant_id, p_device_ids[v_n]);
+            ended_executions := CASE
+                WHEN v_has_ended[v_n] THEN jobs.ended_executions(p_tenant_id, p_device_ids[v_n])
+            END;
             RETURN NEXT;
         END LOOP;
         RETURN;
@@ -118,7 +122,8 @@ BEGIN
         v_decided := jobs.decide_batch(
             p_tenant_id, v_locked_job_ids, v_now, v_deferred, v_defers_starts, v_job_ids,
             p_must_be_next, p_device_ids, p_statuses, p_status_details, p_execution_numbers,
-            p_expected_versions, p_extend_timeout_minutes, p_failure_codes, /* for each reported FIELD: p_FIELDs */
+            p_expected_versions, p_extend_timeout_minutes, p_failure_codes, p_cancels_accepted,
+            /* for each reported FIELD: p_FIELDs */
         );
         IF v_decided.expired_job_ids IS NOT NULL THEN
             PERFORM jobs.add_expiry_events(p_tenant_id, u.job_id, v_now)
@@ -168,7 +173,9 @@ BEGIN
            CASE WHEN c.outcome = 'NONE' THEN jobs.next_due_at(p_tenant_id, c.device_id)
                 -- Not from pending_executions: at the start of the statement, it may have been HELD.
                 WHEN c.outcome = 'EXECUTION_NOT_DUE'
-                    THEN jobs.execution_due_at(p_tenant_id, c.job_id, c.device_id, v_now) END
+                    THEN jobs.execution_due_at(p_tenant_id, c.job_id, c.device_id, v_now) END,
+           s.cancel_requested,
+           CASE WHEN v_has_ended[c.n] THEN jobs.ended_executions(p_tenant_id, c.device_id) END
     FROM unnest(v_changes) c
     LEFT JOIN LATERAL (
         SELECT s.*

@@ -20,7 +20,8 @@ DECLARE
 BEGIN
     -- The row of an attempt that failed and is retried is written once: as the next attempt. decide_retries has
     -- stored the attempt that failed. canceled_by_operator is also set for a removed device, so that its own late
-    -- report of REJECTED is rejected instead of counting as repeated.
+    -- report of REJECTED is rejected instead of counting as repeated. It is not set if the device itself accepted
+    -- the cancel of the job: that is the only end with JOB_CANCELED here.
     --
     -- row_id is the ctid of the execution. It stays valid, because the caller holds the job lock, and only a
     -- transaction that holds it updates or deletes executions.
@@ -29,7 +30,7 @@ BEGIN
         SET status = CASE WHEN c.is_requeued THEN 'QUEUED' ELSE c.new_status END,
             execution_number = e.execution_number + c.is_requeued::integer,
             version = e.version + 1 + c.is_requeued::integer,
-            canceled_by_operator = c.end_cause IS NOT NULL,
+            canceled_by_operator = coalesce(c.end_cause <> 'JOB_CANCELED', false),
             queued_at = CASE WHEN c.is_requeued THEN p_now ELSE e.queued_at END,
             started_at = CASE WHEN c.is_requeued THEN NULL
                               WHEN c.new_status = 'IN_PROGRESS' THEN coalesce(e.started_at, p_now)
@@ -39,7 +40,13 @@ BEGIN
             status_details = CASE WHEN NOT c.is_requeued
                                   THEN coalesce(c.status_details, e.status_details) END,
             failure_code = CASE WHEN NOT c.is_requeued THEN c.failure_code END,
-            end_cause = c.end_cause,
+            -- See the column ended_number.
+            end_cause = CASE WHEN c.new_status = 'TIMED_OUT' AND NOT c.is_requeued THEN 'TIMEOUT'
+                             ELSE c.end_cause END,
+            ended_number = CASE WHEN c.new_status <> 'TIMED_OUT' AND coalesce(c.end_cause = 'JOB_CANCELED', true)
+                                    THEN NULL  -- the device itself changes the attempt
+                                WHEN e.status = 'IN_PROGRESS' THEN e.execution_number
+                                ELSE e.ended_number END,
             /* for each reported FIELD: FIELD = CASE WHEN NOT c.is_requeued THEN coalesce(c.FIELD, e.FIELD) END */,
             retries = e.retries + c.needs_retry::integer,
             not_before = c.not_before,

@@ -17,6 +17,7 @@ CREATE OR REPLACE FUNCTION jobs.decide_batch(
     p_expected_versions integer[],
     p_extend_timeout_minutes integer[],
     p_failure_codes text[],
+    p_cancels_accepted boolean[],
     /* for each reported FIELD: p_FIELDs TYPE[] */,
     OUT changes jobs.execution_change[],
     OUT has_retry_policies boolean,  -- a job of the batch has a retry policy; NULL: none
@@ -35,21 +36,23 @@ BEGIN
                u.status::jobs.execution_status AS status,
                u.status_details::jsonb AS status_details, u.execution_number, u.expected_version,
                p_now + make_interval(mins => u.extend_timeout_minutes) AS extended_until,
-               u.failure_code, /* for each reported FIELD: u.FIELD */
+               u.failure_code, coalesce(u.cancel_accepted, false) AS cancel_accepted,
+               /* for each reported FIELD: u.FIELD */
         FROM unnest(
             p_job_ids, p_must_be_next, p_device_ids, p_statuses, p_status_details,
             p_execution_numbers, p_expected_versions, p_extend_timeout_minutes, p_failure_codes,
-            /* for each reported FIELD: p_FIELDs */
+            p_cancels_accepted, /* for each reported FIELD: p_FIELDs */
         ) WITH ORDINALITY AS u (
             job_id, must_be_next, device_id, status, status_details, execution_number, expected_version,
-            extend_timeout_minutes, failure_code, /* for each reported FIELD: FIELD */, n
+            extend_timeout_minutes, failure_code, cancel_accepted, /* for each reported FIELD: FIELD */, n
         )
         WHERE p_positions IS NULL OR u.n = ANY (p_positions)
         OFFSET 0
     ), current AS (
         SELECT u.n, u.job_id, u.must_be_next, u.device_id, u.status_details, /* for each reported FIELD: u.FIELD */,
-               CASE WHEN u.status IN ('FAILED', 'REJECTED') THEN coalesce(u.failure_code, '') END
-                   AS failure_code,
+               CASE WHEN u.status IN ('FAILED', 'REJECTED') AND NOT u.cancel_accepted
+                    THEN coalesce(u.failure_code, '') END AS failure_code,
+               CASE WHEN u.cancel_accepted THEN 'JOB_CANCELED' END AS end_cause,
                coalesce(u.status, 'IN_PROGRESS') AS new_status,
                j.job_id IS NOT NULL AND j.job_id <> ALL (p_locked_job_ids) AS is_busy,
                j.has_rules, j.has_retry_policy, j.execution_events, j.max_in_progress,
@@ -76,6 +79,7 @@ BEGIN
                    ),
                    reported_status => u.status, reported_details => u.status_details,
                    reported_failure_code => u.failure_code,
+                   cancel_accepted => u.cancel_accepted, job_is_canceled => j.canceled_at IS NOT NULL,
                    -- With a retry policy, a report without a number could be a late one about an earlier
                    -- attempt. After the first attempt, the number of the attempt before makes the outcome
                    -- EXECUTION_CHANGED.
@@ -121,7 +125,7 @@ BEGIN
                failed_status => c.failed_status, failed_code => c.failed_code,
                failed_at => c.failed_at, retries => c.retries, time_zone => c.time_zone,
                new_status => c.new_status, status_details => c.status_details,
-               failure_code => c.failure_code, times_out_at => c.times_out_at,
+               failure_code => c.failure_code, times_out_at => c.times_out_at, end_cause => c.end_cause,
                /* for each reported FIELD: FIELD => c.FIELD */,
                is_expired => c.is_expired, has_rules => c.has_rules, execution_events => c.execution_events
            )),
@@ -137,7 +141,7 @@ BEGIN
             WHEN p_defer_starts AND c.has_rules AND c.is_start THEN 'DEFERRED'
             WHEN c.must_be_next AND (
                 c.outcome NOT IN ('APPLIED', 'REPEATED')
-                OR c.job_id IS DISTINCT FROM jobs.next_execution(p_tenant_id, c.device_id)
+                OR c.job_id IS DISTINCT FROM (jobs.next_execution(p_tenant_id, c.device_id, false)).job_id
             ) THEN 'AGAIN'
             ELSE c.outcome
         END AS outcome

@@ -1,5 +1,5 @@
 -- Returns what ended an execution: a JobExecution.EndCause, or NULL if it is pending. The stored cause is
--- NULL if the other columns tell: devices report, and executions time out, without writing it.
+-- NULL if the other columns tell: devices report without writing it, and so did timeouts of earlier versions.
 CREATE OR REPLACE FUNCTION jobs.end_cause(
     status jobs.execution_status,  -- as readers see it
     failure_code text,

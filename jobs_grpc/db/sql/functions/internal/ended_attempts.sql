@@ -49,6 +49,7 @@ BEGIN
                    finished_without_report => a.failure_code IS NULL, is_held => false,
                    job_is_paused => false, is_waiting => false, reported_status => c.new_status,
                    reported_details => c.status_details, reported_failure_code => c.failure_code,
+                   cancel_accepted => c.end_cause IS NOT NULL, job_is_canceled => false,
                    expected_number => NULL, expected_version => NULL
                ) = 'REPEATED')
     LOOP

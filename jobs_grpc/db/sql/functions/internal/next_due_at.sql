@@ -10,7 +10,7 @@ BEGIN
     IF NOT EXISTS (
         SELECT FROM jobs.job_executions e
         WHERE e.tenant_id = p_tenant_id AND e.device_id = p_device_id
-          AND e.status IN ('QUEUED', 'IN_PROGRESS')
+          AND CASE WHEN e.end_cause IS NULL THEN 0 ELSE 1 END = 0 AND e.status IN ('QUEUED', 'IN_PROGRESS')
     ) THEN
         RETURN NULL;
     END IF;

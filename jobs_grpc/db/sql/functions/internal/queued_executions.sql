@@ -22,7 +22,8 @@ BEGIN
             OFFSET 0
         ) j
         WHERE e.tenant_id = p_tenant_id AND e.device_id = u.device_id
-          AND e.status IN ('QUEUED', 'IN_PROGRESS')  -- the predicate of the index
+          AND CASE WHEN e.end_cause IS NULL THEN 0 ELSE 1 END = 0  -- this and the next: as in pending_executions
+          AND e.status IN ('QUEUED', 'IN_PROGRESS')
           AND e.started_at IS NULL
           AND j.deleted_at IS NULL
           AND jobs.queued_status_at(j.canceled_at, j.expires_at, jobs.now()) = 'QUEUED'

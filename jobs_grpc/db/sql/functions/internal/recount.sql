@@ -35,7 +35,11 @@ BEGIN
                     ELSE e.failed_at END AS finished_at,
                e.failure_code IS NOT NULL AND e.status NOT IN ('FAILED', 'TIMED_OUT', 'REJECTED')
                OR e.failed_at IS NOT NULL AND (e.failure_code IS NOT NULL OR e.status = 'SUCCEEDED')
-               OR num_nulls(e.failed_at, e.failed_status, e.failed_code) IN (1, 2) AS is_wrong
+               OR num_nulls(e.failed_at, e.failed_status, e.failed_code) IN (1, 2)
+               -- See the column ended_number, and the index job_executions_queue.
+               OR CASE WHEN e.status IN ('QUEUED', 'IN_PROGRESS') THEN e.end_cause IS NOT NULL
+                       ELSE e.ended_number IS NOT NULL AND e.end_cause IS NULL END
+               OR e.status = 'IN_PROGRESS' AND e.ended_number IS NOT NULL AS is_wrong
         FROM jobs.job_executions e
         WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
     ), sums AS (

@@ -13,6 +13,8 @@ CREATE OR REPLACE FUNCTION jobs.update_outcome(
     reported_status jobs.execution_status, -- NULL: the device starts the execution
     reported_details jsonb,                -- NULL: keep current_details
     reported_failure_code text,            -- NULL: none
+    cancel_accepted boolean,               -- the device ends it because the job was canceled
+    job_is_canceled boolean,
     expected_number integer,               -- NULL: any
     expected_version integer               -- NULL: any
 ) RETURNS text
@@ -28,9 +30,12 @@ RETURN CASE
          AND NOT finished_without_report
          AND coalesce(reported_details = current_details, reported_details IS NULL)
          AND coalesce(reported_failure_code, '') = coalesce(current_failure_code, '')
+         -- A device that accepts a cancel has not failed: failure_code is NULL.
+         AND (cancel_accepted = (current_failure_code IS NULL) OR current_status <> 'REJECTED')
          THEN 'REPEATED'
     WHEN expected_version <> current_version THEN 'EXECUTION_CHANGED'
     WHEN current_status NOT IN ('QUEUED', 'IN_PROGRESS') THEN 'EXECUTION_FINISHED'
+    WHEN cancel_accepted AND NOT job_is_canceled THEN 'CANCEL_NOT_REQUESTED'
     -- A device may end an execution that it never started, but not start it.
     WHEN current_status = 'QUEUED' AND coalesce(reported_status, 'IN_PROGRESS') = 'IN_PROGRESS'
          THEN CASE WHEN job_is_paused THEN 'JOB_PAUSED'
