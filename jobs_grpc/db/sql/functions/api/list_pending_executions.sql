@@ -43,7 +43,14 @@ DECLARE
     v_after_queued_at timestamptz := coalesce(p_after_queued_at, '-infinity');
     v_after_job_id text := coalesce(p_after_job_id, '');
     v_executions integer;
+    v_has_ended boolean;
 BEGIN
+    IF p_after_status IS NULL THEN
+        v_has_ended := jobs.has_ended_executions(p_tenant_id, p_device_id);
+        IF v_has_ended IS NULL THEN
+            RETURN;
+        END IF;
+    END IF;
     RETURN QUERY
     SELECT q.job_id, q.device_id, q.document_type, q.document_params, q.status, q.status_details,
            q.execution_number, q.version, q.queued_at, q.started_at, q.last_updated_at, q.expires_at,
@@ -61,7 +68,7 @@ BEGIN
         not_before := jobs.next_due_at(p_tenant_id, p_device_id);
         last_updated_at := jobs.now();
     END IF;
-    IF p_after_status IS NULL AND jobs.has_ended_executions(p_tenant_id, p_device_id) THEN
+    IF v_has_ended THEN
         ended_executions := jobs.ended_executions(p_tenant_id, p_device_id);
     END IF;
     IF not_before IS NOT NULL OR ended_executions IS NOT NULL THEN

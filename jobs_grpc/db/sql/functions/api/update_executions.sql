@@ -69,12 +69,12 @@ LANGUAGE plpgsql
 -- whatever the statistics say: hence these settings, the LATERAL sub-selects with OFFSET 0 (which
 -- the planner can't flatten into a join), and the updates by ctid in change_executions. So one generic
 -- plan fits all arguments.
--- settings: tenant, lookup, nested loops
+-- settings: tenant, page, nested loops
 AS $$
 #variable_conflict use_column
 DECLARE
     v_job_ids text[] := p_job_ids;
-    v_has_ended boolean[];  -- see next_execution; NULL: not needed
+    v_has_ended boolean[];  -- see has_ended_executions; NULL: not needed
     v_locked_job_ids text[];
     v_now timestamptz;
     v_decided record;  -- see decide_batch
@@ -90,19 +90,22 @@ DECLARE
     v_attempts jobs.execution_attempts[];  -- see ended_attempts
 BEGIN
     IF true = ANY (p_must_be_next) THEN
-        SELECT array_agg(coalesce(u.job_id, next.job_id) ORDER BY u.n),
-               array_agg(next.has_ended_executions ORDER BY u.n)
-        INTO v_job_ids, v_has_ended
-        FROM unnest(p_job_ids, p_must_be_next, p_device_ids) WITH ORDINALITY
-            AS u (job_id, must_be_next, device_id, n)
-        LEFT JOIN LATERAL jobs.next_execution(p_tenant_id, u.device_id, true) next ON u.must_be_next;
+        FOR v_n IN 1 .. cardinality(p_device_ids) LOOP
+            CONTINUE WHEN p_must_be_next[v_n] IS NOT TRUE;
+            v_has_ended[v_n] := jobs.has_ended_executions(p_tenant_id, p_device_ids[v_n]);
+            IF v_has_ended[v_n] IS NOT NULL THEN
+                v_job_ids[v_n] := jobs.next_execution(p_tenant_id, p_device_ids[v_n]);
+            END IF;
+        END LOOP;
     END IF;
     IF cardinality(array_remove(v_job_ids, NULL)) = 0 THEN
         -- Most calls of StartNextExecution are from devices that have nothing to do.
         outcome := 'NONE';
         last_updated_at := jobs.clock_time();
         FOR v_n IN 1 .. cardinality(p_device_ids) LOOP
-            due_at := jobs.next_due_at(p_tenant_id, p_device_ids[v_n]);
+            due_at := CASE
+                WHEN v_has_ended[v_n] IS NOT NULL THEN jobs.next_due_at(p_tenant_id, p_device_ids[v_n])
+            END;
             ended_executions := CASE
                 WHEN v_has_ended[v_n] THEN jobs.ended_executions(p_tenant_id, p_device_ids[v_n])
             END;

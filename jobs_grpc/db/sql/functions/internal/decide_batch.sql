@@ -141,7 +141,7 @@ BEGIN
             WHEN p_defer_starts AND c.has_rules AND c.is_start THEN 'DEFERRED'
             WHEN c.must_be_next AND (
                 c.outcome NOT IN ('APPLIED', 'REPEATED')
-                OR c.job_id IS DISTINCT FROM (jobs.next_execution(p_tenant_id, c.device_id, false)).job_id
+                OR c.job_id IS DISTINCT FROM jobs.next_execution(p_tenant_id, c.device_id)
             ) THEN 'AGAIN'
             ELSE c.outcome
         END AS outcome

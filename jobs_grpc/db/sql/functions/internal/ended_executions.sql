@@ -1,13 +1,12 @@
 -- Returns the attempts that others ended while the device worked on them, as a JSON array of EndedExecution, at most
 -- 100: until the device acknowledges an attempt, or changes a later one of the same job. NULL: none. The caller has set
--- the tenant.
+-- the tenant and has the settings `page`.
 --
 -- A forced cancel of the job ends attempts that are stored as IN_PROGRESS; finalize_executions then writes their
 -- ended_number. Reads the first 20 executions of the queue, where these and retried ones are, and the newest 100 of
 -- the finished ones: clients that never acknowledge leave thousands.
 CREATE OR REPLACE FUNCTION jobs.ended_executions(p_tenant_id text, p_device_id text) RETURNS jsonb
 LANGUAGE plpgsql STABLE
--- settings: page
 AS $$
 BEGIN
     RETURN (

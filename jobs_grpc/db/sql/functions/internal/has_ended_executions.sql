@@ -1,19 +1,19 @@
--- Returns whether ended_executions may return something. Most devices have nothing: then this is the cheaper question.
--- The caller has set the tenant and has the settings `page`; those of a function of its own would take longer than the
--- query.
+-- Returns whether ended_executions may return something. NULL: nothing, and the queue is empty, as that of most devices
+-- that poll: then the caller needs no other query. The caller has set the tenant and has the settings `page`: to set them
+-- again would take longer than the query.
 CREATE OR REPLACE FUNCTION jobs.has_ended_executions(p_tenant_id text, p_device_id text) RETURNS boolean
 LANGUAGE plpgsql STABLE
 AS $$
 BEGIN
     -- The queue, then the finished executions, in the order of the index. Behind 20 pending ones can be more.
     RETURN (
-        SELECT count(*) = 20 OR coalesce(bool_or(
+        SELECT count(*) = 20 OR bool_or(
                    q.ended_number IS NOT NULL OR q.status = 'IN_PROGRESS' AND (
                        SELECT j.force_canceled
                        FROM jobs.jobs j
                        WHERE j.tenant_id = p_tenant_id AND j.job_id = q.job_id
-                   )
-               ), false)
+                   ) IS TRUE
+               )
         FROM (
             SELECT e.job_id, e.status, e.ended_number
             FROM jobs.job_executions e

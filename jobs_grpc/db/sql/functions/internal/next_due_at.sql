@@ -1,19 +1,10 @@
 -- Returns when the first of a device's waiting executions is due, plus its opening_delay if it has start
 -- windows. NULL: none waits. Examines only the first 100 waiting executions of the queue. The caller has set
--- the tenant.
+-- the tenant and has the settings `page`.
 CREATE OR REPLACE FUNCTION jobs.next_due_at(p_tenant_id text, p_device_id text) RETURNS timestamptz
 LANGUAGE plpgsql STABLE
--- settings: page
 AS $$
 BEGIN
-    -- Most devices that poll have an empty queue.
-    IF NOT EXISTS (
-        SELECT FROM jobs.job_executions e
-        WHERE e.tenant_id = p_tenant_id AND e.device_id = p_device_id
-          AND CASE WHEN e.end_cause IS NULL THEN 0 ELSE 1 END = 0 AND e.status IN ('QUEUED', 'IN_PROGRESS')
-    ) THEN
-        RETURN NULL;
-    END IF;
     -- An opening takes about a millisecond, so it is computed once for all executions with the same windows
     -- and zone. The one with the earliest not_before is due first.
     RETURN (

@@ -1,23 +1,18 @@
 -- Returns the job of a device's next execution: the first that is IN_PROGRESS, otherwise the first
 -- that is QUEUED, is released, does not wait, and whose job has fewer than max_in_progress
--- IN_PROGRESS. NULL: the device has no such execution. With p_with_ended, also returns has_ended_executions. The
--- caller has set the tenant.
+-- IN_PROGRESS. NULL: the device has no such execution. The caller has set the tenant and has
+-- the settings `page`.
 --
 -- Reads the device's queue in order and stops at the first execution that readers see as pending.
 -- See docs/decisions/plans.md for the form of the query.
 CREATE OR REPLACE FUNCTION jobs.next_execution(
-    p_tenant_id text, p_device_id text,
-    p_with_ended boolean,
-    OUT job_id text,
-    OUT has_ended_executions boolean
-)
+    p_tenant_id text, p_device_id text
+) RETURNS text
 -- Not LANGUAGE sql: before PostgreSQL 18, such a function is planned on every call.
 LANGUAGE plpgsql STABLE
--- settings: page
 AS $$
-#variable_conflict use_column
 BEGIN
-    job_id := (
+    RETURN (
         SELECT q.job_id
         FROM jobs.pending_executions q
         WHERE q.tenant_id = p_tenant_id AND q.device_id = p_device_id AND q.has_slot
@@ -25,5 +20,4 @@ BEGIN
         ORDER BY q.is_queued, q.queue_order, q.queued_at, q.job_id
         LIMIT 1
     );
-    has_ended_executions := p_with_ended AND jobs.has_ended_executions(p_tenant_id, p_device_id);
 END $$;
