@@ -1,6 +1,6 @@
 -- Returns whether ended_executions may return something. NULL: nothing, and the queue is empty, as that of most devices
--- that poll: then the caller needs no other query. The caller has set the tenant and has the settings `page`: to set them
--- again would take longer than the query.
+-- that poll: then the caller needs no other query. The caller has set the tenant and has the settings `page`: to set
+-- them again would take longer than the query.
 CREATE OR REPLACE FUNCTION jobs.has_ended_executions(p_tenant_id text, p_device_id text) RETURNS boolean
 LANGUAGE plpgsql STABLE
 AS $$
