@@ -180,6 +180,15 @@ class InvalidToken(JobsError, code=StatusCode.UNAUTHENTICATED):
         super().__init__(f"The token {problem}")
 
 
+class InvalidCertificate(JobsError, code=StatusCode.UNAUTHENTICATED):
+    """The client certificate of a device has expired, or does not identify a device."""
+
+    def __init__(self, problem: str) -> None:
+        """`problem`: the predicate, such as "has expired"."""
+        super().__init__(f"The client certificate {problem}")
+        self.problem = problem
+
+
 class RoleRequired(JobsError, code=StatusCode.PERMISSION_DENIED):
     """None of the caller's roles allows the call; `roles` do."""
 
@@ -191,15 +200,17 @@ class RoleRequired(JobsError, code=StatusCode.PERMISSION_DENIED):
 
 
 class MetadataMismatch(JobsError, code=StatusCode.PERMISSION_DENIED):
-    """The tenant, user or device of the metadata differs from the token."""
+    """The tenant, user or device of the metadata differs from the token or the certificate."""
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, credential: str = "token") -> None:
         alternative = (
             ", or send a token that has the role bridge and names no device"
-            if key == "x-device-id"
+            if key == "x-device-id" and credential == "token"
             else ""
         )
-        super().__init__(f"{key} differs from the token; do not send it{alternative}", key=key)
+        super().__init__(
+            f"{key} differs from the {credential}; do not send it{alternative}", key=key
+        )
 
 
 class PeerNotTrusted(JobsError, code=StatusCode.PERMISSION_DENIED):
@@ -207,6 +218,16 @@ class PeerNotTrusted(JobsError, code=StatusCode.PERMISSION_DENIED):
 
     def __init__(self) -> None:
         super().__init__("The client certificate does not belong to a trusted peer")
+
+
+class DeviceNotRegistered(JobsError, code=StatusCode.PERMISSION_DENIED):
+    """The tenant of the client certificate has no such device."""
+
+    def __init__(self, device_id: str) -> None:
+        super().__init__(
+            f"The device {device_id} of the client certificate is not registered",
+            deviceId=device_id,
+        )
 
 
 class SelfApproval(JobsError, code=StatusCode.PERMISSION_DENIED, sqlstate="JB021"):

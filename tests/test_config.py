@@ -16,6 +16,8 @@ DSN = "postgresql://jobs_request:secret@db.example/jobs"
 TEXTS = {
     "JOBS_LISTEN": "localhost:0",
     "JOBS_METRICS_LISTEN": "[::1]:9464",
+    "JOBS_DEVICE_LISTEN": "localhost:50052",
+    "JOBS_DEVICE_TRUST_DOMAIN": "acme.example",
     "JOBS_DATABASE_URL": "postgres://u@h/d",
     "JOBS_OWNER_DATABASE_URL": "postgres://o@h/d",
     "JOBS_JWT_KEYS": "https://login.example/keys",
@@ -28,6 +30,9 @@ WRONG_VALUES = [
     ("JOBS_DEFAULT_ROLES", "root"),
     ("JOBS_DEFAULT_ROLES", "viewer,"),
     ("JOBS_TRUSTED_PEERS", "a,,b"),
+    ("JOBS_DEVICE_LISTEN", "unix:/run/devices"),
+    ("JOBS_DEVICE_TRUST_DOMAIN", "spiffe://acme.example"),
+    ("JOBS_DEVICE_TRUST_DOMAIN", "ACME.example"),
     ("JOBS_TLS_TERMINATED_BY_PROXY", "1"),
     ("JOBS_JWT_KEYS", "http://login.example/keys"),
     ("JOBS_JWT_KEYS", "https://"),
@@ -140,10 +145,16 @@ def test_config_has_documented_defaults_when_only_the_database_is_set() -> None:
 @pytest.mark.parametrize("limit", [0, 1], ids=["lowest", "highest"])
 def test_config_fields_are_set_by_their_variables(limit: int) -> None:
     texts = {setting.variable: other_text(setting, limit) for setting in all_settings()}
+    # These can't be set together.
+    left_out = {"JOBS_DEVICE_CA", "JOBS_DEVICE_TRUST_DOMAIN"} if limit else {"JOBS_DEVICE_CA_DIR"}
+    for variable in left_out:
+        del texts[variable]
 
     values = values_of(Config.from_env(texts))
 
     for setting, value in zip(all_settings(), values, strict=True):
+        if setting.variable in left_out:
+            continue
         assert replace(setting, default=value).default_text == texts[setting.variable]
         assert setting.meaning
 
@@ -270,6 +281,11 @@ def test_read_dsn_fails_when_the_owner_database_url_is_not_set() -> None:
 
 
 TLS = {"JOBS_TLS_CERT": "c", "JOBS_TLS_KEY": "k"}
+DEVICES = TLS | {
+    "JOBS_DEVICE_LISTEN": "0.0.0.0:50052",
+    "JOBS_DEVICE_CA": "ca",
+    "JOBS_DEVICE_TRUST_DOMAIN": "acme.example",
+}
 MUTUAL_TLS = TLS | {"JOBS_TLS_CLIENT_CA": "ca", "JOBS_TRUSTED_PEERS": "spiffe://a/b"}
 JWT = {"JOBS_AUTH": "jwt", "JOBS_JWT_KEYS": "k", "JOBS_JWT_ISSUER": "i", "JOBS_JWT_AUDIENCE": "a"}
 
@@ -281,6 +297,39 @@ JWT = {"JOBS_AUTH": "jwt", "JOBS_JWT_KEYS": "k", "JOBS_JWT_ISSUER": "i", "JOBS_J
         ({"JOBS_TLS_KEY": "k"}, "JOBS_TLS_CERT and JOBS_TLS_KEY must be set together"),
         ({"JOBS_TLS_CLIENT_CA": "ca"}, "JOBS_TLS_CLIENT_CA needs JOBS_TLS_CERT and JOBS_TLS_KEY"),
         (TLS | {"JOBS_TRUSTED_PEERS": "a"}, "JOBS_TRUSTED_PEERS needs JOBS_TLS_CLIENT_CA"),
+        ({"JOBS_DEVICE_CA": "ca"}, "JOBS_DEVICE_CA is set, but JOBS_DEVICE_LISTEN is not"),
+        (
+            DEVICES | {"JOBS_DEVICE_LISTEN": ""},
+            "JOBS_DEVICE_CA is set, but JOBS_DEVICE_LISTEN is not",
+        ),
+        (
+            DEVICES | {"JOBS_DEVICE_CA": "", "JOBS_DEVICE_TRUST_DOMAIN": ""},
+            "JOBS_DEVICE_LISTEN needs JOBS_DEVICE_CA or JOBS_DEVICE_CA_DIR, and not both",
+        ),
+        (
+            DEVICES | {"JOBS_DEVICE_CA_DIR": "tenants"},
+            "JOBS_DEVICE_LISTEN needs JOBS_DEVICE_CA or JOBS_DEVICE_CA_DIR, and not both",
+        ),
+        (
+            DEVICES | {"JOBS_DEVICE_TRUST_DOMAIN": ""},
+            "JOBS_DEVICE_CA and JOBS_DEVICE_TRUST_DOMAIN must be set together",
+        ),
+        (
+            DEVICES | {"JOBS_DEVICE_CA": "", "JOBS_DEVICE_CA_DIR": "tenants"},
+            "JOBS_DEVICE_CA and JOBS_DEVICE_TRUST_DOMAIN must be set together",
+        ),
+        (
+            DEVICES | {"JOBS_DEVICE_TLS_CERT": "c"},
+            "JOBS_DEVICE_TLS_CERT and JOBS_DEVICE_TLS_KEY must be set together",
+        ),
+        (
+            DEVICES | {"JOBS_TLS_CERT": "", "JOBS_TLS_KEY": ""},
+            "JOBS_DEVICE_LISTEN needs JOBS_DEVICE_TLS_CERT and JOBS_DEVICE_TLS_KEY, or JOBS_TLS",
+        ),
+        (
+            DEVICES | {"JOBS_DEVICE_LISTEN": "127.0.0.1:50051"},
+            "JOBS_DEVICE_LISTEN and JOBS_LISTEN are both 127.0.0.1:50051",
+        ),
         ({"JOBS_AUTH": "jwt"}, "JOBS_JWT_KEYS is not set, and JOBS_AUTH=jwt needs it"),
         (JWT | {"JOBS_JWT_ISSUER": ""}, "JOBS_JWT_ISSUER is not set, and JOBS_AUTH=jwt needs"),
         (JWT | {"JOBS_JWT_AUDIENCE": ""}, "JOBS_JWT_AUDIENCE is not set, and JOBS_AUTH=jwt"),

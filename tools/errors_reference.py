@@ -65,6 +65,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "DUPLICATE_METADATA": {"message": "X-Tenant-Id was sent more than once; send it once"},
     "INVALID_METADATA": {"message": "X-Tenant-Id must be printable ASCII"},
     "INVALID_TOKEN": {"problem": "has expired"},
+    "INVALID_CERTIFICATE": {"problem": "has expired"},
     "ROLE_REQUIRED": {"roles": ["admin", "operator"]},
     "JOB_ALREADY_EXISTS": {"deleted": False},
     "TARGET_EMPTY": {"failed_in": None, "selector": "model=x200"},

@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
-_UNREADABLE = (
+UNREADABLE = (
     ValueError,
+    UnsupportedAlgorithm,
     x509.DuplicateExtension,
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
+"""What cryptography raises for certificates that it cannot read."""
 
 
 class CertificateError(Exception):
@@ -26,13 +29,28 @@ class CertificateNames:
     """None without a common name, with several, or if there are URIs or DNS names."""
 
 
-def read_names(pem: bytes) -> CertificateNames:
+def read_certificate(pem: bytes) -> x509.Certificate:
+    """Return the first certificate of a PEM text. Raises CertificateError."""
+    try:
+        return x509.load_pem_x509_certificate(pem)
+    except UNREADABLE as e:
+        raise CertificateError(str(e)) from None
+
+
+def read_certificates(pem: bytes) -> list[x509.Certificate]:
+    """Return all certificates of a PEM text. Raises CertificateError."""
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except UNREADABLE as e:
+        raise CertificateError(str(e)) from None
+
+
+def read_names(certificate: x509.Certificate) -> CertificateNames:
     """Return the names of a certificate that has been verified. Raises CertificateError."""
     try:
-        certificate = x509.load_pem_x509_certificate(pem)
         uris, dns_names = _alternative_names(certificate)
         common_names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    except _UNREADABLE as e:
+    except UNREADABLE as e:
         raise CertificateError(str(e)) from None
     common_name = None
     if len(common_names) == 1 and not uris and not dns_names:

@@ -45,7 +45,8 @@ class TrustedPeers:
 
     def _matches(self, pem: bytes) -> bool:
         try:
-            names = self._certificates.read_names(pem)
+            certificate = self._certificates.read_certificate(pem)
+            names = self._certificates.read_names(certificate)
         except self._certificates.CertificateError:
             return False
         return not (

@@ -45,6 +45,12 @@ def allowed_methods(roles: frozenset[Role]) -> list[str]:
     )
 
 
+def may_call(role: Role, method: str) -> bool:
+    """Whether a caller with only this role may call `method`."""
+    allowed = allowed_roles(method)
+    return allowed is PUBLIC or role in allowed
+
+
 def is_public(method: str) -> bool:
     """Whether `method` needs no authentication."""
     return allowed_roles(method) is PUBLIC

@@ -30,7 +30,9 @@ class Principal:
     expires_at: float | None = None
     """When the authentication ends, in seconds since 1970; None: never."""
     revocation: Revocation | None = field(default=None, compare=False, repr=False)
-    """The revocation of the key that verified the token; None if there is no token."""
+    """The revocation of the token's key or of the device; None without token and certificate."""
+    has_certificate: bool = False
+    """Whether a client certificate identifies it, not metadata or a token."""
 
     @property
     def expired(self) -> bool:

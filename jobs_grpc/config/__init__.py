@@ -11,6 +11,7 @@ from jobs_grpc.config.settings import (
     DEFAULT_ADDRESS,
     DEV_METRICS_ADDRESS,
     DEV_POLL_AFTER,
+    DevicesConfig,
     EventsConfig,
     JwtConfig,
     LimitsConfig,
@@ -23,6 +24,7 @@ __all__ = [
     "DEV_POLL_AFTER",
     "Config",
     "ConfigError",
+    "DevicesConfig",
     "EventsConfig",
     "JwtConfig",
     "LimitsConfig",
@@ -42,6 +44,7 @@ class Config:
     maintenance: settings.MaintenanceConfig
     auth: settings.AuthConfig
     tls: TlsConfig
+    devices: DevicesConfig
     jwt: JwtConfig
     limits: LimitsConfig
     events: EventsConfig
@@ -54,6 +57,7 @@ class Config:
             _check_jwt(self)
         else:
             _check_metadata(self)
+        _check_devices(self)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Config":
@@ -96,6 +100,19 @@ def _check_jwt(config: Config) -> None:
             "network unencrypted; set JOBS_TLS_CERT and JOBS_TLS_KEY, or "
             "JOBS_TLS_TERMINATED_BY_PROXY=true behind a proxy with TLS"
         )
+
+
+def _check_devices(config: Config) -> None:
+    listen = config.devices.listen
+    if listen is None:
+        return
+    if not config.devices.cert and not config.tls.cert:
+        raise ConfigError(
+            "JOBS_DEVICE_LISTEN needs JOBS_DEVICE_TLS_CERT and JOBS_DEVICE_TLS_KEY, or"
+            " JOBS_TLS_CERT and JOBS_TLS_KEY"
+        )
+    if listen == config.server.listen and not listen.endswith(":0"):
+        raise ConfigError(f"JOBS_DEVICE_LISTEN and JOBS_LISTEN are both {listen}")
 
 
 def read_dsn(environ: Mapping[str, str], variable: str) -> str:

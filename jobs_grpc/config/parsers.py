@@ -94,6 +94,14 @@ def _split(text: str) -> tuple[str, ...]:
     return items
 
 
+def _parse_trust_domain(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9._-]{1,255}", text):
+        raise ValueError
+    return text
+
+
+trust_domain = Parser("a trust domain such as acme.example, without spiffe://", _parse_trust_domain)
+
 names = Parser("a comma-separated list without empty items", _split)
 
 

@@ -27,6 +27,7 @@ from jobs_grpc.config.parsers import (
     subset,
     tcp_address,
     text,
+    trust_domain,
     worker_count,
 )
 from jobs_grpc.contract.methods import ROLES
@@ -275,6 +276,81 @@ class TlsConfig:
             raise ConfigError("JOBS_TLS_CLIENT_CA needs JOBS_TLS_CERT and JOBS_TLS_KEY")
         if self.trusted_peers and not self.client_ca:
             raise ConfigError("JOBS_TRUSTED_PEERS needs JOBS_TLS_CLIENT_CA")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicesConfig:
+    """A second address, where client certificates identify devices."""
+
+    TITLE: ClassVar = "Devices with certificates"
+
+    listen: str | None = setting(
+        "JOBS_DEVICE_LISTEN",
+        tcp_address,
+        "Address for devices that client certificates identify. They have the role `device` and"
+        " must be registered. Needs `JOBS_DEVICE_CA` or `JOBS_DEVICE_CA_DIR`, and the extra"
+        " `mtls`. Unset: there is none.",
+        default=None,
+    )
+    ca: str | None = setting(
+        "JOBS_DEVICE_CA",
+        path,
+        "PEM file with the authorities that issue the certificates of all tenants. A certificate"
+        " has the SPIFFE ID `spiffe://TRUST_DOMAIN/tenant/TENANT/device/DEVICE`. Reloaded when it"
+        " changes.",
+        default=None,
+    )
+    trust_domain: str | None = setting(
+        "JOBS_DEVICE_TRUST_DOMAIN",
+        trust_domain,
+        "The trust domain of these SPIFFE IDs. Must be set with `JOBS_DEVICE_CA`.",
+        default=None,
+    )
+    ca_dir: str | None = setting(
+        "JOBS_DEVICE_CA_DIR",
+        path,
+        "Folder with a file `TENANT.pem` for each tenant: the authorities that issue its"
+        " certificates. The name of the tenant is percent-encoded. The device is the DNS name, or"
+        " else the common name. Reloaded when it changes.",
+        default=None,
+    )
+    cert: str | None = setting(
+        "JOBS_DEVICE_TLS_CERT",
+        path,
+        "PEM file with the certificate chain that the server presents there. Unset:"
+        " `JOBS_TLS_CERT`. Reloaded when it changes.",
+        default=None,
+    )
+    key: str | None = setting(
+        "JOBS_DEVICE_TLS_KEY",
+        path,
+        "PEM file with the private key of that certificate. Unset: `JOBS_TLS_KEY`. Reloaded when"
+        " it changes.",
+        default=None,
+    )
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError if a setting lacks one that it needs, or contradicts another."""
+        settings = {
+            "JOBS_DEVICE_CA": self.ca,
+            "JOBS_DEVICE_TRUST_DOMAIN": self.trust_domain,
+            "JOBS_DEVICE_CA_DIR": self.ca_dir,
+            "JOBS_DEVICE_TLS_CERT": self.cert,
+            "JOBS_DEVICE_TLS_KEY": self.key,
+        }
+        if self.listen is None:
+            for variable, value in settings.items():
+                if value:
+                    raise ConfigError(f"{variable} is set, but JOBS_DEVICE_LISTEN is not")
+            return
+        if bool(self.ca) == bool(self.ca_dir):
+            raise ConfigError(
+                "JOBS_DEVICE_LISTEN needs JOBS_DEVICE_CA or JOBS_DEVICE_CA_DIR, and not both"
+            )
+        if bool(self.ca) != bool(self.trust_domain):
+            raise ConfigError("JOBS_DEVICE_CA and JOBS_DEVICE_TRUST_DOMAIN must be set together")
+        if bool(self.cert) != bool(self.key):
+            raise ConfigError("JOBS_DEVICE_TLS_CERT and JOBS_DEVICE_TLS_KEY must be set together")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -209,6 +209,14 @@ class Store:
         """Return the tenants with events after `positions`, with new positions."""
         return await self._changed("changed_event_heads", tenant_ids, columns)
 
+    async def unregistered_devices(
+        self, tenant_ids: list[str], device_ids: list[str]
+    ) -> Sequence[int]:
+        """Return the indexes of the devices that are not registered. `tenant_ids` is sorted."""
+        columns = {"device_ids": device_ids}
+        missing = await self._changed("unregistered_devices", tenant_ids, columns)
+        return [index for index, _ in missing]
+
     async def _changed(
         self, function: str, tenant_ids: list[str], columns: dict[str, Any]
     ) -> _Changed:

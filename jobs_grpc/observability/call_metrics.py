@@ -49,7 +49,13 @@ class CallMetrics:
         """Refused calls by the setting of the limit."""
 
     def add_method(self, method: str, handler: Any) -> "MethodMetrics":
-        """Count the calls of `method` ("/package.Service/Method"), which `handler` describes."""
+        """Count the calls of `method` ("/package.Service/Method"), which `handler` describes.
+
+        A method that is served on two addresses is counted once.
+        """
+        for known in self.methods:
+            if method == f"/{known.service}/{known.method}":
+                return known
         metrics = MethodMetrics(method, handler, self.refused)
         self.methods.append(metrics)
         return metrics

@@ -12,15 +12,20 @@ class MethodTable(grpc.GenericRpcHandler):
     Each handler is wrapped once, when it is registered.
     """
 
-    def __init__(self, wrap: Callable[[str, Any], Any]) -> None:
+    def __init__(
+        self, wrap: Callable[[str, Any], Any], serves: Callable[[str], bool] = lambda _: True
+    ) -> None:
+        """Serve only the methods for which `serves` returns True; others are unknown."""
         self._wrap = wrap
+        self._serves = serves
         self._handlers: dict[str, Any] = {}
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Serve the methods of a service."""
         for name, handler in handlers.items():
             method = f"/{service}/{name}"
-            self._handlers[method] = self._wrap(method, handler)
+            if self._serves(method):
+                self._handlers[method] = self._wrap(method, handler)
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Ignore the generic handlers: generated code registers the same methods both ways."""

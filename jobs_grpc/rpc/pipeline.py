@@ -8,6 +8,7 @@ callers send. Roles are checked after the read, so that the audit log has the id
 import asyncio
 import inspect
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -45,6 +46,8 @@ Context: TypeAlias = ServicerContext[Any, Any]
 # Quoted: generic for type checkers only.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Metadata: TypeAlias = "tuple[tuple[str, str | bytes], ...]"
+Authenticate: TypeAlias = Callable[[Context, Metadata], Awaitable[Principal]]
+"""Returns the caller, or raises a JobsError."""
 
 # How many unary calls have a slot while tenants contend. While one waits for the database, the
 # others run.
@@ -87,12 +90,15 @@ class Pipeline:
             config.limits.max_request_bytes, config.limits.request_read_timeout
         )
 
-    def wrap(self, method: str, handler: Handler) -> Handler:
+    def wrap(
+        self, method: str, handler: Handler, authenticate: Authenticate | None = None
+    ) -> Handler:
         """Return the handler that gRPC calls for `method` ("/package.Service/Method").
 
         `handler` is what generated code registers: the method of the service, and how to decode
-        requests and serialize responses.
+        requests and serialize responses. `authenticate` replaces trusted peers and JOBS_AUTH.
         """
+        authenticate = authenticate or self._authenticate
         metrics = self._metrics.add_method(method, handler) if self._metrics else None
         if metrics:
             handler = metrics.count_messages(handler)
@@ -135,7 +141,8 @@ class Pipeline:
                     )
                 else:
                     limits.acquire_server(permits, stream=stream)
-                    caller = await self._authenticate(context, metadata)
+                    caller = await authenticate(context, metadata)
+                    set_principal(caller)
                     metadata = ()  # Streams stay open for long and would keep it in memory.
                     contention.note_call(caller.tenant_id)
                     try:
@@ -243,9 +250,7 @@ class Pipeline:
         if self._trusted_peers:
             auth_context: Any = context.auth_context()
             self._trusted_peers.check(auth_context)
-        caller = await self._authenticator.authenticate(metadata)
-        set_principal(caller)
-        return caller
+        return await self._authenticator.authenticate(metadata)
 
 
 def _method_of_service(handler: Handler) -> Any:

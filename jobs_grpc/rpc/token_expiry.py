@@ -1,4 +1,4 @@
-"""Ends a stream when the token of its caller expires or its verification key is revoked."""
+"""Ends a stream when the token or the certificate of its caller expires or is revoked."""
 
 import asyncio
 import time
@@ -6,18 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from jobs_grpc.auth.principal import Principal
-from jobs_grpc.errors import InvalidToken
+from jobs_grpc.errors import InvalidCertificate, InvalidToken, JobsError
 
 _EXPIRED = "has expired"
-_KEY_REVOKED = "is signed with a key that was revoked"
-
 
 # Shared, because a block of its own would take 1 KiB of each stream.
 _NEVER = nullcontext()
 
 
 def end_when_token_expires(caller: Principal | None) -> AbstractAsyncContextManager[None]:
-    """Raise InvalidToken in the block as soon as the token of `caller` is no longer valid."""
+    """Raise an error in the block as soon as the token or certificate of `caller` is not valid."""
     if caller is None or caller.expires_at is None:
         return _NEVER
     return _end_at(caller, caller.expires_at)
@@ -25,8 +23,8 @@ def end_when_token_expires(caller: Principal | None) -> AbstractAsyncContextMana
 
 @asynccontextmanager
 async def _end_at(caller: Principal, expires_at: float) -> AsyncIterator[None]:
-    if problem := _problem(caller):
-        raise InvalidToken(problem)
+    if error := _error(caller):
+        raise error
     timeout = asyncio.timeout(expires_at - time.time())
 
     def end_now() -> None:
@@ -40,11 +38,15 @@ async def _end_at(caller: Principal, expires_at: float) -> AsyncIterator[None]:
                 yield
     except TimeoutError:
         if timeout.expired():
-            raise InvalidToken(_problem(caller) or _EXPIRED) from None
+            raise _error(caller) or _expired(caller) from None
         raise
 
 
-def _problem(caller: Principal) -> str | None:
-    if caller.revoked:
-        return _KEY_REVOKED
-    return _EXPIRED if caller.expired else None
+def _error(caller: Principal) -> JobsError | None:
+    if caller.revocation and caller.revocation.revoked:
+        return caller.revocation.make_error()
+    return _expired(caller) if caller.expired else None
+
+
+def _expired(caller: Principal) -> JobsError:
+    return InvalidCertificate(_EXPIRED) if caller.has_certificate else InvalidToken(_EXPIRED)

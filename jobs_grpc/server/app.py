@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fleet.jobs.v1 import (
     device_jobs_pb2_grpc,
@@ -39,8 +39,10 @@ from jobs_grpc.rpc.call_tracker import CallTracker
 from jobs_grpc.rpc.method_table import MethodTable
 from jobs_grpc.rpc.pipeline import Pipeline
 from jobs_grpc.server import event_loop, grpc_server, reflection, tls
+from jobs_grpc.server.device_listener import open_devices
 from jobs_grpc.server.health import Health
 from jobs_grpc.server.insecure_settings import insecure_settings
+from jobs_grpc.server.listeners import Listeners
 from jobs_grpc.server.metrics_extra import require_metrics_extra
 from jobs_grpc.server.open_files import raise_open_file_limit
 from jobs_grpc.server.shutdown import cancel_calls, cancel_tasks, drain
@@ -57,6 +59,7 @@ from jobs_grpc.services.targets import EvaluationLimit
 from jobs_grpc.webhooks.sender import Sender
 
 if TYPE_CHECKING:
+    from grpc.aio import Server
     from prometheus_client.core import Metric
 
     from jobs_grpc.server.metrics import ServerParts
@@ -116,6 +119,9 @@ class App:
 
     metrics_address: str | None
     """The address that it serves metrics on, with the assigned port."""
+
+    device_address: str | None
+    """The address for devices with certificates, with the assigned port."""
 
 
 _DEFAULT_OPTIONS = AppOptions()
@@ -191,7 +197,8 @@ async def running(
         authenticator = await shutdown.enter_async_context(open_authenticator(config))
         health = Health(_readiness_check(database, authenticator), SERVICE_NAMES)
         pipeline = Pipeline(config, authenticator, peers, memory, in_flight, stopping, call_metrics)
-        # Generated code expects a server, but only registers methods.
+        devices = open_devices(config.devices, store.unregistered_devices)
+        # Generated code expects servers, but only registers methods.
         methods: Any = MethodTable(pipeline.wrap)
         conversion_slots = FairSlots(1)
         evaluations = EvaluationLimit()
@@ -234,6 +241,16 @@ async def running(
         address = shutdown.enter_context(
             grpc_server.bind(server, config.server.listen, make_credentials, reserve=not share_port)
         )
+        device_address = None
+        if devices:
+            device_methods: Any = devices.method_table(pipeline)
+            jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, device_methods)
+            device_jobs_pb2_grpc.add_DeviceJobServiceServicer_to_server(device_jobs, device_methods)
+            health_pb2_grpc.add_HealthServicer_to_server(health.servicer, device_methods)
+            device_server, device_address = shutdown.enter_context(
+                devices.bind(device_methods, config, options.grpc_options, reserve=not share_port)
+            )
+            server = cast("Server", Listeners([server, device_server]))
         sweeper = _make_sweeper(config, database.outage, store) if run_maintenance else None
         dispatcher = None
         if sweeper and delivery:
@@ -271,6 +288,9 @@ async def running(
         await server.start()
         health_checks = asyncio.create_task(health.run())
         background.add(health_checks)
+        if devices:
+            background.add(asyncio.create_task(devices.authenticator.run()))
+            logger.info("listening for devices with certificates on %s", device_address)
         if sweeper:
             background.add(asyncio.create_task(_run_maintenance(sweeper)))
         if dispatcher:
@@ -285,6 +305,8 @@ async def running(
         shutdown.push_async_callback(database.close)
         shutdown.push_async_callback(batcher.close)
         shutdown.push_async_callback(last_seen.close, config.server.shutdown_grace)
+        if devices:
+            shutdown.push_async_callback(devices.registered.close)
         shutdown.push_async_callback(cancel_tasks, background)
         if dispatcher:
             shutdown.push_async_callback(dispatcher.close, config.server.shutdown_grace)
@@ -300,7 +322,7 @@ async def running(
         )
         if dispatcher:
             shutdown.callback(dispatcher.stop)
-        yield App(address, health.serving, stopping, health_checks, metrics_address)
+        yield App(address, health.serving, stopping, health_checks, metrics_address, device_address)
 
 
 @asynccontextmanager

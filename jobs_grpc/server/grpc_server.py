@@ -78,16 +78,17 @@ def bind(
     make_credentials: Callable[[], grpc.ServerCredentials] | None,
     *,
     reserve: bool,
+    setting: str = "JOBS_LISTEN",
 ) -> Iterator[str]:
     """Bind the server to `address`; yields the address with the assigned port.
 
     With `reserve`, other services cannot bind the port within the block. Without it, a second
-    service would share the port unnoticed. Raises ListenError.
+    service would share the port unnoticed. Raises ListenError, which names the `setting`.
     """
     if is_unix_path(address):
         check_unix_path_is_free(address)
     reserve = reserve and can_share_port(address)
-    with reserve_port(address) if reserve else nullcontext(address) as bound:
+    with reserve_port(address, setting) if reserve else nullcontext(address) as bound:
         try:
             if make_credentials:
                 # Listeners take a factory of credentials where grpc.aio.Server takes credentials.
@@ -96,5 +97,5 @@ def bind(
             else:
                 port = server.add_insecure_port(bound)
         except RuntimeError:
-            raise ListenError(address) from None
+            raise ListenError(address, setting) from None
         yield bound if is_unix_path(bound) else f"{bound.rpartition(':')[0]}:{port}"

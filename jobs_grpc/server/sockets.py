@@ -53,12 +53,12 @@ def can_share_port(address: str) -> bool:
 
 
 @contextmanager
-def reserve_port(address: str) -> Iterator[str]:
+def reserve_port(address: str, setting: str = "JOBS_LISTEN") -> Iterator[str]:
     """Reserve HOST:PORT for this process and its children within the block.
 
     Yields the address with the assigned port. The reserving socket is bound exclusively, so a
     port in use is an error, and allows sharing only afterwards. It never listens, so connections
-    go to the sockets that do. Raises ListenError.
+    go to the sockets that do. Raises ListenError, which names the `setting`.
     """
     host, _, port = address.rpartition(":")
     with ExitStack() as sockets:
@@ -79,9 +79,9 @@ def reserve_port(address: str) -> Iterator[str]:
                     reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                     bound_port = reservation.getsockname()[1]
         except (OSError, UnicodeError):
-            raise ListenError(address) from None
+            raise ListenError(address, setting) from None
         if not bound_port:
-            raise ListenError(address)
+            raise ListenError(address, setting)
         yield f"{host}:{bound_port}"
 
 

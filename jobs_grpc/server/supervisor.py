@@ -47,7 +47,10 @@ async def serve(config: Config, stop: asyncio.Event, on_serving: Callable[[str],
     replaced. NotIsolated, ListenError or ConfigError in a worker ends all workers and is raised
     here.
     """
-    with reserve_port(config.server.listen) as address:
+    with (
+        reserve_port(config.server.listen) as address,
+        _device_port_reserved(config) as config,
+    ):
         async with _serving_metrics(config) as metrics:
             config = replace(config, server=replace(config.server, listen=address))
             workers = config.server.workers
@@ -68,6 +71,16 @@ async def serve(config: Config, stop: asyncio.Event, on_serving: Callable[[str],
                         )
             except ExceptionGroup as e:
                 raise e.exceptions[0] from None
+
+
+@contextmanager
+def _device_port_reserved(config: Config) -> Iterator[Config]:
+    """Reserve JOBS_DEVICE_LISTEN, if it is set; yields the settings with the assigned port."""
+    if config.devices.listen is None:
+        yield config
+        return
+    with reserve_port(config.devices.listen, "JOBS_DEVICE_LISTEN") as address:
+        yield replace(config, devices=replace(config.devices, listen=address))
 
 
 @asynccontextmanager

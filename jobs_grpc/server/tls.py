@@ -1,6 +1,5 @@
 """Server credentials for TLS that follow changes of the PEM files."""
 
-import logging
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,66 +7,22 @@ from pathlib import Path
 
 import grpc
 
+from jobs_grpc.auth.reloading_files import ReloadingFiles
 from jobs_grpc.config import ConfigError, TlsConfig
 
-logger = logging.getLogger(__name__)
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Content:
+    """The content of PEM files."""
 
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """PEM files: certificate chain, private key, and optionally the CAs of client certificates."""
+    certificate: bytes
+    key: bytes
+    client_ca: bytes | None
 
-    certificate: Path
-    key: Path
-    client_ca: Path | None
-
-    def stat_key(self) -> tuple[tuple[int, int, int], ...]:
-        """A value that changes when a file is written or replaced. Raises OSError."""
-        paths = filter(None, (self.certificate, self.key, self.client_ca))
-        stats = (path.stat() for path in paths)
-        return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
-
-    def read(self) -> grpc.ServerCertificateConfiguration:
-        """Read and validate the files. Raises OSError (such as ssl.SSLError) or ValueError."""
-        # Fails unless the key belongs to the certificate. OpenSSL would ask for the passphrase of
-        # an encrypted key on the terminal; the empty passphrase makes it fail instead.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.certificate, self.key, password=lambda: "")
-        if self.client_ca:
-            context.load_verify_locations(self.client_ca)
+    def configuration(self) -> grpc.ServerCertificateConfiguration:
         return grpc.ssl_server_certificate_configuration(
-            [(self.key.read_bytes(), self.certificate.read_bytes())],
-            root_certificates=self.client_ca.read_bytes() if self.client_ca else None,
+            [(self.key, self.certificate)], root_certificates=self.client_ca
         )
-
-
-class _ReloadingFiles:
-    """The content of the files, read again after they change. Keeps the last valid content."""
-
-    def __init__(self, files: TlsFiles) -> None:
-        self._files = files
-        # What the last read found: the stat_key of the files, or the text of an error.
-        self._last_result: object = files.stat_key()
-        self._content = files.read()
-
-    def read(self) -> grpc.ServerCertificateConfiguration:
-        """Return the content: the same object as before unless the files have changed."""
-        try:
-            stat_key = self._files.stat_key()
-            if stat_key != self._last_result:
-                content = self._files.read()
-                # If the files changed while they were read, the next call reads them again.
-                if self._files.stat_key() == stat_key:
-                    self._last_result, self._content = stat_key, content
-                    logger.info("the TLS files have changed and were read again")
-        except (OSError, ValueError) as e:
-            error = str(e)
-            if error != self._last_result:
-                self._last_result = error
-                logger.warning(
-                    "could not use the new TLS files; the previous content stays in use: %s", error
-                )
-        return self._content
 
 
 def server_credentials(config: TlsConfig) -> Callable[[], grpc.ServerCredentials] | None:
@@ -78,26 +33,74 @@ def server_credentials(config: TlsConfig) -> Callable[[], grpc.ServerCredentials
     """
     if config.cert is None or config.key is None:
         return None
-    client_ca = Path(config.client_ca) if config.client_ca else None
-    try:
-        files = _ReloadingFiles(TlsFiles(Path(config.cert), Path(config.key), client_ca))
-    except (OSError, ValueError) as e:
-        names = ", ".join(filter(None, (config.cert, config.key, config.client_ca)))
-        raise ConfigError(f"the TLS files are not usable ({names}): {e}") from None
+    files = _reloading_files(config.cert, config.key, config.client_ca)
+    return _factory(files.read, require_client_certificate=config.client_ca is not None)
 
+
+def device_credentials(
+    certificate: str, key: str, authorities: Callable[[], bytes]
+) -> Callable[[], grpc.ServerCredentials]:
+    """Return a factory of the credentials of JOBS_DEVICE_LISTEN.
+
+    `authorities` returns those that issue certificates of devices, as PEM: the same object as
+    before unless they have changed. Raises ConfigError if the files are not usable.
+    """
+    files = _reloading_files(certificate, key, None, noun="TLS files of JOBS_DEVICE_LISTEN")
+    latest: tuple[_Content, bytes] | None = None
+    content: _Content | None = None
+
+    def read() -> _Content:
+        nonlocal latest, content
+        pair, pem = files.read(), authorities()
+        if content is None or latest is None or latest[0] is not pair or latest[1] is not pem:
+            latest = pair, pem
+            content = _Content(pair.certificate, pair.key, pem)
+        return content
+
+    return _factory(read, require_client_certificate=True)
+
+
+def _factory(
+    read: Callable[[], _Content], *, require_client_certificate: bool
+) -> Callable[[], grpc.ServerCredentials]:
     def make_credentials() -> grpc.ServerCredentials:
-        current = files.read()
+        current = read()
 
         def fetch_new_content() -> grpc.ServerCertificateConfiguration | None:
             """Called by gRPC for each handshake. None: nothing has changed."""
             nonlocal current
-            previous, current = current, files.read()
-            return None if current is previous else current
+            previous, current = current, read()
+            return None if current is previous else current.configuration()
 
         return grpc.dynamic_ssl_server_credentials(
-            current,
+            current.configuration(),
             fetch_new_content,  # type: ignore[arg-type]  # the stubs lack None
-            require_client_authentication=client_ca is not None,
+            require_client_authentication=require_client_certificate,
         )
 
     return make_credentials
+
+
+def _reloading_files(
+    certificate: str, key: str, client_ca: str | None, *, noun: str = "TLS files"
+) -> ReloadingFiles[_Content]:
+    """Read the files. Raises ConfigError if they are not usable."""
+    paths = [Path(path) for path in (certificate, key, client_ca) if path]
+    try:
+        return ReloadingFiles(noun, lambda: paths, lambda: _read(*paths))
+    except (OSError, ValueError) as e:
+        names = ", ".join(map(str, paths))
+        raise ConfigError(f"the {noun} are not usable ({names}): {e}") from None
+
+
+def _read(certificate: Path, key: Path, client_ca: Path | None = None) -> _Content:
+    """Read and validate the files. Raises OSError (such as ssl.SSLError) or ValueError."""
+    # Fails unless the key belongs to the certificate. OpenSSL would ask for the passphrase of an
+    # encrypted key on the terminal; the empty passphrase makes it fail instead.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key, password=lambda: "")
+    if client_ca:
+        context.load_verify_locations(client_ca)
+    return _Content(
+        certificate.read_bytes(), key.read_bytes(), client_ca.read_bytes() if client_ca else None
+    )

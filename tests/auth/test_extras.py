@@ -7,19 +7,26 @@ from pathlib import Path
 import pytest
 
 from tests.auth.support import JWT_SETTINGS
+from tests.support.device_certificates import device_settings
 from tests.support.identities import Authority, mutual_tls
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "extra", "module"),
-    [("JOBS_AUTH=jwt", "jwt", "joserfc"), ("JOBS_TRUSTED_PEERS", "mtls", "cryptography")],
+    [
+        ("JOBS_AUTH=jwt", "jwt", "joserfc"),
+        ("JOBS_TRUSTED_PEERS", "mtls", "cryptography"),
+        ("JOBS_DEVICE_LISTEN", "mtls", "cryptography"),
+    ],
 )
 async def test_serve_fails_with_one_line_when_an_extra_is_missing(
     tmp_path: Path, setting: str, extra: str, module: str
 ) -> None:
     settings = JWT_SETTINGS | {"JOBS_JWT_KEYS": "keys.pem"}
-    if extra == "mtls":
+    if setting == "JOBS_DEVICE_LISTEN":
+        settings = device_settings(Authority(), tmp_path)
+    elif extra == "mtls":
         settings = mutual_tls(Authority(), tmp_path) | {"JOBS_TRUSTED_PEERS": "gateway.internal"}
     script = (
         f"import sys; sys.modules['{module}'] = None\n"

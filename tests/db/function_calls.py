@@ -490,6 +490,11 @@ _EVENT_CASES = {
     "changed_event_heads_of_tenants": Case(
         8, lambda c, p: store_on(c).changed_event_heads(["other1", p.tenant], positions=[1, 1])
     ),
+    "unregistered_devices": Case(30, _sql("unregistered_devices($1, '{d1, d2, absent}')")),
+    "unregistered_devices_of_tenants": Case(
+        30,
+        lambda c, p: store_on(c).unregistered_devices(["other1", p.tenant, p.tenant], ["d1"] * 3),
+    ),
     "sequence_queued_events": _of_owner(60, "sequence_queued_events($1)", _queue_events),
     "purge_events: old": _of_owner(80, "purge_events($1, 7, 1000000, 10)"),
     # Examines 50 events.

@@ -20,6 +20,7 @@ from jobs_grpc.errors import BY_REASON
 from tests.auth.support import KEY, jwt_settings
 from tests.support.callers import Device, Operator
 from tests.support.database import Database, new_database
+from tests.support.device_certificates import device_channel, device_settings
 from tests.support.failures import expect_error, expect_failure
 from tests.support.identities import Authority, channel_credentials, claims, mutual_tls, token
 from tests.support.postgres import Postgres
@@ -191,6 +192,17 @@ async def peer_not_trusted(world: World) -> None:
             await server.operator(world.tenant).list()
 
 
+async def call_with_certificate(world: World, device: str, trust_domain: str) -> None:
+    """Call the address for devices, of which "d" is registered."""
+    authority = Authority()
+    with tempfile.TemporaryDirectory() as folder:
+        settings = device_settings(authority, Path(folder))
+        async with running_server(world.database.request_dsn, **settings) as server:
+            certificate = authority.device(world.tenant, device, trust_domain)
+            async with device_channel(server, authority, certificate) as caller:
+                await caller.pending()
+
+
 async def internal(world: World) -> None:
     async with server_without_get_job(world.cluster) as operator:
         await operator.get("j")
@@ -299,6 +311,8 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[object]]] = {
         ("x-tenant-id", w.tenant), ("x-roles", "viewer")
     ).delete("j"),
     "PEER_NOT_TRUSTED": peer_not_trusted,
+    "INVALID_CERTIFICATE": lambda w: call_with_certificate(w, "d", "other.example"),
+    "DEVICE_NOT_REGISTERED": lambda w: call_with_certificate(w, "unknown", "acme.example"),
     "INTERNAL": internal,
     "EXECUTION_HELD": lambda w: staged(w, w.device("e").start("staged")),
     "EXECUTION_NOT_DUE": execution_not_due,

@@ -5,6 +5,7 @@ import datetime
 import ipaddress
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,11 +133,12 @@ class Authority:
         self,
         begins: datetime.timedelta = datetime.timedelta(hours=-1),
         ends: datetime.timedelta = datetime.timedelta(hours=1),
+        name: str = "authority",
     ) -> None:
         self._begins = begins
         self._ends = ends
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = _name("authority")
+        self._name = _name(name)
         self.certificate = self._sign(self._name, self._key.public_key(), [], ca=True)
 
     def client(
@@ -150,6 +152,38 @@ class Authority:
         names += [x509.DNSName(dns)] if dns else []
         return self._pair(_name(common_name, second_common_name), names)
 
+    def device(self, tenant: str, device: str, trust_domain: str = "acme.example") -> Pair:
+        """The certificate of a device; the IDs may need percent-encoding."""
+        return self.client("any", f"spiffe://{trust_domain}/tenant/{tenant}/device/{device}")
+
+    def issue(
+        self,
+        common_name: str = "any",
+        names: Sequence[x509.GeneralName] = (),
+        *extensions: x509.ExtensionType,
+        ca: bool = False,
+        begins: datetime.timedelta | None = None,
+        ends: datetime.timedelta | None = None,
+        key: Any = None,
+    ) -> Pair:
+        """A certificate with more extensions, of another period, or with another kind of key."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        certificate = self._sign(
+            *(_name(common_name), key.public_key(), list(names), ca),
+            *extensions,
+            begins=begins,
+            ends=ends,
+        )
+        return Pair(certificate, key.private_bytes(_PEM, _PKCS8, serialization.NoEncryption()))
+
+    def intermediate(self, *extensions: x509.ExtensionType, ca: bool = True) -> "Authority":
+        """An authority whose certificate this one has issued."""
+        authority = Authority(self._begins, self._ends, name="intermediate")
+        authority.certificate = self._sign(
+            authority._name, authority._key.public_key(), [], ca, *extensions
+        )
+        return authority
+
     def server(self, common_name: str = "jobs") -> Pair:
         address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
         return self._pair(_name(common_name), [address, x509.DNSName("localhost")])
@@ -162,9 +196,12 @@ class Authority:
     def _sign(
         self,
         subject: x509.Name,
-        key: ec.EllipticCurvePublicKey,
+        key: Any,
         names: list[x509.GeneralName],
         ca: bool = False,
+        *extensions: x509.ExtensionType,
+        begins: datetime.timedelta | None = None,
+        ends: datetime.timedelta | None = None,
     ) -> bytes:
         now = datetime.datetime.now(datetime.UTC)
         builder = (
@@ -173,12 +210,14 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now + self._begins)
-            .not_valid_after(now + self._ends)
+            .not_valid_before(now + (self._begins if begins is None else begins))
+            .not_valid_after(now + (self._ends if ends is None else ends))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=False)
         return builder.sign(self._key, hashes.SHA256()).public_bytes(_PEM)
 
 

@@ -2126,7 +2126,7 @@ export interface components {
             require_approval?: boolean | null;
         } | null;
         GetCallerResponse: {
-            /** @description The device, from x-device-id or the token. Unset: the caller named none. */
+            /** @description The device, from x-device-id, the token or the certificate. Unset: the caller named none. */
             device_id: string | null;
             /**
              * @description The full names of the methods that the roles allow, sorted, such as
@@ -2140,7 +2140,7 @@ export interface components {
             tenant_id: string;
             /**
              * Format: date-time
-             * @description When the token is no longer accepted. Unset: the caller sent no token.
+             * @description When the token, or the certificate of a device, is no longer accepted. Unset: the caller has neither.
              */
             token_expires_at: string | null;
             /** @description The user, from x-user-id or the token. Unset: the caller named none. */
@@ -2893,6 +2893,13 @@ export interface components {
              *     Example of an ErrorInfo:
              *
              *         { "reason": "INVALID_TOKEN", "domain": "jobs-grpc" }
+             *      - INVALID_CERTIFICATE: The client certificate of a device names no tenant and device, has expired, or was not issued by an authority of
+             *     the tenant; the message states which. A stream ends with this error when its certificate expires or when the
+             *     authority is no longer trusted. Connect again with a new certificate.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         { "reason": "INVALID_CERTIFICATE", "domain": "jobs-grpc" }
              *      - ROLE_REQUIRED: None of the caller's roles allows this call. `roles` lists the roles that are allowed.
              *
              *     Example of an ErrorInfo:
@@ -2902,7 +2909,7 @@ export interface components {
              *           "domain": "jobs-grpc",
              *           "metadata": { "roles": "admin,operator" }
              *         }
-             *      - METADATA_MISMATCH: `x-tenant-id`, `x-user-id` or `x-device-id` differs from the token. `key` is the one
+             *      - METADATA_MISMATCH: `x-tenant-id`, `x-user-id` or `x-device-id` differs from the token or the certificate. `key` is the one
              *     that differs. Do not send it.
              *
              *     Example of an ErrorInfo:
@@ -2917,6 +2924,16 @@ export interface components {
              *     Example of an ErrorInfo:
              *
              *         { "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
+             *      - DEVICE_NOT_REGISTERED: The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was removed.
+             *     A stream ends with this error within a second of the removal.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "DEVICE_NOT_REGISTERED",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "deviceId": "pump-7", "tenantId": "demo" }
+             *         }
              *      - SELF_APPROVAL: The user who created the job must not approve its start or its stages. Another user with the role approver
              *     or admin must approve, unless the gate has allow_self_approval. `stage` is missing for the start.
              *
@@ -3372,7 +3389,7 @@ export interface components {
              *         { "reason": "INTERNAL", "domain": "jobs-grpc" }
              * @enum {string}
              */
-            reason: "INVALID_FIELD" | "MALFORMED_REQUEST" | "INVALID_PAGE_TOKEN" | "TENANT_REQUIRED" | "DEVICE_REQUIRED" | "DUPLICATE_METADATA" | "INVALID_METADATA" | "TOKEN_REQUIRED" | "INVALID_TOKEN" | "ROLE_REQUIRED" | "METADATA_MISMATCH" | "PEER_NOT_TRUSTED" | "SELF_APPROVAL" | "SUBJECT_REQUIRED" | "JOB_NOT_FOUND" | "DEVICE_NOT_FOUND" | "EXECUTION_NOT_FOUND" | "WEBHOOK_NOT_FOUND" | "JOB_ALREADY_EXISTS" | "GROUP_EMPTY" | "TENANT_EMPTY" | "TARGET_EMPTY" | "STAGE_EMPTY" | "EXPIRY_TOO_EARLY" | "JOB_NOT_CANCELABLE" | "JOB_NOT_RETRYABLE" | "JOB_NOT_DELETABLE" | "EXECUTION_FINISHED" | "EXECUTION_IN_PROGRESS" | "JOB_PAUSED" | "JOB_NOT_PAUSABLE" | "JOB_NOT_RESUMABLE" | "EXECUTION_HELD" | "EXECUTION_NOT_DUE" | "CANCEL_NOT_REQUESTED" | "JOB_FULL" | "GATE_NOT_MET" | "APPROVAL_REQUIRED" | "STAGE_NOT_APPROVABLE" | "START_NOT_APPROVED" | "START_NOT_APPROVABLE" | "JOB_NOT_ADVANCEABLE" | "JOB_NOT_UPDATABLE" | "TIME_GATES_UNAVAILABLE" | "DEVICES_READ_ONLY" | "WEBHOOKS_UNAVAILABLE" | "EXECUTION_CHANGED" | "JOB_CHANGED" | "TARGET_CHANGED" | "EVENTS_PURGED" | "POSITION_UNKNOWN" | "OVERLOADED" | "LIMIT_EXCEEDED" | "DATABASE_UNAVAILABLE" | "QUERY_TIMEOUT" | "SCHEMA_NOT_CURRENT" | "SERVER_STOPPING" | "KEYS_UNAVAILABLE" | "INTERNAL";
+            reason: "INVALID_FIELD" | "MALFORMED_REQUEST" | "INVALID_PAGE_TOKEN" | "TENANT_REQUIRED" | "DEVICE_REQUIRED" | "DUPLICATE_METADATA" | "INVALID_METADATA" | "TOKEN_REQUIRED" | "INVALID_TOKEN" | "INVALID_CERTIFICATE" | "ROLE_REQUIRED" | "METADATA_MISMATCH" | "PEER_NOT_TRUSTED" | "DEVICE_NOT_REGISTERED" | "SELF_APPROVAL" | "SUBJECT_REQUIRED" | "JOB_NOT_FOUND" | "DEVICE_NOT_FOUND" | "EXECUTION_NOT_FOUND" | "WEBHOOK_NOT_FOUND" | "JOB_ALREADY_EXISTS" | "GROUP_EMPTY" | "TENANT_EMPTY" | "TARGET_EMPTY" | "STAGE_EMPTY" | "EXPIRY_TOO_EARLY" | "JOB_NOT_CANCELABLE" | "JOB_NOT_RETRYABLE" | "JOB_NOT_DELETABLE" | "EXECUTION_FINISHED" | "EXECUTION_IN_PROGRESS" | "JOB_PAUSED" | "JOB_NOT_PAUSABLE" | "JOB_NOT_RESUMABLE" | "EXECUTION_HELD" | "EXECUTION_NOT_DUE" | "CANCEL_NOT_REQUESTED" | "JOB_FULL" | "GATE_NOT_MET" | "APPROVAL_REQUIRED" | "STAGE_NOT_APPROVABLE" | "START_NOT_APPROVED" | "START_NOT_APPROVABLE" | "JOB_NOT_ADVANCEABLE" | "JOB_NOT_UPDATABLE" | "TIME_GATES_UNAVAILABLE" | "DEVICES_READ_ONLY" | "WEBHOOKS_UNAVAILABLE" | "EXECUTION_CHANGED" | "JOB_CHANGED" | "TARGET_CHANGED" | "EVENTS_PURGED" | "POSITION_UNKNOWN" | "OVERLOADED" | "LIMIT_EXCEEDED" | "DATABASE_UNAVAILABLE" | "QUERY_TIMEOUT" | "SCHEMA_NOT_CURRENT" | "SERVER_STOPPING" | "KEYS_UNAVAILABLE" | "INTERNAL";
         } | null;
         ResumeJobBody: {
             /** @description The Job.etag that the job must have. Empty: any. */
@@ -4418,6 +4435,7 @@ export interface components {
          *
          *     - `DEVICE_REQUIRED`: A call of DeviceJobService names no device. Send `x-device-id`, or a token with a device.
          *     - `DUPLICATE_METADATA`: `x-tenant-id`, `x-user-id`, `x-device-id`, `x-roles` or `authorization` was sent more than once, or `x-tenant-id` contains a comma, which is how proxies join repeated headers.
+         *     - `INVALID_CERTIFICATE`: The client certificate of a device names no tenant and device, has expired, or was not issued by an authority of the tenant; the message states which. A stream ends with this error when its certificate expires or when the authority is no longer trusted. Connect again with a new certificate.
          *     - `INVALID_METADATA`: `x-tenant-id`, `x-user-id` or `x-device-id` is empty, is longer than 256 characters, contains a character that is not printable ASCII, or starts or ends with a space; or `x-roles` contains an unknown role.
          *     - `INVALID_TOKEN`: The token is malformed, expired, from another issuer, for another audience, or not valid for another reason that the message states. Get a new token. A stream ends with this error when its token expires or its verification key is revoked. Also: the call has a token, but the server does not authenticate callers by tokens.
          *     - `TENANT_REQUIRED`: The call names no tenant. Send `x-tenant-id`, or a token with a tenant.
@@ -4494,8 +4512,9 @@ export interface components {
         /**
          * @description The caller may not do this.
          *
+         *     - `DEVICE_NOT_REGISTERED`: The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was removed. A stream ends with this error within a second of the removal.
          *     - `HOST_NOT_ALLOWED`: The gateway does not serve the host of the `Host` header.
-         *     - `METADATA_MISMATCH`: `x-tenant-id`, `x-user-id` or `x-device-id` differs from the token. `key` is the one that differs. Do not send it.
+         *     - `METADATA_MISMATCH`: `x-tenant-id`, `x-user-id` or `x-device-id` differs from the token or the certificate. `key` is the one that differs. Do not send it.
          *     - `ORIGIN_NOT_ALLOWED`: The request comes from a web page of another origin, which an administrator has not listed in `JOBS_GATEWAY_CORS_ORIGINS`.
          *     - `PEER_NOT_TRUSTED`: The client certificate is valid, but JOBS_TRUSTED_PEERS does not list its name.
          *     - `PERMISSION_DENIED`: A proxy in front of the server rejected the call.
@@ -4530,6 +4549,7 @@ export interface components {
          * @description The caller is unknown.
          *
          *     - `DUPLICATE_METADATA`: `x-tenant-id`, `x-user-id`, `x-device-id`, `x-roles` or `authorization` was sent more than once, or `x-tenant-id` contains a comma, which is how proxies join repeated headers.
+         *     - `INVALID_CERTIFICATE`: The client certificate of a device names no tenant and device, has expired, or was not issued by an authority of the tenant; the message states which. A stream ends with this error when its certificate expires or when the authority is no longer trusted. Connect again with a new certificate.
          *     - `INVALID_METADATA`: `x-tenant-id`, `x-user-id` or `x-device-id` is empty, is longer than 256 characters, contains a character that is not printable ASCII, or starts or ends with a space; or `x-roles` contains an unknown role.
          *     - `INVALID_TOKEN`: The token is malformed, expired, from another issuer, for another audience, or not valid for another reason that the message states. Get a new token. A stream ends with this error when its token expires or its verification key is revoked. Also: the call has a token, but the server does not authenticate callers by tokens.
          *     - `TENANT_REQUIRED`: The call names no tenant. Send `x-tenant-id`, or a token with a tenant.
@@ -5948,8 +5968,9 @@ export interface operations {
             /**
              * @description The caller may not do this.
              *
+             *     - `DEVICE_NOT_REGISTERED`: The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was removed. A stream ends with this error within a second of the removal.
              *     - `HOST_NOT_ALLOWED`: The gateway does not serve the host of the `Host` header.
-             *     - `METADATA_MISMATCH`: `x-tenant-id`, `x-user-id` or `x-device-id` differs from the token. `key` is the one that differs. Do not send it.
+             *     - `METADATA_MISMATCH`: `x-tenant-id`, `x-user-id` or `x-device-id` differs from the token or the certificate. `key` is the one that differs. Do not send it.
              *     - `ORIGIN_NOT_ALLOWED`: The request comes from a web page of another origin, which an administrator has not listed in `JOBS_GATEWAY_CORS_ORIGINS`.
              *     - `PEER_NOT_TRUSTED`: The client certificate is valid, but JOBS_TRUSTED_PEERS does not list its name.
              *     - `PERMISSION_DENIED`: A proxy in front of the server rejected the call.
@@ -7345,8 +7366,9 @@ export interface operations {
             /**
              * @description The caller may not do this.
              *
+             *     - `DEVICE_NOT_REGISTERED`: The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was removed. A stream ends with this error within a second of the removal.
              *     - `HOST_NOT_ALLOWED`: The gateway does not serve the host of the `Host` header.
-             *     - `METADATA_MISMATCH`: `x-tenant-id`, `x-user-id` or `x-device-id` differs from the token. `key` is the one that differs. Do not send it.
+             *     - `METADATA_MISMATCH`: `x-tenant-id`, `x-user-id` or `x-device-id` differs from the token or the certificate. `key` is the one that differs. Do not send it.
              *     - `ORIGIN_NOT_ALLOWED`: The request comes from a web page of another origin, which an administrator has not listed in `JOBS_GATEWAY_CORS_ORIGINS`.
              *     - `PEER_NOT_TRUSTED`: The client certificate is valid, but JOBS_TRUSTED_PEERS does not list its name.
              *     - `PERMISSION_DENIED`: A proxy in front of the server rejected the call.
@@ -8014,8 +8036,9 @@ export interface operations {
             /**
              * @description The caller may not do this.
              *
+             *     - `DEVICE_NOT_REGISTERED`: The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was removed. A stream ends with this error within a second of the removal.
              *     - `HOST_NOT_ALLOWED`: The gateway does not serve the host of the `Host` header.
-             *     - `METADATA_MISMATCH`: `x-tenant-id`, `x-user-id` or `x-device-id` differs from the token. `key` is the one that differs. Do not send it.
+             *     - `METADATA_MISMATCH`: `x-tenant-id`, `x-user-id` or `x-device-id` differs from the token or the certificate. `key` is the one that differs. Do not send it.
              *     - `ORIGIN_NOT_ALLOWED`: The request comes from a web page of another origin, which an administrator has not listed in `JOBS_GATEWAY_CORS_ORIGINS`.
              *     - `PEER_NOT_TRUSTED`: The client certificate is valid, but JOBS_TRUSTED_PEERS does not list its name.
              *     - `PERMISSION_DENIED`: A proxy in front of the server rejected the call.

@@ -109,6 +109,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
         { "reason": "INVALID_TOKEN", "domain": "jobs-grpc" }
     """
+    INVALID_CERTIFICATE: _ErrorReason.ValueType  # 60
+    """The client certificate of a device names no tenant and device, has expired, or was not issued by an authority of
+    the tenant; the message states which. A stream ends with this error when its certificate expires or when the
+    authority is no longer trusted. Connect again with a new certificate.
+
+    Example of an ErrorInfo:
+
+        { "reason": "INVALID_CERTIFICATE", "domain": "jobs-grpc" }
+    """
     ROLE_REQUIRED: _ErrorReason.ValueType  # 10
     """Status PERMISSION_DENIED: the service knows who calls and does not allow the call.
 
@@ -123,7 +132,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     METADATA_MISMATCH: _ErrorReason.ValueType  # 11
-    """`x-tenant-id`, `x-user-id` or `x-device-id` differs from the token. `key` is the one
+    """`x-tenant-id`, `x-user-id` or `x-device-id` differs from the token or the certificate. `key` is the one
     that differs. Do not send it.
 
     Example of an ErrorInfo:
@@ -140,6 +149,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example of an ErrorInfo:
 
         { "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
+    """
+    DEVICE_NOT_REGISTERED: _ErrorReason.ValueType  # 61
+    """The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was removed.
+    A stream ends with this error within a second of the removal.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "DEVICE_NOT_REGISTERED",
+          "domain": "jobs-grpc",
+          "metadata": { "deviceId": "pump-7", "tenantId": "demo" }
+        }
     """
     SELF_APPROVAL: _ErrorReason.ValueType  # 40
     """The user who created the job must not approve its start or its stages. Another user with the role approver
@@ -807,6 +828,15 @@ Example of an ErrorInfo:
 
     { "reason": "INVALID_TOKEN", "domain": "jobs-grpc" }
 """
+INVALID_CERTIFICATE: ErrorReason.ValueType  # 60
+"""The client certificate of a device names no tenant and device, has expired, or was not issued by an authority of
+the tenant; the message states which. A stream ends with this error when its certificate expires or when the
+authority is no longer trusted. Connect again with a new certificate.
+
+Example of an ErrorInfo:
+
+    { "reason": "INVALID_CERTIFICATE", "domain": "jobs-grpc" }
+"""
 ROLE_REQUIRED: ErrorReason.ValueType  # 10
 """Status PERMISSION_DENIED: the service knows who calls and does not allow the call.
 
@@ -821,7 +851,7 @@ Example of an ErrorInfo:
     }
 """
 METADATA_MISMATCH: ErrorReason.ValueType  # 11
-"""`x-tenant-id`, `x-user-id` or `x-device-id` differs from the token. `key` is the one
+"""`x-tenant-id`, `x-user-id` or `x-device-id` differs from the token or the certificate. `key` is the one
 that differs. Do not send it.
 
 Example of an ErrorInfo:
@@ -838,6 +868,18 @@ PEER_NOT_TRUSTED: ErrorReason.ValueType  # 12
 Example of an ErrorInfo:
 
     { "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
+"""
+DEVICE_NOT_REGISTERED: ErrorReason.ValueType  # 61
+"""The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was removed.
+A stream ends with this error within a second of the removal.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "DEVICE_NOT_REGISTERED",
+      "domain": "jobs-grpc",
+      "metadata": { "deviceId": "pump-7", "tenantId": "demo" }
+    }
 """
 SELF_APPROVAL: ErrorReason.ValueType  # 40
 """The user who created the job must not approve its start or its stages. Another user with the role approver

@@ -4109,14 +4109,14 @@ class GetCallerResponse(_message.Message):
     user_id: _builtins.str
     """The user, from x-user-id or the token. Unset: the caller named none."""
     device_id: _builtins.str
-    """The device, from x-device-id or the token. Unset: the caller named none."""
+    """The device, from x-device-id, the token or the certificate. Unset: the caller named none."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The roles, sorted. Each is admin, approver, bridge, device, operator or viewer."""
 
     @_builtins.property
     def token_expires_at(self) -> _timestamp_pb2.Timestamp:
-        """When the token is no longer accepted. Unset: the caller sent no token."""
+        """When the token, or the certificate of a device, is no longer accepted. Unset: the caller has neither."""
 
     @_builtins.property
     def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -109,6 +109,14 @@ const (
 	//
 	//	{ "reason": "INVALID_TOKEN", "domain": "jobs-grpc" }
 	ErrorReason_INVALID_TOKEN ErrorReason = 9
+	// The client certificate of a device names no tenant and device, has expired, or was not issued by an authority of
+	// the tenant; the message states which. A stream ends with this error when its certificate expires or when the
+	// authority is no longer trusted. Connect again with a new certificate.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{ "reason": "INVALID_CERTIFICATE", "domain": "jobs-grpc" }
+	ErrorReason_INVALID_CERTIFICATE ErrorReason = 60
 	// None of the caller's roles allows this call. `roles` lists the roles that are allowed.
 	//
 	// Example of an ErrorInfo:
@@ -119,7 +127,7 @@ const (
 	//	  "metadata": { "roles": "admin,operator" }
 	//	}
 	ErrorReason_ROLE_REQUIRED ErrorReason = 10
-	// `x-tenant-id`, `x-user-id` or `x-device-id` differs from the token. `key` is the one
+	// `x-tenant-id`, `x-user-id` or `x-device-id` differs from the token or the certificate. `key` is the one
 	// that differs. Do not send it.
 	//
 	// Example of an ErrorInfo:
@@ -136,6 +144,17 @@ const (
 	//
 	//	{ "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
 	ErrorReason_PEER_NOT_TRUSTED ErrorReason = 12
+	// The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was removed.
+	// A stream ends with this error within a second of the removal.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "DEVICE_NOT_REGISTERED",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "deviceId": "pump-7", "tenantId": "demo" }
+	//	}
+	ErrorReason_DEVICE_NOT_REGISTERED ErrorReason = 61
 	// The user who created the job must not approve its start or its stages. Another user with the role approver
 	// or admin must approve, unless the gate has allow_self_approval. `stage` is missing for the start.
 	//
@@ -651,9 +670,11 @@ var (
 		7:  "INVALID_METADATA",
 		8:  "TOKEN_REQUIRED",
 		9:  "INVALID_TOKEN",
+		60: "INVALID_CERTIFICATE",
 		10: "ROLE_REQUIRED",
 		11: "METADATA_MISMATCH",
 		12: "PEER_NOT_TRUSTED",
+		61: "DEVICE_NOT_REGISTERED",
 		40: "SELF_APPROVAL",
 		41: "SUBJECT_REQUIRED",
 		13: "JOB_NOT_FOUND",
@@ -713,9 +734,11 @@ var (
 		"INVALID_METADATA":         7,
 		"TOKEN_REQUIRED":           8,
 		"INVALID_TOKEN":            9,
+		"INVALID_CERTIFICATE":      60,
 		"ROLE_REQUIRED":            10,
 		"METADATA_MISMATCH":        11,
 		"PEER_NOT_TRUSTED":         12,
+		"DEVICE_NOT_REGISTERED":    61,
 		"SELF_APPROVAL":            40,
 		"SUBJECT_REQUIRED":         41,
 		"JOB_NOT_FOUND":            13,
@@ -797,7 +820,7 @@ var File_fleet_jobs_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\xa4\n" +
+	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\xd8\n" +
 	"\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
@@ -809,11 +832,13 @@ const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\x12DUPLICATE_METADATA\x10\x06\x12\x14\n" +
 	"\x10INVALID_METADATA\x10\a\x12\x12\n" +
 	"\x0eTOKEN_REQUIRED\x10\b\x12\x11\n" +
-	"\rINVALID_TOKEN\x10\t\x12\x11\n" +
+	"\rINVALID_TOKEN\x10\t\x12\x17\n" +
+	"\x13INVALID_CERTIFICATE\x10<\x12\x11\n" +
 	"\rROLE_REQUIRED\x10\n" +
 	"\x12\x15\n" +
 	"\x11METADATA_MISMATCH\x10\v\x12\x14\n" +
-	"\x10PEER_NOT_TRUSTED\x10\f\x12\x11\n" +
+	"\x10PEER_NOT_TRUSTED\x10\f\x12\x19\n" +
+	"\x15DEVICE_NOT_REGISTERED\x10=\x12\x11\n" +
 	"\rSELF_APPROVAL\x10(\x12\x14\n" +
 	"\x10SUBJECT_REQUIRED\x10)\x12\x11\n" +
 	"\rJOB_NOT_FOUND\x10\r\x12\x14\n" +

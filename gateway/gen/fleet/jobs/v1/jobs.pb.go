@@ -7419,11 +7419,11 @@ type GetCallerResponse struct {
 	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The user, from x-user-id or the token. Unset: the caller named none.
 	UserId *string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3,oneof" json:"user_id,omitempty"`
-	// The device, from x-device-id or the token. Unset: the caller named none.
+	// The device, from x-device-id, the token or the certificate. Unset: the caller named none.
 	DeviceId *string `protobuf:"bytes,3,opt,name=device_id,json=deviceId,proto3,oneof" json:"device_id,omitempty"`
 	// The roles, sorted. Each is admin, approver, bridge, device, operator or viewer.
 	Roles []string `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
-	// When the token is no longer accepted. Unset: the caller sent no token.
+	// When the token, or the certificate of a device, is no longer accepted. Unset: the caller has neither.
 	TokenExpiresAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=token_expires_at,json=tokenExpiresAt,proto3" json:"token_expires_at,omitempty"`
 	// The full names of the methods that the roles allow, sorted, such as
 	// fleet.jobs.v1.JobService.GetJob. A call of DeviceJobService also needs a device: device_id,
