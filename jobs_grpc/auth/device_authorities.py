@@ -59,6 +59,8 @@ class DeviceAuthorities:
             raise ValueError(f"there are {len(authorities)} authorities; at most {MAX_AUTHORITIES}")
         self.pem = b"".join(authority.public_bytes(Encoding.PEM) for authority in authorities)
         """All authorities, for the TLS handshake."""
+        self.tenants = by_tenant.keys()
+        """The tenants with authorities of their own, or None."""
         self._stores = {
             tenant: verification.Store(list(some)) for tenant, some in by_tenant.items()
         }

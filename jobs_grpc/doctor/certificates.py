@@ -2,16 +2,10 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jobs_grpc.config import ConfigError, TlsConfig
 from jobs_grpc.doctor.finding import Finding, Status
 from jobs_grpc.server.tls import server_credentials
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cryptography.x509 import Certificate
 
 _CHECK = "tls"
 
@@ -36,25 +30,23 @@ def check_certificates(config: TlsConfig) -> list[Finding]:
         )
         return [Finding(_CHECK, Status.ERROR, str(e), remedy)]
     try:
-        from cryptography import x509
+        import cryptography  # noqa: F401
     except ImportError:
         detail = "the files are usable; to read when they expire, cryptography is needed"
         return [Finding(_CHECK, Status.WARNING, detail, "install the extra mtls")]
-    findings = []
-    for file in filter(None, (config.cert, config.client_ca)):
-        try:
-            certificates = x509.load_pem_x509_certificates(Path(file).read_bytes())
-        except ValueError as e:
-            detail = f"{file}: the server accepts it, but its expiry can't be read: {e}"
-            remedy = "write it as PEM with BEGIN CERTIFICATE lines"
-            findings.append(Finding(_CHECK, Status.WARNING, detail, remedy))
-        else:
-            findings.append(_check_expiry(file, certificates))
-    return findings
+    return [check_expiry(_CHECK, file) for file in (config.cert, config.client_ca) if file]
 
 
-def _check_expiry(file: str, certificates: "Sequence[Certificate]") -> Finding:
+def check_expiry(check: str, file: str, soon: timedelta = _EXPIRES_SOON) -> Finding:
     """Report the certificate of a file that expires first, or one that is not valid yet."""
+    from cryptography import x509
+
+    try:
+        certificates = x509.load_pem_x509_certificates(Path(file).read_bytes())
+    except ValueError as e:
+        detail = f"{file}: the server accepts it, but its expiry can't be read: {e}"
+        remedy = "write it as PEM with BEGIN CERTIFICATE lines"
+        return Finding(check, Status.WARNING, detail, remedy)
     now = datetime.now(UTC)
     first = min(certificates, key=lambda certificate: certificate.not_valid_after_utc)
     subject = first.subject.rfc4514_string()
@@ -65,9 +57,9 @@ def _check_expiry(file: str, certificates: "Sequence[Certificate]") -> Finding:
         if certificate.not_valid_before_utc > now:
             starts = f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M}Z"
             detail = f"{file}: {certificate.subject.rfc4514_string()} is not valid before {starts}"
-            return Finding(_CHECK, Status.ERROR, detail, f"check this host's clock, or {_RENEW}")
+            return Finding(check, Status.ERROR, detail, f"check this host's clock, or {_RENEW}")
     if remaining < timedelta():
-        return Finding(_CHECK, Status.ERROR, expires.replace("expires", "expired"), _RENEW)
-    if remaining < min(_EXPIRES_SOON, lifetime / 4):
-        return Finding(_CHECK, Status.WARNING, expires, _RENEW)
-    return Finding(_CHECK, Status.OK, expires)
+        return Finding(check, Status.ERROR, expires.replace("expires", "expired"), _RENEW)
+    if remaining < min(soon, lifetime / 4):
+        return Finding(check, Status.WARNING, expires, _RENEW)
+    return Finding(check, Status.OK, expires)
