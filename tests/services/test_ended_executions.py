@@ -223,6 +223,23 @@ async def test_acknowledgement_waits_for_finalization(world: World) -> None:
     assert await world.pump.ended() == []
 
 
+async def test_an_attempt_that_ends_while_the_acknowledgement_waits_stays_known(
+    world: World,
+) -> None:
+    """The acknowledgement has not locked its job, and no response had the attempt."""
+    await start(world)
+    await world.create("other")
+    await world.pump.start("other")
+    await world.operator.cancel("j", force=True)
+
+    async with world.lock_held():
+        call = await world.blocked(world.pump.acknowledge(("j", 1), ("other", 1)))
+        await world.operator.cancel("other", force=True)
+    await call
+
+    assert await world.pump.ended() == [("other", 1, "JOB_CANCELED")]
+
+
 async def test_a_device_acknowledges_only_its_own_attempts(world: World) -> None:
     await start(world)
     await _time_out(world)

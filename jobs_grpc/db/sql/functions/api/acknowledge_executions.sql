@@ -16,6 +16,7 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     v_changes jobs.execution_change[];
+    v_locked_job_ids text[];
     v_change jobs.execution_change;
     v_job record;
 BEGIN
@@ -23,10 +24,14 @@ BEGIN
     IF v_changes IS NULL THEN
         RETURN;
     END IF;
-    PERFORM jobs.lock_jobs(p_tenant_id, ARRAY(SELECT c.job_id FROM unnest(v_changes) c), p_wait_ms);
-    -- Read again under the job locks: finalize_executions may have written an attempt.
+    v_locked_job_ids := jobs.lock_jobs(
+        p_tenant_id, ARRAY(SELECT c.job_id FROM unnest(v_changes) c), p_wait_ms
+    );
+    -- Read again under the job locks: finalize_executions may have written an attempt. Without the attempts that were
+    -- ended meanwhile, whose jobs are not locked: no response can have had them when the device sent this call.
     v_changes := jobs.unacknowledged_executions(p_tenant_id, p_device_id, p_job_ids, p_execution_numbers);
     FOREACH v_change IN ARRAY coalesce(v_changes, '{}') LOOP
+        CONTINUE WHEN v_change.job_id <> ALL (v_locked_job_ids);
         IF v_change.stored_status <> 'IN_PROGRESS' THEN
             UPDATE jobs.job_executions e
             SET ended_number = NULL
