@@ -13,12 +13,21 @@ from tests.machine.operators import CODES, create_for
 from tests.model import operator_calls
 from tests.model.device_calls import queue
 from tests.model.execution import FAILURES
+from tests.model.job import Job
 from tests.model.stages import Stage, claims, divide
 from tests.model.targets import Term, matching
 from tests.model.tenant import Call
 from tests.support import random_selectors
 from tests.support.callers import all_executions, all_jobs
 from tests.support.waiting import TIMEOUT
+
+# The field of a bucket, by the status that readers see and whether the attempt failed by itself.
+_TIMELINE_COUNTS = {
+    ("SUCCEEDED", False): "succeeded_count",
+    **dict.fromkeys(((status, True) for status in FAILURES), "failed_count"),
+    ("REJECTED", False): "canceled_count",
+    ("TIMED_OUT", False): "expired_count",
+}
 
 
 async def create_with_target(m: Machine) -> None:
@@ -165,7 +174,7 @@ async def delete_devices(m: Machine) -> None:
 
 
 async def list_devices(m: Machine) -> None:
-    """ListDevices, GetDevice and ListGroups."""
+    """ListDevices, ListGroups, GetCaller, and what is at most a minute old."""
     terms = random_selectors.terms(m.random, m.devices)
     page = await m.fleet.list(selector=random_selectors.spell(m.random, terms))
     assert [each.device_id for each in page.devices] == matching(terms, m.state.devices)
@@ -176,6 +185,9 @@ async def list_devices(m: Machine) -> None:
     groups = await m.fleet.groups()
     counts = Counter(group for device in m.state.devices for group in device.groups)
     assert {group.group_id: group.device_count for group in groups.groups} == counts
+    assert (await m.fleet.labels()).is_complete
+    summary = await m.fleet.summary()
+    assert sum(count for _, count in summary.last_seen.ListFields()) == summary.device_count
     caller = await m.operator.get_caller()
     assert (caller.tenant_id, caller.user_id) == (m.tenant, "olivia")
 
@@ -193,8 +205,9 @@ async def list_jobs(m: Machine) -> None:
 
 
 async def read_job(m: Machine) -> None:
-    """ListJobExecutions in pages, GetExecution and WatchJob."""
+    """ListJobExecutions in pages, GetExecution, GetJobTimeline and WatchJob."""
     job = m.job()
+    await _read_timeline(m, job)
     executions = await all_executions(m.operator, job.job_id, limit=m.random.randint(1, 3))
     statuses = {each.device_id: pb.JobExecution.Status.Name(each.status) for each in executions}
     assert statuses == {each.device: job.visible(each) for each in job.executions}
@@ -210,11 +223,28 @@ async def read_job(m: Machine) -> None:
     assert pb.Job.Status.Name(response.job.status) == job.visible_status
 
 
+async def _read_timeline(m: Machine, job: Job) -> None:
+    expected = Counter(
+        _TIMELINE_COUNTS[job.visible(each), each.code is not None]
+        for each in job.executions
+        if job.visible(each) not in ("QUEUED", "HELD", "IN_PROGRESS")
+    )
+    counts: Counter[str] = Counter()
+    for bucket in (await m.operator.timeline(job.job_id)).buckets:
+        for field, count in bucket.ListFields()[1:]:
+            counts[field.name] += count
+    assert counts == expected
+
+
 async def get_device(m: Machine) -> None:
-    """GetDevice: the queue also has the executions that wait."""
+    """UpdateFacts and GetDevice: the queue also has the executions that wait."""
     device = m.device()
+    facts = {"position": f"{m.position}"}
+    _, facts_reason = await outcome(m.caller(device).facts(facts, replace=True))
     response, reason = await outcome(m.fleet.get(device))
+    assert facts_reason == reason
     if m.state.device(device) is None:
         assert reason == "DEVICE_NOT_FOUND"
     else:
         assert [each.job_id for each in response.executions] == queue(m.state, device)
+        assert response.device.facts == facts
