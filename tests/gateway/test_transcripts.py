@@ -41,7 +41,7 @@ def described(response: httpx.Response) -> Iterator[str]:
             yield f"  {violation['field']}{'' if same else ': ' + violation['description']}"
         for name, value in error.items():
             yield f"  {name}: {json.dumps(value, ensure_ascii=False)}"
-    for name in ("allow", "location", "www-authenticate"):
+    for name in ("allow", "location", "www-authenticate", "x-ended-executions"):
         if name in response.headers:
             yield f"  {name}: {response.headers[name]}"
 

@@ -82,6 +82,8 @@ def _success(rpc: str, id_: str, ok: Json) -> Json:
         headers["Link"] = ref_to("headers", "Link")
     if id_ in ("ListPendingExecutions", "StartNextExecution"):
         headers["X-Poll-After"] = ref_to("headers", "PollAfter")
+    if id_ == "ListPendingExecutions":
+        headers["X-Ended-Executions"] = ref_to("headers", "EndedExecutions")
     content = {"schema": ok["schema"]}
     typical = PARTS["typical_operations"].get(ref_name(ok["schema"]), "")
     recorded = EXAMPLES.get(id_) or EXAMPLES.get(typical) or {}

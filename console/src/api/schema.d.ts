@@ -4608,6 +4608,8 @@ export interface components {
         Allow: string;
         /** @description `Bearer`. */
         Authenticate: string;
+        /** @description The attempts that others ended and that the device has not acknowledged, such as "reboot-1 1 TIMEOUT, update-7 2 JOB_CANCELED": job_id, execution_number and end_cause. At most 20, and only with the first page. Absent if there are none. */
+        EndedExecutions: string;
         /** @description The URL of the next page: `<…>; rel="next"`. Absent on the last page. */
         Link: string;
         /** @description The path of what was created. */
@@ -9535,6 +9537,7 @@ export interface operations {
             200: {
                 headers: {
                     Link: components["headers"]["Link"];
+                    "X-Ended-Executions": components["headers"]["EndedExecutions"];
                     "X-Next-Page-Token": components["headers"]["NextPageToken"];
                     "X-Poll-After": components["headers"]["PollAfter"];
                     "X-Request-Id": components["headers"]["RequestId"];

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -101,8 +102,8 @@ func newErrorHandler(logger *slog.Logger) runtime.ErrorHandlerFunc {
 }
 
 // setResponseHeaders sets the status 201 and Location of what was created, the headers that point to
-// the next page of a list, and X-Poll-After for devices. grpc-gateway calls it before it writes
-// the body.
+// the next page of a list, and X-Poll-After and X-Ended-Executions for devices. grpc-gateway calls
+// it before it writes the body.
 func setResponseHeaders(ctx context.Context, w http.ResponseWriter, response proto.Message) error {
 	m := routes.MatchFromContext(ctx)
 	if response, ok := response.(interface{ GetPollAfter() *durationpb.Duration }); ok && response.GetPollAfter() != nil {
@@ -121,12 +122,27 @@ func setResponseHeaders(ctx context.Context, w http.ResponseWriter, response pro
 	case *jobsv1.CreateWebhookResponse:
 		w.Header().Set("Location", m.Path()+"/"+response.GetWebhook().GetWebhookId())
 		w.WriteHeader(http.StatusCreated)
-	case interface{ GetNextPageToken() string }: // every list
+	case *jobsv1.ListPendingExecutionsResponse:
+		setEndedExecutions(w, response.GetEndedExecutions())
+		setNextPage(w, m.Path(), m.Query, response.GetNextPageToken())
+	case interface{ GetNextPageToken() string }: // every other list
 		setNextPage(w, m.Path(), m.Query, response.GetNextPageToken())
 	case *jobsv1.GetJobResponse:
 		setNextPage(w, m.Path()+"/executions", url.Values{}, response.GetJob().GetNextExecutionsPageToken())
 	}
 	return nil
+}
+
+// setEndedExecutions sets X-Ended-Executions, because the body of the list is an array of pending executions. Proxies
+// limit headers to a few KiB, so it has at most 20: when the device has acknowledged them, it gets the next ones.
+func setEndedExecutions(w http.ResponseWriter, ended []*jobsv1.EndedExecution) {
+	var values []string
+	for _, each := range ended[:min(len(ended), 20)] {
+		values = append(values, fmt.Sprintf("%s %d %s", each.GetJobId(), each.GetExecutionNumber(), each.GetEndCause()))
+	}
+	if values != nil {
+		w.Header().Set("X-Ended-Executions", strings.Join(values, ", "))
+	}
 }
 
 // setNextPage sets X-Next-Page-Token and Link, unless token is empty: then this is the last page.

@@ -2,6 +2,8 @@ package rest
 
 import (
 	"net/http/httptest"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,5 +35,22 @@ func TestResponseHeaders_HaveNoLocation_WhenValidateOnly(t *testing.T) {
 	response := &jobsv1.CreateJobResponse{JobId: "a", Preview: &jobsv1.TargetPreview{}}
 	if err := setResponseHeaders(ctx, w, response); err != nil || w.Code != 200 || w.Header().Get("Location") != "" {
 		t.Errorf("%d %v %v", w.Code, w.Header(), err)
+	}
+}
+
+func TestResponseHeaders_HaveTheFirstEndedExecutions(t *testing.T) {
+	ctx := routes.WithMatch(t.Context(), &routes.Match{Route: &routes.Route{Template: "/device/v1/jobs"}})
+	one := &jobsv1.EndedExecution{JobId: "a", ExecutionNumber: 2, EndCause: jobsv1.JobExecution_TIMEOUT}
+	for count, want := range map[int]string{
+		0: "", 1: "a 2 TIMEOUT", 21: strings.Repeat("a 2 TIMEOUT, ", 19) + "a 2 TIMEOUT",
+	} {
+		w := httptest.NewRecorder()
+		response := &jobsv1.ListPendingExecutionsResponse{EndedExecutions: slices.Repeat([]*jobsv1.EndedExecution{one}, count)}
+		if err := setResponseHeaders(ctx, w, response); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.Header().Get("X-Ended-Executions"); got != want {
+			t.Errorf("%d: %q, want %q", count, got, want)
+		}
 	}
 }

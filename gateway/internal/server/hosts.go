@@ -87,7 +87,7 @@ func withCORS(origins []string, next http.Handler) http.Handler {
 			w.WriteHeader(http.StatusNoContent)
 			return
 		}
-		w.Header().Set("Access-Control-Expose-Headers", "Link, Location, Retry-After, Traceparent, X-Next-Page-Token, X-Poll-After, X-Request-Id")
+		w.Header().Set("Access-Control-Expose-Headers", "Link, Location, Retry-After, Traceparent, X-Ended-Executions, X-Next-Page-Token, X-Poll-After, X-Request-Id")
 		next.ServeHTTP(w, r)
 	})
 }

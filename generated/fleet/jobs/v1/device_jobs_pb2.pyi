@@ -208,8 +208,8 @@ class ListPendingExecutionsResponse(_message.Message):
 
     @_builtins.property
     def ended_executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndedExecution]:
-        """The attempts that others ended; see DeviceJobService. Filled only on the first page. REST does
-        not return it; StartNextExecution does.
+        """The attempts that others ended; see DeviceJobService. Filled only on the first page. In REST, the
+        header X-Ended-Executions has the first 20.
         """
 
     def __init__(

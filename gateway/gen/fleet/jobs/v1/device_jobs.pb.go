@@ -331,8 +331,8 @@ type ListPendingExecutionsResponse struct {
 	// The time that a polling device waits before it lists again; see DeviceJobService. Set only
 	// on the last page.
 	PollAfter *durationpb.Duration `protobuf:"bytes,3,opt,name=poll_after,json=pollAfter,proto3" json:"poll_after,omitempty"`
-	// The attempts that others ended; see DeviceJobService. Filled only on the first page. REST does
-	// not return it; StartNextExecution does.
+	// The attempts that others ended; see DeviceJobService. Filled only on the first page. In REST, the
+	// header X-Ended-Executions has the first 20.
 	EndedExecutions []*EndedExecution `protobuf:"bytes,4,rep,name=ended_executions,json=endedExecutions,proto3" json:"ended_executions,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
