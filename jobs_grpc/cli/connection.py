@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from jobs_grpc.auth.principal import is_identifier
 from jobs_grpc.cli.contexts import (
@@ -23,6 +23,7 @@ from jobs_grpc.cli.errors import CliError, InvalidInput, call_error
 from jobs_grpc.cli.output import print_note
 from jobs_grpc.client import (
     Connection,
+    DeviceClient,
     EventsClient,
     FleetClient,
     JobsClient,
@@ -32,7 +33,7 @@ from jobs_grpc.client import (
 )
 from jobs_grpc.config import DEFAULT_ADDRESS, is_local
 
-Client = TypeVar("Client", JobsClient, FleetClient, EventsClient)
+Client = TypeVar("Client", JobsClient, FleetClient, EventsClient, DeviceClient)
 
 # A person waits for the command: it reports after a second or two that the server is unavailable.
 _MAX_ATTEMPTS = 3
@@ -170,17 +171,22 @@ async def connect(
     retry: RetryPolicy | None = None,
     client: type[Client] = JobsClient,  # type: ignore[assignment]
 ) -> AsyncIterator[Client]:
-    """Yield a client for the server and the caller of a command. A failed call raises CliError."""
+    """Yield a client for the server and the caller of a command. A failed call raises CliError.
+
+    A DeviceClient calls as the device of the command.
+    """
     target = resolve_target(args)
     target.check_caller()
+    caller: dict[str, Any] = {"user": target.user, "roles": target.roles}
+    if client is DeviceClient:
+        caller = {"device_id": args.device_id}
     try:
         async with (
             target.connection() as connection,
             client(
                 connection,
                 tenant=target.tenant,
-                user=target.user,
-                roles=target.roles,
+                **caller,
                 # Read the file before each try, because its token may have been renewed.
                 token=target.read_token if target.read_token() else None,
                 timeout=getattr(args, "timeout", None) or 90.0,

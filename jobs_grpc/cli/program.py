@@ -30,7 +30,7 @@ _GROUPS = {
     " cancel retry=control delete=cancel failures=diagnose attempts=executions explain=diagnose"
     " history=diagnose timeline export=get",
     "rollouts": "advance=control approve=control reject=control",
-    "devices": "fleet devices device=executions groups=list_jobs labels=fleet simulate",
+    "devices": "fleet devices device=executions notices groups=list_jobs labels=fleet simulate",
     "events": "events webhooks",
     "server": "dev serve migrate=maintain doctor recount=maintain health=whoami",
     "command line": "context whoami completion help=",
