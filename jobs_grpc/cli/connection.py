@@ -65,7 +65,9 @@ class Target:
     @property
     def user(self) -> str | None:
         # The token names the user, and the server rejects a different x-user-id.
-        return self._text("user") or (None if self.read_token() else _login_name())
+        # A certificate may name the caller as well: then the tenant is not given.
+        names_caller = self.tenant and not self.read_token()
+        return self._text("user") or (_login_name() if names_caller else None)
 
     @property
     def roles(self) -> list[str]:
@@ -104,9 +106,10 @@ class Target:
     def check_caller(self) -> None:
         """Raise CliError if the caller is missing or invalid."""
         token = self.read_token()
-        if not self.tenant and not token:
+        if not self.tenant and not token and not self._text("cert"):
             raise InvalidInput(
-                "--tenant, JOBS_TENANT, a context with a tenant, or a token is required"
+                "--tenant, JOBS_TENANT, a context with a tenant, a token, or the certificate of a"
+                " device is required"
             )
         values = {"tenant": self.tenant, "user": self.user, "roles": self.settings.get("roles")}
         for name, value in values.items():

@@ -16,6 +16,12 @@ from jobs_grpc.config import DEFAULT_ADDRESS, Config
 from jobs_grpc.db.migrate import MigrationError
 from jobs_grpc.dev import embedded_postgres, environment
 from jobs_grpc.dev.demo_fleet import DEMO_DEVICE_COUNT, DEMO_GROUPS, DEMO_TENANT
+from jobs_grpc.dev.device_tls import (
+    DEMO_DEVICE,
+    device_tls_folder,
+    device_tls_settings,
+    make_device_tls,
+)
 from jobs_grpc.dev.simulated_fleet import start_simulated_fleet
 from jobs_grpc.dev.webhooks import make_webhook_keys
 from jobs_grpc.server.signals import interrupt_on_stop_signals, run_until_stop_signal
@@ -31,7 +37,12 @@ def add_command(commands: Subparsers) -> None:
         "also run simulated devices that carry out the jobs of the tenant 'demo', and create three "
         "jobs for them if it has none"
     )
-    arguments.add_options(add_local_command(commands, "dev", _dev), {"--simulate": help_text})
+    options = {
+        "--simulate": help_text,
+        "--device-tls": "also listen for devices with certificates, on 127.0.0.1:50052, and make "
+        f"the certificate of {DEMO_DEVICE}",
+    }
+    arguments.add_options(add_local_command(commands, "dev", _dev), options)
 
 
 def _dev(args: argparse.Namespace) -> None:
@@ -42,7 +53,7 @@ def _dev(args: argparse.Namespace) -> None:
     settings of `serve` apply, except JOBS_DATABASE_URL and JOBS_OWNER_DATABASE_URL.
 
     jobs-grpc dev --simulate
-    JOBS_DATA_DIR=/tmp/jobs JOBS_LISTEN=127.0.0.1:50052 jobs-grpc dev
+    JOBS_DATA_DIR=/tmp/jobs JOBS_LISTEN=[::1]:50051 jobs-grpc dev --device-tls
     """
     # Other commands do not need the server, which takes a while to import.
     from jobs_grpc.server.run import serve
@@ -50,6 +61,8 @@ def _dev(args: argparse.Namespace) -> None:
     data_dir = environment.data_dir()
     # Reject invalid settings before PostgreSQL starts; the real URLs are only known afterwards.
     placeholders = {"JOBS_DATABASE_URL": "postgresql://", "JOBS_OWNER_DATABASE_URL": ""}
+    if args.device_tls:
+        placeholders |= device_tls_settings(data_dir)
     config = Config.from_env(environment.default_settings() | os.environ | placeholders)
     if args.simulate and not _accepts_plain_calls(config):
         raise InvalidInput(
@@ -65,11 +78,15 @@ def _dev(args: argparse.Namespace) -> None:
                 f"{e}. To start with an empty database, move {data_dir} away or set JOBS_DATA_DIR"
             ) from None
         make_webhook_keys(cluster.data_dir)
-        config = Config.from_env(environment.server_settings(cluster))
+        settings = environment.server_settings(cluster)
+        if args.device_tls:
+            make_device_tls(cluster.data_dir, DEMO_TENANT)
+            settings |= device_tls_settings(cluster.data_dir)
+        config = Config.from_env(settings)
         with ExitStack() as stack:
 
             def on_serving(address: str) -> None:
-                print(_greeting(address, cluster, config, args.simulate), flush=True)
+                print(_greeting(address, cluster, config, args), flush=True)
                 if args.simulate:
                     stack.enter_context(start_simulated_fleet(address))
 
@@ -83,7 +100,7 @@ def _accepts_plain_calls(config: Config) -> bool:
 
 
 def _greeting(
-    address: str, cluster: embedded_postgres.Cluster, config: Config, simulate: bool
+    address: str, cluster: embedded_postgres.Cluster, config: Config, args: argparse.Namespace
 ) -> str:
     webhooks = f"Webhooks: to {webhook_destinations(config.events)}"
     has_webhooks = config.events.webhook_keys_file
@@ -92,7 +109,7 @@ def _greeting(
             "",
             f"Serving on {address}; the tenant {DEMO_TENANT} has {DEMO_DEVICE_COUNT:,} devices.",
             f"Groups:  {', '.join(DEMO_GROUPS)}",
-            *(["Fleet:   simulated devices carry out the jobs"] if simulate else []),
+            *(["Fleet:   simulated devices carry out the jobs"] if args.simulate else []),
             f"Data:    {cluster.data_dir}",
             f"SQL:     psql {shlex.quote(cluster.dsn(environment.DATABASE))}",
             f"Log:     {config.log.level} and higher, and the audit log"
@@ -102,7 +119,8 @@ def _greeting(
             *([_CONSOLE] if address == DEFAULT_ADDRESS else []),
             *([f"Metrics: http://{metrics}/metrics"] if (metrics := config.metrics.listen) else []),
             "",
-            *_example_commands(address, config, simulate),
+            *_example_commands(address, config, args.simulate),
+            *(_device_commands(cluster, config) if args.device_tls else []),
             "",
             "Press Ctrl-C to stop.",
             "",
@@ -114,10 +132,7 @@ def _example_commands(address: str, config: Config, simulate: bool) -> list[str]
     if not _accepts_plain_calls(config):
         # The commands would need the user's tokens and certificates.
         return ["Calls need a token or TLS, as in", f"{_DOCS}/authentication.md"]
-    program = Path(sys.argv[0])
-    found = shutil.which(program.name)
-    is_on_path = found and program.exists() and program.samefile(found)
-    command = program.name if is_on_path else shlex.quote(sys.argv[0])
+    command = _program()
     options = f"--tenant {DEMO_TENANT}"
     if address != DEFAULT_ADDRESS:
         options += f" --server {address}"
@@ -136,3 +151,29 @@ def _example_commands(address: str, config: Config, simulate: bool) -> list[str]
         f"  {_DOCS}/tour.md",
         f"  {_DOCS}/reference/calls.md",
     ]
+
+
+def _device_commands(cluster: embedded_postgres.Cluster, config: Config) -> list[str]:
+    address = config.devices.listen
+    files = '-cacert "$tls/ca.crt" -cert "$tls/device.crt" -key "$tls/device.key"'
+    return [
+        "",
+        f"As {DEMO_DEVICE}, which a certificate identifies:",
+        "",
+        f"  tls={shlex.quote(str(device_tls_folder(cluster.data_dir)))}",
+        # With a tenant, the command would send the name of the user as well.
+        f"  JOBS_TENANT= {_program()} whoami --server {address} \\",
+        '    --ca "$tls/ca.crt" --cert "$tls/device.crt" --key "$tls/device.key"',
+        f"  grpcurl {files} \\",
+        f"    {address} fleet.jobs.v1.DeviceJobService/StartNextExecution",
+        "",
+        f"  {_DOCS}/device-certificates.md",
+    ]
+
+
+def _program() -> str:
+    """Return this program as a shell finds it."""
+    program = Path(sys.argv[0])
+    found = shutil.which(program.name)
+    is_on_path = found and program.exists() and program.samefile(found)
+    return program.name if is_on_path else shlex.quote(sys.argv[0])

@@ -53,7 +53,7 @@ def _fields(caller: pb.GetCallerResponse, utc: bool) -> Iterator[tuple[str, str]
         yield "device", caller.device_id
     yield "roles", " ".join(caller.roles)
     if caller.HasField("token_expires_at"):
-        yield "token expires", format_moment(caller.token_expires_at, utc)
+        yield "access expires", format_moment(caller.token_expires_at, utc)
     by_service: dict[str, list[str]] = {}
     for method in caller.methods:
         service, _, name = method.rpartition(".")

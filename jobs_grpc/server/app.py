@@ -247,6 +247,8 @@ async def running(
             jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, device_methods)
             device_jobs_pb2_grpc.add_DeviceJobServiceServicer_to_server(device_jobs, device_methods)
             health_pb2_grpc.add_HealthServicer_to_server(health.servicer, device_methods)
+            if config.server.reflection:
+                reflection.add_reflection(device_methods, SERVICE_NAMES)
             device_server, device_address = shutdown.enter_context(
                 devices.bind(device_methods, config, options.grpc_options, reserve=not share_port)
             )

@@ -13,6 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from fleet.jobs.v1 import device_jobs_pb2_grpc
 from grpc import StatusCode
 from grpc.aio import AioRpcError
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from jobs_grpc.config import ConfigError, DevicesConfig
 from jobs_grpc.server.device_listener import read_device_authorities
@@ -320,6 +321,12 @@ async def test_address_for_devices_serves_only_methods_of_devices(device: Certif
     with expect_failure(StatusCode.UNIMPLEMENTED):
         await device.operator.list()
     await wait_until_healthy(device.channel)
+    # Tools such as grpcurl ask for the methods.
+    channel: Any = device.channel
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+    requests = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+    [response] = [response async for response in stub.ServerReflectionInfo(requests)]
+    assert response.list_services_response.service
 
 
 async def test_device_is_accepted_when_registered_and_refused_when_removed(

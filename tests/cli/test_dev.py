@@ -13,11 +13,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from fleet.jobs.v1 import events_pb2_grpc, fleet_pb2_grpc, jobs_pb2_grpc
+from fleet.jobs.v1 import (
+    device_jobs_pb2,
+    device_jobs_pb2_grpc,
+    events_pb2_grpc,
+    fleet_pb2_grpc,
+    jobs_pb2_grpc,
+)
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1.fleet_pb2 import Device
 from google.protobuf import json_format
@@ -235,6 +242,50 @@ async def test_dev_runs_devices_and_jobs_until_ctrl_c_when_it_simulates(data_dir
     assert "Fleet:   simulated devices carry out the jobs" in greeting.splitlines()
     assert " simulate --tenant" not in greeting
     assert " watch --tenant" in greeting
+
+
+def _device_commands(greeting: str) -> tuple[Path, list[str], list[str]]:
+    """Return the folder with certificates, and the arguments of `whoami` and of grpcurl."""
+    lines = greeting.replace("\\\n", "").splitlines()
+    [folder] = (line.removeprefix("  tls=") for line in lines if line.startswith("  tls="))
+    whoami, grpcurl = (
+        shlex.split(line.replace("$tls", folder)) for line in lines if "$tls/ca.crt" in line
+    )
+    return Path(folder), whoami[whoami.index("whoami") + 1 :], grpcurl[1:]
+
+
+async def test_dev_prints_commands_of_a_device_that_a_certificate_identifies(
+    data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JOBS_TENANT", raising=False)
+    with reserved_address() as listen:
+        settings = {"JOBS_DEVICE_LISTEN": listen}
+        async with _running_dev(data_dir, "--device-tls", **settings) as (address, greeting):
+            async with open_channel(address) as channel:
+                operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), "demo")
+                await operator.create(job_id="j", target_device_id="device-0001")
+            folder, whoami, call = _device_commands(greeting)
+            caller = await Shell(capsys)("whoami", *whoami, "--json")
+            files = {path.name: path for path in folder.iterdir()}
+            *options, server, method = call
+            credentials = grpc.ssl_channel_credentials(
+                *((folder / name).read_bytes() for name in ("ca.crt", "device.key", "device.crt"))
+            )
+            async with open_channel(server, credentials) as channel:
+                stub = device_jobs_pb2_grpc.DeviceJobServiceStub(channel)
+                started = await getattr(stub, method.rpartition("/")[2])(
+                    device_jobs_pb2.StartNextExecutionRequest()
+                )
+            modes = {path.stat().st_mode & 0o777 for path in files.values()}
+
+    assert caller.code == 0, caller.err
+    shown = json.loads(caller.out)
+    assert (shown["tenant_id"], shown["device_id"]) == ("demo", "device-0001")
+    assert shown["roles"] == ["device"]
+    assert started.execution.job_id == "j"
+    assert options[::2] == ["-cacert", "-cert", "-key"]
+    assert set(files) == {"ca.crt", "server.crt", "server.key", "device.crt", "device.key"}
+    assert modes == {0o600}
 
 
 async def test_dev_does_not_simulate_when_calls_need_tls(data_dir: Path) -> None:

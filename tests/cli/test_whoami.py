@@ -49,5 +49,5 @@ async def test_whoami_shows_when_the_token_expires(
         "user             olivia",
         "device           pump-1",
         "roles            device",
-        "token expires    2030-01-01 12:00:00Z",
+        "access expires   2030-01-01 12:00:00Z",
     ]

@@ -17,9 +17,11 @@ from fleet.jobs.v1 import device_jobs_pb2 as pb
 from jobs_grpc.client import JobsClient
 from jobs_grpc.client.retry import MAX_ATTEMPTS
 from tests.support.database import Database
+from tests.support.device_certificates import device_settings
+from tests.support.identities import Authority
 from tests.support.processes import output_of, running_process, skip_without
 from tests.support.scripted_server import Refusal, running_scripted_server
-from tests.support.server import Server, reserved_address
+from tests.support.server import Server, reserved_address, running_server
 from tests.support.waiting import TIMEOUT
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +74,26 @@ async def test_run_job_and_device_agent_complete_a_job(
 
     assert re.fullmatch(r"created \S+ for 1 devices", lines[0])
     assert lines[-1] == "COMPLETED 1/1"
+
+
+@pytest.mark.slow
+async def test_device_agent_has_the_identity_of_its_certificate(
+    database: Database, tenant: str, tmp_path: Path
+) -> None:
+    authority = Authority()
+    await database.add_devices(tenant, ["pump"], group="north")
+    settings = device_settings(authority, tmp_path)
+    files = settings["JOBS_DEVICE_CA"], *authority.device(tenant, "pump").write(tmp_path, "pump")
+    async with running_server(database.request_dsn, **settings) as server:
+        address = server.app.device_address or ""
+        async with (
+            running("examples/device_agent.py", address, tenant, "pump", *files),
+            asyncio.timeout(TIMEOUT),
+        ):
+            command = (sys.executable, "examples/run_job.py", server.address, tenant, "north")
+            output = await output_of(*command, cwd=ROOT)
+
+    assert output.splitlines()[-1] == "COMPLETED 1/1"
 
 
 @pytest.mark.slow
