@@ -77,10 +77,13 @@ def check_dockerfiles(root: Path) -> None:
 
 
 def check_compose(root: Path) -> None:
-    """Render the Compose file."""
-    passwords = {"JOBS_OWNER_PASSWORD": "a", "JOBS_REQUEST_PASSWORD": "b"}
-    file = root / "deploy" / "compose.yaml"
-    run_tool(TOOLS / "bin" / "docker-compose", "--file", file, "config", "--quiet", **passwords)
+    """Render the Compose file, also with the address for devices."""
+    environ = {"JOBS_OWNER_PASSWORD": "a", "JOBS_REQUEST_PASSWORD": "b"}
+    compose = (TOOLS / "bin" / "docker-compose", "--file", root / "deploy" / "compose.yaml")
+    run_tool(*compose, "config", "--quiet", **environ)
+    environ["JOBS_DEVICE_TRUST_DOMAIN"] = "acme.example"
+    devices = root / "deploy" / "compose.devices.yaml"
+    run_tool(*compose, "--file", devices, "config", "--quiet", **environ)
 
 
 def check_chart(root: Path) -> None:

@@ -111,6 +111,35 @@ def test_webhooks_have_their_keys_and_an_egress_rule() -> None:
             assert not addresses.allows(network[-1])
 
 
+@pytest.mark.parametrize(
+    ("example", "authorities", "certificate"),
+    [
+        ("jwt", {"JOBS_DEVICE_CA": "/devices/ca.crt"}, "/tls/tls.crt"),
+        ("trusted-peers", {"JOBS_DEVICE_CA_DIR": "/devices"}, "/devices-tls/tls.crt"),
+    ],
+)
+def test_devices_have_an_address_with_their_authorities(
+    example: str, authorities: dict[str, str], certificate: str
+) -> None:
+    objects = render(f"--values={CHART}/ci/{example}-values.yaml")
+
+    environ = environment(objects, "server") or {}
+    assert environ.items() >= authorities.items()
+    devices = Config.from_env(environ).devices
+    assert devices.listen == "0.0.0.0:50052"
+    assert (devices.cert or environ["JOBS_TLS_CERT"]) == certificate
+    pod = named(objects, "Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert {volume["name"] for volume in pod["volumes"]} == set(mounts)
+    assert mounts["devices"] == "/devices"
+    assert certificate.rpartition("/")[0] in mounts.values()
+    (port,) = named(objects, "Service", "jobs-devices")["spec"]["ports"]
+    assert {"name": port["targetPort"], "containerPort": 50052} in container["ports"]
+    ingress = named(objects, "NetworkPolicy")["spec"]["ingress"]
+    assert {"ports": [{"port": "devices"}]} in ingress
+
+
 @pytest.mark.parametrize("networks", [[], ["10.2.0.0/16"]])
 def test_token_keys_do_not_allow_webhooks_to_private_addresses(networks: list[str]) -> None:
     options = [f"--set=auth.jwksNetworks={{{','.join(networks)}}}"] if networks else []
@@ -203,6 +232,7 @@ INGRESS = (
         (f"{METADATA},server.settings.JOBS_LISTEN=x", "JOBS_LISTEN"),
         (f"{METADATA},server.replica=3", "replica"),
         (f"{METADATA},fullnameOverride={'a' * 41}", "fullnameOverride"),
+        (f"{METADATA},devices.caSecretName=a", "devices needs devices.tlsSecretName"),
         (f"{INGRESS}{METADATA}", "any tenant"),
         (f"{INGRESS}auth.mode=jwt", "networkPolicy.gatewayFrom"),
         (

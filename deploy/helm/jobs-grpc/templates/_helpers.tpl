@@ -95,6 +95,22 @@ JOBS_TLS_KEY: /tls/tls.key
 {{- if include "jobs.serverClientCA" . }}
 JOBS_TLS_CLIENT_CA: /tls/ca.crt
 {{- end }}
+{{- with .Values.devices }}
+{{- if .caSecretName }}
+JOBS_DEVICE_LISTEN: 0.0.0.0:50052
+{{- if .trustDomain }}
+JOBS_DEVICE_CA: /devices/ca.crt
+JOBS_DEVICE_TRUST_DOMAIN: {{ .trustDomain }}
+{{- else }}
+JOBS_DEVICE_CA_DIR: /devices
+{{- end }}
+{{- if .tlsSecretName }}
+JOBS_DEVICE_TLS_CERT: /devices-tls/tls.crt
+JOBS_DEVICE_TLS_KEY: /devices-tls/tls.key
+{{- else if not $.Values.server.tls.secretName }}{{ fail "devices needs devices.tlsSecretName or server.tls.secretName" }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- with .Values.webhooks }}
 {{- if .secretName }}
 JOBS_WEBHOOK_KEYS_FILE: /webhooks/{{ .key }}
@@ -104,6 +120,15 @@ JOBS_WEBHOOK_ALLOWED_NETWORKS: {{ join "," . | quote }}
 {{- end }}
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{/* The Secrets that the server reads: their names, by the folder. */}}
+{{- define "jobs.serverSecrets" -}}
+{{- $devices := .Values.devices }}
+tls: {{ .Values.server.tls.secretName | quote }}
+webhooks: {{ .Values.webhooks.secretName | quote }}
+devices: {{ $devices.caSecretName | quote }}
+devices-tls: {{ ternary $devices.tlsSecretName "" (ne $devices.caSecretName "") | quote }}
 {{- end }}
 
 {{- define "jobs.serverClientCA" -}}
