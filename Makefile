@@ -214,6 +214,7 @@ test-bench-shared: $(READY)
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory bench-gateway ARGS='--duration 100ms --min-ratio 0')
 	@$(MAKE) --no-print-directory bench-capacity ARGS=--quick
 	@$(MAKE) --no-print-directory bench-devices ARGS=--quick
+	@$(MAKE) --no-print-directory bench-bridges ARGS=--quick
 	@$(MAKE) --no-print-directory bench-continuous ARGS=--quick
 	@$(if $(and $(WITH_GATEWAY),$(WITH_BROWSER)),$(MAKE) --no-print-directory bench-console ARGS=--quick)
 	@$(MAKE) --no-print-directory bench-year ARGS=--quick
@@ -260,6 +261,10 @@ bench-capacity: $(READY) ## Measure disk, WAL, CPU and backup of a million execu
 .PHONY: bench-devices
 bench-devices: $(READY) ## Measure selectors, lists and changes of a million devices (4 minutes; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated $(BIN)/python -m bench.devices $(ARGS)
+
+.PHONY: bench-bridges
+bench-bridges: $(READY) ## Measure polls of bridges, one by one and in batches (3 minutes; ARGS=--page keeps the figures)
+	@PYTHONPATH=generated $(BIN)/python -m bench.bridges $(ARGS)
 
 .PHONY: bench-continuous
 bench-continuous: $(READY) ## Measure joins, full scans and facts of a million devices (20 minutes; ARGS=--page keeps the figures)

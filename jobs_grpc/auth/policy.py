@@ -28,7 +28,10 @@ POLICY: Mapping[str, frozenset[Role] | None] = {
 
 _DEVICE_SERVICE = "/fleet.jobs.v1.DeviceJobService/"
 # A request of these methods can name several devices.
-_MULTI_DEVICE_METHODS = (f"{_DEVICE_SERVICE}ReportExecutions", f"{_DEVICE_SERVICE}UpdateFacts")
+_MULTI_DEVICE_METHODS = tuple(
+    f"{_DEVICE_SERVICE}{name}"
+    for name in ("ReportExecutions", "StartNextExecutions", "UpdateFacts")
+)
 
 
 def allowed_roles(method: str) -> frozenset[Role] | None:
@@ -64,7 +67,7 @@ def is_device_method(method: str) -> bool:
 def needs_device(method: str, roles: frozenset[Role]) -> bool:
     """Whether a caller with these roles must be a device or name one in x-device-id.
 
-    A bridge names its devices in the requests of ReportExecutions and UpdateFacts instead.
+    A bridge names its devices in the requests of _MULTI_DEVICE_METHODS instead.
     """
     if method in _MULTI_DEVICE_METHODS and Role.BRIDGE in roles:
         return False

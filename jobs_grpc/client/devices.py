@@ -21,6 +21,7 @@ from jobs_grpc.contract.field_rules import rules_of
 Details: TypeAlias = Mapping[str, Any] | None
 """The status_details of a report; None keeps the stored ones."""
 
+_MAX_STARTED = rules_of(pb.StartNextExecutionsRequest, "device_ids").repeated.max_items
 _MAX_DEVICES = rules_of(pb.UpdateFactsRequest, "devices").repeated.max_items
 _MAX_ACKNOWLEDGED = rules_of(pb.AcknowledgeExecutionsRequest, "executions").repeated.max_items
 
@@ -35,8 +36,8 @@ class DeviceClient(Client):
     after a transient error. Reports name the attempt that the device carries out, so a late or
     repeated one does not change a later attempt.
 
-    Without a device_id and a token that names one, only `report_stream` and
-    `update_facts_for_devices` work, which need the role bridge.
+    Without a device_id and a token that names one, only `start_next_for_devices`,
+    `report_stream` and `update_facts_for_devices` work, which need the role bridge.
     """
 
     _stub = device_jobs_pb2_grpc.DeviceJobServiceStub
@@ -110,6 +111,23 @@ class DeviceClient(Client):
         self._note_poll_after(response)
         self.ended_executions = tuple(response.ended_executions)
         return response.execution if response.HasField("execution") else None
+
+    async def start_next_for_devices(
+        self, device_ids: Iterable[str]
+    ) -> dict[str, pb.StartNextResult]:
+        """Do `start_next` for many devices. Needs the role bridge.
+
+        Sends up to 100 devices per call. Returns the result of each device by its ID: the
+        `execution`; or the `poll_after` to wait before the next call for it; or an `error`.
+        """
+        devices = [*dict.fromkeys(device_ids)]
+        results: dict[str, pb.StartNextResult] = {}
+        for first in range(0, len(devices), _MAX_STARTED):
+            part = devices[first : first + _MAX_STARTED]
+            request = pb.StartNextExecutionsRequest(device_ids=part)
+            response = await self._calls.unary(request, pb.StartNextExecutionsResponse)
+            results.update(zip(part, response.results, strict=True))
+        return results
 
     def _note_poll_after(
         self, response: pb.StartNextExecutionResponse | pb.ListPendingExecutionsResponse

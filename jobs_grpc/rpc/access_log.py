@@ -76,9 +76,10 @@ def device_call_fields(caller: Principal | None, request: Any, response: Any) ->
 
 
 def _device_ids(request: Any) -> list[str] | None:
-    """Return the devices that a bridge names in UpdateFacts, as many as fit; None: none."""
+    """Return the devices that a bridge names in a request, as many as fit; None: none."""
     devices = getattr(request, "devices", ())
-    return logs.first_that_fit((device.device_id for device in devices), logs.MAX_BYTES) or None
+    device_ids = getattr(request, "device_ids", None) or (each.device_id for each in devices)
+    return logs.first_that_fit(device_ids, logs.MAX_BYTES) or None
 
 
 def write(

@@ -27,7 +27,12 @@ from jobs_grpc.services.facts import FactReport
 from jobs_grpc.services.poll_after import PollAfter
 from jobs_grpc.services.report_stream import REPORT_LOG_SECONDS, ReportStream
 from jobs_grpc.services.response_pages import fill_page
-from jobs_grpc.services.row_conversions import device_execution_fields, ended_executions
+from jobs_grpc.services.row_conversions import (
+    MessageFields,
+    device_execution_fields,
+    ended_executions,
+)
+from jobs_grpc.services.start_next import start_response, start_updates
 
 # The longest wait for a job lock, in milliseconds: a retry of a large job holds it for seconds.
 _LOCK_WAIT_MS = 5000
@@ -132,15 +137,34 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
                 reported=reported_fields(request, current_principal()),
             ),
         )
+        return pb.StartNextExecutionResponse(**self._next_fields(tenant_id, row))
+
+    async def StartNextExecutions(
+        self, request: pb.StartNextExecutionsRequest, context: object
+    ) -> pb.StartNextExecutionsResponse:
+        caller = current_principal()
+        starts = start_updates(request, caller)
+        valid = [each for each in starts if isinstance(each, ExecutionUpdate)]
+        for update in valid:
+            self._last_seen.mark(caller.tenant_id, update.device_id)
+        rows = iter(await self._batcher.update_all(caller.tenant_id, valid))
+        return await start_response(
+            [next(rows) if isinstance(each, ExecutionUpdate) else each for each in starts],
+            partial(self._next_fields, caller.tenant_id),
+            self._yield_now,
+        )
+
+    def _next_fields(self, tenant_id: str, row: Row) -> MessageFields:
+        """The fields of a StartNextExecutionResponse or StartNextResult."""
         # AGAIN: other devices started each time before this one did; the device may call again.
         if row["outcome"] in ("NONE", "AGAIN"):
-            poll_after = self._poll_after.next(tenant_id, _seconds_until_due(row["due_at"], row))
-            response = pb.StartNextExecutionResponse(poll_after=poll_after)
+            due_in = _seconds_until_due(row["due_at"], row)
+            fields: MessageFields = {"poll_after": self._poll_after.next(tenant_id, due_in)}
         else:
-            response = pb.StartNextExecutionResponse(execution=device_execution_fields(row))
-        for ended in ended_executions(row):
-            response.ended_executions.add(**ended)
-        return response
+            fields = {"execution": device_execution_fields(row)}
+        if row["ended_executions"] is not None:
+            fields["ended_executions"] = ended_executions(row)
+        return fields
 
     async def StartExecution(
         self, request: pb.StartExecutionRequest, context: object

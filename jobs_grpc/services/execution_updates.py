@@ -36,6 +36,7 @@ _REPORTED = {
     request: [name for name in REPORTED if name in request.DESCRIPTOR.fields_by_name]
     for request in (
         pb.StartNextExecutionRequest,
+        pb.StartNextExecutionsRequest,
         pb.StartExecutionRequest,
         pb.UpdateExecutionRequest,
     )

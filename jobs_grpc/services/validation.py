@@ -23,13 +23,13 @@ def raise_for_violations(violations: list[Violation]) -> None:
         raise InvalidField(violations)
 
 
-def check_unique(device_ids: Iterable[str]) -> list[Violation]:
-    """Check that `devices` of a request has each device once."""
+def check_unique(device_ids: Iterable[str], field: str = "devices") -> list[Violation]:
+    """Check that a field of a request has each device once."""
     repeated = [device_id for device_id, count in Counter(device_ids).items() if count > 1]
     if not repeated:
         return []
     problem = f"must contain each device once, but repeats {name_ids(repeated, len(repeated))}"
-    return [Violation("devices", f"devices {problem}")]
+    return [Violation(field, f"{field} {problem}")]
 
 
 def check_job_or_device(request: pb.ListJobExecutionsRequest) -> list[Violation]:

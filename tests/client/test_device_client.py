@@ -69,6 +69,21 @@ async def test_device_acknowledges_what_others_ended(
     assert device.ended_executions == ()
 
 
+async def test_bridge_starts_the_next_executions_of_more_devices_than_fit_in_a_call(
+    server: Server, database: Database, tenant: str, jobs: JobsClient
+) -> None:
+    devices = [f"d{n:03}" for n in range(101)]
+    await database.add_devices(tenant, devices)
+    await jobs.create("reboot", target_all=True, job_id="j")
+    async with DeviceClient(server.address, tenant=tenant, roles=["bridge"]) as bridge:
+        results = await bridge.start_next_for_devices(["\n", "d000", *devices])
+        assert await bridge.start_next_for_devices([]) == {}
+
+    assert [*results] == ["\n", *devices]
+    assert results["\n"].error.code == StatusCode.INVALID_ARGUMENT.value[0]
+    assert {results[device].execution.device_id for device in devices} == {*devices}
+
+
 async def test_report_does_not_change_a_later_attempt(
     jobs: JobsClient, device: DeviceClient
 ) -> None:

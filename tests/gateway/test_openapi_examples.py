@@ -60,6 +60,7 @@ CALLS: list[tuple[str, str, str, Any]] = [
     ("CreateJob", "POST", "/customer/jobs", CREATE),
     ("ListPendingExecutions", "GET", "/device/v1/jobs", None),
     ("StartNextExecution", "POST", "/device/v1/jobs:startNext", {}),
+    ("StartNextExecutions", "POST", "/device/v1/devices:startNext", {"device_ids": [DEVICE]}),
     ("StartExecution", "POST", f"{DEVICE_JOB}:start", {"status_details": {"step": "download"}}),
     ("UpdateExecution", "PATCH", DEVICE_JOB, FAILED),
     ("GetExecution", "GET", DEVICE_JOB, None),

@@ -105,7 +105,7 @@ async def test_call_of_a_device_is_logged_with_subject_device_and_job(world: Wor
     ]
 
 
-async def test_access_log_names_devices_when_a_bridge_updates_facts(world: World) -> None:
+async def test_access_log_names_devices_when_a_bridge_names_them(world: World) -> None:
     await world.add_devices(["pump", "valve"])
     devices = [device_pb.DeviceFacts(device_id=device) for device in ("pump", "valve")]
     bridge = (("x-tenant-id", world.tenant), ("x-user-id", "broker"), ("x-roles", "bridge"))
@@ -113,13 +113,15 @@ async def test_access_log_names_devices_when_a_bridge_updates_facts(world: World
         await world.pump.facts({"version": "2.1"})
         request = device_pb.UpdateFactsRequest(devices=devices)
         await world.pump.stub.UpdateFacts(request, metadata=bridge)
-        await _line(written, "device_ids")
+        await world.server.bridge(world.tenant, "broker").start_next("valve")
+        await _line(written, "StartNextExecutions")
 
     records = map(json.loads, written.getvalue().splitlines())
     names = ("message", "subject", "device_id", "device_ids")
     assert [tuple(record.get(name) for name in names) for record in records] == [
         ("UpdateFacts OK", None, "pump", None),
         ("UpdateFacts OK", "broker", None, ["pump", "valve"]),
+        ("StartNextExecutions OK", "broker", None, ["valve"]),
     ]
 
 

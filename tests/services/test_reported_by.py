@@ -30,7 +30,7 @@ class Bridge(Device):
 class Probe(World):
     """Bridges that act for the device "pump", and the job "j" of three devices."""
 
-    def bridge(self, user: str = "mallory") -> Bridge:
+    def pump_bridge(self, user: str = "mallory") -> Bridge:
         return Bridge(self.pump.stub, self.tenant, "pump", user)
 
     async def attempts(self) -> list[str | None]:
@@ -61,7 +61,7 @@ async def test_reported_by_is_unset_when_the_device_acts_itself(probe: Probe) ->
 
 @pytest.mark.parametrize("user", ["mallory", "", "ü".encode().hex(), "x" * 256])
 async def test_all_reads_show_the_subject_of_the_bridge(probe: Probe, user: str) -> None:
-    await probe.bridge(user).start("j")
+    await probe.pump_bridge(user).start("j")
     device = await probe.fleet.get("pump")
     job = await probe.operator.get("j")
     executions = (await probe.operator.executions("j")).executions
@@ -79,8 +79,8 @@ async def test_all_reads_show_the_subject_of_the_bridge(probe: Probe, user: str)
 
 
 async def test_last_bridge_stays_when_the_device_reports_afterwards(probe: Probe) -> None:
-    assert await probe.bridge("first").start_next()
-    await probe.bridge("second").update("j", "IN_PROGRESS")
+    assert await probe.pump_bridge("first").start_next()
+    await probe.pump_bridge("second").update("j", "IN_PROGRESS")
     await probe.pump.update("j", "IN_PROGRESS")
     await probe.operator.cancel_execution("j", "pump", force=True)
 
@@ -90,16 +90,16 @@ async def test_last_bridge_stays_when_the_device_reports_afterwards(probe: Probe
 async def test_bridge_is_not_stored_when_its_report_changes_nothing(probe: Probe) -> None:
     await probe.pump.update("j", "SUCCEEDED")
 
-    await probe.bridge().update("j", "SUCCEEDED")
+    await probe.pump_bridge().update("j", "SUCCEEDED")
 
     assert await probe.attempts() == [None]
 
 
 async def test_retry_clears_the_bridge_and_the_earlier_attempt_keeps_it(probe: Probe) -> None:
-    await probe.bridge("first").update("j", "FAILED", failure_code="again")  # the retry policy
+    await probe.pump_bridge("first").update("j", "FAILED", failure_code="again")  # the retry policy
     assert await probe.attempts() == [None, "first"]
 
-    await probe.bridge("second").update("j", "FAILED", execution_number=2)
+    await probe.pump_bridge("second").update("j", "FAILED", execution_number=2)
     await probe.operator.retry("j", "FAILED")
     assert await probe.attempts() == [None, "second", "first"]
 

@@ -311,9 +311,35 @@ class Device(Caller):
         )
 
 
+@dataclass(frozen=True)
+class Bridge(Caller):
+    """A caller of DeviceJobService for the devices of a tenant."""
+
+    stub: "device_jobs_pb2_grpc.DeviceJobServiceAsyncStub"
+    tenant: str
+    user: str = ""
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        user = (("x-user-id", self.user),) if self.user else ()
+        return (("x-tenant-id", self.tenant), ("x-roles", "bridge"), *user)
+
+    async def start_next(self, *device_ids: str) -> Sequence[device_pb.StartNextResult]:
+        """Start the next execution of each device."""
+        request = device_pb.StartNextExecutionsRequest(device_ids=device_ids)
+        return (await self.call(request, device_pb.StartNextExecutionsResponse)).results
+
+    async def start_next_jobs(self, *device_ids: str) -> list[str | None]:
+        """Start the next execution of each device; return its job, or None."""
+        results = await self.start_next(*device_ids)
+        assert not any(result.HasField("error") for result in results)
+        return [result.execution.job_id or None for result in results]
+
+
 def ended_of(
     response: device_pb.ListPendingExecutionsResponse
     | device_pb.StartNextExecutionResponse
+    | device_pb.StartNextResult
     | device_pb.WatchPendingExecutionsResponse,
 ) -> list[tuple[str, int, str]]:
     """The job, number and cause of each of the attempts that others ended, sorted."""

@@ -10,7 +10,7 @@ from fleet.jobs.v1 import device_jobs_pb2_grpc, events_pb2_grpc, fleet_pb2_grpc,
 
 from jobs_grpc.config import Config
 from jobs_grpc.server import app
-from tests.support.callers import Device, Events, Fleet, Operator
+from tests.support.callers import Bridge, Device, Events, Fleet, Operator
 from tests.support.failures import Failure
 from tests.support.health import wait_until_healthy
 from tests.support.waiting import TIMEOUT, wait_until
@@ -48,6 +48,9 @@ class Server:
 
     def device(self, tenant: str, name: str) -> Device:
         return Device(device_jobs_pb2_grpc.DeviceJobServiceStub(self.channel), tenant, name)
+
+    def bridge(self, tenant: str, user: str = "") -> Bridge:
+        return Bridge(device_jobs_pb2_grpc.DeviceJobServiceStub(self.channel), tenant, user)
 
 
 @asynccontextmanager

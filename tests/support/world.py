@@ -11,7 +11,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.maintenance.sweeper import Sweeper
-from tests.support.callers import Device, Events, Fleet, Operator
+from tests.support.callers import Bridge, Device, Events, Fleet, Operator
 from tests.support.database import Database, job_lock_held, uncommitted
 from tests.support.failures import Failure, expect_error
 from tests.support.server import Server, running_server
@@ -40,6 +40,10 @@ class World:
 
     def device(self, name: str) -> Device:
         return self.server.device(self.tenant, name)
+
+    @property
+    def bridge(self) -> Bridge:
+        return self.server.bridge(self.tenant)
 
     @property
     def pump(self) -> Device:

@@ -870,6 +870,36 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/device/v1/devices:startNext": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Start the next executions of many devices
+         * @description Starts the next execution of each of several devices, as StartNextExecution does for one. Intended for
+         *     bridges: a call for 100 devices takes at most a fifth of the CPU time of 100 calls.
+         *
+         *     Each device has a result. An error of one device does not affect the others. While another transaction,
+         *     such as a retry of many executions, holds a job lock, the devices of that job wait; the others start,
+         *     but the response waits.
+         *
+         *     A response has at most 4 MiB. A device whose execution is beyond that has a poll_after of 0 s: it has
+         *     started, and another call for it returns the execution.
+         *
+         *     With x-device-id, only that device is accepted.
+         */
+        post: operations["StartNextExecutions"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/device/v1/facts": {
         parameters: {
             query?: never;
@@ -2811,8 +2841,8 @@ export interface components {
             untargeted_count: number;
         } | null;
         /**
-         * @description The error of one report of a stream, or of one device of UpdateFacts: what a call with only that
-         *     report would return.
+         * @description The error of one report of a stream, or of one device of UpdateFacts or StartNextExecutions: what a
+         *     call with only that report or device would return.
          */
         ReportError: {
             /**
@@ -3831,6 +3861,31 @@ export interface components {
              */
             poll_after: string | null;
         };
+        StartNextExecutionsRequest: {
+            /**
+             * @description Required. The IDs of the devices, each once, with the limits of DeviceFacts.device_id. An invalid one
+             *     is the error INVALID_FIELD of its result.
+             */
+            device_ids: string[];
+        };
+        StartNextExecutionsResponse: {
+            /** @description The results of `device_ids`, in the same order. */
+            results: components["schemas"]["StartNextResult"][];
+        };
+        /** @description The result of one of the devices of a call. */
+        StartNextResult: {
+            /** @description The attempts that others ended; see DeviceJobService. */
+            ended_executions: components["schemas"]["EndedExecution"][];
+            /** @description The error. Nothing else is set. */
+            error: components["schemas"]["ReportError"] | null;
+            /** @description The execution to carry out. Unset: the device has no execution that it can start, or there is an error. */
+            execution: components["schemas"]["DeviceExecution"] | null;
+            /**
+             * @description The time after which to call again for the device; see DeviceJobService. Set only if there is
+             *     neither an execution nor an error. 0: the response has no room for the execution.
+             */
+            poll_after: string | null;
+        };
         /**
          * @description A time of the week in which devices can start. It opens when the local clock first shows start_time
          *     or later, and stays open for `duration` in elapsed time. If the clock skips start_time in spring, the
@@ -4653,6 +4708,7 @@ export interface operations {
                      *         "fleet.jobs.v1.DeviceJobService.ReportExecutions",
                      *         "fleet.jobs.v1.DeviceJobService.StartExecution",
                      *         "fleet.jobs.v1.DeviceJobService.StartNextExecution",
+                     *         "fleet.jobs.v1.DeviceJobService.StartNextExecutions",
                      *         "fleet.jobs.v1.DeviceJobService.UpdateExecution",
                      *         "fleet.jobs.v1.DeviceJobService.UpdateFacts",
                      *         "fleet.jobs.v1.DeviceJobService.WatchPendingExecutions",
@@ -9428,6 +9484,94 @@ export interface operations {
                 };
             };
             405: components["responses"]["MethodNotAllowed"];
+            408: components["responses"]["BodyTooSlow"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            429: components["responses"]["TooManyRequests"];
+            431: components["responses"]["HeadersTooLarge"];
+            500: components["responses"]["Internal"];
+            501: components["responses"]["NotImplemented"];
+            503: components["responses"]["Unavailable"];
+            504: components["responses"]["DeadlineExceeded"];
+        };
+    };
+    StartNextExecutions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "device_ids": [
+                 *         "device-0001"
+                 *       ]
+                 *     }
+                 */
+                "application/json": components["schemas"]["StartNextExecutionsRequest"];
+            };
+        };
+        responses: {
+            /** @description A successful response. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "results": [
+                     *         {
+                     *           "ended_executions": [],
+                     *           "error": null,
+                     *           "execution": {
+                     *             "cancel_requested": false,
+                     *             "device_id": "device-0001",
+                     *             "document_params": {
+                     *               "delay_seconds": 5
+                     *             },
+                     *             "document_type": "reboot",
+                     *             "execution_number": 1,
+                     *             "expires_at": "2026-11-24T15:05:36.757135+00:00",
+                     *             "failure_code": null,
+                     *             "job_id": "reboot-1",
+                     *             "last_updated_at": "2026-11-24T15:05:36.757135+00:00",
+                     *             "queued_at": "2026-11-24T15:05:36.757135+00:00",
+                     *             "started_at": "2026-11-24T15:05:36.757135+00:00",
+                     *             "status": "IN_PROGRESS",
+                     *             "status_details": null,
+                     *             "times_out_at": null,
+                     *             "version": 2
+                     *           },
+                     *           "poll_after": null
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["StartNextExecutionsResponse"];
+                };
+            };
+            /**
+             * @description The request is not valid, or the state of the job or execution does not allow it.
+             *
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
+             */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+            401: components["responses"]["DeviceUnauthenticated"];
+            403: components["responses"]["PermissionDenied"];
             408: components["responses"]["BodyTooSlow"];
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];

@@ -289,6 +289,96 @@ class StartNextExecutionResponse(_message.Message):
 Global___StartNextExecutionResponse: _TypeAlias = StartNextExecutionResponse  # noqa: Y015
 
 @_typing.final
+class StartNextExecutionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def device_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Required. The IDs of the devices, each once, with the limits of DeviceFacts.device_id. An invalid one
+        is the error INVALID_FIELD of its result.
+        """
+
+    def __init__(
+        self,
+        *,
+        device_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_ids", b"device_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartNextExecutionsRequest: _TypeAlias = StartNextExecutionsRequest  # noqa: Y015
+
+@_typing.final
+class StartNextExecutionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___StartNextResult]:
+        """The results of `device_ids`, in the same order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___StartNextResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartNextExecutionsResponse: _TypeAlias = StartNextExecutionsResponse  # noqa: Y015
+
+@_typing.final
+class StartNextResult(_message.Message):
+    """The result of one of the devices of a call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    POLL_AFTER_FIELD_NUMBER: _builtins.int
+    ENDED_EXECUTIONS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def execution(self) -> Global___DeviceExecution:
+        """The execution to carry out. Unset: the device has no execution that it can start, or there is an error."""
+
+    @_builtins.property
+    def poll_after(self) -> _duration_pb2.Duration:
+        """The time after which to call again for the device; see DeviceJobService. Set only if there is
+        neither an execution nor an error. 0: the response has no room for the execution.
+        """
+
+    @_builtins.property
+    def ended_executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndedExecution]:
+        """The attempts that others ended; see DeviceJobService."""
+
+    @_builtins.property
+    def error(self) -> Global___ReportError:
+        """The error. Nothing else is set."""
+
+    def __init__(
+        self,
+        *,
+        execution: Global___DeviceExecution | None = ...,
+        poll_after: _duration_pb2.Duration | None = ...,
+        ended_executions: _abc.Iterable[Global___EndedExecution] | None = ...,
+        error: Global___ReportError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "execution", b"execution", "poll_after", b"poll_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_executions", b"ended_executions", "error", b"error", "execution", b"execution", "poll_after", b"poll_after"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartNextResult: _TypeAlias = StartNextResult  # noqa: Y015
+
+@_typing.final
 class StartExecutionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -627,8 +717,8 @@ Global___ReportResult: _TypeAlias = ReportResult  # noqa: Y015
 
 @_typing.final
 class ReportError(_message.Message):
-    """The error of one report of a stream, or of one device of UpdateFacts: what a call with only that
-    report would return.
+    """The error of one report of a stream, or of one device of UpdateFacts or StartNextExecutions: what a
+    call with only that report or device would return.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

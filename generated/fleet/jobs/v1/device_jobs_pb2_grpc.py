@@ -33,9 +33,9 @@ class DeviceJobServiceStub:
 
     x-device-id    Required, unless a token names the device. The device that the call acts
     for, sent once: 1–256 printable ASCII characters, no space at the ends.
-    ReportExecutions and UpdateFacts do not require it of a bridge, so a bridge can
-    report for a device whose ID has other characters. Other calls of this service
-    cannot act for such a device.
+    StartNextExecutions, ReportExecutions and UpdateFacts do not require it of a
+    bridge, so a bridge can start and report for a device whose ID has other
+    characters. Other calls of this service cannot act for such a device.
 
     Roles: device acts for the device of its token or x-device-id; bridge acts for any device
     of its tenant. A call with x-device-id and without x-roles has the role device.
@@ -70,8 +70,8 @@ class DeviceJobServiceStub:
     the execution with UpdateExecutionRequest.cancel_accepted.
     - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
     The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
-    first page), StartNextExecution and WatchPendingExecutions, until the device acknowledges it with
-    AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
+    first page), StartNextExecution, StartNextExecutions and WatchPendingExecutions, until the device
+    acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
     100: those of the first 20 pending executions, then the newest others of each priority.
     After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
     """
@@ -91,6 +91,11 @@ class DeviceJobServiceStub:
                 '/fleet.jobs.v1.DeviceJobService/StartNextExecution',
                 request_serializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.StartNextExecutionRequest.SerializeToString,
                 response_deserializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.StartNextExecutionResponse.FromString,
+                _registered_method=True)
+        self.StartNextExecutions = channel.unary_unary(
+                '/fleet.jobs.v1.DeviceJobService/StartNextExecutions',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.StartNextExecutionsRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.StartNextExecutionsResponse.FromString,
                 _registered_method=True)
         self.StartExecution = channel.unary_unary(
                 '/fleet.jobs.v1.DeviceJobService/StartExecution',
@@ -137,9 +142,9 @@ class DeviceJobServiceServicer:
 
     x-device-id    Required, unless a token names the device. The device that the call acts
     for, sent once: 1–256 printable ASCII characters, no space at the ends.
-    ReportExecutions and UpdateFacts do not require it of a bridge, so a bridge can
-    report for a device whose ID has other characters. Other calls of this service
-    cannot act for such a device.
+    StartNextExecutions, ReportExecutions and UpdateFacts do not require it of a
+    bridge, so a bridge can start and report for a device whose ID has other
+    characters. Other calls of this service cannot act for such a device.
 
     Roles: device acts for the device of its token or x-device-id; bridge acts for any device
     of its tenant. A call with x-device-id and without x-roles has the role device.
@@ -174,8 +179,8 @@ class DeviceJobServiceServicer:
     the execution with UpdateExecutionRequest.cancel_accepted.
     - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
     The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
-    first page), StartNextExecution and WatchPendingExecutions, until the device acknowledges it with
-    AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
+    first page), StartNextExecution, StartNextExecutions and WatchPendingExecutions, until the device
+    acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
     100: those of the first 20 pending executions, then the newest others of each priority.
     After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
     """
@@ -198,6 +203,25 @@ class DeviceJobServiceServicer:
         first of these unchanged, so the call is safe to repeat. A concurrent StartExecution may start a
         second execution. It skips QUEUED executions of a PAUSED job, executions that wait, and executions
         of a job that has Rollout.max_in_progress executions IN_PROGRESS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartNextExecutions(self, request, context):
+        """Starts the next execution of each of several devices, as StartNextExecution does for one. Intended for
+        bridges: a call for 100 devices takes at most a fifth of the CPU time of 100 calls.
+
+        Each device has a result. An error of one device does not affect the others. While another transaction,
+        such as a retry of many executions, holds a job lock, the devices of that job wait; the others start,
+        but the response waits.
+
+        A response has at most 4 MiB. A device whose execution is beyond that has a poll_after of 0 s: it has
+        started, and another call for it returns the execution.
+
+        With x-device-id, only that device is accepted.
+
+        INVALID_ARGUMENT     INVALID_FIELD, also if a device is repeated
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -345,6 +369,11 @@ def add_DeviceJobServiceServicer_to_server(servicer, server):
                     request_deserializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.StartNextExecutionRequest.FromString,
                     response_serializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.StartNextExecutionResponse.SerializeToString,
             ),
+            'StartNextExecutions': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartNextExecutions,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.StartNextExecutionsRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.StartNextExecutionsResponse.SerializeToString,
+            ),
             'StartExecution': grpc.unary_unary_rpc_method_handler(
                     servicer.StartExecution,
                     request_deserializer=fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.StartExecutionRequest.FromString,
@@ -396,9 +425,9 @@ class DeviceJobService:
 
     x-device-id    Required, unless a token names the device. The device that the call acts
     for, sent once: 1–256 printable ASCII characters, no space at the ends.
-    ReportExecutions and UpdateFacts do not require it of a bridge, so a bridge can
-    report for a device whose ID has other characters. Other calls of this service
-    cannot act for such a device.
+    StartNextExecutions, ReportExecutions and UpdateFacts do not require it of a
+    bridge, so a bridge can start and report for a device whose ID has other
+    characters. Other calls of this service cannot act for such a device.
 
     Roles: device acts for the device of its token or x-device-id; bridge acts for any device
     of its tenant. A call with x-device-id and without x-roles has the role device.
@@ -433,8 +462,8 @@ class DeviceJobService:
     the execution with UpdateExecutionRequest.cancel_accepted.
     - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
     The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
-    first page), StartNextExecution and WatchPendingExecutions, until the device acknowledges it with
-    AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
+    first page), StartNextExecution, StartNextExecutions and WatchPendingExecutions, until the device
+    acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
     100: those of the first 20 pending executions, then the newest others of each priority.
     After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
     """
@@ -483,6 +512,33 @@ class DeviceJobService:
             '/fleet.jobs.v1.DeviceJobService/StartNextExecution',
             fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.StartNextExecutionRequest.SerializeToString,
             fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.StartNextExecutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartNextExecutions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.DeviceJobService/StartNextExecutions',
+            fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.StartNextExecutionsRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_device__jobs__pb2.StartNextExecutionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,9 +34,9 @@ class DeviceJobServiceStub:
 
       x-device-id    Required, unless a token names the device. The device that the call acts
                      for, sent once: 1–256 printable ASCII characters, no space at the ends.
-                     ReportExecutions and UpdateFacts do not require it of a bridge, so a bridge can
-                     report for a device whose ID has other characters. Other calls of this service
-                     cannot act for such a device.
+                     StartNextExecutions, ReportExecutions and UpdateFacts do not require it of a
+                     bridge, so a bridge can start and report for a device whose ID has other
+                     characters. Other calls of this service cannot act for such a device.
 
     Roles: device acts for the device of its token or x-device-id; bridge acts for any device
     of its tenant. A call with x-device-id and without x-roles has the role device.
@@ -71,8 +71,8 @@ class DeviceJobServiceStub:
         the execution with UpdateExecutionRequest.cancel_accepted.
       - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
         The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
-        first page), StartNextExecution and WatchPendingExecutions, until the device acknowledges it with
-        AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
+        first page), StartNextExecution, StartNextExecutions and WatchPendingExecutions, until the device
+        acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
         100: those of the first 20 pending executions, then the newest others of each priority.
         After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
     """
@@ -95,6 +95,21 @@ class DeviceJobServiceStub:
     first of these unchanged, so the call is safe to repeat. A concurrent StartExecution may start a
     second execution. It skips QUEUED executions of a PAUSED job, executions that wait, and executions
     of a job that has Rollout.max_in_progress executions IN_PROGRESS.
+    """
+    StartNextExecutions: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.StartNextExecutionsRequest, _device_jobs_pb2.StartNextExecutionsResponse]
+    """Starts the next execution of each of several devices, as StartNextExecution does for one. Intended for
+    bridges: a call for 100 devices takes at most a fifth of the CPU time of 100 calls.
+
+    Each device has a result. An error of one device does not affect the others. While another transaction,
+    such as a retry of many executions, holds a job lock, the devices of that job wait; the others start,
+    but the response waits.
+
+    A response has at most 4 MiB. A device whose execution is beyond that has a poll_after of 0 s: it has
+    started, and another call for it returns the execution.
+
+    With x-device-id, only that device is accepted.
+
+      INVALID_ARGUMENT     INVALID_FIELD, also if a device is repeated
     """
     StartExecution: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.StartExecutionRequest, _device_jobs_pb2.StartExecutionResponse]
     """Starts the execution of one job. If it is IN_PROGRESS, returns it unchanged, so the call is
@@ -207,9 +222,9 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
 
       x-device-id    Required, unless a token names the device. The device that the call acts
                      for, sent once: 1–256 printable ASCII characters, no space at the ends.
-                     ReportExecutions and UpdateFacts do not require it of a bridge, so a bridge can
-                     report for a device whose ID has other characters. Other calls of this service
-                     cannot act for such a device.
+                     StartNextExecutions, ReportExecutions and UpdateFacts do not require it of a
+                     bridge, so a bridge can start and report for a device whose ID has other
+                     characters. Other calls of this service cannot act for such a device.
 
     Roles: device acts for the device of its token or x-device-id; bridge acts for any device
     of its tenant. A call with x-device-id and without x-roles has the role device.
@@ -244,8 +259,8 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
         the execution with UpdateExecutionRequest.cancel_accepted.
       - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
         The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
-        first page), StartNextExecution and WatchPendingExecutions, until the device acknowledges it with
-        AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
+        first page), StartNextExecution, StartNextExecutions and WatchPendingExecutions, until the device
+        acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
         100: those of the first 20 pending executions, then the newest others of each priority.
         After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
     """
@@ -265,6 +280,21 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     first of these unchanged, so the call is safe to repeat. A concurrent StartExecution may start a
     second execution. It skips QUEUED executions of a PAUSED job, executions that wait, and executions
     of a job that has Rollout.max_in_progress executions IN_PROGRESS.
+    """
+    StartNextExecutions: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.StartNextExecutionsRequest, _device_jobs_pb2.StartNextExecutionsResponse]  # type: ignore[assignment]
+    """Starts the next execution of each of several devices, as StartNextExecution does for one. Intended for
+    bridges: a call for 100 devices takes at most a fifth of the CPU time of 100 calls.
+
+    Each device has a result. An error of one device does not affect the others. While another transaction,
+    such as a retry of many executions, holds a job lock, the devices of that job wait; the others start,
+    but the response waits.
+
+    A response has at most 4 MiB. A device whose execution is beyond that has a poll_after of 0 s: it has
+    started, and another call for it returns the execution.
+
+    With x-device-id, only that device is accepted.
+
+      INVALID_ARGUMENT     INVALID_FIELD, also if a device is repeated
     """
     StartExecution: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.StartExecutionRequest, _device_jobs_pb2.StartExecutionResponse]  # type: ignore[assignment]
     """Starts the execution of one job. If it is IN_PROGRESS, returns it unchanged, so the call is
@@ -376,9 +406,9 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
 
       x-device-id    Required, unless a token names the device. The device that the call acts
                      for, sent once: 1–256 printable ASCII characters, no space at the ends.
-                     ReportExecutions and UpdateFacts do not require it of a bridge, so a bridge can
-                     report for a device whose ID has other characters. Other calls of this service
-                     cannot act for such a device.
+                     StartNextExecutions, ReportExecutions and UpdateFacts do not require it of a
+                     bridge, so a bridge can start and report for a device whose ID has other
+                     characters. Other calls of this service cannot act for such a device.
 
     Roles: device acts for the device of its token or x-device-id; bridge acts for any device
     of its tenant. A call with x-device-id and without x-roles has the role device.
@@ -413,8 +443,8 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         the execution with UpdateExecutionRequest.cancel_accepted.
       - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
         The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
-        first page), StartNextExecution and WatchPendingExecutions, until the device acknowledges it with
-        AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
+        first page), StartNextExecution, StartNextExecutions and WatchPendingExecutions, until the device
+        acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
         100: those of the first 20 pending executions, then the newest others of each priority.
         After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
     """
@@ -444,6 +474,27 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         first of these unchanged, so the call is safe to repeat. A concurrent StartExecution may start a
         second execution. It skips QUEUED executions of a PAUSED job, executions that wait, and executions
         of a job that has Rollout.max_in_progress executions IN_PROGRESS.
+        """
+
+    @_abc_1.abstractmethod
+    def StartNextExecutions(
+        self,
+        request: _device_jobs_pb2.StartNextExecutionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_device_jobs_pb2.StartNextExecutionsResponse, _abc.Awaitable[_device_jobs_pb2.StartNextExecutionsResponse]]:
+        """Starts the next execution of each of several devices, as StartNextExecution does for one. Intended for
+        bridges: a call for 100 devices takes at most a fifth of the CPU time of 100 calls.
+
+        Each device has a result. An error of one device does not affect the others. While another transaction,
+        such as a retry of many executions, holds a job lock, the devices of that job wait; the others start,
+        but the response waits.
+
+        A response has at most 4 MiB. A device whose execution is beyond that has a poll_after of 0 s: it has
+        started, and another call for it returns the execution.
+
+        With x-device-id, only that device is accepted.
+
+          INVALID_ARGUMENT     INVALID_FIELD, also if a device is repeated
         """
 
     @_abc_1.abstractmethod

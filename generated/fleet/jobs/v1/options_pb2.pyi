@@ -92,6 +92,8 @@ class MethodRules(_message.Message):
         """200 buckets of a timeline, and 200 marks with a user and a reason."""
         FACT_RESULTS: MethodRules._Content.ValueType  # 8
         """100 errors of facts, each with two violations."""
+        NEXT_EXECUTIONS: MethodRules._Content.ValueType  # 9
+        """The next executions of 100 devices that fit in the largest response."""
 
     class Content(_Content, metaclass=_ContentEnumTypeWrapper):
         """The largest part of a response, apart from the items of a page. The server reserves memory for it."""
@@ -117,6 +119,8 @@ class MethodRules(_message.Message):
     """200 buckets of a timeline, and 200 marks with a user and a reason."""
     FACT_RESULTS: MethodRules.Content.ValueType  # 8
     """100 errors of facts, each with two violations."""
+    NEXT_EXECUTIONS: MethodRules.Content.ValueType  # 9
+    """The next executions of 100 devices that fit in the largest response."""
 
     SUMMARY_FIELD_NUMBER: _builtins.int
     PERMISSION_FIELD_NUMBER: _builtins.int

@@ -506,6 +506,171 @@ func (x *StartNextExecutionResponse) GetEndedExecutions() []*EndedExecution {
 	return nil
 }
 
+type StartNextExecutionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The IDs of the devices, each once, with the limits of DeviceFacts.device_id. An invalid one
+	// is the error INVALID_FIELD of its result.
+	DeviceIds     []string `protobuf:"bytes,1,rep,name=device_ids,json=deviceIds,proto3" json:"device_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartNextExecutionsRequest) Reset() {
+	*x = StartNextExecutionsRequest{}
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartNextExecutionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartNextExecutionsRequest) ProtoMessage() {}
+
+func (x *StartNextExecutionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartNextExecutionsRequest.ProtoReflect.Descriptor instead.
+func (*StartNextExecutionsRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *StartNextExecutionsRequest) GetDeviceIds() []string {
+	if x != nil {
+		return x.DeviceIds
+	}
+	return nil
+}
+
+type StartNextExecutionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The results of `device_ids`, in the same order.
+	Results       []*StartNextResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartNextExecutionsResponse) Reset() {
+	*x = StartNextExecutionsResponse{}
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartNextExecutionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartNextExecutionsResponse) ProtoMessage() {}
+
+func (x *StartNextExecutionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartNextExecutionsResponse.ProtoReflect.Descriptor instead.
+func (*StartNextExecutionsResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *StartNextExecutionsResponse) GetResults() []*StartNextResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// The result of one of the devices of a call.
+type StartNextResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The execution to carry out. Unset: the device has no execution that it can start, or there is an error.
+	Execution *DeviceExecution `protobuf:"bytes,1,opt,name=execution,proto3" json:"execution,omitempty"`
+	// The time after which to call again for the device; see DeviceJobService. Set only if there is
+	// neither an execution nor an error. 0: the response has no room for the execution.
+	PollAfter *durationpb.Duration `protobuf:"bytes,2,opt,name=poll_after,json=pollAfter,proto3" json:"poll_after,omitempty"`
+	// The attempts that others ended; see DeviceJobService.
+	EndedExecutions []*EndedExecution `protobuf:"bytes,3,rep,name=ended_executions,json=endedExecutions,proto3" json:"ended_executions,omitempty"`
+	// The error. Nothing else is set.
+	Error         *ReportError `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartNextResult) Reset() {
+	*x = StartNextResult{}
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartNextResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartNextResult) ProtoMessage() {}
+
+func (x *StartNextResult) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartNextResult.ProtoReflect.Descriptor instead.
+func (*StartNextResult) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *StartNextResult) GetExecution() *DeviceExecution {
+	if x != nil {
+		return x.Execution
+	}
+	return nil
+}
+
+func (x *StartNextResult) GetPollAfter() *durationpb.Duration {
+	if x != nil {
+		return x.PollAfter
+	}
+	return nil
+}
+
+func (x *StartNextResult) GetEndedExecutions() []*EndedExecution {
+	if x != nil {
+		return x.EndedExecutions
+	}
+	return nil
+}
+
+func (x *StartNextResult) GetError() *ReportError {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
 type StartExecutionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The ID of the job.
@@ -519,7 +684,7 @@ type StartExecutionRequest struct {
 
 func (x *StartExecutionRequest) Reset() {
 	*x = StartExecutionRequest{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[6]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -531,7 +696,7 @@ func (x *StartExecutionRequest) String() string {
 func (*StartExecutionRequest) ProtoMessage() {}
 
 func (x *StartExecutionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[6]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -544,7 +709,7 @@ func (x *StartExecutionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartExecutionRequest.ProtoReflect.Descriptor instead.
 func (*StartExecutionRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{6}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StartExecutionRequest) GetJobId() string {
@@ -571,7 +736,7 @@ type StartExecutionResponse struct {
 
 func (x *StartExecutionResponse) Reset() {
 	*x = StartExecutionResponse{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[7]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -583,7 +748,7 @@ func (x *StartExecutionResponse) String() string {
 func (*StartExecutionResponse) ProtoMessage() {}
 
 func (x *StartExecutionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[7]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -596,7 +761,7 @@ func (x *StartExecutionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartExecutionResponse.ProtoReflect.Descriptor instead.
 func (*StartExecutionResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{7}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StartExecutionResponse) GetExecution() *DeviceExecution {
@@ -616,7 +781,7 @@ type GetExecutionRequest struct {
 
 func (x *GetExecutionRequest) Reset() {
 	*x = GetExecutionRequest{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[8]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -628,7 +793,7 @@ func (x *GetExecutionRequest) String() string {
 func (*GetExecutionRequest) ProtoMessage() {}
 
 func (x *GetExecutionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[8]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -641,7 +806,7 @@ func (x *GetExecutionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetExecutionRequest.ProtoReflect.Descriptor instead.
 func (*GetExecutionRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{8}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetExecutionRequest) GetJobId() string {
@@ -661,7 +826,7 @@ type GetExecutionResponse struct {
 
 func (x *GetExecutionResponse) Reset() {
 	*x = GetExecutionResponse{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[9]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -673,7 +838,7 @@ func (x *GetExecutionResponse) String() string {
 func (*GetExecutionResponse) ProtoMessage() {}
 
 func (x *GetExecutionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[9]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -686,7 +851,7 @@ func (x *GetExecutionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetExecutionResponse.ProtoReflect.Descriptor instead.
 func (*GetExecutionResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{9}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetExecutionResponse) GetExecution() *DeviceExecution {
@@ -727,7 +892,7 @@ type UpdateExecutionRequest struct {
 
 func (x *UpdateExecutionRequest) Reset() {
 	*x = UpdateExecutionRequest{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[10]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -739,7 +904,7 @@ func (x *UpdateExecutionRequest) String() string {
 func (*UpdateExecutionRequest) ProtoMessage() {}
 
 func (x *UpdateExecutionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[10]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -752,7 +917,7 @@ func (x *UpdateExecutionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateExecutionRequest.ProtoReflect.Descriptor instead.
 func (*UpdateExecutionRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{10}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *UpdateExecutionRequest) GetJobId() string {
@@ -821,7 +986,7 @@ type UpdateExecutionResponse struct {
 
 func (x *UpdateExecutionResponse) Reset() {
 	*x = UpdateExecutionResponse{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[11]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +998,7 @@ func (x *UpdateExecutionResponse) String() string {
 func (*UpdateExecutionResponse) ProtoMessage() {}
 
 func (x *UpdateExecutionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[11]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +1011,7 @@ func (x *UpdateExecutionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateExecutionResponse.ProtoReflect.Descriptor instead.
 func (*UpdateExecutionResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{11}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UpdateExecutionResponse) GetExecution() *DeviceExecution {
@@ -875,7 +1040,7 @@ type ReportExecutionsRequest struct {
 
 func (x *ReportExecutionsRequest) Reset() {
 	*x = ReportExecutionsRequest{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[12]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -887,7 +1052,7 @@ func (x *ReportExecutionsRequest) String() string {
 func (*ReportExecutionsRequest) ProtoMessage() {}
 
 func (x *ReportExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[12]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -900,7 +1065,7 @@ func (x *ReportExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*ReportExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{12}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReportExecutionsRequest) GetReportId() string {
@@ -946,7 +1111,7 @@ type ExecutionReport struct {
 
 func (x *ExecutionReport) Reset() {
 	*x = ExecutionReport{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[13]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1123,7 @@ func (x *ExecutionReport) String() string {
 func (*ExecutionReport) ProtoMessage() {}
 
 func (x *ExecutionReport) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[13]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1136,7 @@ func (x *ExecutionReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutionReport.ProtoReflect.Descriptor instead.
 func (*ExecutionReport) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{13}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ExecutionReport) GetReportId() string {
@@ -1014,7 +1179,7 @@ type ReportExecutionsResponse struct {
 
 func (x *ReportExecutionsResponse) Reset() {
 	*x = ReportExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[14]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1191,7 @@ func (x *ReportExecutionsResponse) String() string {
 func (*ReportExecutionsResponse) ProtoMessage() {}
 
 func (x *ReportExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[14]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1204,7 @@ func (x *ReportExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*ReportExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{14}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReportExecutionsResponse) GetReportId() string {
@@ -1117,7 +1282,7 @@ type ReportResult struct {
 
 func (x *ReportResult) Reset() {
 	*x = ReportResult{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[15]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1294,7 @@ func (x *ReportResult) String() string {
 func (*ReportResult) ProtoMessage() {}
 
 func (x *ReportResult) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[15]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1307,7 @@ func (x *ReportResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResult.ProtoReflect.Descriptor instead.
 func (*ReportResult) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{15}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReportResult) GetReportId() string {
@@ -1195,8 +1360,8 @@ func (*ReportResult_Execution) isReportResult_Result() {}
 
 func (*ReportResult_Error) isReportResult_Result() {}
 
-// The error of one report of a stream, or of one device of UpdateFacts: what a call with only that
-// report would return.
+// The error of one report of a stream, or of one device of UpdateFacts or StartNextExecutions: what a
+// call with only that report or device would return.
 type ReportError struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The status code, a google.rpc.Code.
@@ -1214,7 +1379,7 @@ type ReportError struct {
 
 func (x *ReportError) Reset() {
 	*x = ReportError{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[16]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1226,7 +1391,7 @@ func (x *ReportError) String() string {
 func (*ReportError) ProtoMessage() {}
 
 func (x *ReportError) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[16]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1239,7 +1404,7 @@ func (x *ReportError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportError.ProtoReflect.Descriptor instead.
 func (*ReportError) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{16}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReportError) GetCode() int32 {
@@ -1280,7 +1445,7 @@ type WatchPendingExecutionsRequest struct {
 
 func (x *WatchPendingExecutionsRequest) Reset() {
 	*x = WatchPendingExecutionsRequest{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[17]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1457,7 @@ func (x *WatchPendingExecutionsRequest) String() string {
 func (*WatchPendingExecutionsRequest) ProtoMessage() {}
 
 func (x *WatchPendingExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[17]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1470,7 @@ func (x *WatchPendingExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPendingExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*WatchPendingExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{17}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WatchPendingExecutionsRequest) GetLimit() int32 {
@@ -1331,7 +1496,7 @@ type WatchPendingExecutionsResponse struct {
 
 func (x *WatchPendingExecutionsResponse) Reset() {
 	*x = WatchPendingExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[18]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1508,7 @@ func (x *WatchPendingExecutionsResponse) String() string {
 func (*WatchPendingExecutionsResponse) ProtoMessage() {}
 
 func (x *WatchPendingExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[18]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1521,7 @@ func (x *WatchPendingExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPendingExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*WatchPendingExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{18}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WatchPendingExecutionsResponse) GetExecutions() []*DeviceExecution {
@@ -1390,7 +1555,7 @@ type AcknowledgeExecutionsRequest struct {
 
 func (x *AcknowledgeExecutionsRequest) Reset() {
 	*x = AcknowledgeExecutionsRequest{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[19]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1567,7 @@ func (x *AcknowledgeExecutionsRequest) String() string {
 func (*AcknowledgeExecutionsRequest) ProtoMessage() {}
 
 func (x *AcknowledgeExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[19]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1580,7 @@ func (x *AcknowledgeExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*AcknowledgeExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{19}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AcknowledgeExecutionsRequest) GetExecutions() []*EndedExecution {
@@ -1433,7 +1598,7 @@ type AcknowledgeExecutionsResponse struct {
 
 func (x *AcknowledgeExecutionsResponse) Reset() {
 	*x = AcknowledgeExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[20]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1445,7 +1610,7 @@ func (x *AcknowledgeExecutionsResponse) String() string {
 func (*AcknowledgeExecutionsResponse) ProtoMessage() {}
 
 func (x *AcknowledgeExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[20]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1458,7 +1623,7 @@ func (x *AcknowledgeExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*AcknowledgeExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{20}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{23}
 }
 
 // Either the facts of the calling device, in `facts`, or those of several devices, in `devices`.
@@ -1479,7 +1644,7 @@ type UpdateFactsRequest struct {
 
 func (x *UpdateFactsRequest) Reset() {
 	*x = UpdateFactsRequest{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[21]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1656,7 @@ func (x *UpdateFactsRequest) String() string {
 func (*UpdateFactsRequest) ProtoMessage() {}
 
 func (x *UpdateFactsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[21]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1669,7 @@ func (x *UpdateFactsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateFactsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateFactsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{21}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpdateFactsRequest) GetFacts() map[string]string {
@@ -1541,7 +1706,7 @@ type DeviceFacts struct {
 
 func (x *DeviceFacts) Reset() {
 	*x = DeviceFacts{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[22]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1718,7 @@ func (x *DeviceFacts) String() string {
 func (*DeviceFacts) ProtoMessage() {}
 
 func (x *DeviceFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[22]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1731,7 @@ func (x *DeviceFacts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceFacts.ProtoReflect.Descriptor instead.
 func (*DeviceFacts) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{22}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeviceFacts) GetDeviceId() string {
@@ -1593,7 +1758,7 @@ type UpdateFactsResponse struct {
 
 func (x *UpdateFactsResponse) Reset() {
 	*x = UpdateFactsResponse{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[23]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1770,7 @@ func (x *UpdateFactsResponse) String() string {
 func (*UpdateFactsResponse) ProtoMessage() {}
 
 func (x *UpdateFactsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[23]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1783,7 @@ func (x *UpdateFactsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateFactsResponse.ProtoReflect.Descriptor instead.
 func (*UpdateFactsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{23}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UpdateFactsResponse) GetResults() []*FactsResult {
@@ -1639,7 +1804,7 @@ type FactsResult struct {
 
 func (x *FactsResult) Reset() {
 	*x = FactsResult{}
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[24]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1651,7 +1816,7 @@ func (x *FactsResult) String() string {
 func (*FactsResult) ProtoMessage() {}
 
 func (x *FactsResult) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[24]
+	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1664,7 +1829,7 @@ func (x *FactsResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FactsResult.ProtoReflect.Descriptor instead.
 func (*FactsResult) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{24}
+	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *FactsResult) GetError() *ReportError {
@@ -1725,7 +1890,18 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\texecution\x18\x01 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\texecution\x128\n" +
 	"\n" +
 	"poll_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tpollAfter\x12H\n" +
-	"\x10ended_executions\x18\x03 \x03(\v2\x1d.fleet.jobs.v1.EndedExecutionR\x0fendedExecutions\"\x92\x01\n" +
+	"\x10ended_executions\x18\x03 \x03(\v2\x1d.fleet.jobs.v1.EndedExecutionR\x0fendedExecutions\"M\n" +
+	"\x1aStartNextExecutionsRequest\x12/\n" +
+	"\n" +
+	"device_ids\x18\x01 \x03(\tB\x10\xbaH\r\xc8\x01\x01\x92\x01\a\x10d\"\x03\xd8\x01\x03R\tdeviceIds\"W\n" +
+	"\x1bStartNextExecutionsResponse\x128\n" +
+	"\aresults\x18\x01 \x03(\v2\x1e.fleet.jobs.v1.StartNextResultR\aresults\"\x85\x02\n" +
+	"\x0fStartNextResult\x12<\n" +
+	"\texecution\x18\x01 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\texecution\x128\n" +
+	"\n" +
+	"poll_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tpollAfter\x12H\n" +
+	"\x10ended_executions\x18\x03 \x03(\v2\x1d.fleet.jobs.v1.EndedExecutionR\x0fendedExecutions\x120\n" +
+	"\x05error\x18\x04 \x01(\v2\x1a.fleet.jobs.v1.ReportErrorR\x05error\"\x92\x01\n" +
 	"\x15StartExecutionRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12>\n" +
 	"\x0estatus_details\x18\x02 \x01(\v2\x17.google.protobuf.StructR\rstatusDetails\"V\n" +
@@ -1810,13 +1986,14 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\x13UpdateFactsResponse\x124\n" +
 	"\aresults\x18\x01 \x03(\v2\x1a.fleet.jobs.v1.FactsResultR\aresults\"?\n" +
 	"\vFactsResult\x120\n" +
-	"\x05error\x18\x01 \x01(\v2\x1a.fleet.jobs.v1.ReportErrorR\x05error2\xd8\n" +
-	"\n" +
+	"\x05error\x18\x01 \x01(\v2\x1a.fleet.jobs.v1.ReportErrorR\x05error2\x81\f\n" +
 	"\x10DeviceJobService\x12\xa3\x01\n" +
 	"\x15ListPendingExecutions\x12+.fleet.jobs.v1.ListPendingExecutionsRequest\x1a,.fleet.jobs.v1.ListPendingExecutionsResponse\"/\xb2\x89#(\n" +
 	"$List the device's pending executions\x10\x05\x90\x02\x01\x12\x99\x01\n" +
 	"\x12StartNextExecution\x12(.fleet.jobs.v1.StartNextExecutionRequest\x1a).fleet.jobs.v1.StartNextExecutionResponse\".\xb2\x89#'\n" +
-	"!Start the device's next execution\x10\x05\x18\x01\x90\x02\x02\x12\x91\x01\n" +
+	"!Start the device's next execution\x10\x05\x18\x01\x90\x02\x02\x12\xa6\x01\n" +
+	"\x13StartNextExecutions\x12).fleet.jobs.v1.StartNextExecutionsRequest\x1a*.fleet.jobs.v1.StartNextExecutionsResponse\"8\xb2\x89#1\n" +
+	")Start the next executions of many devices\x10\x05\x18\x01 \t\x90\x02\x02\x12\x91\x01\n" +
 	"\x0eStartExecution\x12$.fleet.jobs.v1.StartExecutionRequest\x1a%.fleet.jobs.v1.StartExecutionResponse\"2\xb2\x89#+\n" +
 	"%Start the device's execution of a job\x10\x05\x18\x01\x90\x02\x02\x12\x87\x01\n" +
 	"\fGetExecution\x12\".fleet.jobs.v1.GetExecutionRequest\x1a#.fleet.jobs.v1.GetExecutionResponse\".\xb2\x89#'\n" +
@@ -1845,7 +2022,7 @@ func file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP() []byte {
 	return file_fleet_jobs_v1_device_jobs_proto_rawDescData
 }
 
-var file_fleet_jobs_v1_device_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_fleet_jobs_v1_device_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_fleet_jobs_v1_device_jobs_proto_goTypes = []any{
 	(*DeviceExecution)(nil),                // 0: fleet.jobs.v1.DeviceExecution
 	(*EndedExecution)(nil),                 // 1: fleet.jobs.v1.EndedExecution
@@ -1853,98 +2030,108 @@ var file_fleet_jobs_v1_device_jobs_proto_goTypes = []any{
 	(*ListPendingExecutionsResponse)(nil),  // 3: fleet.jobs.v1.ListPendingExecutionsResponse
 	(*StartNextExecutionRequest)(nil),      // 4: fleet.jobs.v1.StartNextExecutionRequest
 	(*StartNextExecutionResponse)(nil),     // 5: fleet.jobs.v1.StartNextExecutionResponse
-	(*StartExecutionRequest)(nil),          // 6: fleet.jobs.v1.StartExecutionRequest
-	(*StartExecutionResponse)(nil),         // 7: fleet.jobs.v1.StartExecutionResponse
-	(*GetExecutionRequest)(nil),            // 8: fleet.jobs.v1.GetExecutionRequest
-	(*GetExecutionResponse)(nil),           // 9: fleet.jobs.v1.GetExecutionResponse
-	(*UpdateExecutionRequest)(nil),         // 10: fleet.jobs.v1.UpdateExecutionRequest
-	(*UpdateExecutionResponse)(nil),        // 11: fleet.jobs.v1.UpdateExecutionResponse
-	(*ReportExecutionsRequest)(nil),        // 12: fleet.jobs.v1.ReportExecutionsRequest
-	(*ExecutionReport)(nil),                // 13: fleet.jobs.v1.ExecutionReport
-	(*ReportExecutionsResponse)(nil),       // 14: fleet.jobs.v1.ReportExecutionsResponse
-	(*ReportResult)(nil),                   // 15: fleet.jobs.v1.ReportResult
-	(*ReportError)(nil),                    // 16: fleet.jobs.v1.ReportError
-	(*WatchPendingExecutionsRequest)(nil),  // 17: fleet.jobs.v1.WatchPendingExecutionsRequest
-	(*WatchPendingExecutionsResponse)(nil), // 18: fleet.jobs.v1.WatchPendingExecutionsResponse
-	(*AcknowledgeExecutionsRequest)(nil),   // 19: fleet.jobs.v1.AcknowledgeExecutionsRequest
-	(*AcknowledgeExecutionsResponse)(nil),  // 20: fleet.jobs.v1.AcknowledgeExecutionsResponse
-	(*UpdateFactsRequest)(nil),             // 21: fleet.jobs.v1.UpdateFactsRequest
-	(*DeviceFacts)(nil),                    // 22: fleet.jobs.v1.DeviceFacts
-	(*UpdateFactsResponse)(nil),            // 23: fleet.jobs.v1.UpdateFactsResponse
-	(*FactsResult)(nil),                    // 24: fleet.jobs.v1.FactsResult
-	nil,                                    // 25: fleet.jobs.v1.UpdateFactsRequest.FactsEntry
-	nil,                                    // 26: fleet.jobs.v1.DeviceFacts.FactsEntry
-	(*structpb.Struct)(nil),                // 27: google.protobuf.Struct
-	(JobExecution_Status)(0),               // 28: fleet.jobs.v1.JobExecution.Status
-	(*timestamppb.Timestamp)(nil),          // 29: google.protobuf.Timestamp
-	(JobExecution_EndCause)(0),             // 30: fleet.jobs.v1.JobExecution.EndCause
-	(*durationpb.Duration)(nil),            // 31: google.protobuf.Duration
-	(ErrorReason)(0),                       // 32: fleet.jobs.v1.ErrorReason
+	(*StartNextExecutionsRequest)(nil),     // 6: fleet.jobs.v1.StartNextExecutionsRequest
+	(*StartNextExecutionsResponse)(nil),    // 7: fleet.jobs.v1.StartNextExecutionsResponse
+	(*StartNextResult)(nil),                // 8: fleet.jobs.v1.StartNextResult
+	(*StartExecutionRequest)(nil),          // 9: fleet.jobs.v1.StartExecutionRequest
+	(*StartExecutionResponse)(nil),         // 10: fleet.jobs.v1.StartExecutionResponse
+	(*GetExecutionRequest)(nil),            // 11: fleet.jobs.v1.GetExecutionRequest
+	(*GetExecutionResponse)(nil),           // 12: fleet.jobs.v1.GetExecutionResponse
+	(*UpdateExecutionRequest)(nil),         // 13: fleet.jobs.v1.UpdateExecutionRequest
+	(*UpdateExecutionResponse)(nil),        // 14: fleet.jobs.v1.UpdateExecutionResponse
+	(*ReportExecutionsRequest)(nil),        // 15: fleet.jobs.v1.ReportExecutionsRequest
+	(*ExecutionReport)(nil),                // 16: fleet.jobs.v1.ExecutionReport
+	(*ReportExecutionsResponse)(nil),       // 17: fleet.jobs.v1.ReportExecutionsResponse
+	(*ReportResult)(nil),                   // 18: fleet.jobs.v1.ReportResult
+	(*ReportError)(nil),                    // 19: fleet.jobs.v1.ReportError
+	(*WatchPendingExecutionsRequest)(nil),  // 20: fleet.jobs.v1.WatchPendingExecutionsRequest
+	(*WatchPendingExecutionsResponse)(nil), // 21: fleet.jobs.v1.WatchPendingExecutionsResponse
+	(*AcknowledgeExecutionsRequest)(nil),   // 22: fleet.jobs.v1.AcknowledgeExecutionsRequest
+	(*AcknowledgeExecutionsResponse)(nil),  // 23: fleet.jobs.v1.AcknowledgeExecutionsResponse
+	(*UpdateFactsRequest)(nil),             // 24: fleet.jobs.v1.UpdateFactsRequest
+	(*DeviceFacts)(nil),                    // 25: fleet.jobs.v1.DeviceFacts
+	(*UpdateFactsResponse)(nil),            // 26: fleet.jobs.v1.UpdateFactsResponse
+	(*FactsResult)(nil),                    // 27: fleet.jobs.v1.FactsResult
+	nil,                                    // 28: fleet.jobs.v1.UpdateFactsRequest.FactsEntry
+	nil,                                    // 29: fleet.jobs.v1.DeviceFacts.FactsEntry
+	(*structpb.Struct)(nil),                // 30: google.protobuf.Struct
+	(JobExecution_Status)(0),               // 31: fleet.jobs.v1.JobExecution.Status
+	(*timestamppb.Timestamp)(nil),          // 32: google.protobuf.Timestamp
+	(JobExecution_EndCause)(0),             // 33: fleet.jobs.v1.JobExecution.EndCause
+	(*durationpb.Duration)(nil),            // 34: google.protobuf.Duration
+	(ErrorReason)(0),                       // 35: fleet.jobs.v1.ErrorReason
 }
 var file_fleet_jobs_v1_device_jobs_proto_depIdxs = []int32{
-	27, // 0: fleet.jobs.v1.DeviceExecution.document_params:type_name -> google.protobuf.Struct
-	28, // 1: fleet.jobs.v1.DeviceExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	27, // 2: fleet.jobs.v1.DeviceExecution.status_details:type_name -> google.protobuf.Struct
-	29, // 3: fleet.jobs.v1.DeviceExecution.queued_at:type_name -> google.protobuf.Timestamp
-	29, // 4: fleet.jobs.v1.DeviceExecution.started_at:type_name -> google.protobuf.Timestamp
-	29, // 5: fleet.jobs.v1.DeviceExecution.last_updated_at:type_name -> google.protobuf.Timestamp
-	29, // 6: fleet.jobs.v1.DeviceExecution.expires_at:type_name -> google.protobuf.Timestamp
-	29, // 7: fleet.jobs.v1.DeviceExecution.times_out_at:type_name -> google.protobuf.Timestamp
-	30, // 8: fleet.jobs.v1.EndedExecution.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
+	30, // 0: fleet.jobs.v1.DeviceExecution.document_params:type_name -> google.protobuf.Struct
+	31, // 1: fleet.jobs.v1.DeviceExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	30, // 2: fleet.jobs.v1.DeviceExecution.status_details:type_name -> google.protobuf.Struct
+	32, // 3: fleet.jobs.v1.DeviceExecution.queued_at:type_name -> google.protobuf.Timestamp
+	32, // 4: fleet.jobs.v1.DeviceExecution.started_at:type_name -> google.protobuf.Timestamp
+	32, // 5: fleet.jobs.v1.DeviceExecution.last_updated_at:type_name -> google.protobuf.Timestamp
+	32, // 6: fleet.jobs.v1.DeviceExecution.expires_at:type_name -> google.protobuf.Timestamp
+	32, // 7: fleet.jobs.v1.DeviceExecution.times_out_at:type_name -> google.protobuf.Timestamp
+	33, // 8: fleet.jobs.v1.EndedExecution.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
 	0,  // 9: fleet.jobs.v1.ListPendingExecutionsResponse.executions:type_name -> fleet.jobs.v1.DeviceExecution
-	31, // 10: fleet.jobs.v1.ListPendingExecutionsResponse.poll_after:type_name -> google.protobuf.Duration
+	34, // 10: fleet.jobs.v1.ListPendingExecutionsResponse.poll_after:type_name -> google.protobuf.Duration
 	1,  // 11: fleet.jobs.v1.ListPendingExecutionsResponse.ended_executions:type_name -> fleet.jobs.v1.EndedExecution
-	27, // 12: fleet.jobs.v1.StartNextExecutionRequest.status_details:type_name -> google.protobuf.Struct
+	30, // 12: fleet.jobs.v1.StartNextExecutionRequest.status_details:type_name -> google.protobuf.Struct
 	0,  // 13: fleet.jobs.v1.StartNextExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	31, // 14: fleet.jobs.v1.StartNextExecutionResponse.poll_after:type_name -> google.protobuf.Duration
+	34, // 14: fleet.jobs.v1.StartNextExecutionResponse.poll_after:type_name -> google.protobuf.Duration
 	1,  // 15: fleet.jobs.v1.StartNextExecutionResponse.ended_executions:type_name -> fleet.jobs.v1.EndedExecution
-	27, // 16: fleet.jobs.v1.StartExecutionRequest.status_details:type_name -> google.protobuf.Struct
-	0,  // 17: fleet.jobs.v1.StartExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	0,  // 18: fleet.jobs.v1.GetExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	28, // 19: fleet.jobs.v1.UpdateExecutionRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	27, // 20: fleet.jobs.v1.UpdateExecutionRequest.status_details:type_name -> google.protobuf.Struct
-	0,  // 21: fleet.jobs.v1.UpdateExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	10, // 22: fleet.jobs.v1.ReportExecutionsRequest.report:type_name -> fleet.jobs.v1.UpdateExecutionRequest
-	13, // 23: fleet.jobs.v1.ReportExecutionsRequest.reports:type_name -> fleet.jobs.v1.ExecutionReport
-	10, // 24: fleet.jobs.v1.ExecutionReport.report:type_name -> fleet.jobs.v1.UpdateExecutionRequest
-	0,  // 25: fleet.jobs.v1.ReportExecutionsResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	16, // 26: fleet.jobs.v1.ReportExecutionsResponse.error:type_name -> fleet.jobs.v1.ReportError
-	15, // 27: fleet.jobs.v1.ReportExecutionsResponse.results:type_name -> fleet.jobs.v1.ReportResult
-	0,  // 28: fleet.jobs.v1.ReportResult.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	16, // 29: fleet.jobs.v1.ReportResult.error:type_name -> fleet.jobs.v1.ReportError
-	32, // 30: fleet.jobs.v1.ReportError.reason:type_name -> fleet.jobs.v1.ErrorReason
-	0,  // 31: fleet.jobs.v1.ReportError.current_execution:type_name -> fleet.jobs.v1.DeviceExecution
-	0,  // 32: fleet.jobs.v1.WatchPendingExecutionsResponse.executions:type_name -> fleet.jobs.v1.DeviceExecution
-	1,  // 33: fleet.jobs.v1.WatchPendingExecutionsResponse.ended_executions:type_name -> fleet.jobs.v1.EndedExecution
-	1,  // 34: fleet.jobs.v1.AcknowledgeExecutionsRequest.executions:type_name -> fleet.jobs.v1.EndedExecution
-	25, // 35: fleet.jobs.v1.UpdateFactsRequest.facts:type_name -> fleet.jobs.v1.UpdateFactsRequest.FactsEntry
-	22, // 36: fleet.jobs.v1.UpdateFactsRequest.devices:type_name -> fleet.jobs.v1.DeviceFacts
-	26, // 37: fleet.jobs.v1.DeviceFacts.facts:type_name -> fleet.jobs.v1.DeviceFacts.FactsEntry
-	24, // 38: fleet.jobs.v1.UpdateFactsResponse.results:type_name -> fleet.jobs.v1.FactsResult
-	16, // 39: fleet.jobs.v1.FactsResult.error:type_name -> fleet.jobs.v1.ReportError
-	2,  // 40: fleet.jobs.v1.DeviceJobService.ListPendingExecutions:input_type -> fleet.jobs.v1.ListPendingExecutionsRequest
-	4,  // 41: fleet.jobs.v1.DeviceJobService.StartNextExecution:input_type -> fleet.jobs.v1.StartNextExecutionRequest
-	6,  // 42: fleet.jobs.v1.DeviceJobService.StartExecution:input_type -> fleet.jobs.v1.StartExecutionRequest
-	8,  // 43: fleet.jobs.v1.DeviceJobService.GetExecution:input_type -> fleet.jobs.v1.GetExecutionRequest
-	10, // 44: fleet.jobs.v1.DeviceJobService.UpdateExecution:input_type -> fleet.jobs.v1.UpdateExecutionRequest
-	19, // 45: fleet.jobs.v1.DeviceJobService.AcknowledgeExecutions:input_type -> fleet.jobs.v1.AcknowledgeExecutionsRequest
-	12, // 46: fleet.jobs.v1.DeviceJobService.ReportExecutions:input_type -> fleet.jobs.v1.ReportExecutionsRequest
-	17, // 47: fleet.jobs.v1.DeviceJobService.WatchPendingExecutions:input_type -> fleet.jobs.v1.WatchPendingExecutionsRequest
-	21, // 48: fleet.jobs.v1.DeviceJobService.UpdateFacts:input_type -> fleet.jobs.v1.UpdateFactsRequest
-	3,  // 49: fleet.jobs.v1.DeviceJobService.ListPendingExecutions:output_type -> fleet.jobs.v1.ListPendingExecutionsResponse
-	5,  // 50: fleet.jobs.v1.DeviceJobService.StartNextExecution:output_type -> fleet.jobs.v1.StartNextExecutionResponse
-	7,  // 51: fleet.jobs.v1.DeviceJobService.StartExecution:output_type -> fleet.jobs.v1.StartExecutionResponse
-	9,  // 52: fleet.jobs.v1.DeviceJobService.GetExecution:output_type -> fleet.jobs.v1.GetExecutionResponse
-	11, // 53: fleet.jobs.v1.DeviceJobService.UpdateExecution:output_type -> fleet.jobs.v1.UpdateExecutionResponse
-	20, // 54: fleet.jobs.v1.DeviceJobService.AcknowledgeExecutions:output_type -> fleet.jobs.v1.AcknowledgeExecutionsResponse
-	14, // 55: fleet.jobs.v1.DeviceJobService.ReportExecutions:output_type -> fleet.jobs.v1.ReportExecutionsResponse
-	18, // 56: fleet.jobs.v1.DeviceJobService.WatchPendingExecutions:output_type -> fleet.jobs.v1.WatchPendingExecutionsResponse
-	23, // 57: fleet.jobs.v1.DeviceJobService.UpdateFacts:output_type -> fleet.jobs.v1.UpdateFactsResponse
-	49, // [49:58] is the sub-list for method output_type
-	40, // [40:49] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	8,  // 16: fleet.jobs.v1.StartNextExecutionsResponse.results:type_name -> fleet.jobs.v1.StartNextResult
+	0,  // 17: fleet.jobs.v1.StartNextResult.execution:type_name -> fleet.jobs.v1.DeviceExecution
+	34, // 18: fleet.jobs.v1.StartNextResult.poll_after:type_name -> google.protobuf.Duration
+	1,  // 19: fleet.jobs.v1.StartNextResult.ended_executions:type_name -> fleet.jobs.v1.EndedExecution
+	19, // 20: fleet.jobs.v1.StartNextResult.error:type_name -> fleet.jobs.v1.ReportError
+	30, // 21: fleet.jobs.v1.StartExecutionRequest.status_details:type_name -> google.protobuf.Struct
+	0,  // 22: fleet.jobs.v1.StartExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
+	0,  // 23: fleet.jobs.v1.GetExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
+	31, // 24: fleet.jobs.v1.UpdateExecutionRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	30, // 25: fleet.jobs.v1.UpdateExecutionRequest.status_details:type_name -> google.protobuf.Struct
+	0,  // 26: fleet.jobs.v1.UpdateExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
+	13, // 27: fleet.jobs.v1.ReportExecutionsRequest.report:type_name -> fleet.jobs.v1.UpdateExecutionRequest
+	16, // 28: fleet.jobs.v1.ReportExecutionsRequest.reports:type_name -> fleet.jobs.v1.ExecutionReport
+	13, // 29: fleet.jobs.v1.ExecutionReport.report:type_name -> fleet.jobs.v1.UpdateExecutionRequest
+	0,  // 30: fleet.jobs.v1.ReportExecutionsResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
+	19, // 31: fleet.jobs.v1.ReportExecutionsResponse.error:type_name -> fleet.jobs.v1.ReportError
+	18, // 32: fleet.jobs.v1.ReportExecutionsResponse.results:type_name -> fleet.jobs.v1.ReportResult
+	0,  // 33: fleet.jobs.v1.ReportResult.execution:type_name -> fleet.jobs.v1.DeviceExecution
+	19, // 34: fleet.jobs.v1.ReportResult.error:type_name -> fleet.jobs.v1.ReportError
+	35, // 35: fleet.jobs.v1.ReportError.reason:type_name -> fleet.jobs.v1.ErrorReason
+	0,  // 36: fleet.jobs.v1.ReportError.current_execution:type_name -> fleet.jobs.v1.DeviceExecution
+	0,  // 37: fleet.jobs.v1.WatchPendingExecutionsResponse.executions:type_name -> fleet.jobs.v1.DeviceExecution
+	1,  // 38: fleet.jobs.v1.WatchPendingExecutionsResponse.ended_executions:type_name -> fleet.jobs.v1.EndedExecution
+	1,  // 39: fleet.jobs.v1.AcknowledgeExecutionsRequest.executions:type_name -> fleet.jobs.v1.EndedExecution
+	28, // 40: fleet.jobs.v1.UpdateFactsRequest.facts:type_name -> fleet.jobs.v1.UpdateFactsRequest.FactsEntry
+	25, // 41: fleet.jobs.v1.UpdateFactsRequest.devices:type_name -> fleet.jobs.v1.DeviceFacts
+	29, // 42: fleet.jobs.v1.DeviceFacts.facts:type_name -> fleet.jobs.v1.DeviceFacts.FactsEntry
+	27, // 43: fleet.jobs.v1.UpdateFactsResponse.results:type_name -> fleet.jobs.v1.FactsResult
+	19, // 44: fleet.jobs.v1.FactsResult.error:type_name -> fleet.jobs.v1.ReportError
+	2,  // 45: fleet.jobs.v1.DeviceJobService.ListPendingExecutions:input_type -> fleet.jobs.v1.ListPendingExecutionsRequest
+	4,  // 46: fleet.jobs.v1.DeviceJobService.StartNextExecution:input_type -> fleet.jobs.v1.StartNextExecutionRequest
+	6,  // 47: fleet.jobs.v1.DeviceJobService.StartNextExecutions:input_type -> fleet.jobs.v1.StartNextExecutionsRequest
+	9,  // 48: fleet.jobs.v1.DeviceJobService.StartExecution:input_type -> fleet.jobs.v1.StartExecutionRequest
+	11, // 49: fleet.jobs.v1.DeviceJobService.GetExecution:input_type -> fleet.jobs.v1.GetExecutionRequest
+	13, // 50: fleet.jobs.v1.DeviceJobService.UpdateExecution:input_type -> fleet.jobs.v1.UpdateExecutionRequest
+	22, // 51: fleet.jobs.v1.DeviceJobService.AcknowledgeExecutions:input_type -> fleet.jobs.v1.AcknowledgeExecutionsRequest
+	15, // 52: fleet.jobs.v1.DeviceJobService.ReportExecutions:input_type -> fleet.jobs.v1.ReportExecutionsRequest
+	20, // 53: fleet.jobs.v1.DeviceJobService.WatchPendingExecutions:input_type -> fleet.jobs.v1.WatchPendingExecutionsRequest
+	24, // 54: fleet.jobs.v1.DeviceJobService.UpdateFacts:input_type -> fleet.jobs.v1.UpdateFactsRequest
+	3,  // 55: fleet.jobs.v1.DeviceJobService.ListPendingExecutions:output_type -> fleet.jobs.v1.ListPendingExecutionsResponse
+	5,  // 56: fleet.jobs.v1.DeviceJobService.StartNextExecution:output_type -> fleet.jobs.v1.StartNextExecutionResponse
+	7,  // 57: fleet.jobs.v1.DeviceJobService.StartNextExecutions:output_type -> fleet.jobs.v1.StartNextExecutionsResponse
+	10, // 58: fleet.jobs.v1.DeviceJobService.StartExecution:output_type -> fleet.jobs.v1.StartExecutionResponse
+	12, // 59: fleet.jobs.v1.DeviceJobService.GetExecution:output_type -> fleet.jobs.v1.GetExecutionResponse
+	14, // 60: fleet.jobs.v1.DeviceJobService.UpdateExecution:output_type -> fleet.jobs.v1.UpdateExecutionResponse
+	23, // 61: fleet.jobs.v1.DeviceJobService.AcknowledgeExecutions:output_type -> fleet.jobs.v1.AcknowledgeExecutionsResponse
+	17, // 62: fleet.jobs.v1.DeviceJobService.ReportExecutions:output_type -> fleet.jobs.v1.ReportExecutionsResponse
+	21, // 63: fleet.jobs.v1.DeviceJobService.WatchPendingExecutions:output_type -> fleet.jobs.v1.WatchPendingExecutionsResponse
+	26, // 64: fleet.jobs.v1.DeviceJobService.UpdateFacts:output_type -> fleet.jobs.v1.UpdateFactsResponse
+	55, // [55:65] is the sub-list for method output_type
+	45, // [45:55] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_device_jobs_proto_init() }
@@ -1957,23 +2144,23 @@ func file_fleet_jobs_v1_device_jobs_proto_init() {
 	file_fleet_jobs_v1_options_proto_init()
 	file_fleet_jobs_v1_device_jobs_proto_msgTypes[0].OneofWrappers = []any{}
 	file_fleet_jobs_v1_device_jobs_proto_msgTypes[2].OneofWrappers = []any{}
-	file_fleet_jobs_v1_device_jobs_proto_msgTypes[10].OneofWrappers = []any{}
-	file_fleet_jobs_v1_device_jobs_proto_msgTypes[14].OneofWrappers = []any{
+	file_fleet_jobs_v1_device_jobs_proto_msgTypes[13].OneofWrappers = []any{}
+	file_fleet_jobs_v1_device_jobs_proto_msgTypes[17].OneofWrappers = []any{
 		(*ReportExecutionsResponse_Execution)(nil),
 		(*ReportExecutionsResponse_Error)(nil),
 	}
-	file_fleet_jobs_v1_device_jobs_proto_msgTypes[15].OneofWrappers = []any{
+	file_fleet_jobs_v1_device_jobs_proto_msgTypes[18].OneofWrappers = []any{
 		(*ReportResult_Execution)(nil),
 		(*ReportResult_Error)(nil),
 	}
-	file_fleet_jobs_v1_device_jobs_proto_msgTypes[17].OneofWrappers = []any{}
+	file_fleet_jobs_v1_device_jobs_proto_msgTypes[20].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_jobs_v1_device_jobs_proto_rawDesc), len(file_fleet_jobs_v1_device_jobs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

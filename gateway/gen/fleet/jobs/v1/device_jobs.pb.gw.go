@@ -97,6 +97,33 @@ func local_request_DeviceJobService_StartNextExecution_0(ctx context.Context, ma
 	return msg, metadata, err
 }
 
+func request_DeviceJobService_StartNextExecutions_0(ctx context.Context, marshaler runtime.Marshaler, client DeviceJobServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq StartNextExecutionsRequest
+		metadata runtime.ServerMetadata
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.StartNextExecutions(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_DeviceJobService_StartNextExecutions_0(ctx context.Context, marshaler runtime.Marshaler, server DeviceJobServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq StartNextExecutionsRequest
+		metadata runtime.ServerMetadata
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	msg, err := server.StartNextExecutions(ctx, &protoReq)
+	return msg, metadata, err
+}
+
 func request_DeviceJobService_StartExecution_0(ctx context.Context, marshaler runtime.Marshaler, client DeviceJobServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
 		protoReq StartExecutionRequest
@@ -326,6 +353,26 @@ func RegisterDeviceJobServiceHandlerServer(ctx context.Context, mux *runtime.Ser
 		}
 		forward_DeviceJobService_StartNextExecution_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPost, pattern_DeviceJobService_StartNextExecutions_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/fleet.jobs.v1.DeviceJobService/StartNextExecutions", runtime.WithHTTPPathPattern("/device/v1/devices:startNext"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_DeviceJobService_StartNextExecutions_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_DeviceJobService_StartNextExecutions_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodPost, pattern_DeviceJobService_StartExecution_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -500,6 +547,23 @@ func RegisterDeviceJobServiceHandlerClient(ctx context.Context, mux *runtime.Ser
 		}
 		forward_DeviceJobService_StartNextExecution_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPost, pattern_DeviceJobService_StartNextExecutions_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/fleet.jobs.v1.DeviceJobService/StartNextExecutions", runtime.WithHTTPPathPattern("/device/v1/devices:startNext"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_DeviceJobService_StartNextExecutions_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_DeviceJobService_StartNextExecutions_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodPost, pattern_DeviceJobService_StartExecution_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -627,6 +691,7 @@ func (m response_DeviceJobService_UpdateExecution_0) XXX_ResponseBody() interfac
 var (
 	pattern_DeviceJobService_ListPendingExecutions_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"device", "v1", "jobs"}, ""))
 	pattern_DeviceJobService_StartNextExecution_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"device", "v1", "jobs"}, "startNext"))
+	pattern_DeviceJobService_StartNextExecutions_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"device", "v1", "devices"}, "startNext"))
 	pattern_DeviceJobService_StartExecution_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2, 1, 0, 4, 1, 5, 3}, []string{"device", "v1", "jobs", "job_id"}, "start"))
 	pattern_DeviceJobService_GetExecution_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2, 1, 0, 4, 1, 5, 3}, []string{"device", "v1", "jobs", "job_id"}, ""))
 	pattern_DeviceJobService_UpdateExecution_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2, 1, 0, 4, 1, 5, 3}, []string{"device", "v1", "jobs", "job_id"}, ""))
@@ -637,6 +702,7 @@ var (
 var (
 	forward_DeviceJobService_ListPendingExecutions_0 = runtime.ForwardResponseMessage
 	forward_DeviceJobService_StartNextExecution_0    = runtime.ForwardResponseMessage
+	forward_DeviceJobService_StartNextExecutions_0   = runtime.ForwardResponseMessage
 	forward_DeviceJobService_StartExecution_0        = runtime.ForwardResponseMessage
 	forward_DeviceJobService_GetExecution_0          = runtime.ForwardResponseMessage
 	forward_DeviceJobService_UpdateExecution_0       = runtime.ForwardResponseMessage

@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	DeviceJobService_ListPendingExecutions_FullMethodName  = "/fleet.jobs.v1.DeviceJobService/ListPendingExecutions"
 	DeviceJobService_StartNextExecution_FullMethodName     = "/fleet.jobs.v1.DeviceJobService/StartNextExecution"
+	DeviceJobService_StartNextExecutions_FullMethodName    = "/fleet.jobs.v1.DeviceJobService/StartNextExecutions"
 	DeviceJobService_StartExecution_FullMethodName         = "/fleet.jobs.v1.DeviceJobService/StartExecution"
 	DeviceJobService_GetExecution_FullMethodName           = "/fleet.jobs.v1.DeviceJobService/GetExecution"
 	DeviceJobService_UpdateExecution_FullMethodName        = "/fleet.jobs.v1.DeviceJobService/UpdateExecution"
@@ -41,9 +42,9 @@ const (
 //
 //	x-device-id    Required, unless a token names the device. The device that the call acts
 //	               for, sent once: 1–256 printable ASCII characters, no space at the ends.
-//	               ReportExecutions and UpdateFacts do not require it of a bridge, so a bridge can
-//	               report for a device whose ID has other characters. Other calls of this service
-//	               cannot act for such a device.
+//	               StartNextExecutions, ReportExecutions and UpdateFacts do not require it of a
+//	               bridge, so a bridge can start and report for a device whose ID has other
+//	               characters. Other calls of this service cannot act for such a device.
 //
 // Roles: device acts for the device of its token or x-device-id; bridge acts for any device
 // of its tenant. A call with x-device-id and without x-roles has the role device.
@@ -78,8 +79,8 @@ const (
 //     the execution with UpdateExecutionRequest.cancel_accepted.
 //   - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
 //     The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
-//     first page), StartNextExecution and WatchPendingExecutions, until the device acknowledges it with
-//     AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
+//     first page), StartNextExecution, StartNextExecutions and WatchPendingExecutions, until the device
+//     acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
 //     100: those of the first 20 pending executions, then the newest others of each priority.
 //     After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
 type DeviceJobServiceClient interface {
@@ -96,6 +97,20 @@ type DeviceJobServiceClient interface {
 	// second execution. It skips QUEUED executions of a PAUSED job, executions that wait, and executions
 	// of a job that has Rollout.max_in_progress executions IN_PROGRESS.
 	StartNextExecution(ctx context.Context, in *StartNextExecutionRequest, opts ...grpc.CallOption) (*StartNextExecutionResponse, error)
+	// Starts the next execution of each of several devices, as StartNextExecution does for one. Intended for
+	// bridges: a call for 100 devices takes at most a fifth of the CPU time of 100 calls.
+	//
+	// Each device has a result. An error of one device does not affect the others. While another transaction,
+	// such as a retry of many executions, holds a job lock, the devices of that job wait; the others start,
+	// but the response waits.
+	//
+	// A response has at most 4 MiB. A device whose execution is beyond that has a poll_after of 0 s: it has
+	// started, and another call for it returns the execution.
+	//
+	// With x-device-id, only that device is accepted.
+	//
+	//	INVALID_ARGUMENT     INVALID_FIELD, also if a device is repeated
+	StartNextExecutions(ctx context.Context, in *StartNextExecutionsRequest, opts ...grpc.CallOption) (*StartNextExecutionsResponse, error)
 	// Starts the execution of one job. If it is IN_PROGRESS, returns it unchanged, so the call is
 	// safe to repeat.
 	//
@@ -220,6 +235,16 @@ func (c *deviceJobServiceClient) StartNextExecution(ctx context.Context, in *Sta
 	return out, nil
 }
 
+func (c *deviceJobServiceClient) StartNextExecutions(ctx context.Context, in *StartNextExecutionsRequest, opts ...grpc.CallOption) (*StartNextExecutionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StartNextExecutionsResponse)
+	err := c.cc.Invoke(ctx, DeviceJobService_StartNextExecutions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *deviceJobServiceClient) StartExecution(ctx context.Context, in *StartExecutionRequest, opts ...grpc.CallOption) (*StartExecutionResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StartExecutionResponse)
@@ -313,9 +338,9 @@ func (c *deviceJobServiceClient) UpdateFacts(ctx context.Context, in *UpdateFact
 //
 //	x-device-id    Required, unless a token names the device. The device that the call acts
 //	               for, sent once: 1–256 printable ASCII characters, no space at the ends.
-//	               ReportExecutions and UpdateFacts do not require it of a bridge, so a bridge can
-//	               report for a device whose ID has other characters. Other calls of this service
-//	               cannot act for such a device.
+//	               StartNextExecutions, ReportExecutions and UpdateFacts do not require it of a
+//	               bridge, so a bridge can start and report for a device whose ID has other
+//	               characters. Other calls of this service cannot act for such a device.
 //
 // Roles: device acts for the device of its token or x-device-id; bridge acts for any device
 // of its tenant. A call with x-device-id and without x-roles has the role device.
@@ -350,8 +375,8 @@ func (c *deviceJobServiceClient) UpdateFacts(ctx context.Context, in *UpdateFact
 //     the execution with UpdateExecutionRequest.cancel_accepted.
 //   - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
 //     The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
-//     first page), StartNextExecution and WatchPendingExecutions, until the device acknowledges it with
-//     AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
+//     first page), StartNextExecution, StartNextExecutions and WatchPendingExecutions, until the device
+//     acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
 //     100: those of the first 20 pending executions, then the newest others of each priority.
 //     After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
 type DeviceJobServiceServer interface {
@@ -368,6 +393,20 @@ type DeviceJobServiceServer interface {
 	// second execution. It skips QUEUED executions of a PAUSED job, executions that wait, and executions
 	// of a job that has Rollout.max_in_progress executions IN_PROGRESS.
 	StartNextExecution(context.Context, *StartNextExecutionRequest) (*StartNextExecutionResponse, error)
+	// Starts the next execution of each of several devices, as StartNextExecution does for one. Intended for
+	// bridges: a call for 100 devices takes at most a fifth of the CPU time of 100 calls.
+	//
+	// Each device has a result. An error of one device does not affect the others. While another transaction,
+	// such as a retry of many executions, holds a job lock, the devices of that job wait; the others start,
+	// but the response waits.
+	//
+	// A response has at most 4 MiB. A device whose execution is beyond that has a poll_after of 0 s: it has
+	// started, and another call for it returns the execution.
+	//
+	// With x-device-id, only that device is accepted.
+	//
+	//	INVALID_ARGUMENT     INVALID_FIELD, also if a device is repeated
+	StartNextExecutions(context.Context, *StartNextExecutionsRequest) (*StartNextExecutionsResponse, error)
 	// Starts the execution of one job. If it is IN_PROGRESS, returns it unchanged, so the call is
 	// safe to repeat.
 	//
@@ -478,6 +517,9 @@ func (UnimplementedDeviceJobServiceServer) ListPendingExecutions(context.Context
 func (UnimplementedDeviceJobServiceServer) StartNextExecution(context.Context, *StartNextExecutionRequest) (*StartNextExecutionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method StartNextExecution not implemented")
 }
+func (UnimplementedDeviceJobServiceServer) StartNextExecutions(context.Context, *StartNextExecutionsRequest) (*StartNextExecutionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StartNextExecutions not implemented")
+}
 func (UnimplementedDeviceJobServiceServer) StartExecution(context.Context, *StartExecutionRequest) (*StartExecutionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method StartExecution not implemented")
 }
@@ -552,6 +594,24 @@ func _DeviceJobService_StartNextExecution_Handler(srv interface{}, ctx context.C
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(DeviceJobServiceServer).StartNextExecution(ctx, req.(*StartNextExecutionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DeviceJobService_StartNextExecutions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StartNextExecutionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeviceJobServiceServer).StartNextExecutions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeviceJobService_StartNextExecutions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeviceJobServiceServer).StartNextExecutions(ctx, req.(*StartNextExecutionsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -678,6 +738,10 @@ var DeviceJobService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "StartNextExecution",
 			Handler:    _DeviceJobService_StartNextExecution_Handler,
+		},
+		{
+			MethodName: "StartNextExecutions",
+			Handler:    _DeviceJobService_StartNextExecutions_Handler,
 		},
 		{
 			MethodName: "StartExecution",

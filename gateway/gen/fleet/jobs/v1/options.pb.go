@@ -115,6 +115,8 @@ const (
 	MethodRules_TIMELINE MethodRules_Content = 7
 	// 100 errors of facts, each with two violations.
 	MethodRules_FACT_RESULTS MethodRules_Content = 8
+	// The next executions of 100 devices that fit in the largest response.
+	MethodRules_NEXT_EXECUTIONS MethodRules_Content = 9
 )
 
 // Enum value maps for MethodRules_Content.
@@ -129,6 +131,7 @@ var (
 		6: "LABELS",
 		7: "TIMELINE",
 		8: "FACT_RESULTS",
+		9: "NEXT_EXECUTIONS",
 	}
 	MethodRules_Content_value = map[string]int32{
 		"CONTENT_UNSPECIFIED": 0,
@@ -140,6 +143,7 @@ var (
 		"LABELS":              6,
 		"TIMELINE":            7,
 		"FACT_RESULTS":        8,
+		"NEXT_EXECUTIONS":     9,
 	}
 )
 
@@ -313,7 +317,7 @@ var File_fleet_jobs_v1_options_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_options_proto_rawDesc = "" +
 	"\n" +
-	"\x1bfleet/jobs/v1/options.proto\x12\rfleet.jobs.v1\x1a google/protobuf/descriptor.proto\"\xe2\x05\n" +
+	"\x1bfleet/jobs/v1/options.proto\x12\rfleet.jobs.v1\x1a google/protobuf/descriptor.proto\"\x80\x06\n" +
 	"\vMethodRules\x12\x18\n" +
 	"\asummary\x18\x01 \x01(\tR\asummary\x12E\n" +
 	"\n" +
@@ -330,7 +334,7 @@ const file_fleet_jobs_v1_options_proto_rawDesc = "" +
 	"\n" +
 	"ADMINISTER\x10\x04\x1a\t\u0089#\x05admin\x12!\n" +
 	"\aEXECUTE\x10\x05\x1a\x14\u0089#\x06device\u0089#\x06bridge\x12H\n" +
-	"\x03ANY\x10\x06\x1a?\u0089#\x06viewer\u0089#\boperator\u0089#\bapprover\u0089#\x05admin\u0089#\x06device\u0089#\x06bridge\"\xda\x01\n" +
+	"\x03ANY\x10\x06\x1a?\u0089#\x06viewer\u0089#\boperator\u0089#\bapprover\u0089#\x05admin\u0089#\x06device\u0089#\x06bridge\"\xf8\x01\n" +
 	"\aContent\x12\x17\n" +
 	"\x13CONTENT_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\x03JOB\x10\x01\x1a\x06ȉ#\x80\xd0\f\x12\x1b\n" +
@@ -340,7 +344,8 @@ const file_fleet_jobs_v1_options_proto_rawDesc = "" +
 	"\rFLEET_SUMMARY\x10\x05\x1a\x06ȉ#\x80\x80\x01\x12\x12\n" +
 	"\x06LABELS\x10\x06\x1a\x06ȉ#\x80\x80@\x12\x14\n" +
 	"\bTIMELINE\x10\a\x1a\x06ȉ#\x80\x80\x0f\x12\x18\n" +
-	"\fFACT_RESULTS\x10\b\x1a\x06ȉ#\x80\x80\x06:T\n" +
+	"\fFACT_RESULTS\x10\b\x1a\x06ȉ#\x80\x80\x06\x12\x1c\n" +
+	"\x0fNEXT_EXECUTIONS\x10\t\x1a\aȉ#\x80\x80\x80\x02:T\n" +
 	"\x06method\x12\x1e.google.protobuf.MethodOptions\x18\x96\xb1\x04 \x01(\v2\x1a.fleet.jobs.v1.MethodRulesR\x06method:K\n" +
 	"\x11default_page_size\x12\x1d.google.protobuf.FieldOptions\x18\x97\xb1\x04 \x01(\x05R\x0fdefaultPageSize:9\n" +
 	"\x05roles\x12!.google.protobuf.EnumValueOptions\x18\x98\xb1\x04 \x03(\tR\x05roles:@\n" +
