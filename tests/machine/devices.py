@@ -46,6 +46,21 @@ async def start_next(m: Machine) -> None:
     check_cancel(m, response.execution)
 
 
+async def start_next_of_several(m: Machine) -> None:
+    """StartNextExecutions, as a bridge."""
+    known = [device.device_id for device in m.devices]
+    chosen = m.random.sample(known, m.random.randint(1, len(known)))
+    results, job_ids = await m.both(
+        Call(calls.start_next_of_all, chosen),
+        m.service.server.bridge(m.tenant).start_next(*chosen),
+    )
+    for device, job_id, result in zip(chosen, job_ids, results, strict=True):
+        assert not result.HasField("error")
+        assert (result.execution.job_id or None) == job_id
+        assert ended_of(result) == calls.ended_by_others(m.state, device)
+        check_cancel(m, result.execution)
+
+
 async def start_some(m: Machine) -> None:
     for _ in range(4):
         await start_next(m)

@@ -8,21 +8,24 @@ from tests.machine.profiles import ANY_CALL, PROFILES
 
 # A sequence that notices the mistake, the function, what is wrong, and the change of the function.
 _TEXT = r"""
-any call/0 set_paused: event of a pause has no user
+any call/1 set_paused: event of a pause has no user
 - 'job.paused', p_paused_by,
 + 'job.paused', NULL,
-any call/0 add_event: events count held executions as queued
+any call/1 add_event: events count held executions as queued
 - v_job.queued - v_held
 + v_job.queued
-any call/3 removed_device_changes: deletion of a device is a cancel
+any call/1 removed_device_changes: deletion of a device is a cancel
 - end_cause => 'DEVICE_REMOVED'
 + end_cause => 'EXECUTION_CANCELED'
-any call/1 reject_stage: pause after a rejection has another cause
+any call/3 reject_stage: pause after a rejection has another cause
 - 'STAGE_REJECTED', p_comment
 + 'OPERATOR', p_comment
-any call/1 replace_job: replaced job continues
+any call/8 replace_job: replaced job continues
 - v_job.status = 'IN_PROGRESS'
 + false
+any call/1 update_executions: devices of a batch take the job of the first one
+- jobs.next_execution(p_tenant_id, p_device_ids[v_n])
++ jobs.next_execution(p_tenant_id, p_device_ids[1])
 approvals/0 resume_job: operator starts a job that is not approved
 - PERFORM jobs.check_start_approved(p_tenant_id, p_job_id);
 +

@@ -92,6 +92,7 @@ ANY_CALL = Profile(
         **dict.fromkeys((operators.reject, operators.reject_start), 1),
         operators.approve_start: 3,
         **dict.fromkeys((operators.pause, operators.advance, operators.cancel_execution), 2),
+        devices.start_next_of_several: 2,
         **dict.fromkeys((operators.resume, operators.approve, operators.retry), 3),
         **dict.fromkeys((devices.start, devices.start_next, devices.report_on_stream), 4),
         **dict.fromkeys((devices.list_pending, devices.watch_pending, devices.explain), 1),

@@ -57,11 +57,32 @@ def start_execution(state: State, job_id: str, device: str) -> Result:
 
 def start_next(state: State, device: str) -> Result:
     """StartNextExecution. Returns the ID of the job, or None if no execution can start."""
+    state, (job_id,) = start_next_of_all(state, [device])
+    return state, job_id
+
+
+def start_next_of_all(state: State, devices: Sequence[str]) -> Result:
+    """StartNextExecutions. Returns the ID of the job of each device, or None.
+
+    All choose a job before the first one starts. Those whose job is full by then choose again.
+    """
+    jobs: dict[str, str | None] = {}
+    while waiting := [device for device in devices if device not in jobs]:
+        chosen = {device: _next_job(state, device) for device in waiting}
+        for device, job_id in chosen.items():
+            if job_id is None:
+                jobs[device] = None
+            elif job_id == _next_job(state, device):
+                state, jobs[device] = state.with_job(_start(*state.find(job_id, device))), job_id
+    return state, [jobs[device] for device in devices]
+
+
+def _next_job(state: State, device: str) -> str | None:
+    """The first job in the queue of a device that it can start, or has started."""
     for job_id in queue(state, device):
-        job, execution = state.find(job_id, device)
-        if job.start_error(execution) is None:
-            return state.with_job(_start(job, execution)), job_id
-    return state, None
+        if state.job(job_id).start_error(state.find(job_id, device)[1]) is None:
+            return job_id
+    return None
 
 
 def queue(state: State, device: str) -> list[str]:
