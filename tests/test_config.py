@@ -18,6 +18,7 @@ TEXTS = {
     "JOBS_METRICS_LISTEN": "[::1]:9464",
     "JOBS_DEVICE_LISTEN": "localhost:50052",
     "JOBS_DEVICE_TRUST_DOMAIN": "acme.example",
+    "JOBS_DEVICE_GATEWAYS": "a-JOBS_TRUSTED_PEERS",
     "JOBS_DATABASE_URL": "postgres://u@h/d",
     "JOBS_OWNER_DATABASE_URL": "postgres://o@h/d",
     "JOBS_JWT_KEYS": "https://login.example/keys",
@@ -329,6 +330,14 @@ JWT = {"JOBS_AUTH": "jwt", "JOBS_JWT_KEYS": "k", "JOBS_JWT_ISSUER": "i", "JOBS_J
         (
             DEVICES | {"JOBS_DEVICE_LISTEN": "127.0.0.1:50051"},
             "JOBS_DEVICE_LISTEN and JOBS_LISTEN are both 127.0.0.1:50051",
+        ),
+        (
+            MUTUAL_TLS | {"JOBS_DEVICE_GATEWAYS": "spiffe://a/b"},
+            "JOBS_DEVICE_GATEWAYS is set, but JOBS_DEVICE_LISTEN is not",
+        ),
+        (
+            MUTUAL_TLS | DEVICES | {"JOBS_DEVICE_GATEWAYS": "spiffe://a/b,gateway"},
+            "JOBS_DEVICE_GATEWAYS: JOBS_TRUSTED_PEERS does not list gateway",
         ),
         ({"JOBS_AUTH": "jwt"}, "JOBS_JWT_KEYS is not set, and JOBS_AUTH=jwt needs it"),
         (JWT | {"JOBS_JWT_ISSUER": ""}, "JOBS_JWT_ISSUER is not set, and JOBS_AUTH=jwt needs"),

@@ -2,9 +2,9 @@
 
 gRPC has verified the certificate in the TLS handshake, with the authorities of all tenants that it
 knew at that time. It does not say which one, and a connection outlives changes of the authorities.
-So the certificate is verified again, with the authorities as they are now. Metadata does not
-identify a device: x-roles is ignored, and x-tenant-id and x-device-id must agree with the
-certificate.
+A gateway may have verified nothing but that the device has the key. So the certificate is verified
+again, with the authorities as they are now. Metadata does not identify a device: x-roles is
+ignored, and x-tenant-id and x-device-id must agree with the certificate.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -77,14 +77,14 @@ class DeviceAuthenticator:
         self._open: WeakValueDictionary[DeviceIdentity, Revocation] = WeakValueDictionary()
 
     async def authenticate(
-        self, auth_context: Mapping[str, Iterable[bytes]], metadata: Metadata
+        self, leaf: bytes, intermediates: bytes, metadata: Metadata
     ) -> Principal:
-        """Return the device that calls, by the `auth_context` of gRPC.
+        """Return the device that calls, by its certificate and those it has sent with it, as PEM.
 
         Raises InvalidCertificate, DeviceNotRegistered, InvalidToken, MetadataMismatch, what
         reading the metadata raises, and the errors of the database.
         """
-        identity, expires_at = self._identify(auth_context)
+        identity, expires_at = self._identify(leaf, intermediates)
         _check_metadata(metadata, identity)
         revocation = self._open.get(identity)
         if revocation is None:
@@ -138,12 +138,8 @@ class DeviceAuthenticator:
                 del self._open[identity]
                 revocation.revoke(partial(DeviceNotRegistered, identity.device_id))
 
-    def _identify(
-        self, auth_context: Mapping[str, Iterable[bytes]]
-    ) -> tuple[DeviceIdentity, float]:
+    def _identify(self, leaf: bytes, intermediates: bytes) -> tuple[DeviceIdentity, float]:
         """Return the device of the certificate, and when the certificate expires."""
-        leaf = b"".join(auth_context.get("x509_pem_cert", ()))
-        intermediates = b"".join(auth_context.get("x509_pem_cert_chain", ()))
         key = hashlib.sha256(leaf + b"\0" + intermediates).digest()
         now = self._clock()
         verified = self._verified.get(key)
@@ -177,7 +173,7 @@ def _check_metadata(metadata: Metadata, identity: DeviceIdentity) -> None:
     """Raise an error if metadata contradicts the certificate."""
     if any(key == "authorization" for key, _ in metadata):
         raise InvalidToken(
-            "is not accepted on JOBS_DEVICE_LISTEN: certificates identify the callers; send no"
+            "is not accepted with a client certificate, which identifies the device; send no"
             " authorization"
         )
     expected = {

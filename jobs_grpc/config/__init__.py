@@ -113,6 +113,9 @@ def _check_devices(config: Config) -> None:
         )
     if listen == config.server.listen and not listen.endswith(":0"):
         raise ConfigError(f"JOBS_DEVICE_LISTEN and JOBS_LISTEN are both {listen}")
+    for gateway in config.devices.gateways:
+        if gateway not in config.tls.trusted_peers:
+            raise ConfigError(f"JOBS_DEVICE_GATEWAYS: JOBS_TRUSTED_PEERS does not list {gateway}")
 
 
 def read_dsn(environ: Mapping[str, str], variable: str) -> str:

@@ -328,6 +328,14 @@ class DevicesConfig:
         " it changes.",
         default=None,
     )
+    gateways: tuple[str, ...] = setting(
+        "JOBS_DEVICE_GATEWAYS",
+        names,
+        "Those of `JOBS_TRUSTED_PEERS` that forward the client certificates of devices: gateways"
+        " with `JOBS_GATEWAY_DEVICE_LISTEN`. They can act as any device whose certificate they"
+        " know, so a proxy that forwards metadata of its clients must not be listed.",
+        default=(),
+    )
 
     def __post_init__(self) -> None:
         """Raise ConfigError if a setting lacks one that it needs, or contradicts another."""
@@ -337,6 +345,7 @@ class DevicesConfig:
             "JOBS_DEVICE_CA_DIR": self.ca_dir,
             "JOBS_DEVICE_TLS_CERT": self.cert,
             "JOBS_DEVICE_TLS_KEY": self.key,
+            "JOBS_DEVICE_GATEWAYS": self.gateways,
         }
         if self.listen is None:
             for variable, value in settings.items():

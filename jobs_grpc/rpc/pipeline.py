@@ -17,12 +17,13 @@ from grpc.aio import ServicerContext
 
 from jobs_grpc.auth import policy
 from jobs_grpc.auth.authenticator import Authenticator
+from jobs_grpc.auth.forwarded_certificates import NOT_A_GATEWAY, has_forwarded_certificate
 from jobs_grpc.auth.peers import TrustedPeers
 from jobs_grpc.auth.principal import Principal, set_principal
 from jobs_grpc.config import Config
 from jobs_grpc.contract.methods import METHODS
 from jobs_grpc.contract.unknown_fields import refuse_unknown_fields
-from jobs_grpc.errors import LimitExceeded
+from jobs_grpc.errors import InvalidCertificate, LimitExceeded
 from jobs_grpc.limits.concurrency_limits import CallLimits, Permits
 from jobs_grpc.limits.contention import Contention
 from jobs_grpc.limits.fair_slots import FairSlots, Slot
@@ -71,10 +72,15 @@ class Pipeline:
         in_flight: CallTracker,
         stopping: asyncio.Event,
         metrics: CallMetrics | None = None,
+        authenticate_forwarded: Authenticate | None = None,
     ) -> None:
-        """`metrics` counts the calls, if it is not None."""
+        """`metrics` counts the calls, if it is not None.
+
+        `authenticate_forwarded` returns the device whose certificate a gateway has forwarded.
+        """
         self._authenticator = authenticator
         self._trusted_peers = trusted_peers
+        self._authenticate_forwarded = authenticate_forwarded
         self._memory = memory
         self._in_flight = in_flight
         self._stopping = stopping
@@ -250,6 +256,10 @@ class Pipeline:
         if self._trusted_peers:
             auth_context: Any = context.auth_context()
             self._trusted_peers.check(auth_context)
+        if has_forwarded_certificate(metadata):
+            if self._authenticate_forwarded is None:
+                raise InvalidCertificate(NOT_A_GATEWAY)
+            return await self._authenticate_forwarded(context, metadata)
         return await self._authenticator.authenticate(metadata)
 
 

@@ -196,8 +196,17 @@ async def running(
     async with AsyncExitStack() as shutdown:
         authenticator = await shutdown.enter_async_context(open_authenticator(config))
         health = Health(_readiness_check(database, authenticator), SERVICE_NAMES)
-        pipeline = Pipeline(config, authenticator, peers, memory, in_flight, stopping, call_metrics)
         devices = open_devices(config.devices, store.unregistered_devices)
+        pipeline = Pipeline(
+            config,
+            authenticator,
+            peers,
+            memory,
+            in_flight,
+            stopping,
+            call_metrics,
+            devices.authenticate_forwarded if devices else None,
+        )
         # Generated code expects servers, but only registers methods.
         methods: Any = MethodTable(pipeline.wrap)
         conversion_slots = FairSlots(1)

@@ -1,5 +1,6 @@
-"""Serves devices that client certificates identify: JOBS_DEVICE_LISTEN."""
+"""Serves devices that client certificates identify: JOBS_DEVICE_LISTEN, JOBS_DEVICE_GATEWAYS."""
 
+import ssl
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 from grpc.aio import Server
 
 from jobs_grpc.auth import policy
+from jobs_grpc.auth.forwarded_certificates import NOT_A_GATEWAY, forwarded_certificates
+from jobs_grpc.auth.peers import TrustedPeers
 from jobs_grpc.auth.principal import Principal
 from jobs_grpc.auth.registered_devices import FindUnregistered, RegisteredDevices
 from jobs_grpc.auth.reloading_files import ReloadingFiles
 from jobs_grpc.auth.roles import Role
 from jobs_grpc.config import Config, ConfigError, DevicesConfig
+from jobs_grpc.errors import InvalidCertificate, PeerNotTrusted
 from jobs_grpc.rpc.method_table import MethodTable
 from jobs_grpc.rpc.pipeline import Context, Metadata, Pipeline
 from jobs_grpc.server import grpc_server, tls
@@ -30,13 +34,36 @@ class Devices:
 
     registered: RegisteredDevices
     authenticator: "DeviceAuthenticator"
+    gateways: TrustedPeers | None
+    """The peers that forward certificates; None: no peer does."""
+
+    async def authenticate_forwarded(self, context: Context, metadata: Metadata) -> Principal:
+        """Return the device whose certificates a gateway has forwarded.
+
+        Raises InvalidCertificate for other peers, and what `authenticate` of the authenticator
+        raises.
+        """
+        auth_context: Any = context.auth_context()
+        try:
+            if self.gateways is None:
+                raise PeerNotTrusted
+            self.gateways.check(auth_context)
+        except PeerNotTrusted:
+            raise InvalidCertificate(NOT_A_GATEWAY) from None
+        leaf, *intermediates = (
+            ssl.DER_cert_to_PEM_cert(certificate).encode()
+            for certificate in forwarded_certificates(metadata)
+        )
+        return await self.authenticator.authenticate(leaf, b"".join(intermediates), metadata)
 
     def method_table(self, pipeline: Pipeline) -> MethodTable:
         """Return a table of the methods that devices may call, for generated code."""
 
         def authenticate(context: Context, metadata: Metadata) -> Awaitable[Principal]:
             auth_context: Any = context.auth_context()
-            return self.authenticator.authenticate(auth_context, metadata)
+            leaf = b"".join(auth_context.get("x509_pem_cert", ()))
+            intermediates = b"".join(auth_context.get("x509_pem_cert_chain", ()))
+            return self.authenticator.authenticate(leaf, intermediates, metadata)
 
         return MethodTable(
             partial(pipeline.wrap, authenticate=authenticate), partial(policy.may_call, Role.DEVICE)
@@ -81,7 +108,8 @@ def open_devices(config: DevicesConfig, find_unregistered: FindUnregistered) -> 
     from jobs_grpc.auth.device_authenticator import DeviceAuthenticator
 
     registered = RegisteredDevices(find_unregistered)
-    return Devices(registered, DeviceAuthenticator(authorities, registered))
+    gateways = TrustedPeers(config.gateways) if config.gateways else None
+    return Devices(registered, DeviceAuthenticator(authorities, registered), gateways)
 
 
 def read_device_authorities(config: DevicesConfig) -> "ReloadingFiles[DeviceAuthorities]":

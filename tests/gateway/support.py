@@ -68,6 +68,11 @@ class Gateway:
         return self._url("listening")
 
     @property
+    def device_url(self) -> str:
+        """The base URL for devices with certificates."""
+        return self._url("listening for devices")
+
+    @property
     def metrics_url(self) -> str:
         return self._url("metrics listening")
 

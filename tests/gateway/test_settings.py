@@ -13,6 +13,14 @@ from tests.gateway.support import gateway_environment
 NOT_LOOPBACK = {"LISTEN": "0.0.0.0:0"}
 TLS = {"TLS_CERT": "a.pem", "TLS_KEY": "a.pem", "TLS_CLIENT_CA": "a.pem"}
 
+DEVICES = {
+    "DEVICE_LISTEN": "127.0.0.1:1",
+    "DEVICE_TLS_CERT": "a.pem",
+    "DEVICE_TLS_KEY": "a.pem",
+    "UPSTREAM_CERT": "a.pem",
+    "UPSTREAM_KEY": "a.pem",
+}
+
 
 @pytest.mark.parametrize(
     ("settings", "text"),
@@ -31,6 +39,18 @@ TLS = {"TLS_CERT": "a.pem", "TLS_KEY": "a.pem", "TLS_CLIENT_CA": "a.pem"}
         ({"CORS_ORIGINS": "ops.example.com"}, "such as https://"),
         ({"TLS_CERT": "a.pem"}, "tls-cert and tls-key"),
         ({"TLS_CERT": "no.pem", "TLS_KEY": "no.pem"}, "no.pem"),
+        ({"DEVICE_TLS_CLIENT_CA": "a.pem"}, "device-tls-client-ca require device-listen"),
+        (DEVICES | {"DEVICE_TLS_KEY": ""}, "device-tls-cert and device-tls-key must be set"),
+        (
+            DEVICES | {"DEVICE_TLS_CERT": "", "DEVICE_TLS_KEY": ""},
+            "device-listen requires device-tls-cert and device-tls-key, or tls-cert and tls-key",
+        ),
+        (
+            DEVICES | {"UPSTREAM_CERT": "", "UPSTREAM_KEY": ""},
+            "device-listen requires upstream-cert",
+        ),
+        (DEVICES | {"LISTEN": "127.0.0.1:1"}, "device-listen and listen are both 127.0.0.1:1"),
+        (DEVICES | {"UPSTREAM_CERT": "no.pem"}, "upstream-cert and upstream-key: open no.pem"),
         ({"UPSTREAM_CA": "no.pem"}, "no.pem"),
     ],
 )

@@ -31,6 +31,7 @@ type Config struct {
 	Upstream      string
 	Listen        string
 	MetricsListen string
+	DeviceListen  string
 
 	RequestTimeout time.Duration
 	ShutdownGrace  time.Duration
@@ -46,6 +47,10 @@ type Config struct {
 	TLSKey       string
 	TLSClientCA  string
 	TrustedPeers []string
+
+	DeviceTLSCert     string
+	DeviceTLSKey      string
+	DeviceTLSClientCA string
 
 	TrustedProxies []netip.Prefix
 
@@ -78,19 +83,23 @@ func (c *Config) flagSet() *flag.FlagSet {
 	f.StringVar(&c.Upstream, "upstream", "127.0.0.1:50051", "gRPC server to call: `HOST:PORT`, dns:///NAME:PORT (round robin over its addresses) or unix:PATH")
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:8080", "`HOST:PORT` to serve the REST API on")
 	f.StringVar(&c.MetricsListen, "metrics-listen", "", "`HOST:PORT` to serve Prometheus metrics on, at /metrics; empty disables metrics")
+	f.StringVar(&c.DeviceListen, "device-listen", "", "`HOST:PORT` to serve the routes of devices on, /device, where client certificates identify the devices; the upstream verifies them and must list this gateway in JOBS_DEVICE_GATEWAYS. Empty: there is none")
 	// Longer than the server's JOBS_POOL_TIMEOUT and JOBS_QUERY_TIMEOUT together, so that its error reaches the client.
 	durationVar(f, &c.RequestTimeout, "request-timeout", 70*time.Second, "maximum duration of a request")
 	durationVar(f, &c.ShutdownGrace, "shutdown-grace", 10*time.Second, "maximum wait for requests in flight at shutdown")
 	f.Int64Var(&c.MaxBodyBytes, "max-body-bytes", 256<<10, "maximum size of a request body in bytes")
 	f.Int64Var(&c.MaxBufferedBytes, "max-buffered-bytes", 128<<20, "maximum memory in bytes for request bodies and responses, all requests together; at most half of it for one tenant")
 	f.Int64Var(&c.MaxRequestsInFlight, "max-requests-in-flight", 2000, "maximum number of requests in flight, without streams; at most half of it for one tenant")
-	f.Int64Var(&c.MaxConnections, "max-connections", 4000, "maximum number of client connections; beyond it, the one without a request for the longest time is closed, or the new one if all have requests")
+	f.Int64Var(&c.MaxConnections, "max-connections", 4000, "maximum number of client connections at listen, and of as many at device-listen; beyond it, the one without a request for the longest time is closed, or the new one if all have requests")
 	f.Int64Var(&c.MaxWatches, "max-watches", 800, "maximum number of open watches of jobs; at most half of it for one tenant")
 	f.Int64Var(&c.MaxEventStreams, "max-event-streams", 400, "maximum number of open streams of events; at most half of it for one tenant")
 	f.StringVar(&c.TLSCert, "tls-cert", "", "certificate chain for HTTPS, a PEM `FILE`")
 	f.StringVar(&c.TLSKey, "tls-key", "", "private key of tls-cert, a PEM `FILE`")
 	f.StringVar(&c.TLSClientCA, "tls-client-ca", "", "require client certificates issued by these authorities, a PEM `FILE`")
 	listVar(f, &c.TrustedPeers, asText, "trusted-peers", "accept only client certificates with one of these `NAMES`, comma-separated: SPIFFE IDs, DNS names or common names")
+	f.StringVar(&c.DeviceTLSCert, "device-tls-cert", "", "certificate chain at device-listen, a PEM `FILE`; empty: tls-cert")
+	f.StringVar(&c.DeviceTLSKey, "device-tls-key", "", "private key of device-tls-cert, a PEM `FILE`; empty: tls-key")
+	f.StringVar(&c.DeviceTLSClientCA, "device-tls-client-ca", "", "refuse devices at device-listen in the TLS handshake unless these authorities issued their certificates, a PEM `FILE`; empty: only the upstream verifies certificates")
 	listVar(f, &c.TrustedProxies, parseNetwork, "trusted-proxies", "`NETWORKS` of proxies whose X-Forwarded-For header names the client, comma-separated, such as 10.0.0.0/8. The gateway limits callers that it does not know yet by their address")
 	f.IntVar(&c.UpstreamConnections, "upstream-connections", 4, "number of connections to each address of the upstream; each carries up to 100 calls at a time")
 	f.BoolVar(&c.UpstreamTLS, "upstream-tls", false, "use TLS to the upstream and trust the system's certificate authorities")
@@ -149,6 +158,7 @@ func Load(args []string, lookupEnv func(string) (string, bool)) (*Config, error)
 }
 
 func (c *Config) validate() error {
+	devices := c.DeviceListen != ""
 	trustsAnyClient := !c.RequireToken && len(c.TrustedPeers) == 0 && !IsLoopback(c.Listen)
 	for _, rule := range []struct {
 		violated bool
@@ -164,6 +174,16 @@ func (c *Config) validate() error {
 		{(c.TLSCert == "") != (c.TLSKey == ""), "tls-cert and tls-key must be set together"},
 		{c.TLSClientCA != "" && c.TLSCert == "", "tls-client-ca requires tls-cert and tls-key"},
 		{len(c.TrustedPeers) > 0 && c.TLSClientCA == "", "trusted-peers requires tls-client-ca"},
+		{!devices && c.DeviceTLSCert+c.DeviceTLSKey+c.DeviceTLSClientCA != "",
+			"device-tls-cert, device-tls-key and device-tls-client-ca require device-listen"},
+		{(c.DeviceTLSCert == "") != (c.DeviceTLSKey == ""), "device-tls-cert and device-tls-key must be set together"},
+		{devices && c.DeviceTLSCert == "" && c.TLSCert == "",
+			"device-listen requires device-tls-cert and device-tls-key, or tls-cert and tls-key"},
+		{devices && c.UpstreamCert == "",
+			"device-listen requires upstream-cert and upstream-key: the upstream accepts the certificates of devices " +
+				"only from a gateway that it knows"},
+		{devices && c.DeviceListen == c.Listen && !strings.HasSuffix(c.Listen, ":0"),
+			"device-listen and listen are both " + c.Listen},
 		{(c.UpstreamCert == "") != (c.UpstreamKey == ""), "upstream-cert and upstream-key must be set together"},
 		{c.UpstreamServerName != "" && !c.UseUpstreamTLS(), "upstream-server-name requires upstream-tls or upstream-ca"},
 		{c.UpstreamConnections < 1 || c.UpstreamConnections > maxUpstreamConnections,

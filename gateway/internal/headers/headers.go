@@ -5,6 +5,7 @@ package headers
 
 import (
 	"crypto/rand"
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -37,6 +38,9 @@ const (
 // metadata can't carry.
 func Forwarded(r *http.Request) metadata.MD {
 	forwarded := metadata.MD{}
+	if certificates := Certificates(r.Context()); certificates != nil {
+		forwarded[CertificateKey] = certificates
+	}
 	for _, name := range AllowedHeaders {
 		if values := r.Header.Values(name); len(values) > 0 && !slices.ContainsFunc(values, isNotPrintableASCII) {
 			forwarded[name] = values
@@ -60,19 +64,23 @@ func CheckIdentityHeaders(r *http.Request) *apierror.Error {
 	return nil
 }
 
-// CheckBearerToken rejects requests without a token if required is set. The gRPC server
-// verifies the token.
+// CheckBearerToken rejects requests without a token if required is set, unless certificates identify the caller. The gRPC
+// server verifies the token.
 func CheckBearerToken(r *http.Request, required bool) *apierror.Error {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !required || strings.EqualFold(scheme, "Bearer") && strings.TrimSpace(token) != "" {
+	if !required || Certificates(r.Context()) != nil || strings.EqualFold(scheme, "Bearer") && strings.TrimSpace(token) != "" {
 		return nil
 	}
 	return apierror.New(codes.Unauthenticated, "TOKEN_REQUIRED", "The request has no token; send Authorization: Bearer TOKEN")
 }
 
-// CheckHeaderSize rejects requests whose forwarded headers exceed maxMetadataBytes in total.
+// CheckHeaderSize rejects requests whose forwarded headers and certificates exceed maxMetadataBytes in total.
 func CheckHeaderSize(r *http.Request) *apierror.Error {
-	size := 0
+	size, noun := 0, "headers are"
+	for _, certificate := range Certificates(r.Context()) {
+		size += len(CertificateKey) + base64.StdEncoding.EncodedLen(len(certificate)) + headerOverhead
+		noun = "client certificates and headers are"
+	}
 	for _, name := range AllowedHeaders {
 		for _, value := range r.Header.Values(name) {
 			size += len(name) + len(value) + headerOverhead
@@ -81,7 +89,7 @@ func CheckHeaderSize(r *http.Request) *apierror.Error {
 	if size <= maxMetadataBytes {
 		return nil
 	}
-	detail := fmt.Sprintf("The forwarded headers are too large; the limit is %d bytes in total", maxMetadataBytes)
+	detail := fmt.Sprintf("The forwarded %s too large; the limit is %d bytes in total", noun, maxMetadataBytes)
 	return apierror.New(codes.InvalidArgument, "HEADERS_TOO_LARGE", detail).
 		WithStatus(http.StatusRequestHeaderFieldsTooLarge)
 }

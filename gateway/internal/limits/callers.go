@@ -103,6 +103,10 @@ func (c *Callers) Identify(r *http.Request) *Identity {
 			id.credentials.Set(name, value)
 		}
 	}
+	for _, certificate := range headers.Certificates(r.Context()) {
+		hash.Write([]byte(certificate)) // after two empty headers, which no other caller has
+		id.credentials.Append(headers.CertificateKey, certificate)
+	}
 	hash.Sum(id.digest[:0])
 	c.mu.Lock()
 	known, ok := c.remembered(id.digest)

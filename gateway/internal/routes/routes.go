@@ -114,6 +114,17 @@ func Load(document []byte, further map[string]runtime.HandlerFunc) (Table, error
 	return routes, nil
 }
 
+// Below returns the routes whose templates begin with prefix.
+func (rt Table) Below(prefix string) Table {
+	var below Table
+	for _, r := range rt {
+		if strings.HasPrefix(r.Template, prefix) {
+			below = append(below, r)
+		}
+	}
+	return below
+}
+
 // MessageDescriptor returns the message of the fleet.jobs.v1 package with this name.
 func MessageDescriptor(name string) protoreflect.MessageDescriptor {
 	known, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName("fleet.jobs.v1." + name))

@@ -20,7 +20,7 @@ func newTestGateway(tb testing.TB, env map[string]string) http.Handler {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { upstream.Close() })
-	handler, err := newHandler(nil, gatewaytest.OpenAPI(), config, upstream, observability.NewMetrics(), nil, gatewaytest.DiscardLogger)
+	handler, _, err := newHandlers(nil, gatewaytest.OpenAPI(), config, upstream, observability.NewMetrics(), nil, gatewaytest.DiscardLogger)
 	if err != nil {
 		tb.Fatal(err)
 	}

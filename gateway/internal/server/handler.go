@@ -17,6 +17,7 @@ import (
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/apierror"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/config"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/console"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/headers"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/limits"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/observability"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/pages"
@@ -30,25 +31,29 @@ import (
 // an overloaded gateway for a broken one. Callers without credentials have 100 of them, and one address 50.
 const maxHealthChecks = 400
 
-// newHandler returns the handler of the REST listener. It ends watches when stopping is closed. A request passes, in this
-// order: withBoundedFlushes, Instrument, withSecurityHeaders, withAllowedHosts, withCORS, the limit of requests in
-// flight, the check of the route, the checks of the request, the handler of its operation.
-func newHandler(
+// devicePrefix is the prefix of the routes that device-listen serves.
+const devicePrefix = "/device/"
+
+// newHandlers returns the handlers of listen and of device-listen, which share their limits. They end watches when stopping
+// is closed. A request passes, in this order: withBoundedFlushes, Instrument, withSecurityHeaders, withAllowedHosts,
+// withCORS, the limit of requests in flight, the check of the route, the checks of the request, the handler of its
+// operation. At device-listen, it passes withCertificates first, any host is allowed, and no web page of another origin is.
+func newHandlers(
 	stopping <-chan struct{}, openAPI []byte, config *config.Config, upstream *upstream.Upstream,
 	metrics *observability.Metrics, tracer *observability.Tracer, logger *slog.Logger,
-) (http.Handler, error) {
+) (api, devices http.Handler, err error) {
 	further := pages.New(openAPI, config)
 	maps.Copy(further, console.New(config))
 	table, err := rest.NewRoutes(openAPI, further, upstream, logger)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	memoryLimits := limits.NewMemoryLimits(config.MaxBufferedBytes)
 	callers := upstream.NewCallers(config.TrustedProxies)
 	watches := watch.NewHandler(stopping, config, upstream, memoryLimits)
 	slots := limits.NewLimit(config.MaxRequestsInFlight, "max-requests-in-flight", config.MaxRequestsInFlight)
 	healthSlots := limits.NewLimit(maxHealthChecks, "max-requests-in-flight", config.MaxRequestsInFlight)
-	dispatch := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	dispatch := func(table routes.Table, w http.ResponseWriter, r *http.Request) {
 		client, unbounded := w, r.Context()
 		ctx, cancel := context.WithTimeout(r.Context(), config.RequestTimeout)
 		defer cancel()
@@ -104,11 +109,26 @@ func newHandler(
 			return
 		}
 		m.Operation.Handler(w, r, m.Variables)
-	})
-	allowed := withAllowedHosts(config.AllowedHosts, config.Listen, withCORS(config.CORSOrigins, dispatch))
+	}
 	log := observability.NewAccessLog(logger, config.TrustedProxies)
-	instrumented := observability.Instrument(table, metrics, tracer, log, withSecurityHeaders(config.HSTSMaxAge, allowed))
-	return withBoundedFlushes(config, instrumented), nil
+	serve := func(table routes.Table, corsOrigins []string, withHosts func(http.Handler) http.Handler) http.Handler {
+		dispatched := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { dispatch(table, w, r) })
+		allowed := withHosts(withCORS(corsOrigins, dispatched))
+		instrumented := observability.Instrument(table, metrics, tracer, log, withSecurityHeaders(config.HSTSMaxAge, allowed))
+		return withBoundedFlushes(config, instrumented)
+	}
+	api = serve(table, config.CORSOrigins, func(next http.Handler) http.Handler {
+		return withAllowedHosts(config.AllowedHosts, config.Listen, next)
+	})
+	devices = serve(table.Below(devicePrefix), nil, func(next http.Handler) http.Handler { return next })
+	return api, withCertificates(devices), nil
+}
+
+// withCertificates identifies the callers by their client certificates, which the TLS configuration requires.
+func withCertificates(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, headers.WithCertificates(r, r.TLS.PeerCertificates))
+	})
 }
 
 // takeSlot takes a slot for a request, which counts for its address or, if that share is used up, for its tenant. Streams

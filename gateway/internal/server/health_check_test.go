@@ -32,7 +32,7 @@ func TestCheckHealth_FollowsUpstream(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { upstream.Close() })
-	handler, err := newHandler(nil, gatewaytest.OpenAPI(), config, upstream, observability.NewMetrics(), nil, gatewaytest.DiscardLogger)
+	handler, _, err := newHandlers(nil, gatewaytest.OpenAPI(), config, upstream, observability.NewMetrics(), nil, gatewaytest.DiscardLogger)
 	if err != nil {
 		t.Fatal(err)
 	}

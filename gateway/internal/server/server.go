@@ -27,6 +27,9 @@ import (
 // free bytes of requests.
 const baseMemory = 160 << 20
 
+// deviceMemory is what max-connections more, with TLS, need at device-listen.
+const deviceMemory = 160 << 20
+
 // streamsPerClient is the maximum number of requests in flight on one HTTP/2 connection.
 const streamsPerClient = 100
 
@@ -44,15 +47,27 @@ func Run(ctx context.Context, openAPI []byte, config *config.Config, logger *slo
 	}
 	defer tracer.ShutDown(logger)
 	metrics := observability.NewMetrics()
-	handler, err := newHandler(ctx.Done(), openAPI, config, upstream, metrics, tracer, logger)
+	apiHandler, deviceHandler, err := newHandlers(ctx.Done(), openAPI, config, upstream, metrics, tracer, logger)
 	if err != nil {
 		return err
 	}
-	api := newServer(handler, config, logger)
+	api := newServer(apiHandler, config, logger)
 	if api.TLSConfig, err = tlsconfig.NewServer(config, logger); err != nil {
 		return err
 	}
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
+	servers := []*http.Server{api}
+	if config.DeviceListen != "" {
+		devices := newServer(deviceHandler, config, logger)
+		if devices.TLSConfig, err = tlsconfig.NewDeviceServer(config, logger); err != nil {
+			return err
+		}
+		defer devices.Close()
+		if err := startServer(devices, "device-listen", config.DeviceListen, "listening for devices", failed, logger); err != nil {
+			return err
+		}
+		servers = append(servers, devices)
+	}
 	if err := startServer(api, "listen", config.Listen, "listening", failed, logger); err != nil {
 		return err
 	}
@@ -68,7 +83,7 @@ func Run(ctx context.Context, openAPI []byte, config *config.Config, logger *slo
 		return err
 	case <-ctx.Done():
 	}
-	return shutDown(api, config.ShutdownGrace, logger)
+	return shutDown(servers, config.ShutdownGrace, logger)
 }
 
 // newMetricsHandler returns the handler of the metrics listener. Prometheus scrapes it by another name than clients
@@ -104,9 +119,14 @@ func newServer(handler http.Handler, config *config.Config, logger *slog.Logger)
 // setMemoryLimit lets the garbage collector run more often as memory approaches what the limits
 // allow. GOMEMLIMIT in the environment takes precedence.
 func setMemoryLimit(config *config.Config) {
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(baseMemory + 2*config.MaxBufferedBytes)
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return
 	}
+	limit := baseMemory + 2*config.MaxBufferedBytes
+	if config.DeviceListen != "" {
+		limit += deviceMemory
+	}
+	debug.SetMemoryLimit(limit)
 }
 
 // startServer listens on address, the value of setting, logs event and serves in the background.
@@ -136,13 +156,25 @@ func startServer(server *http.Server, setting, address, event string, failed cha
 }
 
 // shutDown stops accepting requests and waits up to grace for those in flight.
-func shutDown(server *http.Server, grace time.Duration, logger *slog.Logger) error {
+func shutDown(servers []*http.Server, grace time.Duration, logger *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
-	if err := server.Shutdown(ctx); err != nil {
-		logger.Warn("requests in flight aborted: they did not finish within shutdown-grace", "seconds", grace.Seconds())
-		return server.Close()
+	stopped := make(chan error)
+	for _, server := range servers {
+		go func() { stopped <- server.Shutdown(ctx) }()
 	}
-	logger.Info("stopped")
-	return nil
+	var err error
+	for range servers {
+		err = errors.Join(err, <-stopped)
+	}
+	if err == nil {
+		logger.Info("stopped")
+		return nil
+	}
+	logger.Warn("requests in flight aborted: they did not finish within shutdown-grace", "seconds", grace.Seconds())
+	err = nil
+	for _, server := range servers {
+		err = errors.Join(err, server.Close())
+	}
+	return err
 }

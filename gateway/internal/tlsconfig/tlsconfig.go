@@ -30,8 +30,6 @@ func NewServer(config *config.Config, logger *slog.Logger) (*tls.Config, error) 
 		if err != nil {
 			return nil, err
 		}
-		// http.Server sets NextProtos only in its own configuration, not in this one.
-		loaded.NextProtos = []string{"h2", "http/1.1"}
 		if clientCAs != nil {
 			loaded.ClientCAs, loaded.ClientAuth = clientCAs, tls.RequireAndVerifyClientCert
 			if len(config.TrustedPeers) > 0 {
@@ -40,7 +38,40 @@ func NewServer(config *config.Config, logger *slog.Logger) (*tls.Config, error) 
 		}
 		return loaded, nil
 	}
-	current, err := newReloader(logger, load, config.TLSCert, config.TLSKey, config.TLSClientCA)
+	return newListener(logger, load, config.TLSCert, config.TLSKey, config.TLSClientCA)
+}
+
+// NewDeviceServer returns the TLS configuration of the listener for devices. Clients must prove that they have the key
+// of their certificate. The gRPC server verifies who issued it; with device-tls-client-ca, the handshake does so as well.
+func NewDeviceServer(config *config.Config, logger *slog.Logger) (*tls.Config, error) {
+	prefix, cert, key := "device-tls", config.DeviceTLSCert, config.DeviceTLSKey
+	if cert == "" {
+		prefix, cert, key = "tls", config.TLSCert, config.TLSKey
+	}
+	load := func() (*tls.Config, error) {
+		loaded, clientCAs, err := loadFiles(prefix, cert, key, "device-tls-client-ca", config.DeviceTLSClientCA)
+		if err != nil {
+			return nil, err
+		}
+		loaded.ClientAuth = tls.RequireAnyClientCert
+		if clientCAs != nil {
+			loaded.ClientCAs, loaded.ClientAuth = clientCAs, tls.RequireAndVerifyClientCert
+		}
+		return loaded, nil
+	}
+	return newListener(logger, load, cert, key, config.DeviceTLSClientCA)
+}
+
+// newListener returns the TLS configuration of a listener, which load builds from files.
+func newListener(logger *slog.Logger, load func() (*tls.Config, error), files ...string) (*tls.Config, error) {
+	current, err := newReloader(logger, func() (*tls.Config, error) {
+		loaded, err := load()
+		if err == nil {
+			// http.Server sets NextProtos only in its own configuration, not in this one.
+			loaded.NextProtos = []string{"h2", "http/1.1"}
+		}
+		return loaded, err
+	}, files...)
 	if err != nil {
 		return nil, err
 	}
