@@ -2,7 +2,8 @@
 
 Run by `make bench-herd`. Clients in processes of their own keep the watches open; the server is
 killed, terminated and started again. Another tenant sends one GetJob after the other. A bare
-grpc.aio server of streams shows the cost of the transport.
+grpc.aio server of streams shows the cost of the transport. Devices with client certificates have a
+connection each, and reconnect with a TLS handshake.
 """
 
 import argparse
@@ -10,15 +11,16 @@ import asyncio
 import signal
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution, WatchPendingExecutionsResponse
 
 from bench import seed
+from bench.device_certificates import certificates_file, write_certificates
 from bench.environment import Environment, environment, temporary_folder
 from bench.figures import MINIMAL, SERVICE, Case, Results, tables_by_case
 from bench.hostile.other_tenant import TENANT as OTHER_TENANT
@@ -30,8 +32,13 @@ from tests.support import shapes
 
 _PENDING, _JOB = "WatchPendingExecutions", "WatchJob"
 
+_DEVICE_LISTEN = "JOBS_DEVICE_LISTEN"
+
 # How watches may end when the server stops or is killed.
 _EXPECTED_ENDS = "UNAVAILABLE SERVER_STOPPING with RetryInfo", "connection lost"
+
+# A device that calls before the server has reached the database cannot be looked up.
+_TOO_EARLY = "UNAVAILABLE DATABASE_UNAVAILABLE with RetryInfo"
 
 _CANCELED, _EXHAUSTED = "CANCELLED", "RESOURCE_EXHAUSTED LIMIT_EXCEEDED with RetryInfo"
 
@@ -68,8 +75,14 @@ async def _measure(args: argparse.Namespace) -> str:
     for method in (_PENDING, _JOB):
         # An environment of its own, with tables that were never analyzed.
         async with environment() as env:
-            await _Herd(env, Case(results, f"{method}, {case}"), method, args, tenants).measure()
-            machine = await env.report()
+            named = Case(results, f"{method}, {case}")
+            await _Herd(env, named, method, args, args.watches, tenants).measure()
+    async with environment() as env:
+        named = Case(results, f"{_PENDING}, {args.devices:,} devices with certificates")
+        settings = write_certificates(env.folder, args.devices, tenants)
+        settings[_DEVICE_LISTEN] = free_address()
+        await _Herd(env, named, _PENDING, args, args.devices, tenants, settings).measure()
+        machine = await env.report()
     with temporary_folder() as folder:
         bare = Case(results, f"{_PENDING}, {case}", MINIMAL)
         await _measure_bare(folder, bare, args.watches, tenants)
@@ -85,7 +98,10 @@ class _Herd:
     _case: Case
     _method: str
     _args: argparse.Namespace
+    _watches: int
     _tenants: Sequence[str]
+    _settings: Mapping[str, str] = field(default_factory=dict)
+    """Of JOBS_DEVICE_LISTEN, if the clients have certificates."""
     _address: str = field(default_factory=free_address)
 
     async def measure(self) -> None:
@@ -93,9 +109,7 @@ class _Herd:
         async with AsyncExitStack() as stack:
             async with self._server() as server:
                 await self._insert(server)
-                clients = await stack.enter_async_context(
-                    watch_clients(server, self._method, self._args.watches, self._tenants)
-                )
+                clients = await stack.enter_async_context(self._clients(server))
                 await self._open(server, clients)
                 await self._measure_idle(server, "idle")
                 await self._env.vacuum()
@@ -118,14 +132,22 @@ class _Herd:
     def _server(self) -> AbstractAsyncContextManager[Server]:
         return self._env.server(
             address=self._address,
-            JOBS_MAX_STREAMS=str(max(20_000, 2 * self._args.watches)),
-            JOBS_MAX_TENANT_STREAMS=str(max(10_000, 2 * self._args.watches)),
+            JOBS_MAX_STREAMS=str(max(20_000, 2 * self._watches)),
+            JOBS_MAX_TENANT_STREAMS=str(max(10_000, 2 * self._watches)),
+            **self._settings,
         )
+
+    def _clients(self, server: Server) -> AbstractAsyncContextManager[Clients]:
+        certificates: Path | str = ""
+        if self._settings:
+            server = replace(server, address=self._settings[_DEVICE_LISTEN])
+            certificates = certificates_file(self._env.folder)
+        return watch_clients(server, self._method, self._watches, self._tenants, certificates)
 
     async def _insert(self, server: Server) -> None:
         """Insert the devices into tables that are never analyzed on their own, and jobs."""
         await shapes.disable_autovacuum(self._env.owner)
-        devices = -(-self._args.watches // len(self._tenants))
+        devices = -(-self._watches // len(self._tenants))
         counts = dict.fromkeys(self._tenants, devices) | {OTHER_TENANT: 10}
         async with server.calls() as calls:
             for tenant, count in counts.items():
@@ -142,20 +164,28 @@ class _Herd:
             received = await (await clients.expect("first"))
             await asyncio.sleep(_MIN_SECONDS)
         seconds = max(received.times) - started
-        memory = (server.resident_bytes() - idle) / self._args.watches / 1024
+        memory = (server.resident_bytes() - idle) / self._watches / 1024
         self._case.add("open all", "s", seconds)
-        self._case.add("memory per watch", "KiB", memory)
+        # The connections are open already, which matters if each watch has one.
+        noun = "watch besides its connection" if self._settings else "watch"
+        self._case.add(f"memory per {noun}", "KiB", memory)
         self._add_ends(received.ends, "first opening")
         self._add_latencies([call for call in calls if call[0] > started], "while they open")
 
     async def _reopen(
         self, server: Server, phase: str, reopened: "asyncio.Future[Received]"
     ) -> None:
+        serving = time.monotonic()
         async with other_tenant_calls(server.address) as calls:
             received = await reopened
+            cpu = server.cpu_time()
             await asyncio.sleep(_MIN_SECONDS)
         seconds = max(received.times) - min(received.times)
         self._case.add(f"open all after {phase}", "s", seconds)
+        self._case.add(
+            f"last watch since the server serves, {phase}", "s", max(received.times) - serving
+        )
+        self._case.add(f"CPU of the server until then, {phase}", "s", cpu)
         self._add_ends(received.ends, phase)
         self._add_latencies(calls, f"after {phase}")
 
@@ -190,6 +220,8 @@ class _Herd:
         """Add how many streams ended for another reason than the stop of the server."""
         self._case.add(f"CANCELLED without a reason, {phase}", "", ends.pop(_CANCELED, 0))
         self._case.add(f"RESOURCE_EXHAUSTED, {phase}", "", ends.pop(_EXHAUSTED, 0))
+        if self._settings:
+            self._case.add(f"DATABASE_UNAVAILABLE, {phase}", "", ends.pop(_TOO_EARLY, 0))
         for end, count in ends.items():
             print(f"    {count:,} × {end}")
         others = sum(count for end, count in ends.items() if end not in _EXPECTED_ENDS)
@@ -229,6 +261,7 @@ if __name__ == "__main__":
         __doc__,
         _measure,
         Option("watches", 8000, "number of watches", quick=60),
+        Option("devices", 6000, "number of devices with client certificates", quick=20),
         Option("tenants", 1, "tenants that watch", quick=2),
         Option("idle", 8.0, "seconds of idle watches", quick=0.5),
     )

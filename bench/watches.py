@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bench.process import Server, python, read_line
@@ -62,14 +63,21 @@ class Clients:
 
 @asynccontextmanager
 async def watch_clients(
-    server: Server, method: str, watches: int, tenants: Sequence[str]
+    server: Server,
+    method: str,
+    watches: int,
+    tenants: Sequence[str],
+    certificates: Path | str = "",
 ) -> AsyncIterator[Clients]:
-    """Run processes that connect to the server. The first `expect` opens the watches."""
+    """Run processes that connect to the server. The first `expect` opens the watches.
+
+    With a file of `certificates`, each watch has one, and a connection of its own.
+    """
     async with AsyncExitStack() as stack:
         processes = []
         for number in range(_PROCESSES):
             first, end = (watches * n // _PROCESSES for n in (number, number + 1))
-            arguments = (server.address, method, first, end - first, *tenants)
+            arguments = (server.address, method, first, end - first, certificates, *tenants)
             started = python("bench.watch_clients", *arguments)
             processes.append(await stack.enter_async_context(started))
         yield Clients(processes)
