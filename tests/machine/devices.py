@@ -74,17 +74,21 @@ def check_cancel(m: Machine, execution: device_pb.DeviceExecution | None) -> Non
 
 
 async def accept_cancel(m: Machine) -> None:
-    """UpdateExecution of a device that accepts the cancel of the job; mostly there was one."""
+    """UpdateExecution of a device that accepts the cancel of the job, or rejects the execution.
+
+    Mostly there was a cancel, and sometimes the device has already done one of both.
+    """
     canceled = [
         (job.job_id, each)
         for job in m.state.jobs
         for each in job.executions
-        if job.status == "CANCELED" and (each.cancel_accepted or each.status == "IN_PROGRESS")
+        if job.status == "CANCELED" and each.started and each.status in ("IN_PROGRESS", "REJECTED")
     ]
     is_any = not canceled or m.random.random() < 0.2
     job_id, execution = m.execution() if is_any else m.choice(canceled)
-    each = Report(execution.device, "REJECTED", cancel_accepted=True)
-    call = m.caller(execution.device).accept_cancel(job_id)
+    accepted = m.choice([True, True, False])
+    each = Report(execution.device, "REJECTED", cancel_accepted=accepted)
+    call = m.caller(execution.device).update(job_id, "REJECTED", cancel_accepted=accepted)
     response, _ = await m.both(Call(calls.report, job_id, each, m.jitter), call)
     assert response is None or response.status == pb.JobExecution.REJECTED
     check_cancel(m, response)

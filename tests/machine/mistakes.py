@@ -164,22 +164,25 @@ cancels/0 decide_batch: cancel of a running job is accepted
 cancels/1 decide_batch: accepted cancel is a failure
 - u.status IN ('FAILED', 'REJECTED') AND NOT u.cancel_accepted
 + u.status IN ('FAILED', 'REJECTED')
-cancels/1 change_executions: accepted cancel can't be repeated
+cancels/26 change_executions: accepted cancel can't be repeated
 - coalesce(c.end_cause <> 'JOB_CANCELED', false)
 + c.end_cause IS NOT NULL
 cancels/1 change_executions: next attempt leaves the one before
 - THEN NULL  -- the device itself changes the attempt
 + THEN e.ended_number
-cancels/2 change_executions: cancel of a queued attempt hides the one before
+cancels/20 change_executions: cancel of a queued attempt hides the one before
 - ELSE e.ended_number END
 + ELSE NULL END
+cancels/14 update_outcome: refusal is repeated as an accepted cancel
+- (cancel_accepted = (current_failure_code IS NULL))
++ true
 cancels/9 finalize_executions: forced cancel is not told after it is written
 - CASE WHEN e.status <> 'QUEUED' THEN e.execution_number ELSE e.ended_number END
 + e.ended_number
 cancels/6 ended_executions: forced cancel is not told before it is written
 - OR j.force_canceled
 +
-cancels/0 ended_executions: cause is that of the last attempt
+cancels/2 ended_executions: cause is that of the last attempt
 - WHEN e.ended_number = e.execution_number THEN e.end_cause
 + WHEN e.end_cause IS NOT NULL THEN e.end_cause
 cancels/0 unacknowledged_executions: any attempt is acknowledged
