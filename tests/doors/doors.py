@@ -205,6 +205,10 @@ def client_of_device(device: DeviceClient) -> Client:
             execution=execution, ended_executions=device.ended_executions
         )
 
+    async def start_next_for_devices(device_ids: list[str]) -> Message:
+        results = await device.start_next_for_devices(device_ids)
+        return device_jobs_pb2.StartNextExecutionsResponse(results=results.values())
+
     async def acknowledge(executions: list[dict[str, Any]]) -> None:
         await device.acknowledge(device_jobs_pb2.EndedExecution(**each) for each in executions)
 
@@ -212,6 +216,7 @@ def client_of_device(device: DeviceClient) -> Client:
         {
             "ListPendingExecutions": device.pending,
             "StartNextExecution": start_next,
+            "StartNextExecutions": start_next_for_devices,
             "StartExecution": device.start,
             "GetExecution": device.get,
             "UpdateExecution": lambda **fields: device.report(_request("UpdateExecution", fields)),

@@ -37,6 +37,16 @@ async def test_device_finds_starts_and_finishes_its_execution(
     assert (await operator.get("j")).execution_counts.failed == 1
 
 
+async def test_bridge_starts_the_next_execution_of_each_device(device: Door) -> None:
+    """These callers act for one device; the results of others are errors."""
+    response = await device("StartNextExecutions", device_ids=["pump", "valve"])
+
+    pump, valve = response["results"]
+    expected = JOB | {"device_id": "pump", "status": "IN_PROGRESS"}
+    assert shown(pump["execution"], expected) == expected
+    assert (valve["error"]["code"], valve["error"]["reason"]) == (3, "INVALID_FIELD")
+
+
 async def test_device_accepts_a_cancel(device: Door, operator: Operator) -> None:
     await device("StartExecution", **JOB)
     report = {**JOB, "status": "REJECTED", "cancel_accepted": True}

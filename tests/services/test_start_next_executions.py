@@ -1,6 +1,8 @@
 """StartNextExecutions: each device gets what StartNextExecution returns; alone and in races."""
 
 import asyncio
+import itertools
+from random import Random
 from typing import Any
 
 import pytest
@@ -200,6 +202,35 @@ async def test_devices_take_another_job_when_theirs_is_canceled_or_paused_meanwh
 
     assert await starting == [None, "next", "next"]
     assert await world.operator.counts() == counts
+
+
+async def test_overlapping_calls_start_one_execution_of_each_device_while_jobs_end(
+    world: World,
+) -> None:
+    """Calls through two servers, with devices and jobs in all orders."""
+    devices = [f"d{n:02}" for n in range(20)]
+    await world.add_devices(devices)
+    await world.create(*(f"j{n}" for n in range(5)))
+    random = Random(1)  # noqa: S311 - repeatable on purpose
+    async with world.on_another_server() as other:
+        calls = asyncio.gather(
+            *(
+                each.bridge.start_next_jobs(*random.sample(devices, 15))
+                for each in (world, other) * 12
+            )
+        )
+        await world.operator.cancel("j0", force=True)
+        await world.operator.cancel("j1")
+        await world.operator.pause("j2")
+        assert None not in itertools.chain.from_iterable(await calls)
+        last = await other.bridge.start_next_jobs(*devices)
+
+    running = await world.rows(
+        "SELECT device_id, job_id FROM jobs.execution_states"
+        " WHERE tenant_id = $1 AND status = 'IN_PROGRESS' ORDER BY device_id"
+    )
+    assert [tuple(row) for row in running] == list(zip(devices, last, strict=True))
+    assert "j0" not in last
 
 
 async def test_error_of_the_service_fails_the_call_and_a_bug_only_one_device() -> None:
