@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from jobs_grpc.auth.revocation import Revocation
 from jobs_grpc.auth.roles import Role
 
-# ASCII, because gRPC metadata is. Only a bridge can report for a device whose id has other
-# characters, because ReportExecutions has the id in the request.
+# ASCII, because gRPC metadata is. Only a bridge can act for a device whose id has other characters,
+# with a call that has the id in its request, such as ReportExecutions.
 IDENTIFIER_RULE = "must be 1–256 printable ASCII characters, no space at the ends"
 TENANT_RULE = "must be 1–256 printable ASCII characters, no comma, no space at the ends"
 
