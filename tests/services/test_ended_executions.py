@@ -1,6 +1,5 @@
 """A device learns of attempts that others ended, until it acknowledges them."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -9,8 +8,7 @@ from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from tests.support.callers import ended_of
-from tests.support.database import uncommitted
-from tests.support.failures import expect_error, invalid_fields
+from tests.support.failures import invalid_fields
 from tests.support.retry_policies import rule
 from tests.support.world import World
 
@@ -216,32 +214,30 @@ async def test_acknowledgement_waits_for_finalization(world: World) -> None:
     await start(world)
     await world.operator.cancel("j", force=True)
 
-    finalize = "SELECT jobs.finalize_executions($1, 'j', '', 10, 0)"
-    async with uncommitted(world.database, finalize, world.tenant):
-        call = asyncio.create_task(world.pump.acknowledge(("j", 1)))
-        assert await world.pump.ended() == [CANCELED]
+    call = await world.wait_for_commit(
+        world.pump.acknowledge(("j", 1)),
+        "SELECT jobs.finalize_executions($1, 'j', '', 10, 0)",
+    )
     await call
 
     assert await world.pump.ended() == []
 
 
-async def test_acknowledgements_of_a_locked_job_delay_no_others(world: World) -> None:
+async def test_an_attempt_that_ends_while_the_acknowledgement_waits_stays_known(
+    world: World,
+) -> None:
+    """The acknowledgement has not locked its job, and no response had the attempt."""
     await start(world)
     await world.create("other")
-    for device in (world.pump, world.device("valve")):
-        await device.start("other")
-    for job in ("j", "other"):
-        await world.operator.cancel(job, force=True)
+    await world.pump.start("other")
+    await world.operator.cancel("j", force=True)
 
     async with world.lock_held():
-        call = asyncio.create_task(world.pump.acknowledge(("j", 1), ("other", 1)))
-        await world.device("valve").acknowledge(("other", 1))
-        await expect_error("DATABASE_UNAVAILABLE", call)
+        call = await world.blocked(world.pump.acknowledge(("j", 1), ("other", 1)))
+        await world.operator.cancel("other", force=True)
+    await call
 
-    assert await world.device("valve").ended() == []
-    assert await world.pump.ended() == [CANCELED]
-    await world.pump.acknowledge(("j", 1))
-    assert await world.pump.ended() == []
+    assert await world.pump.ended() == [("other", 1, "JOB_CANCELED")]
 
 
 async def test_a_device_acknowledges_only_its_own_attempts(world: World) -> None:
