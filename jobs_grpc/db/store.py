@@ -134,7 +134,7 @@ class Store:
     get_execution = Function(_first)
     list_pending_executions = Function(_all)
     list_watched_executions = Function(_all)
-    acknowledge_executions = Function(_nothing)
+    acknowledge_executions = Function(_first)  # the jobs that it skipped
     update_facts = Function(_first)  # the devices whose facts were not stored
 
     list_devices = Function(_all)

@@ -10,6 +10,7 @@ from grpc.aio import ServicerContext
 
 from jobs_grpc.auth.principal import current_principal, current_tenant_and_device
 from jobs_grpc.contract.methods import page_size
+from jobs_grpc.db.acknowledgement_batcher import AcknowledgementBatcher
 from jobs_grpc.db.last_seen import LastSeen
 from jobs_grpc.db.store import ExecutionUpdate, PgMicros, Row, Store
 from jobs_grpc.db.update_batcher import UpdateBatcher
@@ -34,9 +35,6 @@ from jobs_grpc.services.row_conversions import (
 )
 from jobs_grpc.services.start_next import start_response, start_updates
 
-# The longest wait for a job lock, in milliseconds: a retry of a large job holds it for seconds.
-_LOCK_WAIT_MS = 5000
-
 
 class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     """The devices' API, documented in device_jobs.proto.
@@ -60,6 +58,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     ) -> None:
         self._store = store
         self._batcher = batcher
+        self._acknowledgements = AcknowledgementBatcher(store)
         self._last_seen = last_seen
         self._max_document_bytes = max_document_bytes
         self._poll_after = poll_after
@@ -217,13 +216,8 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     ) -> pb.AcknowledgeExecutionsResponse:
         tenant_id, device_id = self._calling_device()
         validation.require_valid(request)
-        await self._store.acknowledge_executions(
-            tenant_id,
-            device_id=device_id,
-            job_ids=[each.job_id for each in request.executions],
-            execution_numbers=[each.execution_number for each in request.executions],
-            wait_ms=_LOCK_WAIT_MS,
-        )
+        attempts = [(each.job_id, each.execution_number) for each in request.executions]
+        await self._acknowledgements.acknowledge(tenant_id, device_id, attempts)
         return pb.AcknowledgeExecutionsResponse()
 
     async def ReportExecutions(  # type: ignore[override]  # gRPC allows context.write

@@ -304,10 +304,9 @@ def _list_device_executions(job_id: str | None = None) -> Call:
 
 _acknowledge = _store(
     "acknowledge_executions",
-    device_id=_device,
+    device_ids=_devices,
     job_ids=["late7"],
     execution_numbers=[1],
-    wait_ms=0,
 )
 
 _list_pending = _store("list_pending_executions", device_id=_device, limit=11)

@@ -1,5 +1,6 @@
 """A device learns of attempts that others ended, until it acknowledges them."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -8,7 +9,8 @@ from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from tests.support.callers import ended_of
-from tests.support.failures import invalid_fields
+from tests.support.database import uncommitted
+from tests.support.failures import expect_error, invalid_fields
 from tests.support.retry_policies import rule
 from tests.support.world import World
 
@@ -214,30 +216,32 @@ async def test_acknowledgement_waits_for_finalization(world: World) -> None:
     await start(world)
     await world.operator.cancel("j", force=True)
 
-    call = await world.wait_for_commit(
-        world.pump.acknowledge(("j", 1)),
-        "SELECT jobs.finalize_executions($1, 'j', '', 10, 0)",
-    )
+    finalize = "SELECT jobs.finalize_executions($1, 'j', '', 10, 0)"
+    async with uncommitted(world.database, finalize, world.tenant):
+        call = asyncio.create_task(world.pump.acknowledge(("j", 1)))
+        assert await world.pump.ended() == [CANCELED]
     await call
 
     assert await world.pump.ended() == []
 
 
-async def test_an_attempt_that_ends_while_the_acknowledgement_waits_stays_known(
-    world: World,
-) -> None:
-    """The acknowledgement has not locked its job, and no response had the attempt."""
+async def test_acknowledgements_of_a_locked_job_delay_no_others(world: World) -> None:
     await start(world)
     await world.create("other")
-    await world.pump.start("other")
-    await world.operator.cancel("j", force=True)
+    for device in (world.pump, world.device("valve")):
+        await device.start("other")
+    for job in ("j", "other"):
+        await world.operator.cancel(job, force=True)
 
     async with world.lock_held():
-        call = await world.blocked(world.pump.acknowledge(("j", 1), ("other", 1)))
-        await world.operator.cancel("other", force=True)
-    await call
+        call = asyncio.create_task(world.pump.acknowledge(("j", 1), ("other", 1)))
+        await world.device("valve").acknowledge(("other", 1))
+        await expect_error("DATABASE_UNAVAILABLE", call)
 
-    assert await world.pump.ended() == [("other", 1, "JOB_CANCELED")]
+    assert await world.device("valve").ended() == []
+    assert await world.pump.ended() == [CANCELED]
+    await world.pump.acknowledge(("j", 1))
+    assert await world.pump.ended() == []
 
 
 async def test_a_device_acknowledges_only_its_own_attempts(world: World) -> None:

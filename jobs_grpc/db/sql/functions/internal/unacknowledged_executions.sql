@@ -1,10 +1,11 @@
--- Returns those of the given attempts of a device that ended_executions returns, or would return without its limits, as
+-- Returns those of the given attempts of devices that ended_executions returns, or would return without its limits, as
 -- changes: the stored_status of those whose end finalize_executions has not written yet is IN_PROGRESS. NULL: none. The
 -- caller has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.unacknowledged_executions(
-    p_tenant_id text, p_device_id text,
+    p_tenant_id text,
+    p_device_ids text[],           -- this and the next two are parallel
     p_job_ids text[],
-    p_execution_numbers integer[]  -- parallel
+    p_execution_numbers integer[]
 ) RETURNS jobs.execution_change[]
 LANGUAGE plpgsql
 -- settings: lookup, nested loops
@@ -17,13 +18,13 @@ BEGIN
             failed_at => e.failed_at, new_status => 'REJECTED'
         ))
         FROM (
-            SELECT DISTINCT u.job_id, u.execution_number
-            FROM unnest(p_job_ids, p_execution_numbers) AS u (job_id, execution_number)
+            SELECT DISTINCT u.device_id, u.job_id, u.execution_number
+            FROM unnest(p_device_ids, p_job_ids, p_execution_numbers) AS u (device_id, job_id, execution_number)
         ) u
         CROSS JOIN LATERAL (
             SELECT e.ctid AS row_id, e.stage, e.status, e.execution_number, e.ended_number, e.failed_at
             FROM jobs.job_executions e
-            WHERE e.tenant_id = p_tenant_id AND e.job_id = u.job_id AND e.device_id = p_device_id
+            WHERE e.tenant_id = p_tenant_id AND e.job_id = u.job_id AND e.device_id = u.device_id
             OFFSET 0
         ) e
         CROSS JOIN LATERAL (
