@@ -236,6 +236,7 @@ async def test_acknowledgements_of_a_locked_job_delay_no_others(world: World) ->
     async with world.lock_held():
         call = asyncio.create_task(world.pump.acknowledge(("j", 1), ("other", 1)))
         await world.device("valve").acknowledge(("other", 1))
+        assert await world.database.blocked_sessions() == 0
         await expect_error("DATABASE_UNAVAILABLE", call)
 
     assert await world.device("valve").ended() == []
