@@ -197,7 +197,7 @@ async def respond(device: DeviceClient, path: list[str], request: dict[str, Any]
             if request.get("includeJobExecutionState"):
                 fields["executionState"] = state(reported)
             if request.get("includeJobDocument"):
-                fields["jobDocument"] = MessageToDict((await device.get(job_id)).document_params)
+                fields["jobDocument"] = document_of(await device.get(job_id))
             return fields
     raise InvalidRequest("unknown topic")
 
@@ -256,8 +256,21 @@ def describe(execution: pb.DeviceExecution, with_document: bool = True) -> dict[
             0, execution.times_out_at.seconds - int(time.time())
         )
     if with_document:
-        fields["jobDocument"] = MessageToDict(execution.document_params)
+        fields["jobDocument"] = document_of(execution)
     return fields
+
+
+def document_of(execution: pb.DeviceExecution) -> Any:
+    """Return the document, with 7 for 7.0: clients may read no fraction."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: plain(each) for name, each in value.items()}
+        if isinstance(value, list):
+            return [plain(each) for each in value]
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    return plain(MessageToDict(execution.document_params))
 
 
 def state(execution: pb.DeviceExecution) -> dict[str, Any]:

@@ -44,7 +44,7 @@ DOCUMENT_TYPE = "ddi"
 REPORT_INTERVAL = 10.0
 """Seconds between two reports of progress of a device. Others are left out."""
 EXTENSION = 60
-"""Minutes by which progress extends the timeout of an execution that has one."""
+"""Minutes that progress leaves an execution at least until its timeout, if it has one."""
 MAX_DEVICES = 100_000
 """Devices whose state the bridge keeps. It forgets those that it has not seen for longest."""
 MAX_MESSAGES = 10
@@ -151,7 +151,7 @@ class Bridge:
             if e.code is grpc.StatusCode.NOT_FOUND:
                 raise web.HTTPNotFound from None
             # Not 503: rauc-hawkbit-updater would lose the report.
-            raise web.HTTPTooManyRequests(headers={"Retry-After": "10"}) from None
+            raise web.HTTPTooManyRequests(headers={"Retry-After": "10"}, text=str(e)) from None
 
     def _client(self, request: web.Request) -> tuple[DeviceClient, Device]:
         """Check the token of a request. Return the client of its device, and what is remembered."""
@@ -254,8 +254,13 @@ class Bridge:
                 await client.reject(execution, "ddi.canceled", details)
             else:
                 device.reported_at = time.monotonic()
-                minutes = EXTENSION if execution.HasField("times_out_at") else None
-                await client.progress(execution, details, extend_timeout_minutes=minutes)
+                soon = time.time() + EXTENSION * 60
+                is_late = (
+                    execution.HasField("times_out_at") and execution.times_out_at.seconds < soon
+                )
+                await client.progress(
+                    execution, details, extend_timeout_minutes=EXTENSION if is_late else None
+                )
         return web.Response()
 
     async def _show_cancel(self, request: web.Request) -> web.Response:

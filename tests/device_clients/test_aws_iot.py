@@ -200,9 +200,13 @@ async def test_things_are_notified_after_a_restart_of_the_bridge(
             async with bridge:
                 _, message = await thing.next("/notify-next")
                 assert "execution" not in message
-                await operator.create(job_id="j", target_device_id="board")
+                document = {"steps": [1, 0.5]}
+                await operator.create(
+                    job_id="j", document_params=document, target_device_id="board"
+                )
                 _, message = await thing.next("/notify-next")
                 assert message["execution"]["jobId"] == "j"
+                assert json.dumps(message["execution"]["jobDocument"]) == '{"steps": [1, 0.5]}'
                 _, message = await thing.next("/notify")
                 while not message["jobs"]:
                     _, message = await thing.next("/notify")
