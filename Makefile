@@ -221,6 +221,7 @@ test-bench-shared: $(READY)
 	@$(MAKE) --no-print-directory bench-capacity ARGS=--quick
 	@$(MAKE) --no-print-directory bench-devices ARGS=--quick
 	@$(MAKE) --no-print-directory bench-bridges ARGS=--quick
+	@$(MAKE) --no-print-directory bench-ddi ARGS=--quick
 	@$(MAKE) --no-print-directory bench-continuous ARGS=--quick
 	@$(if $(and $(WITH_GATEWAY),$(WITH_BROWSER)),$(MAKE) --no-print-directory bench-console ARGS=--quick)
 	@$(MAKE) --no-print-directory bench-year ARGS=--quick
@@ -267,6 +268,10 @@ bench-capacity: $(READY) ## Measure disk, WAL, CPU and backup of a million execu
 .PHONY: bench-devices
 bench-devices: $(READY) ## Measure selectors, lists and changes of a million devices (4 minutes; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated $(BIN)/python -m bench.devices $(ARGS)
+
+.PHONY: bench-ddi
+bench-ddi: $(READY) ## Measure 1,000 devices with clients of hawkBit behind a bridge (2 minutes; ARGS=--page keeps the figures)
+	@PYTHONPATH=generated $(BIN)/python -m bench.ddi $(ARGS)
 
 .PHONY: bench-bridges
 bench-bridges: $(READY) ## Measure polls of bridges, one by one and in batches (3 minutes; ARGS=--page keeps the figures)
