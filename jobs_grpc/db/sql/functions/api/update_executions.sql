@@ -93,7 +93,7 @@ BEGIN
         FOR v_n IN 1 .. cardinality(p_device_ids) LOOP
             CONTINUE WHEN p_must_be_next[v_n] IS NOT TRUE;
             v_has_ended[v_n] := jobs.has_ended_executions(p_tenant_id, p_device_ids[v_n]);
-            IF v_has_ended[v_n] IS NOT NULL THEN
+            IF v_has_ended[v_n] IS NOT NULL AND v_job_ids[v_n] IS NULL THEN
                 v_job_ids[v_n] := jobs.next_execution(p_tenant_id, p_device_ids[v_n]);
             END IF;
         END LOOP;
