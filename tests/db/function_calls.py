@@ -155,6 +155,20 @@ _await_start_approval = _statements(
     """
 )
 
+_cancel_by_force = _statements(
+    "UPDATE jobs.job_progress SET in_progress = 3 WHERE tenant_id = $1 AND job_id = 'j1'",
+    """
+    UPDATE jobs.job_executions
+    SET status = 'IN_PROGRESS', started_at = now()
+    WHERE tenant_id = $1 AND job_id = 'j1' AND device_id = ANY ('{d1, d2, d3}')
+    """,
+    """
+    UPDATE jobs.jobs
+    SET status = 'CANCELED', canceled_at = now(), cancel_reason = '', force_canceled = true
+    WHERE tenant_id = $1 AND job_id = 'j1'
+    """,
+)
+
 # The second stage of j1 has three executions. The first is released, and the second is canceled.
 _hold = _statements(
     _STAGES.format(last=98),
@@ -307,6 +321,13 @@ _acknowledge = _store(
     device_ids=_devices,
     job_ids=["late7"],
     execution_numbers=[1],
+)
+
+_acknowledge_cancel = _store(
+    "acknowledge_executions",
+    device_ids=["d1", "d2", "d3"],
+    job_ids=["j1"] * 3,
+    execution_numbers=[1] * 3,
 )
 
 _list_pending = _store("list_pending_executions", device_id=_device, limit=11)
@@ -654,6 +675,9 @@ _EXECUTION_CASES = {
         170, _list_pending, _wait_for_windows, reads_skipped=True, reads_ended=True
     ),
     "acknowledge_executions": Case(30, _acknowledge),
+    "acknowledge_executions: forced cancel": Case(
+        60, _acknowledge_cancel, _cancel_by_force, as_owner=True
+    ),
     "list_pending_executions: later page": Case(150, _list_pending_after, reads_skipped=True),
     "list_watched_executions": Case(
         250,
