@@ -839,7 +839,7 @@ CASES = {
     ),
     # 47, and 144 without statistics.
     "advance_job": Case(
-        145,
+        150,
         _store("advance_job", job_id="j1", stage=None, etag=""),
         _add_stages_without_approvals,
         as_owner=True,
