@@ -104,6 +104,7 @@ nightly: $(READY) $(BENCH_READY) ## Run the tests at full scale with their cover
 	@JOBS_TEST_SCALE=20 PYTEST_ADDOPTS=--timeout=3600 $(MAKE) --no-print-directory coverage
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory test-gateway)
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory chaos)
+	@$(MAKE) --no-print-directory fuzz
 	@$(if $(and $(WITH_GATEWAY),$(WITH_NODE)),JOBS_TEST_SCALE=20 $(MAKE) --no-print-directory test-clients test-console ARGS=)
 	@$(MAKE) --no-print-directory test-device-clients ARGS=
 	@$(MAKE) --no-print-directory test-bench
@@ -119,6 +120,18 @@ FAULTS ?= 200
 .PHONY: chaos
 chaos: $(READY) need-go ## Inject FAULTS=200 faults under traffic and compare what is stored with what was acknowledged (SEED=7 repeats a run)
 	@PYTHONPATH=.:generated $(BIN)/python -m tests.chaos --faults $(FAULTS) $(if $(SEED),--seed $(SEED))
+
+FUZZ_SECONDS ?= 10
+FUZZED := selector document page_token
+# Atheris needs more space than all other packages of the tests, so uv installs it for this target only.
+ATHERIS := $(BIN)/uv run --quiet --no-project --python $(BIN)/python --with atheris==3.0.0 python
+.PHONY: fuzz
+fuzz: $(READY) ## Run each fuzz target for FUZZ_SECONDS=10 (needs the network; new inputs are kept in .fuzz/ and in Go's cache)
+	@for each in $(FUZZED); do \
+	  PYTHONPATH=.:generated $(ATHERIS) -m tests.fuzz.fuzz_$$each .fuzz/$$each -max_total_time=$(FUZZ_SECONDS) \
+	    -artifact_prefix=.fuzz/ -verbosity=0 || exit 1; done
+	@$(if $(WITH_GATEWAY),cd gateway && for each in rest:FuzzBody watch:FuzzFrames; do \
+	  go test -vet=off -run '^$$' -fuzz "^$${each#*:}$$" -fuzztime $(FUZZ_SECONDS)s ./internal/$${each%:*} || exit 1; done)
 
 .PHONY: mutation
 mutation: $(READY) ## Find changes of MODULE=FILE that TESTS=FILES do not notice (ARGS="--sample 0.1" tries some)
