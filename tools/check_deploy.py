@@ -1,4 +1,4 @@
-"""Lint and render everything in deploy/ and .github/workflows/: `make check-deploy`.
+"""Lint and render everything in deploy/ and .github/: `make check-deploy`.
 
 Prints one line per check. If its tool is not installed, a check is skipped; in CI it fails.
 Exits with 1 if a check fails.
@@ -73,7 +73,8 @@ def go_tool(package: str) -> Path:
 
 def check_dockerfiles(root: Path) -> None:
     """Lint the Dockerfiles."""
-    run_tool(TOOLS / "bin" / "hadolint", *sorted((root / "deploy" / "docker").glob("*.Dockerfile")))
+    files = sorted((root / "deploy" / "docker").glob("*.Dockerfile"))
+    run_tool(TOOLS / "bin" / "hadolint", *files, root / ".clusterfuzzlite" / "Dockerfile")
 
 
 def check_compose(root: Path) -> None:
@@ -115,9 +116,10 @@ def _validate(manifests: list[Path], version: str) -> None:
 
 
 def check_workflows(root: Path) -> None:
-    """Lint the GitHub workflows."""
+    """Lint the GitHub workflows, also for actions without a digest and needless permissions."""
     workflows = sorted((root / ".github" / "workflows").glob("*.yml"))
     run_tool(go_tool(ACTIONLINT), "-no-color", *workflows)
+    run_tool(TOOLS / "bin" / "zizmor", "--offline", "--quiet", "--color=never", root / ".github")
 
 
 def check_units(root: Path) -> None:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def copy(tools: None, tmp_path: Path) -> Path:
-    for folder in ("deploy", ".github"):
+    for folder in ("deploy", ".clusterfuzzlite", ".github"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     return tmp_path
 
@@ -31,7 +31,9 @@ def copy(tools: None, tmp_path: Path) -> Path:
         ("chart", f"{CHART}/templates/server.yaml", "containerPort", "port", "containerPort"),
         ("chart", f"{CHART}/templates/server.yaml", "kind: Service", "kind: Servis", "Servis"),
         ("chart", f"{CHART}/values.yaml", "replicas: 2", "replicas: two", "replicas"),
+        ("dockerfiles", ".clusterfuzzlite/Dockerfile", "WORKDIR $", "WORKDIR ", "DL3000"),
         ("workflows", ".github/workflows/ci.yml", "matrix.python ", "matrix.piton ", "piton"),
+        ("workflows", ".github/workflows/ci.yml", "checkout@", "checkout@v7 # ", "unpinned-uses"),
         ("units", "deploy/systemd/jobs-grpc.service", "ProtectHome", "ProtectHose", "ProtectHose"),
         ("units", "deploy/systemd/jobs-grpc.service", "bin/jobs-grpc", "bin/jobs", "executable"),
         ("units", "deploy/systemd/jobs-gateway.service", "SystemCallFilter=", "#", "exposure"),
