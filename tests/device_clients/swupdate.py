@@ -7,6 +7,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import time
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -20,6 +21,7 @@ from tests.support.processes import running_process, skip_without
 from tests.support.waiting import wait_until_true
 
 _ENVIRONMENT_BYTES = 16 * 1024
+_HANG = 10.0
 # An image has one script, which is run before and after the installation.
 _DESCRIPTION = """software = {{
     version = "1.0";
@@ -162,9 +164,9 @@ class SwupdateDevice:
         path = self.folder / "ran"
         return path.read_text().split() if path.exists() else []
 
-    def script(self, exit_code: int = 0) -> str:
+    def script(self, exit_code: int = 0, name: str = "") -> str:
         """Return a script for an image, which notes that it was run."""
-        return f"#!/bin/sh\necho $1 >> {self.folder}/ran\nexit {exit_code}\n"
+        return f"#!/bin/sh\necho {name}$1 >> {self.folder}/ran\nexit {exit_code}\n"
 
     def is_installing(self) -> bool:
         """Return whether an installation has begun and not ended."""
@@ -173,12 +175,51 @@ class SwupdateDevice:
         return log.rfind("Software update started") > max(map(log.rfind, ends))
 
     @asynccontextmanager
-    async def running(self, *options: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    async def running(self, *options: str) -> AsyncIterator[None]:
         """Run SWUpdate during the block, and kill it at the end.
 
         After an installation, SWUpdate reports the result when it is started again, as after the
         restart of a device: with the option -c and 2 (success) or 3 (failure).
         """
+
+        async def run() -> None:
+            remaining = options
+            while True:
+                async with self._process(*remaining):
+                    await self._hang()
+                if self._has_logged("Software update started"):
+                    remaining = ()
+
+        task = asyncio.create_task(run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            print(self.log)  # for a test that fails
+
+    async def _hang(self) -> None:
+        """Return when SWUpdate logs nothing for ten seconds, as happens on a busy host.
+
+        Its threads then wait for each other. The watchdog of a device would restart it. After an
+        installation, it waits for its restart.
+        """
+        before, since = "", time.monotonic()
+        while True:
+            log = self.log
+            if log != before or self._has_logged("executing post-update actions"):
+                before, since = log, time.monotonic()
+            elif time.monotonic() > since + _HANG:
+                return
+            await asyncio.sleep(0.5)
+
+    def _has_logged(self, text: str) -> bool:
+        """Return whether the latest process has logged a text."""
+        log = self.log
+        return log.rfind(text) > log.rfind("Main loop daemon")
+
+    @asynccontextmanager
+    async def _process(self, *options: str) -> AsyncIterator[None]:
         program = require_swupdate()
         suricatta = [
             *("-t", self.tenant, "-u", self.url, "-i", self.device_id, "-k", self.token),
@@ -198,11 +239,10 @@ class SwupdateDevice:
                 start_new_session=True,
             ) as process:
                 try:
-                    yield process
+                    yield
                 finally:
                     with suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGKILL)
-                    print(self.log)  # for a test that fails
 
     @property
     def log(self) -> str:
