@@ -3,8 +3,8 @@
 gRPC has verified the certificate in the TLS handshake, with the authorities of all tenants that it
 knew at that time. It does not say which one, and a connection outlives changes of the authorities.
 A gateway may have verified nothing but that the device has the key. So the certificate is verified
-again, with the authorities as they are now. Metadata does not identify a device: x-roles is
-ignored, and x-tenant-id and x-device-id must agree with the certificate.
+again, with the authorities as they are now. Metadata does not identify a device: x-roles and
+x-user-id are ignored, and x-tenant-id and x-device-id must agree with the certificate.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 
 from jobs_grpc.auth.certificates import CertificateError, read_certificate, read_certificates
 from jobs_grpc.auth.device_authorities import DeviceAuthorities, DeviceIdentity
-from jobs_grpc.auth.metadata import Metadata, read_device, read_tenant, read_user
+from jobs_grpc.auth.metadata import Metadata, read_device, read_tenant
 from jobs_grpc.auth.principal import Principal
 from jobs_grpc.auth.registered_devices import MAX_AGE, RegisteredDevices
 from jobs_grpc.auth.reloading_files import ReloadingFiles
@@ -179,7 +179,6 @@ def _check_metadata(metadata: Metadata, identity: DeviceIdentity) -> None:
     expected = {
         "x-tenant-id": (read_tenant(metadata), identity.tenant_id),
         "x-device-id": (read_device(metadata), identity.device_id),
-        "x-user-id": (read_user(metadata), None),
     }
     for key, (sent, known) in expected.items():
         if sent not in (None, known):

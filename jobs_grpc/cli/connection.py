@@ -65,9 +65,7 @@ class Target:
     @property
     def user(self) -> str | None:
         # The token names the user, and the server rejects a different x-user-id.
-        # A certificate may name the caller as well: then the tenant is not given.
-        names_caller = self.tenant and not self.read_token()
-        return self._text("user") or (_login_name() if names_caller else None)
+        return self._text("user") or (None if self.read_token() else _login_name())
 
     @property
     def roles(self) -> list[str]:

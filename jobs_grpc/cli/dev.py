@@ -161,8 +161,7 @@ def _device_commands(cluster: embedded_postgres.Cluster, config: Config) -> list
         f"As {DEMO_DEVICE}, which a certificate identifies:",
         "",
         f"  tls={shlex.quote(str(device_tls_folder(cluster.data_dir)))}",
-        # With a tenant, the command would send the name of the user as well.
-        f"  JOBS_TENANT= {_program()} whoami --server {address} \\",
+        f"  {_program()} whoami --server {address} \\",
         '    --ca "$tls/ca.crt" --cert "$tls/device.crt" --key "$tls/device.key"',
         f"  grpcurl {files} \\",
         f"    {address} fleet.jobs.v1.DeviceJobService/StartNextExecution",

@@ -300,7 +300,6 @@ async def test_device_has_the_tenant_and_the_role_of_its_certificate(
     [
         (("x-tenant-id", "other"), "METADATA_MISMATCH"),
         (("x-device-id", "e"), "METADATA_MISMATCH"),
-        (("x-user-id", "olivia"), "METADATA_MISMATCH"),
         (("x-tenant-id", "acme,other"), "DUPLICATE_METADATA"),
         (("authorization", "Bearer x"), "INVALID_TOKEN"),
     ],
@@ -311,10 +310,13 @@ async def test_metadata_that_contradicts_the_certificate_is_refused(
     await expect_error(reason, replace(device, sent_metadata=(metadata,)).pending())
 
 
-async def test_metadata_grants_no_role(device: CertifiedDevice) -> None:
-    metadata = (("x-tenant-id", TENANT), ("x-device-id", "d"), ("x-roles", "admin,bridge"))
+async def test_metadata_grants_no_role_and_names_no_user(device: CertifiedDevice) -> None:
+    metadata = (
+        *(("x-tenant-id", TENANT), ("x-device-id", "d")),
+        *(("x-roles", "admin,bridge"), ("x-user-id", "olivia")),
+    )
     caller = await replace(device, sent_metadata=metadata).operator.get_caller()
-    assert caller.roles == ["device"]
+    assert (caller.user_id, *caller.roles) == ("", "device")
 
 
 async def test_address_for_devices_serves_only_methods_of_devices(device: CertifiedDevice) -> None:

@@ -257,7 +257,7 @@ def _device_commands(greeting: str) -> tuple[Path, list[str], list[str]]:
 async def test_dev_prints_commands_of_a_device_that_a_certificate_identifies(
     data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("JOBS_TENANT", raising=False)
+    monkeypatch.setenv("JOBS_TENANT", "demo")
     with reserved_address() as listen:
         settings = {"JOBS_DEVICE_LISTEN": listen}
         async with _running_dev(data_dir, "--device-tls", **settings) as (address, greeting):
