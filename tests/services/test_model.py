@@ -1,19 +1,18 @@
 """The service equals the model of tests/model/ after each call of random sequences."""
 
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from jobs_grpc.contract.methods import METHODS
-from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.machine.clock import Clock
 from tests.machine.events import delivered_positions
 from tests.machine.machine import Machine, Profile, Service
 from tests.machine.mistakes import MISTAKES
 from tests.machine.profiles import ANY_CALL, PROFILES, TARGETS
-from tests.support.database import Database, edited_function, request_session
+from tests.machine.servers import server_without_sweeper, service
+from tests.support.database import Database, edited_function
 from tests.support.metrics import METRICS_ON, scrape
 from tests.support.postgres import Postgres
 from tests.support.scale import FULL_SCALE, SCALE
@@ -31,14 +30,7 @@ pytestmark = [
 async def server(
     database: Database, cluster: tuple[Postgres, str], webhook_keys: Path
 ) -> AsyncIterator[Server]:
-    """A server whose background work is done elsewhere, so that only the machine sweeps."""
-    postgres, template = cluster
-    async with (
-        postgres.database(template) as other,
-        running_webhook_server(
-            database, webhook_keys, RecordingSender(), JOBS_OWNER_DATABASE_URL=postgres.dsn(other)
-        ) as server,
-    ):
+    async with server_without_sweeper(database, cluster, webhook_keys) as server:
         yield server
 
 
@@ -48,14 +40,6 @@ async def clock(database: Database) -> Clock:
     clock = Clock(database)
     await clock.stop()
     return clock
-
-
-@asynccontextmanager
-async def service(
-    database: Database, server: Server, clock: Clock, sender: RecordingSender | None = None
-) -> AsyncIterator[Service]:
-    async with Sweeper(database.owner_dsn) as sweeper, request_session(database) as (_, store):
-        yield Service(database, server, sweeper, store, clock, sender or RecordingSender())
 
 
 def sequences(profile: Profile) -> list[int]:
