@@ -46,6 +46,7 @@ func (l *connectionLimit) update(connection net.Conn, state http.ConnState) {
 	case http.StateIdle:
 		l.open[connection] = l.idle.PushBack(connection)
 	case http.StateActive:
+		liftHandshakeLimit(connection)
 		l.open[connection] = nil
 	case http.StateHijacked, http.StateClosed:
 		delete(l.open, connection)

@@ -147,7 +147,7 @@ func startServer(server *http.Server, setting, address, event string, failed cha
 		"url", scheme+"://"+listener.Addr().String())
 	go func() {
 		if server.TLSConfig != nil {
-			failed <- server.ServeTLS(listener, "", "")
+			failed <- server.ServeTLS(handshakeLimitListener{listener}, "", "")
 		} else {
 			failed <- server.Serve(listener)
 		}

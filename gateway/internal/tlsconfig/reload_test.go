@@ -46,6 +46,11 @@ func handshake(t *testing.T, server *tls.Config, cert, key string) (serverName s
 	if err != nil {
 		t.Fatal(err)
 	}
+	return handshakeWith(t, server, pair)
+}
+
+func handshakeWith(t *testing.T, server *tls.Config, pair tls.Certificate) (serverName string, err error) {
+	t.Helper()
 	clientConn, serverConn := net.Pipe()
 	defer clientConn.Close()
 	serverErr := make(chan error, 1)
@@ -127,6 +132,28 @@ func TestServerTLS_RejectsClient_WhenNotTrustedPeer(t *testing.T) {
 		if _, err := handshake(t, config, cert, key); (err == nil) != accepted {
 			t.Errorf("%s: %v", peer, err)
 		}
+	}
+}
+
+func TestDeviceServerTLS_RejectsClient_WhenItSendsManyCertificates(t *testing.T) {
+	cert, key := gatewaytest.SelfSigned(t, "gateway")
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := NewDeviceServer(&config.Config{DeviceTLSCert: cert, DeviceTLSKey: key}, gatewaytest.DiscardLogger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for len(pair.Certificate) < 4 {
+		pair.Certificate = append(pair.Certificate, pair.Certificate[0])
+	}
+	if _, err := handshakeWith(t, server, pair); err != nil {
+		t.Error("4 certificates:", err)
+	}
+	pair.Certificate = append(pair.Certificate, pair.Certificate[0])
+	if _, err := handshakeWith(t, server, pair); err == nil || !strings.Contains(err.Error(), "client sent 5 certificates") {
+		t.Error("5 certificates:", err)
 	}
 }
 

@@ -20,6 +20,12 @@ import (
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/config"
 )
 
+// What a device can send: its own certificate, and three others.
+const (
+	maxDeviceCertificates     = 4
+	maxDeviceCertificateBytes = 16 << 10
+)
+
 // NewServer returns the TLS configuration of the REST listener, or nil if TLS is off.
 func NewServer(config *config.Config, logger *slog.Logger) (*tls.Config, error) {
 	if config.TLSCert == "" {
@@ -54,12 +60,26 @@ func NewDeviceServer(config *config.Config, logger *slog.Logger) (*tls.Config, e
 			return nil, err
 		}
 		loaded.ClientAuth = tls.RequireAnyClientCert
+		loaded.VerifyPeerCertificate = checkChainSize
 		if clientCAs != nil {
 			loaded.ClientCAs, loaded.ClientAuth = clientCAs, tls.RequireAndVerifyClientCert
 		}
 		return loaded, nil
 	}
 	return newListener(logger, load, cert, key, config.DeviceTLSClientCA)
+}
+
+// checkChainSize refuses certificates that the upstream would refuse as well. Anybody can send a chain, of up to 256 KiB,
+// and a connection keeps the parsed certificates, which take nine times as much.
+func checkChainSize(certificates [][]byte, _ [][]*x509.Certificate) error {
+	size := 0
+	for _, certificate := range certificates {
+		size += len(certificate)
+	}
+	if len(certificates) > maxDeviceCertificates || size > maxDeviceCertificateBytes {
+		return fmt.Errorf("tls: client sent %d certificates of %d bytes", len(certificates), size)
+	}
+	return nil
 }
 
 // newListener returns the TLS configuration of a listener, which load builds from files.
