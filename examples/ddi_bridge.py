@@ -52,6 +52,8 @@ MAX_MESSAGE = 200
 """Characters of a message."""
 MAX_BODY = 64 * 1024
 """Bytes of a request."""
+DEVICE_ID = re.compile("[!-~]([ -~]{0,254}[!-~])?")
+"""An ID that metadata can carry."""
 
 ENDS = {"success": JobExecution.SUCCEEDED, "none": JobExecution.SUCCEEDED}
 # The execution cannot be started now: the device polls again.
@@ -102,8 +104,10 @@ class Feedback:
 
         try:
             details = json.loads(body)["status"].get("details", [])
-        except (ValueError, KeyError, TypeError, AttributeError):
-            details = re.findall(r'"details"\s*:\s*\[\s*"(.*?)"\s*\]', body, re.DOTALL)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            # Two searches: one pattern for both ends takes seconds if the first occurs often.
+            _, *rest = re.split(r'"details"\s*:\s*\[\s*"', body, maxsplit=1)
+            details = [re.split(r'"\s*\]', text, maxsplit=1)[0] for text in rest]
         if not isinstance(details, list):
             details = [details]
         messages = [
@@ -167,6 +171,8 @@ class Bridge:
             raise web.HTTPUnauthorized
         if not hmac.compare_digest(expected.encode(), token.encode(errors="replace")):
             raise web.HTTPUnauthorized
+        if not DEVICE_ID.fullmatch(device_id):
+            raise web.HTTPNotFound
         key = tenant, device_id
         device = self._devices.pop(key, None) or Device(tenant, device_id)
         self._devices[key] = device
@@ -296,7 +302,8 @@ class Bridge:
             body = json.loads(await request.text())
             mode, facts = body.get("mode", "merge"), body["data"]
             facts = {str(key): str(value) for key, value in facts.items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (LookupError, ValueError, TypeError, AttributeError, RecursionError):
+            # A LookupError also if the charset is unknown.
             raise web.HTTPBadRequest(text="not the configData of a device") from None
         device.has_facts = True  # also if they are invalid: the device has nothing else to send
         if mode not in ("merge", "replace"):

@@ -7,12 +7,13 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from examples.ddi_bridge import target_token
+from examples.ddi_bridge import Feedback, target_token
 from tests.device_clients.conftest import TARGET_KEY
 from tests.support.callers import Device, Fleet, Operator
 from tests.support.database import Database
@@ -190,6 +191,15 @@ async def test_report_that_is_not_json_is_understood(client: Client) -> None:
     assert execution.status_details["messages"] == ['module "a" not found']
 
 
+@pytest.mark.parametrize("body", ['"details":["' * 5_000, "[" * 60_000])
+def test_report_that_is_no_report_has_no_end(body: str) -> None:
+    """In either case, what it takes to read a report must not grow faster than the report."""
+    feedback = Feedback.parse(body)
+
+    assert (feedback.execution, feedback.finished) == ("", "")
+    assert len(feedback.messages) <= 1
+
+
 async def test_report_with_odd_text_is_stored(client: Client) -> None:
     await client.create()
     link, _ = await client.fetch()
@@ -328,3 +338,21 @@ async def test_unknown_tenants_devices_and_actions_are_not_found(client: Client)
     assert (await client.http.get(f"{other}board")).status_code == 401
     assert (await client.http.get("board/deploymentBase/1")).status_code == 404
     assert (await client.http.get("board/cancelAction/1")).status_code == 404
+
+
+@pytest.mark.parametrize("device_id", ["ü", "a\nb", " a", "x" * 257])
+async def test_device_with_an_impossible_id_is_not_found(client: Client, device_id: str) -> None:
+    token = target_token(TARGET_KEY, device_id)
+    headers = {"Authorization": f"TargetToken {token}"}
+
+    response = await client.http.get(quote(device_id, safe=""), headers=headers)
+
+    assert response.status_code == 404
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[" * 60_000, b'{"data": []}'])
+async def test_facts_that_are_not_readable_are_refused(client: Client, body: bytes) -> None:
+    headers = {"Content-Type": "application/json; charset=unknown"}
+    for each in ({}, headers):
+        response = await client.http.put("board/configData", content=body, headers=each)
+        assert response.status_code == 400
