@@ -15,7 +15,7 @@ from jobs_grpc.errors import Internal, JobsError, LockTimeout
 _MAX_BATCH = 500
 
 _MAX_TRIES = 20
-# Between tries while all jobs of a batch are locked.
+# Between two tries of a call, however many batches there are meanwhile.
 _PAUSE_SECONDS = 0.05
 
 Attempt: TypeAlias = tuple[str, int]
@@ -51,25 +51,27 @@ class AcknowledgementBatcher:
         attempts of other jobs are then acknowledged. Also raises what the Store raises.
         """
         call = _Call(device_id, attempts, asyncio.get_running_loop().create_future())
+        self._enqueue(tenant_id, [call])
+        await call.result
+
+    def _enqueue(self, tenant_id: str, calls: Iterable[_Call]) -> None:
         if tenant_id in self._waiting:
-            self._waiting[tenant_id].append(call)
+            self._waiting[tenant_id].extend(calls)
         else:
-            self._waiting[tenant_id] = deque([call])
+            self._waiting[tenant_id] = deque(calls)
             # With an empty context, because a batch belongs to no single request.
             sender = asyncio.create_task(self._send(tenant_id), context=contextvars.Context())
             self._senders.add(sender)
             sender.add_done_callback(self._senders.discard)
-        await call.result
 
     async def _send(self, tenant_id: str) -> None:
         waiting = self._waiting[tenant_id]
         batch: list[_Call] = []
         try:
             while batch := _take_batch(waiting):
-                busy = await self._apply(tenant_id, batch)
-                waiting.extend(busy)
-                if len(busy) == len(batch):
-                    await asyncio.sleep(_PAUSE_SECONDS)
+                if busy := await self._apply(tenant_id, batch):
+                    loop = asyncio.get_running_loop()
+                    loop.call_later(_PAUSE_SECONDS, self._enqueue, tenant_id, busy)
         finally:
             del self._waiting[tenant_id]
             _fail([*batch, *waiting], Internal())  # Empty, unless this task was canceled.
