@@ -31,8 +31,10 @@ REQUESTS = ("start-next", "get", "+/get", "+/update")
 """The topics of requests, below $aws/things/THING/jobs."""
 MAX_IN_FLIGHT = 1000
 """Requests that the bridge has not answered. The broker keeps further ones."""
+MAX_BYTES = 128 * 1024
+"""Bytes of a message, as in AWS IoT. The broker drops larger ones."""
 MAX_THINGS = 10_000
-"""Things that are notified. Each has a watch."""
+"""Things that are notified: those of the latest requests. Each has a watch."""
 WATCHES_PER_CONNECTION = 200
 """Further watches would wait for the others: a server limits the streams of a connection."""
 STATUSES = {"IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED"}
@@ -72,7 +74,10 @@ class Bridge:
         self._mqtt = mqtt
         self._mqtt_connection = 0
         self._file = things
-        self._things = set(things.read_text().splitlines()) if things.exists() else set()
+        names = things.read_text().splitlines() if things.exists() else []
+        self._lines = len(names)
+        # Those of the latest requests are last. The file has more.
+        self._things = dict.fromkeys(names[-MAX_THINGS:])
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._last: dict[str, asyncio.Task[None]] = {}
         """The last request of each thing that has no answer."""
@@ -99,11 +104,7 @@ class Bridge:
     ) -> None:
         if before:
             await asyncio.wait([before])
-        if thing not in self._things:
-            self._things.add(thing)
-            with self._file.open("a") as file:
-                file.write(f"{thing}\n")
-        self._watch(thing)
+        self._remember(thing)
         fields: dict[str, Any] = {"timestamp": int(time.time())}
         result = "accepted"
         try:
@@ -134,8 +135,29 @@ class Bridge:
     def _client(self, connection: Connection, thing: str) -> DeviceClient:
         return DeviceClient(connection, tenant=self._tenant, device_id=thing, roles=["bridge"])
 
+    def _remember(self, thing: str) -> None:
+        """Notify a thing. If there are too many, forget the one with the oldest latest request."""
+        if thing in self._things:
+            del self._things[thing]
+        else:
+            self._lines += 1
+            with self._file.open("a") as file:
+                file.write(f"{thing}\n")
+        self._things[thing] = None
+        if len(self._things) > MAX_THINGS:
+            oldest = next(iter(self._things))
+            del self._things[oldest]
+            if watch := self._watches.pop(oldest, None):
+                watch.cancel()
+        if self._lines >= 2 * MAX_THINGS:
+            self._lines = len(self._things)
+            new = self._file.with_name(f"{self._file.name}.new")
+            new.write_text("".join(f"{each}\n" for each in self._things))
+            new.replace(self._file)
+        self._watch(thing)
+
     def _watch(self, thing: str) -> None:
-        if thing not in self._watches and len(self._watches) < MAX_THINGS:
+        if thing not in self._watches:
             self._watches[thing] = asyncio.ensure_future(self._notify(thing))
 
     async def _notify(self, thing: str) -> None:
@@ -161,10 +183,11 @@ class Bridge:
                             jobs.setdefault(status, []).append(summary(each))
                         payload = json.dumps({"timestamp": now, "jobs": jobs})
                         self._mqtt.publish(f"{topic}/notify", payload, qos=1)
-        except JobsError as e:
+        except Exception as e:
             # For example, the device is not registered. Its next request tries again.
-            print(f"{thing}: {e}", file=sys.stderr)
-            del self._watches[thing]
+            print(f"{thing}: {e!r}", file=sys.stderr)
+            if self._watches.get(thing) is asyncio.current_task():
+                del self._watches[thing]
 
 
 async def respond(device: DeviceClient, path: list[str], request: dict[str, Any]) -> dict[str, Any]:
@@ -324,6 +347,7 @@ async def main(server: str, tenant: str, broker: str, things: str) -> None:
         session = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         session.SessionExpiryInterval = 3600
         session.ReceiveMaximum = MAX_IN_FLIGHT
+        session.MaximumPacketSize = MAX_BYTES + 1024  # of the topic
         host, _, port = broker.rpartition(":")
         mqtt.connect_async(host, int(port), clean_start=False, properties=session)
         mqtt.loop_start()  # reconnects, with a backoff

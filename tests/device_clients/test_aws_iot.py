@@ -18,15 +18,17 @@ from typing import Any, Self
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from paho.mqtt.client import Client
+from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
+from examples import aws_iot_bridge
+from jobs_grpc.client import Connection
 from tests.clients.conftest import ROOT
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.processes import output_of, running_process, skip_without
 from tests.support.server import Server, reserved_address
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import TIMEOUT, wait_until, wait_until_true
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +38,7 @@ _SDK = _FOLDER / "bin/.python"
 
 @pytest.fixture(scope="module")
 async def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Certificates of a CA, of the broker, and of the things "board" and "other"."""
+    """Certificates of a CA, of the broker, and of the things "board", "other" and "board/jobs"."""
     folder = tmp_path_factory.mktemp("certificates")
 
     async def openssl(*arguments: str) -> None:
@@ -44,7 +46,8 @@ async def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     new_key = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2")
     await openssl(*new_key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca")
-    for name, subject in (("server", "localhost"), ("board", "board"), ("other", "other")):
+    subjects = {"server": "localhost", "board": "board", "other": "other", "inner": r"board\/jobs"}
+    for name, subject in subjects.items():
         await openssl(
             *(*new_key, "-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={subject}"),
             *("-CA", "ca.pem", "-CAkey", "ca.key"),
@@ -240,16 +243,31 @@ async def test_requests_are_rejected(
                     assert ("clientToken" in message) == ("clientToken" in payload)
 
 
+async def test_large_requests_do_not_reach_the_bridge(
+    server: Server, operator: Operator, certificates: Path, tmp_path: Path
+) -> None:
+    async with running_broker(tmp_path, certificates) as (plain, _):
+        bridge = running_bridge(server.address, operator.tenant, plain, tmp_path / "things")
+        with Thing(plain).connected() as thing:
+            async with bridge:
+                thing.publish("board/jobs/get", json.dumps({"clientToken": "x" * 200_000}))
+                thing.publish("board/jobs/get", '{"clientToken": "small"}')
+                _, message = await thing.next("/accepted")
+                assert message["clientToken"] == "small"
+
+
 async def test_things_reach_only_their_own_topics(certificates: Path, tmp_path: Path) -> None:
     async with running_broker(tmp_path, certificates) as (_, tls):
         with (
             Thing(tls, certificates / "board.pem").connected() as board,
             Thing(tls, certificates / "other.pem").connected() as other,
+            Thing(tls, certificates / "inner.pem").connected() as inner,
         ):
             board.publish("board/jobs/get")
             other.publish("other/jobs/get")
             # The broker acknowledges this, and then ends the connection.
             other.publish("board/jobs/get", '{"clientToken": "of another"}')
+            inner.publish("board/jobs/j/update", '{"clientToken": "of another"}')
             board.publish("board/jobs/$next/get")
 
             assert await board.next() == ("board/jobs/get", {})
@@ -263,3 +281,37 @@ async def test_things_reach_only_their_own_topics(certificates: Path, tmp_path: 
         with suppress(ssl.SSLError):
             writer.close()
             await writer.wait_closed()
+
+
+class Broker:
+    """Ignores what the bridge sends."""
+
+    def publish(self, *_: Any, **__: Any) -> None: ...
+    def ack(self, *_: Any) -> None: ...
+
+
+async def test_things_of_the_latest_requests_are_notified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notified: set[str] = set()
+
+    async def notify(_: aws_iot_bridge.Bridge, thing: str) -> None:
+        notified.add(thing)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            notified.discard(thing)
+
+    monkeypatch.setattr(aws_iot_bridge, "MAX_THINGS", 2)
+    monkeypatch.setattr(aws_iot_bridge.Bridge, "_notify", notify)
+    things = tmp_path / "things"
+    things.write_text("removed\na\nb\n")
+    broker: Any = Broker()
+    async with Connection("127.0.0.1:1") as connection:
+        bridge = aws_iot_bridge.Bridge(connection, connection, "t", broker, things)
+        for thing in (*"abcdefgh", "c", "i"):
+            bridge.received(MQTTMessage(topic=f"$aws/things/{thing}/jobs/x/y/get".encode()))
+
+        await wait_until_true(lambda: notified == {"c", "i"})
+        assert {*things.read_text().split()[-2:]} == {"c", "i"}
+        assert len(things.read_text().split()) < 4
