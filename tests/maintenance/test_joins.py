@@ -88,7 +88,7 @@ async def test_device_that_is_registered_through_the_service_gets_its_execution(
     async with fleet.world.with_background_work():
         await _update(fleet.world.fleet, ["b"], labels={"track": "x"})
         await wait_until_equal(fleet.joined, ["a", "b"])
-    assert await fleet.notes() == []
+        await wait_until_equal(fleet.notes, [])
 
 
 async def test_only_changes_that_can_let_a_device_join_are_noted(fleet: Fleet) -> None:
