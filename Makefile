@@ -31,8 +31,8 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 .PHONY: run
-run: $(READY) ## Start the embedded PostgreSQL, a demo fleet and the server (SIMULATE=1: devices carry out jobs)
-	@exec $(BIN)/jobs-grpc dev $(if $(SIMULATE),--simulate)
+run: $(READY) ## Start the embedded PostgreSQL, a demo fleet and the server (SIMULATE=1: devices carry out jobs; ARGS=--device-tls)
+	@exec $(BIN)/jobs-grpc dev $(if $(SIMULATE),--simulate) $(ARGS)
 
 # Each test process starts its own PostgreSQL. ARGS="-n 0" runs the tests in one process.
 # Do not load schemathesis' pytest plugin in each process: tests only run its command.

@@ -33,7 +33,7 @@ async def main(server: str, tenant: str, device_id: str, tls: Tls | None) -> Non
     ):
         print(f"connecting to {server}", flush=True)
         async for pending in device.watch_pending():
-            # What the server has ended: nothing of it runs anymore, because carry_out has returned.
+            # carry_out has returned, so nothing runs of the attempts that the server has ended.
             await device.acknowledge(pending.ended_executions)
             if not pending.executions:
                 print(

@@ -44,7 +44,7 @@ _MAX_CACHED = 10_000
 # A rejected certificate can become valid, so the rejection is kept only against repeated calls.
 _REJECTION_SECONDS = 1.0
 
-# Of the certificates that a client sends besides its own.
+# Of all intermediate certificates together.
 _MAX_INTERMEDIATE_BYTES = 16 * 1024
 
 
@@ -73,7 +73,7 @@ class DeviceAuthenticator:
         self._devices = devices
         self._clock = clock
         self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
-        # Of the devices with calls in flight: their principals refer to the revocations.
+        # One for each device with calls in flight, whose principals keep it alive.
         self._open: WeakValueDictionary[DeviceIdentity, Revocation] = WeakValueDictionary()
 
     async def authenticate(

@@ -22,8 +22,8 @@ from jobs_grpc.errors import InvalidCertificate
 # loads them again after a change. See docs/decisions/device-certificates.md.
 MAX_AUTHORITIES = 500
 
-# Between an authority of the files and a device. The order in which a client sends them is free,
-# so the verification may try them all.
+# Certificates between a configured authority and a device. A client may send them in any order, so
+# the verification may try them all.
 _MAX_INTERMEDIATES = 3
 
 _MIN_RSA_BITS = 2048

@@ -34,7 +34,7 @@ class AcknowledgementBatcher:
     """Group commit: calls of a tenant that arrive while its batch runs form the next batch.
 
     After a forced cancel, all devices of a job acknowledge at once. A tenant uses at most one
-    connection for that, and no batch waits for a job lock, however long another transaction has it.
+    connection for that, and no batch waits for a job lock, even if it is held for long.
     """
 
     def __init__(self, store: Store) -> None:

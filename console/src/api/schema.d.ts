@@ -888,8 +888,8 @@ export interface paths {
          *     such as a retry of many executions, holds a job lock, the devices of that job wait; the others start,
          *     but the response waits.
          *
-         *     A response has at most 4 MiB. A device whose execution is beyond that has a poll_after of 0 s: it has
-         *     started, and another call for it returns the execution.
+         *     A response has at most 4 MiB. A device whose execution does not fit has a poll_after of 0 s: the
+         *     execution has started, and another call for the device returns it.
          *
          *     With x-device-id, only that device is accepted.
          */
@@ -1029,7 +1029,7 @@ export interface paths {
         /**
          * Acknowledge ended executions
          * @description Acknowledges that the device knows how attempts ended: they are no longer in `ended_executions`.
-         *     Attempts that are not there are ignored, so the call is safe to repeat.
+         *     Attempts that are not in it are ignored, so the call is safe to repeat.
          */
         post: operations["AcknowledgeExecutions"];
         delete?: never;
@@ -3185,7 +3185,8 @@ export interface components {
              *             "tenantId": "demo"
              *           }
              *         }
-             *      - CANCEL_NOT_REQUESTED: The report accepts a cancel (cancel_accepted), but the job is not canceled.
+             *      - CANCEL_NOT_REQUESTED: The report accepts a cancel (cancel_accepted), but the job is not canceled. Report REJECTED without
+             *     cancel_accepted.
              *
              *     Example of an ErrorInfo:
              *
@@ -9887,7 +9888,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `CANCEL_NOT_REQUESTED`: The report accepts a cancel (cancel_accepted), but the job is not canceled.
+             *     - `CANCEL_NOT_REQUESTED`: The report accepts a cancel (cancel_accepted), but the job is not canceled. Report REJECTED without cancel_accepted.
              *     - `EXECUTION_FINISHED`: The execution is in a terminal status. `status` is that status. A device drops the execution.
              *     - `EXECUTION_HELD`: The job has not started, or its rollout has not released the execution yet. Wait until it is pending.
              *     - `EXECUTION_NOT_DUE`: The execution waits: no start window of the job is open, or its backoff has not ended. Start the execution at `earliestStartAt` or later.

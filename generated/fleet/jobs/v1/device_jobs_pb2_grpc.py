@@ -71,9 +71,10 @@ class DeviceJobServiceStub:
     - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
     The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
     first page), StartNextExecution, StartNextExecutions and WatchPendingExecutions, until the device
-    acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
-    100: those of the first 20 pending executions, then the newest others of each priority.
-    After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
+    acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job.
+    A response has at most 100: those of the first 20 pending executions, then others, those of the
+    lowest priority first, and of each priority the newest first. After an acknowledgement, the next
+    response has the rest. Attempts of deleted jobs are left out.
     """
 
     def __init__(self, channel):
@@ -180,9 +181,10 @@ class DeviceJobServiceServicer:
     - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
     The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
     first page), StartNextExecution, StartNextExecutions and WatchPendingExecutions, until the device
-    acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
-    100: those of the first 20 pending executions, then the newest others of each priority.
-    After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
+    acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job.
+    A response has at most 100: those of the first 20 pending executions, then others, those of the
+    lowest priority first, and of each priority the newest first. After an acknowledgement, the next
+    response has the rest. Attempts of deleted jobs are left out.
     """
 
     def ListPendingExecutions(self, request, context):
@@ -216,8 +218,8 @@ class DeviceJobServiceServicer:
         such as a retry of many executions, holds a job lock, the devices of that job wait; the others start,
         but the response waits.
 
-        A response has at most 4 MiB. A device whose execution is beyond that has a poll_after of 0 s: it has
-        started, and another call for it returns the execution.
+        A response has at most 4 MiB. A device whose execution does not fit has a poll_after of 0 s: the
+        execution has started, and another call for the device returns it.
 
         With x-device-id, only that device is accepted.
 
@@ -285,7 +287,7 @@ class DeviceJobServiceServicer:
 
     def AcknowledgeExecutions(self, request, context):
         """Acknowledges that the device knows how attempts ended: they are no longer in `ended_executions`.
-        Attempts that are not there are ignored, so the call is safe to repeat.
+        Attempts that are not in it are ignored, so the call is safe to repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -463,9 +465,10 @@ class DeviceJobService:
     - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
     The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
     first page), StartNextExecution, StartNextExecutions and WatchPendingExecutions, until the device
-    acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
-    100: those of the first 20 pending executions, then the newest others of each priority.
-    After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
+    acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job.
+    A response has at most 100: those of the first 20 pending executions, then others, those of the
+    lowest priority first, and of each priority the newest first. After an acknowledgement, the next
+    response has the rest. Attempts of deleted jobs are left out.
     """
 
     @staticmethod

@@ -72,9 +72,10 @@ class DeviceJobServiceStub:
       - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
         The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
         first page), StartNextExecution, StartNextExecutions and WatchPendingExecutions, until the device
-        acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
-        100: those of the first 20 pending executions, then the newest others of each priority.
-        After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
+        acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job.
+        A response has at most 100: those of the first 20 pending executions, then others, those of the
+        lowest priority first, and of each priority the newest first. After an acknowledgement, the next
+        response has the rest. Attempts of deleted jobs are left out.
     """
 
     @_typing.overload
@@ -104,8 +105,8 @@ class DeviceJobServiceStub:
     such as a retry of many executions, holds a job lock, the devices of that job wait; the others start,
     but the response waits.
 
-    A response has at most 4 MiB. A device whose execution is beyond that has a poll_after of 0 s: it has
-    started, and another call for it returns the execution.
+    A response has at most 4 MiB. A device whose execution does not fit has a poll_after of 0 s: the
+    execution has started, and another call for the device returns it.
 
     With x-device-id, only that device is accepted.
 
@@ -157,7 +158,7 @@ class DeviceJobServiceStub:
     """
     AcknowledgeExecutions: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.AcknowledgeExecutionsRequest, _device_jobs_pb2.AcknowledgeExecutionsResponse]
     """Acknowledges that the device knows how attempts ended: they are no longer in `ended_executions`.
-    Attempts that are not there are ignored, so the call is safe to repeat.
+    Attempts that are not in it are ignored, so the call is safe to repeat.
     """
     ReportExecutions: _grpc.StreamStreamMultiCallable[_device_jobs_pb2.ReportExecutionsRequest, _device_jobs_pb2.ReportExecutionsResponse]
     """Reports on many executions over one stream. Intended for bridges, such as MQTT brokers.
@@ -260,9 +261,10 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
       - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
         The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
         first page), StartNextExecution, StartNextExecutions and WatchPendingExecutions, until the device
-        acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
-        100: those of the first 20 pending executions, then the newest others of each priority.
-        After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
+        acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job.
+        A response has at most 100: those of the first 20 pending executions, then others, those of the
+        lowest priority first, and of each priority the newest first. After an acknowledgement, the next
+        response has the rest. Attempts of deleted jobs are left out.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -289,8 +291,8 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     such as a retry of many executions, holds a job lock, the devices of that job wait; the others start,
     but the response waits.
 
-    A response has at most 4 MiB. A device whose execution is beyond that has a poll_after of 0 s: it has
-    started, and another call for it returns the execution.
+    A response has at most 4 MiB. A device whose execution does not fit has a poll_after of 0 s: the
+    execution has started, and another call for the device returns it.
 
     With x-device-id, only that device is accepted.
 
@@ -342,7 +344,7 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     """
     AcknowledgeExecutions: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.AcknowledgeExecutionsRequest, _device_jobs_pb2.AcknowledgeExecutionsResponse]  # type: ignore[assignment]
     """Acknowledges that the device knows how attempts ended: they are no longer in `ended_executions`.
-    Attempts that are not there are ignored, so the call is safe to repeat.
+    Attempts that are not in it are ignored, so the call is safe to repeat.
     """
     ReportExecutions: _aio.StreamStreamMultiCallable[_device_jobs_pb2.ReportExecutionsRequest, _device_jobs_pb2.ReportExecutionsResponse]  # type: ignore[assignment]
     """Reports on many executions over one stream. Intended for bridges, such as MQTT brokers.
@@ -444,9 +446,10 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
       - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
         The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
         first page), StartNextExecution, StartNextExecutions and WatchPendingExecutions, until the device
-        acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
-        100: those of the first 20 pending executions, then the newest others of each priority.
-        After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
+        acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job.
+        A response has at most 100: those of the first 20 pending executions, then others, those of the
+        lowest priority first, and of each priority the newest first. After an acknowledgement, the next
+        response has the rest. Attempts of deleted jobs are left out.
     """
 
     @_abc_1.abstractmethod
@@ -489,8 +492,8 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         such as a retry of many executions, holds a job lock, the devices of that job wait; the others start,
         but the response waits.
 
-        A response has at most 4 MiB. A device whose execution is beyond that has a poll_after of 0 s: it has
-        started, and another call for it returns the execution.
+        A response has at most 4 MiB. A device whose execution does not fit has a poll_after of 0 s: the
+        execution has started, and another call for the device returns it.
 
         With x-device-id, only that device is accepted.
 
@@ -566,7 +569,7 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_device_jobs_pb2.AcknowledgeExecutionsResponse, _abc.Awaitable[_device_jobs_pb2.AcknowledgeExecutionsResponse]]:
         """Acknowledges that the device knows how attempts ended: they are no longer in `ended_executions`.
-        Attempts that are not there are ignored, so the call is safe to repeat.
+        Attempts that are not in it are ignored, so the call is safe to repeat.
         """
 
     @_abc_1.abstractmethod

@@ -434,7 +434,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     CANCEL_NOT_REQUESTED: _ErrorReason.ValueType  # 59
-    """The report accepts a cancel (cancel_accepted), but the job is not canceled.
+    """The report accepts a cancel (cancel_accepted), but the job is not canceled. Report REJECTED without
+    cancel_accepted.
 
     Example of an ErrorInfo:
 
@@ -1153,7 +1154,8 @@ Example of an ErrorInfo:
     }
 """
 CANCEL_NOT_REQUESTED: ErrorReason.ValueType  # 59
-"""The report accepts a cancel (cancel_accepted), but the job is not canceled.
+"""The report accepts a cancel (cancel_accepted), but the job is not canceled. Report REJECTED without
+cancel_accepted.
 
 Example of an ErrorInfo:
 

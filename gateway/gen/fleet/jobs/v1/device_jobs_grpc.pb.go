@@ -80,9 +80,10 @@ const (
 //   - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
 //     The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
 //     first page), StartNextExecution, StartNextExecutions and WatchPendingExecutions, until the device
-//     acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
-//     100: those of the first 20 pending executions, then the newest others of each priority.
-//     After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
+//     acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job.
+//     A response has at most 100: those of the first 20 pending executions, then others, those of the
+//     lowest priority first, and of each priority the newest first. After an acknowledgement, the next
+//     response has the rest. Attempts of deleted jobs are left out.
 type DeviceJobServiceClient interface {
 	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
 	// priority of the job, HIGH first, then by queued_at and by job_id, ascending. After a restart, a
@@ -104,8 +105,8 @@ type DeviceJobServiceClient interface {
 	// such as a retry of many executions, holds a job lock, the devices of that job wait; the others start,
 	// but the response waits.
 	//
-	// A response has at most 4 MiB. A device whose execution is beyond that has a poll_after of 0 s: it has
-	// started, and another call for it returns the execution.
+	// A response has at most 4 MiB. A device whose execution does not fit has a poll_after of 0 s: the
+	// execution has started, and another call for the device returns it.
 	//
 	// With x-device-id, only that device is accepted.
 	//
@@ -153,7 +154,7 @@ type DeviceJobServiceClient interface {
 	//	                     and status_details.
 	UpdateExecution(ctx context.Context, in *UpdateExecutionRequest, opts ...grpc.CallOption) (*UpdateExecutionResponse, error)
 	// Acknowledges that the device knows how attempts ended: they are no longer in `ended_executions`.
-	// Attempts that are not there are ignored, so the call is safe to repeat.
+	// Attempts that are not in it are ignored, so the call is safe to repeat.
 	AcknowledgeExecutions(ctx context.Context, in *AcknowledgeExecutionsRequest, opts ...grpc.CallOption) (*AcknowledgeExecutionsResponse, error)
 	// Reports on many executions over one stream. Intended for bridges, such as MQTT brokers.
 	//
@@ -376,9 +377,10 @@ func (c *deviceJobServiceClient) UpdateFacts(ctx context.Context, in *UpdateFact
 //   - A forced cancel of the job or of the execution makes it REJECTED; its timeout makes it TIMED_OUT.
 //     The attempt is then one of `ended_executions` in the responses of ListPendingExecutions (its
 //     first page), StartNextExecution, StartNextExecutions and WatchPendingExecutions, until the device
-//     acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job. A response has at most
-//     100: those of the first 20 pending executions, then the newest others of each priority.
-//     After an acknowledgement, the next response has the rest. Those of deleted jobs are left out.
+//     acknowledges it with AcknowledgeExecutions, or starts or ends a later attempt of the same job.
+//     A response has at most 100: those of the first 20 pending executions, then others, those of the
+//     lowest priority first, and of each priority the newest first. After an acknowledgement, the next
+//     response has the rest. Attempts of deleted jobs are left out.
 type DeviceJobServiceServer interface {
 	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
 	// priority of the job, HIGH first, then by queued_at and by job_id, ascending. After a restart, a
@@ -400,8 +402,8 @@ type DeviceJobServiceServer interface {
 	// such as a retry of many executions, holds a job lock, the devices of that job wait; the others start,
 	// but the response waits.
 	//
-	// A response has at most 4 MiB. A device whose execution is beyond that has a poll_after of 0 s: it has
-	// started, and another call for it returns the execution.
+	// A response has at most 4 MiB. A device whose execution does not fit has a poll_after of 0 s: the
+	// execution has started, and another call for the device returns it.
 	//
 	// With x-device-id, only that device is accepted.
 	//
@@ -449,7 +451,7 @@ type DeviceJobServiceServer interface {
 	//	                     and status_details.
 	UpdateExecution(context.Context, *UpdateExecutionRequest) (*UpdateExecutionResponse, error)
 	// Acknowledges that the device knows how attempts ended: they are no longer in `ended_executions`.
-	// Attempts that are not there are ignored, so the call is safe to repeat.
+	// Attempts that are not in it are ignored, so the call is safe to repeat.
 	AcknowledgeExecutions(context.Context, *AcknowledgeExecutionsRequest) (*AcknowledgeExecutionsResponse, error)
 	// Reports on many executions over one stream. Intended for bridges, such as MQTT brokers.
 	//

@@ -398,7 +398,8 @@ const (
 	//	  }
 	//	}
 	ErrorReason_EXECUTION_NOT_DUE ErrorReason = 52
-	// The report accepts a cancel (cancel_accepted), but the job is not canceled.
+	// The report accepts a cancel (cancel_accepted), but the job is not canceled. Report REJECTED without
+	// cancel_accepted.
 	//
 	// Example of an ErrorInfo:
 	//
