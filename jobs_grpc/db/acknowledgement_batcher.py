@@ -2,14 +2,14 @@
 
 import asyncio
 import contextvars
-import copy
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from jobs_grpc.db.store import Store
-from jobs_grpc.errors import Internal, JobsError, LockTimeout
+from jobs_grpc.db.update_batcher import fail_all
+from jobs_grpc.errors import Internal, LockTimeout
 
 # A batch has more attempts only if its last call has several.
 _MAX_BATCH = 500
@@ -74,7 +74,7 @@ class AcknowledgementBatcher:
                     loop.call_later(_PAUSE_SECONDS, self._enqueue, tenant_id, busy)
         finally:
             del self._waiting[tenant_id]
-            _fail([*batch, *waiting], Internal())  # Empty, unless this task was canceled.
+            fail_all([*batch, *waiting], Internal())  # Empty, unless this task was canceled.
 
     async def _apply(self, tenant_id: str, batch: list[_Call]) -> list[_Call]:
         """Acknowledge a batch, and return the calls that need another try."""
@@ -88,7 +88,7 @@ class AcknowledgementBatcher:
                 execution_numbers=execution_numbers,
             )
         except Exception as e:
-            _fail(batch, e)
+            fail_all(batch, e)
             return []
         busy = []
         for call in batch:
@@ -100,7 +100,7 @@ class AcknowledgementBatcher:
             elif call.tries < _MAX_TRIES:
                 busy.append(call)
             else:
-                _fail([call], LockTimeout())
+                fail_all([call], LockTimeout())
         return busy
 
 
@@ -114,12 +114,3 @@ def _take_batch(waiting: deque[_Call]) -> list[_Call]:
             batch.append(call)
             size += len(call.attempts)
     return batch
-
-
-def _fail(calls: Iterable[_Call], error: Exception) -> None:
-    """Fail calls, each with an error of its own. Only the first has the cause, to log it once."""
-    for call in calls:
-        if not call.result.done():
-            call.result.set_exception(error)
-            if isinstance(error, JobsError):
-                error = copy.copy(error)

@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from jobs_grpc.db.store import ExecutionUpdate, Row, Store
 from jobs_grpc.errors import Internal, JobsError, LockTimeout
@@ -179,7 +180,7 @@ class UpdateBatcher:
                 await self._apply(tenant_id, _take_batch(queue), wait_ms=0)
         finally:
             del self._queues[tenant_id]
-            _fail(queue, Internal())  # Empty, unless this task was canceled.
+            fail_all(queue, Internal())  # Empty, unless this task was canceled.
 
     async def _send_busy(self, tenant_id: str) -> None:
         busy = self._busy[tenant_id]
@@ -195,7 +196,7 @@ class UpdateBatcher:
                     del busy[job_id]
         finally:
             del self._busy[tenant_id]
-            _fail(itertools.chain.from_iterable(busy.values()), Internal())
+            fail_all(itertools.chain.from_iterable(busy.values()), Internal())
 
     async def _apply(self, tenant_id: str, batch: list[_QueuedUpdate], *, wait_ms: int) -> None:
         if not batch:
@@ -210,7 +211,7 @@ class UpdateBatcher:
                 self._enqueue_busy(tenant_id, batch)
             else:
                 # Not a job lock, because this batch skips locked jobs: a table lock, for example.
-                _fail(batch, e)
+                fail_all(batch, e)
         except Exception as e:
             if len(batch) > 1 and not isinstance(e, JobsError):
                 # A bug in one update must not fail the others.
@@ -219,9 +220,9 @@ class UpdateBatcher:
                 )
                 self._resend_one_by_one(tenant_id, batch, busy=wait_ms > 0)
             else:
-                _fail(batch, e)
+                fail_all(batch, e)
         except asyncio.CancelledError:
-            _fail(batch, Internal())
+            fail_all(batch, Internal())
             raise
         else:
             self._resolve(tenant_id, results)
@@ -282,10 +283,14 @@ def _take_batch(queue: deque[_QueuedUpdate]) -> list[_QueuedUpdate]:
     return batch
 
 
-def _fail(updates: Iterable[_QueuedUpdate], error: Exception) -> None:
-    """Fail updates, each with an error of its own. Only the first has the cause, to log it once."""
-    for queued in updates:
-        if not queued.result.done():
-            queued.result.set_exception(error)
+class _Waiting(Protocol):
+    result: "asyncio.Future[Any]"
+
+
+def fail_all(calls: Iterable[_Waiting], error: Exception) -> None:
+    """Fail calls, each with an error of its own. Only the first has the cause, to log it once."""
+    for call in calls:
+        if not call.result.done():
+            call.result.set_exception(error)
             if isinstance(error, JobsError):
                 error = copy.copy(error)
