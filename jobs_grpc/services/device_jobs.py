@@ -161,9 +161,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
             fields: MessageFields = {"poll_after": self._poll_after.next(tenant_id, due_in)}
         else:
             fields = {"execution": device_execution_fields(row)}
-        if row["ended_executions"] is not None:
-            fields["ended_executions"] = ended_executions(row)
-        return fields
+        return {**fields, "ended_executions": ended_executions(row)}
 
     async def StartExecution(
         self, request: pb.StartExecutionRequest, context: object

@@ -173,7 +173,8 @@ BEGIN
                 THEN s.document_params END,
            s.expires_at, CASE WHEN a.status IS NULL THEN s.times_out_at END,
            CASE WHEN a.status IS NULL THEN s.failure_code ELSE a.failure_code END,
-           CASE WHEN c.outcome = 'NONE' THEN jobs.next_due_at(p_tenant_id, c.device_id)
+           CASE WHEN c.outcome = 'NONE' AND v_has_ended[c.n] IS NOT NULL
+                    THEN jobs.next_due_at(p_tenant_id, c.device_id)
                 -- Not from pending_executions: at the start of the statement, it may have been HELD.
                 WHEN c.outcome = 'EXECUTION_NOT_DUE'
                     THEN jobs.execution_due_at(p_tenant_id, c.job_id, c.device_id, v_now) END,

@@ -1,11 +1,11 @@
--- Returns whether ended_executions may return something. NULL: nothing, and the queue is empty, as that of most devices
--- that poll: then the caller needs no other query. The caller has set the tenant and has the settings `page`: to set
--- them again would take longer than the query.
+-- Returns whether ended_executions may return something. NULL: it returns nothing, and the queue is empty. Most devices
+-- that poll have this answer, and then the caller needs no other query. The caller has set the tenant and has the
+-- settings `page`: to set them again would take longer than the query.
 CREATE OR REPLACE FUNCTION jobs.has_ended_executions(p_tenant_id text, p_device_id text) RETURNS boolean
 LANGUAGE plpgsql STABLE
 AS $$
 BEGIN
-    -- The queue, then the finished executions, in the order of the index. Behind 20 pending ones can be more.
+    -- The queue, then the finished executions, in the order of the index. After 20 rows, there may be more.
     RETURN (
         SELECT count(*) = 20 OR bool_or(
                    q.ended_number IS NOT NULL OR q.status = 'IN_PROGRESS' AND (
