@@ -27,7 +27,10 @@ def read_spiffe_id(names: CertificateNames) -> tuple[str, str, str]:
         raise InvalidCertificate(
             "has a URI that is not spiffe://TRUST_DOMAIN/tenant/TENANT/device/DEVICE"
         )
-    return match[1], _decode(match[2], "tenant"), check_device(_decode(match[3], "device"))
+    tenant_id = _decode(match[2])
+    if not is_tenant_id(tenant_id):
+        raise InvalidCertificate("names a tenant with an ID that is not allowed")
+    return match[1], tenant_id, _check_device(_decode(match[3]))
 
 
 def read_device(names: CertificateNames, tenant_id: str) -> str:
@@ -46,21 +49,19 @@ def read_device(names: CertificateNames, tenant_id: str) -> str:
         devices.add(names.common_name)
     if len(devices) != 1:
         raise InvalidCertificate("must name one device, as its DNS name or its common name")
-    return check_device(devices.pop())
+    return _check_device(devices.pop())
 
 
-def check_device(device_id: str) -> str:
+def _check_device(device_id: str) -> str:
     """Return the ID of a device. Raises InvalidCertificate if no device can have it."""
     if not is_identifier(device_id) or has_dot_segment(device_id):
         raise InvalidCertificate("names a device with an ID that is not allowed")
     return device_id
 
 
-def _decode(segment: str, noun: str) -> str:
+def _decode(segment: str) -> str:
+    """Decode a segment. Returns "", which is no ID, if it is not UTF-8."""
     try:
-        text = unquote_to_bytes(segment).decode()
+        return unquote_to_bytes(segment).decode()
     except UnicodeDecodeError:
-        text = ""
-    if noun == "tenant" and not is_tenant_id(text):
-        raise InvalidCertificate("names a tenant with an ID that is not allowed")
-    return text
+        return ""
