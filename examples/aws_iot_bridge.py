@@ -269,11 +269,7 @@ def summary(execution: pb.DeviceExecution) -> dict[str, Any]:
 
 def describe(execution: pb.DeviceExecution, with_document: bool = True) -> dict[str, Any]:
     """Return an execution."""
-    fields = summary(execution) | {
-        "thingName": execution.device_id,
-        "status": JobExecution.Status.Name(execution.status),
-        "statusDetails": details_of(execution),
-    }
+    fields = summary(execution) | state(execution) | {"thingName": execution.device_id}
     if execution.HasField("times_out_at"):
         fields["approximateSecondsBeforeTimedOut"] = max(
             0, execution.times_out_at.seconds - int(time.time())

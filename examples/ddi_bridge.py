@@ -55,7 +55,9 @@ MAX_BODY = 64 * 1024
 DEVICE_ID = re.compile("[!-~]([ -~]{0,254}[!-~])?")
 """An ID that metadata can carry."""
 
-ENDS = {"success": JobExecution.SUCCEEDED, "none": JobExecution.SUCCEEDED}
+SUCCESSES = {"success", "none"}
+"""What a closed action that did not fail has as `finished`."""
+
 # The execution cannot be started now: the device polls again.
 NOT_NOW = (
     errors.JobFull,
@@ -250,7 +252,7 @@ class Bridge:
                     raise web.HTTPGone
                 return web.Response()
             details = {"execution": feedback.execution, "messages": device.messages}
-            if feedback.execution == "closed" and feedback.finished in ENDS:
+            if feedback.execution == "closed" and feedback.finished in SUCCESSES:
                 await client.succeed(execution, details)
             elif feedback.execution == "closed":
                 await client.fail(execution, f"ddi.{feedback.code or 'failure'}", details)
