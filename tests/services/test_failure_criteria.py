@@ -16,6 +16,8 @@ from tests.support.rows_read import rows_read
 from tests.support.staged_jobs import rollout
 from tests.support.world import World
 
+_SINGLE_NODE = pytest.mark.single_node("sees only the locks of one node")
+
 REMAINDER: dict[str, Any] = {"remainder": True}
 
 Update = tuple[int, str | None] | tuple[int, str, str]
@@ -317,6 +319,7 @@ async def test_codes_are_counted_exactly_when_devices_invent_hundreds(job: Crite
     assert (await job.get()).pause.reason == "3 executions failed (pause at 3)"
 
 
+@_SINGLE_NODE
 async def test_report_before_the_resume_is_old_and_one_after_it_counts(job: CriteriaJob) -> None:
     """The last one waits for the job lock while the resume holds it."""
     database, tenant = job.database, job.tenant
@@ -324,11 +327,13 @@ async def test_report_before_the_resume_is_old_and_one_after_it_counts(job: Crit
     await job.report((1, None), (2, None), (3, "FAILED"), (4, "FAILED"))
     assert await job.status() == "PAUSED"
 
-    async with rows_locked(database, "jobs.job_failure_criteria", tenant_id=tenant, job_id="j"):
+    criteria = {"tenant_id": tenant, "job_id": "j"}
+    async with rows_locked(database, "jobs.job_failure_criteria", **criteria) as holder:
         calls = job.report((1, "FAILED")), job.operator.resume("j")
         early, resume = await job.lock_in_order(*calls)
         await early
-        await database.wait_for_blocked_sessions(1)
+        # The resume has the job lock then, and no longer waits for it.
+        await database.wait_for_session_behind(holder)
         late = await database.blocked(job.report((2, "FAILED")), 2)
     await asyncio.gather(resume, late)
 
@@ -336,17 +341,19 @@ async def test_report_before_the_resume_is_old_and_one_after_it_counts(job: Crit
     assert await job.status() == "IN_PROGRESS"
 
 
+@_SINGLE_NODE
 async def test_start_before_the_trip_runs_and_one_after_it_is_rejected(job: CriteriaJob) -> None:
     """The last one waits for the job lock while the report that trips the criterion holds it."""
     database, tenant = job.database, job.tenant
     await job.create_with({"count": 1})
 
     execution = {"tenant_id": tenant, "job_id": "j", "device_id": "d00002"}
-    async with rows_locked(database, "jobs.job_executions", **execution):
+    async with rows_locked(database, "jobs.job_executions", **execution) as holder:
         calls = job.report((1, None)), job.report((2, "FAILED"))
         early, trip = await job.lock_in_order(*calls)
         assert await early == ["APPLIED"]
-        await database.wait_for_blocked_sessions(1)
+        # The trip has the job lock then, and no longer waits for it.
+        await database.wait_for_session_behind(holder)
         late = await database.blocked(job.report((3, None)), 2)
 
     assert [await trip, await late] == [["APPLIED"], ["JOB_PAUSED"]]

@@ -212,6 +212,10 @@ class Database:
         """Return when exactly `count` sessions of this database wait for a lock."""
         await wait_until_equal(self.blocked_sessions, count)
 
+    async def wait_for_session_behind(self, holder: int) -> None:
+        """Return when a session waits for a lock that this process has. Needs a single node."""
+        await self.wait_for_session("$1 = ANY (pg_blocking_pids(pid))", holder)
+
     async def blocked(self, call: Awaitable[Any], count: int = 1) -> asyncio.Task[Any]:
         """Start a call, and return it when exactly `count` sessions wait for a lock."""
         task = asyncio.ensure_future(call)
@@ -307,9 +311,7 @@ async def fresh_database(cluster: tuple[Postgres, str]) -> AsyncIterator[Databas
         yield database
 
 
-def job_lock_held(
-    database: Database, tenant: str, job_id: str
-) -> AbstractAsyncContextManager[None]:
+def job_lock_held(database: Database, tenant: str, job_id: str) -> AbstractAsyncContextManager[int]:
     """Hold a job's lock in a separate session, so that transitions of the job wait.
 
     They get the lock in the order in which they began to wait only if there are at most two: the
@@ -319,12 +321,12 @@ def job_lock_held(
 
 
 @asynccontextmanager
-async def rows_locked(database: Database, table: str, **key: str) -> AsyncIterator[None]:
-    """Lock the rows of a table that have these values, in a separate session."""
+async def rows_locked(database: Database, table: str, **key: str) -> AsyncIterator[int]:
+    """Lock the rows of a table that have these values, in a session whose process is yielded."""
     condition = " AND ".join(f"{column} = ${n}" for n, column in enumerate(key, 1))
     async with connected(database.owner_dsn) as holder, holder.transaction():
         await holder.execute(f"SELECT FROM {table} WHERE {condition} FOR UPDATE", *key.values())
-        yield
+        yield holder.get_server_pid()
 
 
 @asynccontextmanager

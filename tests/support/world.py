@@ -103,7 +103,7 @@ class World:
         async with Sweeper(self.database.owner_dsn) as sweeper:
             await sweeper.run_once()
 
-    def lock_held(self, job_id: str = "j") -> AbstractAsyncContextManager[None]:
+    def lock_held(self, job_id: str = "j") -> AbstractAsyncContextManager[int]:
         """Hold the lock of a job: see job_lock_held."""
         return job_lock_held(self.database, self.tenant, job_id)
 
