@@ -155,8 +155,14 @@ class SwupdateDevice:
         (etc / "swupdate.cfg").write_text(
             'globals : {}; identify : ( { name = "hardware"; value = "board"; } );\n'
         )
+        self.reset()
+
+    def reset(self) -> None:
+        """Write an environment without the state of an installation, and forget what was run."""
         data = b"bootcmd=run\0\0".ljust(_ENVIRONMENT_BYTES - 4, b"\0")
         (self.folder / "environment").write_bytes(struct.pack("<I", zlib.crc32(data)) + data)
+        for name in ("log", "ran"):
+            (self.folder / name).unlink(missing_ok=True)
 
     @property
     def ran(self) -> list[str]:

@@ -167,8 +167,17 @@ async def test_canceled_job_is_not_started(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("force", [False, True])
-async def test_device_accepts_a_cancel_during_the_download(fleet: Fleet, force: bool) -> None:
-    """SWUpdate completes the installation first."""
+async def test_device_accepts_a_cancel_during_the_download(
+    fleet: Fleet, polling_server: Server, tenant: str, force: bool
+) -> None:
+    """SWUpdate completes the installation first.
+
+    It may store that this installation has to be tested after a restart, and then waits for that.
+    """
+
+    async def ended() -> list[object]:
+        return [*(await polling_server.device(tenant, "board").pending()).ended_executions]
+
     fleet.artifacts.released.clear()
     await fleet.create("canceled", fleet.device.script())
     await fleet.create("j", fleet.device.script())
@@ -178,7 +187,10 @@ async def test_device_accepts_a_cancel_during_the_download(fleet: Fleet, force: 
         await fleet.operator.cancel("canceled", force=force)
         fleet.artifacts.released.set()
         canceled = await fleet.reaches("canceled", pb.JobExecution.REJECTED)
-        await fleet.installed(images=2)
+        await wait_until_equal(ended, [])
+    fleet.device.reset()
+    async with fleet.device.running():
+        await fleet.installed()
     async with fleet.device.running("-c", "2"):
         await fleet.reaches("j", pb.JobExecution.SUCCEEDED)
 
