@@ -285,7 +285,7 @@ async def _set_up_device_tables(
         )
         await connection.execute(_SET_LOCK_TIMEOUT)
         # Runs once. Servers that register devices meanwhile add the rows of their tenants: see
-        # change_device_count.sql. Servers of 0.1.0 do not, but none can run: see conversion.py.
+        # change_device_count.sql. Servers before 0.1.0 do not, but none can run: see conversion.py.
         if not await connection.fetchval("SELECT EXISTS (SELECT 1 FROM jobs.device_counts)"):
             await connection.execute(
                 "INSERT INTO jobs.device_counts (tenant_id, device_count)"
