@@ -40,7 +40,7 @@ def check(tree: Tree) -> Iterator[Problem]:
     yield from _extras(tree)
     yield from _version(tree)
     yield from _suites(tree)
-    for path in ("docs/threat-model.md", "docs/threat-model/overload.md"):
+    for path in ("docs/threat-model.md", *tree.files("docs/threat-model/*.md")):
         yield from _threats(tree, path)
 
 
