@@ -62,7 +62,9 @@ export function pauseEffect(c: Unfinished, until = "the job is resumed"): string
 
 /** What a cancel does to the devices of a job, or of several. */
 export function cancelEffect(c: Unfinished, force = false): string {
-    const end = force ? "end now; their devices learn of it when they next report" : "can still finish";
+    const end = force
+        ? "end now; their devices learn of it when they next poll or report"
+        : "can still finish";
     const running = c.in_progress ? ` The ${inProgress(c)} ${end}.` : "";
     return `${counted(unstarted(c), "device")} will never start.${running} This can't be undone.`;
 }
@@ -163,7 +165,7 @@ export function cancelExecution(jobId: string, execution: Execution, done: Done)
     return {
         title: `Cancel ${jobId} on ${deviceId}?`,
         children: force
-            ? "The device has started, and learns of the cancel only when it next reports. This can't be undone."
+            ? "The device has started, and learns of the cancel when it next polls or reports. This can't be undone."
             : "The device will never start it. This can't be undone.",
         action: "Cancel execution",
         destructive: true,

@@ -235,7 +235,7 @@ export function notice(job: Job, ago: (time: string) => string, opening: string 
         return {
             tone: "warn",
             title: "Devices are no longer retried automatically",
-            text: "More than 10 % of the devices needed a retry. Look at the failures: further ones are final.",
+            text: "More than 10 % of the released devices needed a retry. Look at the failures: further ones are final.",
         };
     }
     if (job.status === "IN_PROGRESS" && opening) {
@@ -348,12 +348,12 @@ export const executionWords: Record<string, ExecutionWords> = {
     QUEUED: {
         word: "Queued",
         tone: "quiet",
-        hint: "Released: the device can get it, unless it waits for a window or a retry",
+        hint: "Released: the device can get it, unless the job is paused, or it waits for a window or a retry",
     },
     HELD: {
         word: "Held",
         tone: "quiet",
-        hint: "The job does not let these devices start yet, because of its stages, rate, start time or pause",
+        hint: "The job does not let these devices start yet, because of its stages, rate or start time",
     },
     IN_PROGRESS: { word: "In progress", tone: "busy" },
     SUCCEEDED: { word: "Succeeded", tone: "good" },
