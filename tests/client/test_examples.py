@@ -182,7 +182,7 @@ async def test_readme_snippet_creates_a_job(
 @pytest.mark.slow
 def test_snippets_have_no_type_errors(tmp_path: Path) -> None:
     files = []
-    for page in ("README.md", "docs/clients.md", "docs/bridges.md"):
+    for page in ("README.md", "docs/clients.md", "docs/bridges.md", "docs/devices.md"):
         for number, snippet in enumerate(snippets(page)):
             file = tmp_path / f"{Path(page).stem.lower()}_{number}.py"
             file.write_text(snippet, encoding="utf-8")
