@@ -10,7 +10,7 @@ the examples of the OpenAPI document.
 of SQL functions, and `client/errors.py` from statuses.
 
 A message is for the caller, names the object and one cause, and contains no internals. Five
-messages do not name the object, because clients of the earlier HTTP API compare them: "Job not
+messages do not name the object, because clients of the platform's routes compare them: "Job not
 found", "Device not found", "Group has no members", "No devices in tenant" and "Cannot cancel job in
 status …".
 """
@@ -769,7 +769,7 @@ class Limit(Enum):
     )
     REQUEST_SIZE = "The request has {size} bytes", "JOBS_MAX_REQUEST_BYTES"
     TARGETS = "The job has too many devices", "JOBS_MAX_TARGETS"
-    ACTIVE_JOBS = "The tenant has too many jobs in progress", "JOBS_MAX_ACTIVE_JOBS"
+    ACTIVE_JOBS = "The tenant has too many active jobs", "JOBS_MAX_ACTIVE_JOBS"
     TENANT_DEVICES = (
         "The tenant would have too many devices; delete some",
         "JOBS_MAX_TENANT_DEVICES",

@@ -97,7 +97,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
         )
     },
     "LIMIT_EXCEEDED": {"limit": Limit.TENANT_CALLS, "retry_after": 1},
-    "QUERY_TIMEOUT": {"seconds": 30.0},
+    "QUERY_TIMEOUT": {"seconds": 60.0},
 }
 
 

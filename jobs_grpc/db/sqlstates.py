@@ -18,7 +18,7 @@ class TooManyTargets(LimitExceeded, sqlstate="JB012"):
 
 
 class TooManyActiveJobs(LimitExceeded, sqlstate="JB013"):
-    """The tenant has JOBS_MAX_ACTIVE_JOBS jobs in progress."""
+    """The tenant has JOBS_MAX_ACTIVE_JOBS active jobs."""
 
     def __init__(self, max_active_jobs: int) -> None:
         super().__init__(Limit.ACTIVE_JOBS, max_active_jobs, retry_after=60)

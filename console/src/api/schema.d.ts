@@ -1159,7 +1159,7 @@ export interface components {
             /**
              * @description CANCELED.
              *
-             *      - IN_PROGRESS: Some executions are not finished.
+             *      - IN_PROGRESS: Some executions are not finished, or the job is continuous.
              *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
              *     IN_PROGRESS.
              *      - CANCELED: An operator, a rejection of the start, a failure criterion or a replacement canceled the job. Executions that
@@ -1313,7 +1313,7 @@ export interface components {
              * @description The devices that match this selector now, for example
              *     `group in (north,south),model=x200,!quarantined`. Terms are separated by commas, and all of them
              *     must match: KEY=VALUE, KEY!=VALUE, KEY in (VALUE,…), KEY notin (VALUE,…), KEY, !KEY. A KEY is a
-             *     label, or group or device_id, or fact.NAME for a fact: see DeviceJobService.UpdateFacts. != and notin
+             *     label, or group or device_id, or fact.KEY for a fact: see DeviceJobService.UpdateFacts. != and notin
              *     also match devices without the label or fact. A VALUE with other characters than A-Z a-z 0-9 . _ : / -
              *     is in double quotes. At most 32 terms with 100 values each.
              */
@@ -1351,7 +1351,7 @@ export interface components {
             /**
              * @description The status at creation: IN_PROGRESS, SCHEDULED, or PAUSED with start_approval. GetJob returns the current status.
              *
-             *      - IN_PROGRESS: Some executions are not finished.
+             *      - IN_PROGRESS: Some executions are not finished, or the job is continuous.
              *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
              *     IN_PROGRESS.
              *      - CANCELED: An operator, a rejection of the start, a failure criterion or a replacement canceled the job. Executions that
@@ -1610,7 +1610,7 @@ export interface components {
              *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
              *      - JOB_EXPIRED: The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
              *      - JOB_CANCELED: CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became
-             *     REJECTED, or its device ended it so with cancel_accepted.
+             *     REJECTED, or its device reported REJECTED with cancel_accepted.
              *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
              *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
              * @enum {string}
@@ -1633,7 +1633,7 @@ export interface components {
              *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
              *      - JOB_EXPIRED: The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
              *      - JOB_CANCELED: CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became
-             *     REJECTED, or its device ended it so with cancel_accepted.
+             *     REJECTED, or its device reported REJECTED with cancel_accepted.
              *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
              *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
              * @enum {string|null}
@@ -1687,7 +1687,7 @@ export interface components {
             /**
              * @description The status of the job after the event.
              *
-             *      - IN_PROGRESS: Some executions are not finished.
+             *      - IN_PROGRESS: Some executions are not finished, or the job is continuous.
              *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
              *     IN_PROGRESS.
              *      - CANCELED: An operator, a rejection of the start, a failure criterion or a replacement canceled the job. Executions that
@@ -2095,9 +2095,9 @@ export interface components {
          */
         Gate: {
             /**
-             * @description Opens the next stage this long after this stage opened, even if the conditions above are not
-             *     met, so that devices that are offline do not block the rollout, in whole seconds. The next
-             *     stage opens within two seconds after that. This time stops while the job is PAUSED. Unset:
+             * @description Opens the next stage this long after this stage opened, in whole seconds, even if the conditions
+             *     above are not met. So devices that are offline do not block the rollout. The next stage opens
+             *     within two seconds after that. This time stops while the job is PAUSED. Unset:
              *     never.
              */
             advance_after: string | null;
@@ -2127,9 +2127,9 @@ export interface components {
          */
         GateInput: {
             /**
-             * @description Opens the next stage this long after this stage opened, even if the conditions above are not
-             *     met, so that devices that are offline do not block the rollout, in whole seconds. The next
-             *     stage opens within two seconds after that. This time stops while the job is PAUSED. Unset:
+             * @description Opens the next stage this long after this stage opened, in whole seconds, even if the conditions
+             *     above are not met. So devices that are offline do not block the rollout. The next stage opens
+             *     within two seconds after that. This time stops while the job is PAUSED. Unset:
              *     never.
              * @example 3600s
              */
@@ -2402,7 +2402,7 @@ export interface components {
             /**
              * @description The status at the time of the response.
              *
-             *      - IN_PROGRESS: Some executions are not finished.
+             *      - IN_PROGRESS: Some executions are not finished, or the job is continuous.
              *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
              *     IN_PROGRESS.
              *      - CANCELED: An operator, a rejection of the start, a failure criterion or a replacement canceled the job. Executions that
@@ -2445,8 +2445,8 @@ export interface components {
             trip: components["schemas"]["Trip"] | null;
             /**
              * Format: date-time
-             * @description The time of the last change of `status`, except from SCHEDULED to IN_PROGRESS at start_at. Changes of the
-             *     counts do not move it.
+             * @description The time of the last change of `status`, except from SCHEDULED to IN_PROGRESS at start_at. Changes of
+             *     counts and settings do not move it.
              */
             updated_at: string | null;
             /**
@@ -2469,7 +2469,7 @@ export interface components {
              *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
              *      - JOB_EXPIRED: The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
              *      - JOB_CANCELED: CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became
-             *     REJECTED, or its device ended it so with cancel_accepted.
+             *     REJECTED, or its device reported REJECTED with cancel_accepted.
              *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
              *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
              * @enum {string|null}
@@ -2738,7 +2738,7 @@ export interface components {
         ListEventsResponse: {
             /** @description The events. */
             events: components["schemas"]["Event"][];
-            /** @description More events may match: read the next page now. False: this is the last event so far. */
+            /** @description More events may match: read the next page now. False: the page ends with the last event so far. */
             has_more: boolean;
             /**
              * Format: int64
@@ -2884,7 +2884,7 @@ export interface components {
              *     Example of an ErrorInfo:
              *
              *         { "reason": "INVALID_PAGE_TOKEN", "domain": "jobs-grpc" }
-             *      - TENANT_REQUIRED: The call names no tenant. Send `x-tenant-id`, or a token with a tenant.
+             *      - TENANT_REQUIRED: The call names no tenant. Send `x-tenant-id`.
              *
              *     Example of an ErrorInfo:
              *
@@ -3357,15 +3357,15 @@ export interface components {
              *           "domain": "jobs-grpc",
              *           "metadata": { "position": "1764460800000000", "lastPosition": "1764288000000000", "tenantId": "demo" }
              *         }
-             *      - OVERLOADED: The server has more calls than it can serve in time. Retry after the delay in
-             *     google.rpc.RetryInfo.
+             *      - OVERLOADED: The server has more calls than it can serve in time: no database connection became free within
+             *     JOBS_POOL_TIMEOUT (5 s). Retry after the delay in google.rpc.RetryInfo.
              *
              *     Example of an ErrorInfo:
              *
              *         { "reason": "OVERLOADED", "domain": "jobs-grpc" }
              *      - LIMIT_EXCEEDED: The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its
-             *     value. Neither is set for limits without a setting: those of webhooks, and one target evaluation and one
-             *     timeline computation at a time per tenant. If the details carry a google.rpc.RetryInfo, the same call can
+             *     value. Neither is set for limits without a setting: those of webhooks and of continuous jobs, and one target
+             *     evaluation and one timeline computation at a time per tenant. If the details carry a google.rpc.RetryInfo, the same call can
              *     succeed after that delay. If they do not, it fails again.
              *
              *     Example of an ErrorInfo:
@@ -3392,7 +3392,7 @@ export interface components {
              *         {
              *           "reason": "QUERY_TIMEOUT",
              *           "domain": "jobs-grpc",
-             *           "metadata": { "setting": "JOBS_QUERY_TIMEOUT", "value": "30" }
+             *           "metadata": { "setting": "JOBS_QUERY_TIMEOUT", "value": "60" }
              *         }
              *      - SCHEMA_NOT_CURRENT: The schema of the database is not the one of the server. An administrator must run
              *     `jobs-grpc migrate` of the server's version.
@@ -3523,7 +3523,7 @@ export interface components {
             /**
              * @description The statuses of the failures: FAILED, TIMED_OUT or REJECTED. TIMED_OUT is the timeout of an
              *     execution that was IN_PROGRESS. REJECTED needs failure_codes, none of them empty. No statuses:
-             *     FAILED and TIMED_OUT, and REJECTED if there are such codes.
+             *     FAILED and TIMED_OUT, and also REJECTED if failure_codes allow it.
              */
             statuses: ("QUEUED" | "IN_PROGRESS" | "SUCCEEDED" | "FAILED" | "TIMED_OUT" | "REJECTED" | "HELD")[];
         };
@@ -3556,7 +3556,7 @@ export interface components {
             /**
              * @description The statuses of the failures: FAILED, TIMED_OUT or REJECTED. TIMED_OUT is the timeout of an
              *     execution that was IN_PROGRESS. REJECTED needs failure_codes, none of them empty. No statuses:
-             *     FAILED and TIMED_OUT, and REJECTED if there are such codes.
+             *     FAILED and TIMED_OUT, and also REJECTED if failure_codes allow it.
              */
             statuses?: ("FAILED" | "TIMED_OUT" | "REJECTED")[] | null;
         };
@@ -3695,7 +3695,7 @@ export interface components {
             release_time: string | null;
             /**
              * Format: int32
-             * @description The index of the stage.
+             * @description The number of the stage. The first is 0.
              */
             stage: number;
             /** @description The time from then until a start window opens. */
@@ -4224,7 +4224,7 @@ export interface components {
              *                                    allow_self_approval cannot.
              *       labels                       Replaces all labels.
              *       description                  Replaces the description.
-             *       start_at                     Required. Only until the job has started. A time in the past
+             *       start_at                     Must be set. Only until the job has started. A time in the past
              *                                    means now. Moves expires_at by the same amount, unless the mask
              *                                    names expires_at.
              *       start_windows                Replaces all windows; none: devices can start at any time. A job
@@ -4342,8 +4342,8 @@ export interface components {
             url: string;
             /**
              * Format: date-time
-             * @description Output only. When the URL first answered a webhook.test event with 2xx (or, for older webhooks, the time of the
-             *     last successful delivery). Unset: not yet. Until then, the server sends only test events.
+             * @description Output only. When the URL first answered a webhook.test event with 2xx. Unset: not
+             *     yet. Until then, the server sends only test events.
              */
             readonly verified_at: string | null;
             /** @description The ID, assigned by the server. */
@@ -4434,8 +4434,8 @@ export interface components {
             url?: string | null;
             /**
              * Format: date-time
-             * @description Output only. When the URL first answered a webhook.test event with 2xx (or, for older webhooks, the time of the
-             *     last successful delivery). Unset: not yet. Until then, the server sends only test events.
+             * @description Output only. When the URL first answered a webhook.test event with 2xx. Unset: not
+             *     yet. Until then, the server sends only test events.
              */
             readonly verified_at?: string | null;
             /** @description The ID, assigned by the server. */
@@ -4447,7 +4447,7 @@ export interface components {
          * @description The body is too large.
          *
          *     - `BODY_TOO_LARGE`: The body exceeds a limit of the gateway or of the server.
-         *     - `LIMIT_EXCEEDED`: The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its value. Neither is set for limits without a setting: those of webhooks, and one target evaluation and one timeline computation at a time per tenant. If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If they do not, it fails again.
+         *     - `LIMIT_EXCEEDED`: The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its value. Neither is set for limits without a setting: those of webhooks and of continuous jobs, and one target evaluation and one timeline computation at a time per tenant. If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If they do not, it fails again.
          */
         BodyTooLarge: {
             headers: {
@@ -4494,7 +4494,7 @@ export interface components {
          *     - `INVALID_CERTIFICATE`: The client certificate of a device names no tenant and device, has expired, or was not issued by an authority of the tenant; the message states which. A stream ends with this error when its certificate expires or when the authority is no longer trusted. Connect again with a new certificate.
          *     - `INVALID_METADATA`: `x-tenant-id`, `x-user-id` or `x-device-id` is empty, is longer than 256 characters, contains a character that is not printable ASCII, or starts or ends with a space; or `x-roles` contains an unknown role.
          *     - `INVALID_TOKEN`: The token is malformed, expired, from another issuer, for another audience, or not valid for another reason that the message states. Get a new token. A stream ends with this error when its token expires or its verification key is revoked. Also: the call has a token, but the server does not authenticate callers by tokens.
-         *     - `TENANT_REQUIRED`: The call names no tenant. Send `x-tenant-id`, or a token with a tenant.
+         *     - `TENANT_REQUIRED`: The call names no tenant. Send `x-tenant-id`.
          *     - `TOKEN_REQUIRED`: The server authenticates callers by tokens, and the call has none. Send `authorization: Bearer TOKEN`.
          *     - `UNAUTHENTICATED`: A proxy in front of the server rejected the call.
          */
@@ -4588,8 +4588,8 @@ export interface components {
         /**
          * @description There are too many requests, or a limit of the tenant is reached. With `Retry-After`, the same request can succeed later.
          *
-         *     - `LIMIT_EXCEEDED`: The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its value. Neither is set for limits without a setting: those of webhooks, and one target evaluation and one timeline computation at a time per tenant. If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If they do not, it fails again.
-         *     - `OVERLOADED`: The server has more calls than it can serve in time. Retry after the delay in google.rpc.RetryInfo.
+         *     - `LIMIT_EXCEEDED`: The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its value. Neither is set for limits without a setting: those of webhooks and of continuous jobs, and one target evaluation and one timeline computation at a time per tenant. If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If they do not, it fails again.
+         *     - `OVERLOADED`: The server has more calls than it can serve in time: no database connection became free within JOBS_POOL_TIMEOUT (5 s). Retry after the delay in google.rpc.RetryInfo.
          */
         TooManyRequests: {
             headers: {
@@ -4608,7 +4608,7 @@ export interface components {
          *     - `INVALID_CERTIFICATE`: The client certificate of a device names no tenant and device, has expired, or was not issued by an authority of the tenant; the message states which. A stream ends with this error when its certificate expires or when the authority is no longer trusted. Connect again with a new certificate.
          *     - `INVALID_METADATA`: `x-tenant-id`, `x-user-id` or `x-device-id` is empty, is longer than 256 characters, contains a character that is not printable ASCII, or starts or ends with a space; or `x-roles` contains an unknown role.
          *     - `INVALID_TOKEN`: The token is malformed, expired, from another issuer, for another audience, or not valid for another reason that the message states. Get a new token. A stream ends with this error when its token expires or its verification key is revoked. Also: the call has a token, but the server does not authenticate callers by tokens.
-         *     - `TENANT_REQUIRED`: The call names no tenant. Send `x-tenant-id`, or a token with a tenant.
+         *     - `TENANT_REQUIRED`: The call names no tenant. Send `x-tenant-id`.
          *     - `TOKEN_REQUIRED`: The server authenticates callers by tokens, and the call has none. Send `authorization: Bearer TOKEN`.
          *     - `UNAUTHENTICATED`: A proxy in front of the server rejected the call.
          */
@@ -4833,7 +4833,7 @@ export interface operations {
                  *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
                  *      - JOB_EXPIRED: The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
                  *      - JOB_CANCELED: CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became
-                 *     REJECTED, or its device ended it so with cancel_accepted.
+                 *     REJECTED, or its device reported REJECTED with cancel_accepted.
                  *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
                  *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
                  */
@@ -5760,7 +5760,7 @@ export interface operations {
                  * @description Only jobs in this status. STATUS_UNSPECIFIED: all. PAUSED also reads the jobs that are
                  *     IN_PROGRESS, which it skips.
                  *
-                 *      - IN_PROGRESS: Some executions are not finished.
+                 *      - IN_PROGRESS: Some executions are not finished, or the job is continuous.
                  *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
                  *     IN_PROGRESS.
                  *      - CANCELED: An operator, a rejection of the start, a failure criterion or a replacement canceled the job. Executions that
@@ -5787,7 +5787,7 @@ export interface operations {
                 /**
                  * @description Only jobs in one of these statuses, or in `status`. Empty: no filter.
                  *
-                 *      - IN_PROGRESS: Some executions are not finished.
+                 *      - IN_PROGRESS: Some executions are not finished, or the job is continuous.
                  *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
                  *     IN_PROGRESS.
                  *      - CANCELED: An operator, a rejection of the start, a failure criterion or a replacement canceled the job. Executions that
@@ -6674,7 +6674,7 @@ export interface operations {
                  *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
                  *      - JOB_EXPIRED: The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
                  *      - JOB_CANCELED: CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became
-                 *     REJECTED, or its device ended it so with cancel_accepted.
+                 *     REJECTED, or its device reported REJECTED with cancel_accepted.
                  *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
                  *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
                  */

@@ -580,7 +580,7 @@ class ReportExecutionsRequest(_message.Message):
     one is rejected and not returned.
     """
     device_id: _builtins.str
-    """Required, unless x-device-id or a token names the device. The ID of the device."""
+    """Required, unless x-device-id, a token or a client certificate names the device. The ID of the device."""
     @_builtins.property
     def report(self) -> Global___UpdateExecutionRequest:
         """Required, unless there are `reports`. The report."""

@@ -59,7 +59,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     TENANT_REQUIRED: _ErrorReason.ValueType  # 4
     """Status UNAUTHENTICATED: the service does not know who calls.
 
-    The call names no tenant. Send `x-tenant-id`, or a token with a tenant.
+    The call names no tenant. Send `x-tenant-id`.
 
     Example of an ErrorInfo:
 
@@ -646,8 +646,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     OVERLOADED: _ErrorReason.ValueType  # 25
     """Status RESOURCE_EXHAUSTED: the call exceeds what the server accepts.
 
-    The server has more calls than it can serve in time. Retry after the delay in
-    google.rpc.RetryInfo.
+    The server has more calls than it can serve in time: no database connection became free within
+    JOBS_POOL_TIMEOUT (5 s). Retry after the delay in google.rpc.RetryInfo.
 
     Example of an ErrorInfo:
 
@@ -655,8 +655,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     LIMIT_EXCEEDED: _ErrorReason.ValueType  # 26
     """The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its
-    value. Neither is set for limits without a setting: those of webhooks, and one target evaluation and one
-    timeline computation at a time per tenant. If the details carry a google.rpc.RetryInfo, the same call can
+    value. Neither is set for limits without a setting: those of webhooks and of continuous jobs, and one target
+    evaluation and one timeline computation at a time per tenant. If the details carry a google.rpc.RetryInfo, the same call can
     succeed after that delay. If they do not, it fails again.
 
     Example of an ErrorInfo:
@@ -690,7 +690,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "QUERY_TIMEOUT",
           "domain": "jobs-grpc",
-          "metadata": { "setting": "JOBS_QUERY_TIMEOUT", "value": "30" }
+          "metadata": { "setting": "JOBS_QUERY_TIMEOUT", "value": "60" }
         }
     """
     SCHEMA_NOT_CURRENT: _ErrorReason.ValueType  # 36
@@ -735,7 +735,7 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     The gRPC status code is the class of the error; the reason is its exact cause. A
     program decides by the reason: reasons do not change, but messages may.
 
-    If the metadata names a job, a device, a group, a webhook or a position of events, it also has
+    If the metadata of the ErrorInfo names a job, a device, a group, a webhook or a position of events, it also has
     `tenantId`: the tenant of the caller, whose object it is. No error tells whether another tenant has
     such an object.
 
@@ -779,7 +779,7 @@ Example of an ErrorInfo:
 TENANT_REQUIRED: ErrorReason.ValueType  # 4
 """Status UNAUTHENTICATED: the service does not know who calls.
 
-The call names no tenant. Send `x-tenant-id`, or a token with a tenant.
+The call names no tenant. Send `x-tenant-id`.
 
 Example of an ErrorInfo:
 
@@ -1366,8 +1366,8 @@ Example of an ErrorInfo:
 OVERLOADED: ErrorReason.ValueType  # 25
 """Status RESOURCE_EXHAUSTED: the call exceeds what the server accepts.
 
-The server has more calls than it can serve in time. Retry after the delay in
-google.rpc.RetryInfo.
+The server has more calls than it can serve in time: no database connection became free within
+JOBS_POOL_TIMEOUT (5 s). Retry after the delay in google.rpc.RetryInfo.
 
 Example of an ErrorInfo:
 
@@ -1375,8 +1375,8 @@ Example of an ErrorInfo:
 """
 LIMIT_EXCEEDED: ErrorReason.ValueType  # 26
 """The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its
-value. Neither is set for limits without a setting: those of webhooks, and one target evaluation and one
-timeline computation at a time per tenant. If the details carry a google.rpc.RetryInfo, the same call can
+value. Neither is set for limits without a setting: those of webhooks and of continuous jobs, and one target
+evaluation and one timeline computation at a time per tenant. If the details carry a google.rpc.RetryInfo, the same call can
 succeed after that delay. If they do not, it fails again.
 
 Example of an ErrorInfo:
@@ -1410,7 +1410,7 @@ Example of an ErrorInfo:
     {
       "reason": "QUERY_TIMEOUT",
       "domain": "jobs-grpc",
-      "metadata": { "setting": "JOBS_QUERY_TIMEOUT", "value": "30" }
+      "metadata": { "setting": "JOBS_QUERY_TIMEOUT", "value": "60" }
     }
 """
 SCHEMA_NOT_CURRENT: ErrorReason.ValueType  # 36

@@ -318,7 +318,7 @@ class ListEventsResponse(_message.Message):
     read the next page.
     """
     has_more: _builtins.bool
-    """More events may match: read the next page now. False: this is the last event so far."""
+    """More events may match: read the next page now. False: the page ends with the last event so far."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
         """The events."""
@@ -548,8 +548,8 @@ class Webhook(_message.Message):
 
     @_builtins.property
     def verified_at(self) -> _timestamp_pb2.Timestamp:
-        """Output only. When the URL first answered a webhook.test event with 2xx (or, for older webhooks, the time of the
-        last successful delivery). Unset: not yet. Until then, the server sends only test events.
+        """Output only. When the URL first answered a webhook.test event with 2xx. Unset: not
+        yet. Until then, the server sends only test events.
         """
 
     def __init__(

@@ -38,7 +38,7 @@ class Job(_message.Message):
         STATUS_UNSPECIFIED: Job._Status.ValueType  # 0
         """Not a status. In a request: no filter."""
         IN_PROGRESS: Job._Status.ValueType  # 1
-        """Some executions are not finished."""
+        """Some executions are not finished, or the job is continuous."""
         COMPLETED: Job._Status.ValueType  # 2
         """All executions are finished. A job that has expired is COMPLETED when no execution is
         IN_PROGRESS.
@@ -64,7 +64,7 @@ class Job(_message.Message):
     STATUS_UNSPECIFIED: Job.Status.ValueType  # 0
     """Not a status. In a request: no filter."""
     IN_PROGRESS: Job.Status.ValueType  # 1
-    """Some executions are not finished."""
+    """Some executions are not finished, or the job is continuous."""
     COMPLETED: Job.Status.ValueType  # 2
     """All executions are finished. A job that has expired is COMPLETED when no execution is
     IN_PROGRESS.
@@ -340,8 +340,8 @@ class Job(_message.Message):
 
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:
-        """The time of the last change of `status`, except from SCHEDULED to IN_PROGRESS at start_at. Changes of the
-        counts do not move it.
+        """The time of the last change of `status`, except from SCHEDULED to IN_PROGRESS at start_at. Changes of
+        counts and settings do not move it.
         """
 
     @_builtins.property
@@ -838,7 +838,7 @@ class RetryRule(_message.Message):
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___JobExecution.Status.ValueType]:
         """The statuses of the failures: FAILED, TIMED_OUT or REJECTED. TIMED_OUT is the timeout of an
         execution that was IN_PROGRESS. REJECTED needs failure_codes, none of them empty. No statuses:
-        FAILED and TIMED_OUT, and REJECTED if there are such codes.
+        FAILED and TIMED_OUT, and also REJECTED if failure_codes allow it.
         """
 
     @_builtins.property
@@ -1032,9 +1032,9 @@ class Gate(_message.Message):
 
     @_builtins.property
     def advance_after(self) -> _duration_pb2.Duration:
-        """Opens the next stage this long after this stage opened, even if the conditions above are not
-        met, so that devices that are offline do not block the rollout, in whole seconds. The next
-        stage opens within two seconds after that. This time stops while the job is PAUSED. Unset:
+        """Opens the next stage this long after this stage opened, in whole seconds, even if the conditions
+        above are not met. So devices that are offline do not block the rollout. The next stage opens
+        within two seconds after that. This time stops while the job is PAUSED. Unset:
         never.
         """
 
@@ -1634,7 +1634,7 @@ class JobExecution(_message.Message):
         """The job expired while the execution was QUEUED or HELD; it became TIMED_OUT."""
         JOB_CANCELED: JobExecution._EndCause.ValueType  # 4
         """CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became
-        REJECTED, or its device ended it so with cancel_accepted.
+        REJECTED, or its device reported REJECTED with cancel_accepted.
         """
         EXECUTION_CANCELED: JobExecution._EndCause.ValueType  # 5
         """CancelExecution ended it as REJECTED."""
@@ -1654,7 +1654,7 @@ class JobExecution(_message.Message):
     """The job expired while the execution was QUEUED or HELD; it became TIMED_OUT."""
     JOB_CANCELED: JobExecution.EndCause.ValueType  # 4
     """CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became
-    REJECTED, or its device ended it so with cancel_accepted.
+    REJECTED, or its device reported REJECTED with cancel_accepted.
     """
     EXECUTION_CANCELED: JobExecution.EndCause.ValueType  # 5
     """CancelExecution ended it as REJECTED."""
@@ -1847,13 +1847,13 @@ class CreateJobRequest(_message.Message):
     """The devices that match this selector now, for example
     `group in (north,south),model=x200,!quarantined`. Terms are separated by commas, and all of them
     must match: KEY=VALUE, KEY!=VALUE, KEY in (VALUE,…), KEY notin (VALUE,…), KEY, !KEY. A KEY is a
-    label, or group or device_id, or fact.NAME for a fact: see DeviceJobService.UpdateFacts. != and notin
+    label, or group or device_id, or fact.KEY for a fact: see DeviceJobService.UpdateFacts. != and notin
     also match devices without the label or fact. A VALUE with other characters than A-Z a-z 0-9 . _ : / -
     is in double quotes. At most 32 terms with 100 values each.
     """
     expires_in_hours: _builtins.int
     """The number of hours until the job expires, when its QUEUED and HELD executions become
-    TIMED_OUT. Default: 24.
+    TIMED_OUT. Default: 24; a continuous job never expires by default.
 
     With a rollout or start windows, the default is the shortest time until the last device can start,
     rounded up to hours, plus 24, and at most 720. Each stage takes the number of devices that its gate
@@ -2310,7 +2310,7 @@ class StageForecast(_message.Message):
     BAKE_TIME_FIELD_NUMBER: _builtins.int
     ENDS_WITH_ADVANCE_AFTER_FIELD_NUMBER: _builtins.int
     stage: _builtins.int
-    """The index of the stage."""
+    """The number of the stage. The first is 0."""
     ends_with_advance_after: _builtins.bool
     """The stage ends with advance_after, before its gate can be met. The other times but `duration` are
     unset.
@@ -3668,7 +3668,7 @@ class UpdateJobRequest(_message.Message):
                                        allow_self_approval cannot.
           labels                       Replaces all labels.
           description                  Replaces the description.
-          start_at                     Required. Only until the job has started. A time in the past
+          start_at                     Must be set. Only until the job has started. A time in the past
                                        means now. Moves expires_at by the same amount, unless the mask
                                        names expires_at.
           start_windows                Replaces all windows; none: devices can start at any time. A job

@@ -31,8 +31,8 @@ class JobServiceStub:
 
     Metadata of every call. Send each key at most once.
 
-    x-tenant-id    Required, unless a token names the tenant. The tenant that the call
-    acts for: 1–256 printable ASCII characters, no comma, no space at the
+    x-tenant-id    Required, unless a token or the certificate of a device names the tenant.
+    The tenant that the call acts for: 1–256 printable ASCII characters, no comma, no space at the
     ends.
     x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
     ASCII characters, no space at the ends.
@@ -224,8 +224,8 @@ class JobServiceServicer:
 
     Metadata of every call. Send each key at most once.
 
-    x-tenant-id    Required, unless a token names the tenant. The tenant that the call
-    acts for: 1–256 printable ASCII characters, no comma, no space at the
+    x-tenant-id    Required, unless a token or the certificate of a device names the tenant.
+    The tenant that the call acts for: 1–256 printable ASCII characters, no comma, no space at the
     ends.
     x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
     ASCII characters, no space at the ends.
@@ -742,8 +742,8 @@ class JobService:
 
     Metadata of every call. Send each key at most once.
 
-    x-tenant-id    Required, unless a token names the tenant. The tenant that the call
-    acts for: 1–256 printable ASCII characters, no comma, no space at the
+    x-tenant-id    Required, unless a token or the certificate of a device names the tenant.
+    The tenant that the call acts for: 1–256 printable ASCII characters, no comma, no space at the
     ends.
     x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
     ASCII characters, no space at the ends.

@@ -32,8 +32,8 @@ class JobServiceStub:
 
     Metadata of every call. Send each key at most once.
 
-      x-tenant-id    Required, unless a token names the tenant. The tenant that the call
-                     acts for: 1–256 printable ASCII characters, no comma, no space at the
+      x-tenant-id    Required, unless a token or the certificate of a device names the tenant.
+                     The tenant that the call acts for: 1–256 printable ASCII characters, no comma, no space at the
                      ends.
       x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
                      ASCII characters, no space at the ends.
@@ -347,8 +347,8 @@ class JobServiceAsyncStub(JobServiceStub):
 
     Metadata of every call. Send each key at most once.
 
-      x-tenant-id    Required, unless a token names the tenant. The tenant that the call
-                     acts for: 1–256 printable ASCII characters, no comma, no space at the
+      x-tenant-id    Required, unless a token or the certificate of a device names the tenant.
+                     The tenant that the call acts for: 1–256 printable ASCII characters, no comma, no space at the
                      ends.
       x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
                      ASCII characters, no space at the ends.
@@ -658,8 +658,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Metadata of every call. Send each key at most once.
 
-      x-tenant-id    Required, unless a token names the tenant. The tenant that the call
-                     acts for: 1–256 printable ASCII characters, no comma, no space at the
+      x-tenant-id    Required, unless a token or the certificate of a device names the tenant.
+                     The tenant that the call acts for: 1–256 printable ASCII characters, no comma, no space at the
                      ends.
       x-user-id      Optional. The user who acts; stored as Job.created_by. 1–256 printable
                      ASCII characters, no space at the ends.

@@ -1027,7 +1027,7 @@ type ReportExecutionsRequest struct {
 	// An ID that the client chooses to recognize the response. It is returned unchanged; a longer
 	// one is rejected and not returned.
 	ReportId string `protobuf:"bytes,1,opt,name=report_id,json=reportId,proto3" json:"report_id,omitempty"`
-	// Required, unless x-device-id or a token names the device. The ID of the device.
+	// Required, unless x-device-id, a token or a client certificate names the device. The ID of the device.
 	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
 	// Required, unless there are `reports`. The report.
 	Report *UpdateExecutionRequest `protobuf:"bytes,3,opt,name=report,proto3" json:"report,omitempty"`

@@ -40,8 +40,8 @@ const (
 //
 // Metadata of every call, in addition to that of JobService:
 //
-//	x-device-id    Required, unless a token names the device. The device that the call acts
-//	               for, sent once: 1–256 printable ASCII characters, no space at the ends.
+//	x-device-id    Required, unless a token or a client certificate names the device. The
+//	               device that the call acts for, sent once: 1–256 printable ASCII characters, no space at the ends.
 //	               StartNextExecutions, ReportExecutions and UpdateFacts do not require it of a
 //	               bridge, so a bridge can start and report for a device whose ID has other
 //	               characters. Other calls of this service cannot act for such a device.
@@ -337,8 +337,8 @@ func (c *deviceJobServiceClient) UpdateFacts(ctx context.Context, in *UpdateFact
 //
 // Metadata of every call, in addition to that of JobService:
 //
-//	x-device-id    Required, unless a token names the device. The device that the call acts
-//	               for, sent once: 1–256 printable ASCII characters, no space at the ends.
+//	x-device-id    Required, unless a token or a client certificate names the device. The
+//	               device that the call acts for, sent once: 1–256 printable ASCII characters, no space at the ends.
 //	               StartNextExecutions, ReportExecutions and UpdateFacts do not require it of a
 //	               bridge, so a bridge can start and report for a device whose ID has other
 //	               characters. Other calls of this service cannot act for such a device.

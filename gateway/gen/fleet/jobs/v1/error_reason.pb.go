@@ -27,7 +27,7 @@ const (
 // The gRPC status code is the class of the error; the reason is its exact cause. A
 // program decides by the reason: reasons do not change, but messages may.
 //
-// If the metadata names a job, a device, a group, a webhook or a position of events, it also has
+// If the metadata of the ErrorInfo names a job, a device, a group, a webhook or a position of events, it also has
 // `tenantId`: the tenant of the caller, whose object it is. No error tells whether another tenant has
 // such an object.
 //
@@ -64,7 +64,7 @@ const (
 	//
 	//	{ "reason": "INVALID_PAGE_TOKEN", "domain": "jobs-grpc" }
 	ErrorReason_INVALID_PAGE_TOKEN ErrorReason = 3
-	// The call names no tenant. Send `x-tenant-id`, or a token with a tenant.
+	// The call names no tenant. Send `x-tenant-id`.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -587,16 +587,16 @@ const (
 	//	  "metadata": { "position": "1764460800000000", "lastPosition": "1764288000000000", "tenantId": "demo" }
 	//	}
 	ErrorReason_POSITION_UNKNOWN ErrorReason = 54
-	// The server has more calls than it can serve in time. Retry after the delay in
-	// google.rpc.RetryInfo.
+	// The server has more calls than it can serve in time: no database connection became free within
+	// JOBS_POOL_TIMEOUT (5 s). Retry after the delay in google.rpc.RetryInfo.
 	//
 	// Example of an ErrorInfo:
 	//
 	//	{ "reason": "OVERLOADED", "domain": "jobs-grpc" }
 	ErrorReason_OVERLOADED ErrorReason = 25
 	// The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its
-	// value. Neither is set for limits without a setting: those of webhooks, and one target evaluation and one
-	// timeline computation at a time per tenant. If the details carry a google.rpc.RetryInfo, the same call can
+	// value. Neither is set for limits without a setting: those of webhooks and of continuous jobs, and one target
+	// evaluation and one timeline computation at a time per tenant. If the details carry a google.rpc.RetryInfo, the same call can
 	// succeed after that delay. If they do not, it fails again.
 	//
 	// Example of an ErrorInfo:
@@ -625,7 +625,7 @@ const (
 	//	{
 	//	  "reason": "QUERY_TIMEOUT",
 	//	  "domain": "jobs-grpc",
-	//	  "metadata": { "setting": "JOBS_QUERY_TIMEOUT", "value": "30" }
+	//	  "metadata": { "setting": "JOBS_QUERY_TIMEOUT", "value": "60" }
 	//	}
 	ErrorReason_QUERY_TIMEOUT ErrorReason = 35
 	// The schema of the database is not the one of the server. An administrator must run

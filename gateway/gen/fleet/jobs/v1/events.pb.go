@@ -704,7 +704,7 @@ type ListEventsResponse struct {
 	// All matching events up to this position are in this page or an earlier one. Pass it as after_position to
 	// read the next page.
 	Position int64 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
-	// More events may match: read the next page now. False: this is the last event so far.
+	// More events may match: read the next page now. False: the page ends with the last event so far.
 	HasMore       bool `protobuf:"varint,3,opt,name=has_more,json=hasMore,proto3" json:"has_more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -958,8 +958,8 @@ type Webhook struct {
 	// due. Usually, a server begins within a second. If it is over a minute ago, either no server has both the webhook
 	// keys (JOBS_WEBHOOK_KEYS_FILE) and the owner's connection, or all of them are too busy.
 	DueSince *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=due_since,json=dueSince,proto3" json:"due_since,omitempty"`
-	// Output only. When the URL first answered a webhook.test event with 2xx (or, for older webhooks, the time of the
-	// last successful delivery). Unset: not yet. Until then, the server sends only test events.
+	// Output only. When the URL first answered a webhook.test event with 2xx. Unset: not
+	// yet. Until then, the server sends only test events.
 	VerifiedAt    *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=verified_at,json=verifiedAt,proto3" json:"verified_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

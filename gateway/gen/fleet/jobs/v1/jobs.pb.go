@@ -33,7 +33,7 @@ type Job_Status int32
 const (
 	// Not a status. In a request: no filter.
 	Job_STATUS_UNSPECIFIED Job_Status = 0
-	// Some executions are not finished.
+	// Some executions are not finished, or the job is continuous.
 	Job_IN_PROGRESS Job_Status = 1
 	// All executions are finished. A job that has expired is COMPLETED when no execution is
 	// IN_PROGRESS.
@@ -786,7 +786,7 @@ const (
 	// The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
 	JobExecution_JOB_EXPIRED JobExecution_EndCause = 3
 	// CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became
-	// REJECTED, or its device ended it so with cancel_accepted.
+	// REJECTED, or its device reported REJECTED with cancel_accepted.
 	JobExecution_JOB_CANCELED JobExecution_EndCause = 4
 	// CancelExecution ended it as REJECTED.
 	JobExecution_EXECUTION_CANCELED JobExecution_EndCause = 5
@@ -967,8 +967,8 @@ type Job struct {
 	CreatedBy *string `protobuf:"bytes,10,opt,name=created_by,json=createdBy,proto3,oneof" json:"created_by,omitempty"`
 	// The time of creation.
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	// The time of the last change of `status`, except from SCHEDULED to IN_PROGRESS at start_at. Changes of the
-	// counts do not move it.
+	// The time of the last change of `status`, except from SCHEDULED to IN_PROGRESS at start_at. Changes of
+	// counts and settings do not move it.
 	UpdatedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=updated_at,json=updatedAt,proto3" json:"updated_at,omitempty"`
 	// The reason of the cancel. Set only if `status` is CANCELED and the cancel had a reason.
 	CancelReason *string `protobuf:"bytes,13,opt,name=cancel_reason,json=cancelReason,proto3,oneof" json:"cancel_reason,omitempty"`
@@ -1871,7 +1871,7 @@ type RetryRule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The statuses of the failures: FAILED, TIMED_OUT or REJECTED. TIMED_OUT is the timeout of an
 	// execution that was IN_PROGRESS. REJECTED needs failure_codes, none of them empty. No statuses:
-	// FAILED and TIMED_OUT, and REJECTED if there are such codes.
+	// FAILED and TIMED_OUT, and also REJECTED if failure_codes allow it.
 	Statuses []JobExecution_Status `protobuf:"varint,1,rep,packed,name=statuses,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"statuses,omitempty"`
 	// The failure codes. An empty one means failures without a code. No codes: all.
 	FailureCodes []string `protobuf:"bytes,2,rep,name=failure_codes,json=failureCodes,proto3" json:"failure_codes,omitempty"`
@@ -2227,9 +2227,9 @@ type Gate struct {
 	// How long to wait after the condition above is met, in whole seconds. The next stage opens
 	// within two seconds after that. This time stops while the job is PAUSED.
 	BakeTime *durationpb.Duration `protobuf:"bytes,2,opt,name=bake_time,json=bakeTime,proto3" json:"bake_time,omitempty"`
-	// Opens the next stage this long after this stage opened, even if the conditions above are not
-	// met, so that devices that are offline do not block the rollout, in whole seconds. The next
-	// stage opens within two seconds after that. This time stops while the job is PAUSED. Unset:
+	// Opens the next stage this long after this stage opened, in whole seconds, even if the conditions
+	// above are not met. So devices that are offline do not block the rollout. The next stage opens
+	// within two seconds after that. This time stops while the job is PAUSED. Unset:
 	// never.
 	AdvanceAfter *durationpb.Duration `protobuf:"bytes,3,opt,name=advance_after,json=advanceAfter,proto3" json:"advance_after,omitempty"`
 	// The next stage also needs an approval by ApproveStage. Neither AdvanceJob nor advance_after
@@ -3208,7 +3208,7 @@ type CreateJobRequest struct {
 	//	*CreateJobRequest_TargetFailedIn
 	Target isCreateJobRequest_Target `protobuf_oneof:"target"`
 	// The number of hours until the job expires, when its QUEUED and HELD executions become
-	// TIMED_OUT. Default: 24.
+	// TIMED_OUT. Default: 24; a continuous job never expires by default.
 	//
 	// With a rollout or start windows, the default is the shortest time until the last device can start,
 	// rounded up to hours, plus 24, and at most 720. Each stage takes the number of devices that its gate
@@ -3565,7 +3565,7 @@ type CreateJobRequest_TargetSelector struct {
 	// The devices that match this selector now, for example
 	// `group in (north,south),model=x200,!quarantined`. Terms are separated by commas, and all of them
 	// must match: KEY=VALUE, KEY!=VALUE, KEY in (VALUE,…), KEY notin (VALUE,…), KEY, !KEY. A KEY is a
-	// label, or group or device_id, or fact.NAME for a fact: see DeviceJobService.UpdateFacts. != and notin
+	// label, or group or device_id, or fact.KEY for a fact: see DeviceJobService.UpdateFacts. != and notin
 	// also match devices without the label or fact. A VALUE with other characters than A-Z a-z 0-9 . _ : / -
 	// is in double quotes. At most 32 terms with 100 values each.
 	TargetSelector string `protobuf:"bytes,13,opt,name=target_selector,json=targetSelector,proto3,oneof"`
@@ -4054,7 +4054,7 @@ func (x *Forecast) GetStages() []*StageForecast {
 // The minimum time that a stage takes: the sum of release_time, window_time and bake_time, in this order.
 type StageForecast struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The index of the stage.
+	// The number of the stage. The first is 0.
 	Stage int32 `protobuf:"varint,1,opt,name=stage,proto3" json:"stage,omitempty"`
 	// The time from the opening of the stage until the next stage opens, or until the last device starts.
 	Duration *durationpb.Duration `protobuf:"bytes,2,opt,name=duration,proto3" json:"duration,omitempty"`
@@ -6559,7 +6559,7 @@ type UpdateJobRequest struct {
 	//	                             allow_self_approval cannot.
 	//	labels                       Replaces all labels.
 	//	description                  Replaces the description.
-	//	start_at                     Required. Only until the job has started. A time in the past
+	//	start_at                     Must be set. Only until the job has started. A time in the past
 	//	                             means now. Moves expires_at by the same amount, unless the mask
 	//	                             names expires_at.
 	//	start_windows                Replaces all windows; none: devices can start at any time. A job
