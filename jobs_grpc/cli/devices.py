@@ -74,7 +74,7 @@ async def _list(args: argparse.Namespace, fleet: FleetClient) -> None:
     """List devices, in the order of their IDs.
 
     jobs-grpc devices list --where 'group in (north,south),model=x200,!beta'
-    jobs-grpc devices list --id-prefix pump- -o csv --columns device,labels
+    jobs-grpc devices list --id-prefix pump- -o csv --columns device_id,labels
     """
     await _DEVICES.print_pages(args, fleet.devices(**forwarded(args), page_size=_PAGE_SIZE))
 

@@ -13,7 +13,7 @@ exit codes:
   0    success
   1    any other error
   2    invalid arguments, settings or request
-  3    job or device not found
+  3    job, execution, device or webhook not found
   4    the current state does not allow the call, e.g. the job ID is in use
   5    server or database unavailable, overloaded or too slow, or a limit is
        exceeded

@@ -26,7 +26,7 @@ def add_command(commands: Subparsers) -> None:
     after_help = (
         "begin after this position; 0: with the oldest event, which is the default without --follow"
     )
-    since_help = "begin at this time, such as 2030-01-31T12:00:00Z, or 24h ago (also 30m, 7d)"
+    since_help = "begin at this time, such as 2030-01-31T12:00:00Z, or 24h for the last day"
     starts = {
         "--after POSITION": ("after_position", after_help),
         "--since TIME": ("from_time", since_help),

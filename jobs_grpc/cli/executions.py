@@ -20,7 +20,7 @@ _END_CAUSES = {
     "DEVICE": "the device reported it",
     "TIMEOUT": "it was IN_PROGRESS too long",
     "JOB_EXPIRED": "the job expired before the device started",
-    "JOB_CANCELED": "an operator or a failure criterion canceled the job",
+    "JOB_CANCELED": "the job was canceled",
     "EXECUTION_CANCELED": "an operator canceled this execution only",
     "DEVICE_REMOVED": "the device was deleted",
 }

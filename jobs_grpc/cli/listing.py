@@ -87,8 +87,8 @@ class Listing(Generic[M]):
         arguments.add_limit(size, limit, self.noun)
         arguments.add_constant(size, "--all", "limit", None, f"show all {self.noun}")
         page_help = (
-            "continue with the next_page_token of an earlier call with the same filters, which "
-            "the formats json and jsonl print"
+            "continue with the next_page_token of an earlier call with the same filters (printed "
+            "by the formats json and jsonl)"
         )
         arguments.add_options(parser, {"--page-token TOKEN": page_help}, default="")
         forward(parser, Message, "limit", "page_token")

@@ -105,10 +105,12 @@ def add_schedule_options(parser: argparse.ArgumentParser, *, updates: bool = Fal
         "let devices start only in this start window, such as 'Mon-Fri 22:00-04:00', or "
         "'02:00-05:00' for every day; can be repeated"
     )
+    if updates:
+        window_help += "; replaces all windows"
     arguments.add_repeated(windows, "--window WINDOW", window_help, window_argument, "windows")
     zone_help = (
         "time zone of the windows, such as Europe/Berlin, or `device` for that of each device "
-        "(default: UTC)"
+        f"(default: {'the zone of the job' if updates else 'UTC'})"
     )
     arguments.add_options(
         group,
@@ -122,6 +124,8 @@ def add_schedule_options(parser: argparse.ArgumentParser, *, updates: bool = Fal
         "before the second attempt and up to 24h before later ones; can be repeated, and the first "
         "rule that matches decides"
     )
+    if updates:
+        retry_help += "; replaces all rules"
     arguments.add_repeated(retries, "--retry RULE", retry_help, retry_argument, "retry_rules")
     parser.set_defaults(windows=None, retry_rules=None)
     if updates:
