@@ -321,9 +321,10 @@ bench-hawkbit: $(READY) ## Compare the service with a running Eclipse hawkBit (A
 
 .PHONY: check-gateway
 check-gateway: need-go $(READY) # Check the gateway's format and lint, and that gateway/gen/ is up to date
-	@unformatted=$$(gofmt -l gateway examples) && test -z "$$unformatted" || \
+	@unformatted=$$(gofmt -l gateway examples tests/histories) && test -z "$$unformatted" || \
 	  { echo "not formatted: run gofmt -w $$unformatted" >&2; exit 1; }
 	@cd gateway && go mod tidy -diff && go vet ./... && go tool staticcheck ./...
+	@cd tests/histories && go mod tidy -diff && go vet ./...
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && \
 	$(MAKE) --no-print-directory generate-gateway OUT="$$out" && \
 	diff -r "$$out/gateway/gen" gateway/gen || \

@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from pathlib import Path
 # gRPC reads this variable on import. Without it, gRPC logs each process that we start.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
-from tests.chaos.trial import report, run_trial
+from tests.chaos.trial import HISTORY, report, run_trial
 from tests.gateway.support import build_gateway
 from tests.harness.ledger import Ledger
 
@@ -46,9 +47,12 @@ def main() -> int:
         binary = build_gateway()
         folder.chmod(0o711)
         ledger = asyncio.run(trial(folder, binary))
+        kept = shutil.move(folder / HISTORY, tempfile.mkdtemp()) if ledger.problems else ""
     if sys.stderr.isatty():
         print(file=sys.stderr)
     print(report(ledger, seed))
+    if kept:
+        print(f"the history of calls is in {kept}")
     if ledger.problems:
         return 1
     return 0 if ledger.done["faults"] == args.faults else 130

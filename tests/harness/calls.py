@@ -8,6 +8,7 @@ import grpc
 from fleet.jobs.v1 import device_jobs_pb2_grpc, events_pb2_grpc, fleet_pb2_grpc, jobs_pb2_grpc
 
 from jobs_grpc.client.errors import from_rpc_error
+from tests.harness.history import History
 
 _STUBS = (
     jobs_pb2_grpc.JobServiceStub,
@@ -20,8 +21,9 @@ _STUBS = (
 class Calls:
     """Calls a server over a channel, and keeps the latencies of the calls that succeed."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, history: History | None = None) -> None:
         self.channel = channel
+        self._history = history
         self._stubs: list[Any] = [stub(channel) for stub in _STUBS]
         self._latencies: dict[str, list[float]] = defaultdict(list)
 
@@ -30,13 +32,19 @@ class Calls:
     ) -> Any:
         """Make a unary call. Raises JobsError, with gRPC's error as its cause."""
         method = method_of(request)
+        recorded = self._history and self._history.begin(request, tenant, device)
         started = time.perf_counter()
         try:
             response = await self.method(method)(
                 request, metadata=metadata(tenant, user, device), timeout=deadline
             )
         except grpc.aio.AioRpcError as e:
-            raise from_rpc_error(e) from e
+            error = from_rpc_error(e)
+            if recorded:
+                recorded.fail(error)
+            raise error from e
+        if recorded:
+            recorded.answer(response)
         self.add_latency(method, time.perf_counter() - started)
         return response
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import grpc
 import httpx
 
 from jobs_grpc.client import JobsError
@@ -85,6 +84,8 @@ class Ledger:
     """Violated guarantees by kind."""
     examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """The first examples of each problem."""
+    histories: str = ""
+    """How many histories of calls are possible, as the checker says."""
     skipped: str = ""
     """Which faults are not possible on this machine, and why."""
     started_at: float = field(default_factory=time.monotonic)
@@ -220,14 +221,3 @@ class Ledger:
             "calls of operators": sum(c.accepted is True for c in self.operator_calls.values()),
             "events": sum(n for name, n in self.done.items() if name.startswith("event ")),
         }
-
-
-def is_refusal(error: JobsError) -> bool:
-    """Whether a rule of the service refused a call, which so changed nothing."""
-    return error.code in (
-        grpc.StatusCode.INVALID_ARGUMENT,
-        grpc.StatusCode.NOT_FOUND,
-        grpc.StatusCode.ALREADY_EXISTS,
-        grpc.StatusCode.FAILED_PRECONDITION,
-        grpc.StatusCode.ABORTED,
-    )

@@ -24,6 +24,7 @@ from jobs_grpc.dev.embedded_postgres.binaries import find_binaries
 from jobs_grpc.dev.embedded_postgres.server import Server as PostgresServer
 from tests.harness.calls import Calls
 from tests.harness.disk import Disk, MountNotPermitted
+from tests.harness.history import History
 from tests.harness.ledger import Ledger
 from tests.support.database import Database
 from tests.support.health import wait_until_healthy
@@ -153,6 +154,7 @@ class System:
     """Other connections: one carries a limited number of calls."""
     http: httpx.AsyncClient
     disks: Disks | None
+    history: History | None = None
     pace: float = 1.0
     """How long faults last, compared with those of a full trial."""
     _probes: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -257,10 +259,12 @@ async def running_system(
     ledger: Ledger,
     code: Code = THIS_VERSION,
     variables: Mapping[str, str] = MappingProxyType({}),
+    history: History | None = None,
 ) -> AsyncIterator[System]:
     """Run the system in `folder`, which PostgreSQL's account must be able to reach.
 
     `code` is that of the servers and of the schema; `variables` are more settings of the servers.
+    `history` gets the calls of the traffic.
     """
     account = unprivileged_account()
     sockets = folder / "sockets"
@@ -277,7 +281,10 @@ async def running_system(
             _move_wal(pgdata / "pg_wal", disks.wal.path / "pg_wal")
         addresses = [stack.enter_context(reserved_address()) for _ in range(3)]
         calls, streams = [
-            [Calls(await stack.enter_async_context(open_channel(a))) for a in addresses[:2]]
+            [
+                Calls(await stack.enter_async_context(open_channel(a)), history)
+                for a in addresses[:2]
+            ]
             for _ in range(2)
         ]
         http = await stack.enter_async_context(
@@ -311,7 +318,8 @@ async def running_system(
             ledger,
         )
         system = System(
-            ledger, postgres, pgdata, sockets, servers, gateway, calls, streams, http, disks
+            *(ledger, postgres, pgdata, sockets, servers, gateway, calls, streams, http, disks),
+            history,
         )
         await system.start_postgres()
         stack.callback(postgres.stop)

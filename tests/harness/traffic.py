@@ -4,8 +4,8 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import grpc
@@ -14,11 +14,13 @@ from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import fleet_pb2 as fleet_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.json_format import ParseDict
 
 from jobs_grpc.client import DeviceClient, JobsError, RetryPolicy
 from jobs_grpc.client.errors import from_rpc_error
 from tests.harness.calls import method_of
-from tests.harness.ledger import CHANGES, UNCHANGED, Ledger, is_refusal
+from tests.harness.history import is_refusal
+from tests.harness.ledger import CHANGES, UNCHANGED, Ledger
 from tests.harness.requests import (
     DEVICES,
     RINGS,
@@ -33,6 +35,7 @@ from tests.support.waiting import TIMEOUT, wait_until_true
 
 _MAX_OPEN_JOBS = 12  # of each tenant
 _SHORT_DEADLINE_SHARE = 0.05  # The share of calls that have a very short deadline.
+_ETAG_SHARE = 0.3  # The share of changes that are made only if the job has the last etag.
 _DEVICES_PER_CALL = 5
 # By then, a call that failed for its client, such as one of a frozen server, has ended.
 _MAX_RUNNING_SECONDS = 60
@@ -84,6 +87,8 @@ class Traffic:
         self._numbers = itertools.count(1)
         # Jobs that a client may still change.
         self._jobs: dict[str, list[str]] = {tenant: [] for tenant in TENANTS}
+        self._etags: dict[tuple[str, str], str] = {}
+        """The etags that the last responses had."""
 
     async def run(self) -> None:
         """Run all clients until `stop`, then let them finish their work."""
@@ -161,6 +166,8 @@ class Traffic:
             await asyncio.sleep(rng.uniform(0, 0.2))
             return None, e.reason or e.code.name
         self._ledger.answered(server, method)
+        if isinstance(job := getattr(response, "job", None), pb.Job):
+            self._etags[tenant, job.job_id] = job.etag
         if user:
             changes = method != "RetryExecutions" or response.retried_count > 0
             self._ledger.end(user, accepted=True, changes=changes)
@@ -174,6 +181,8 @@ class Traffic:
         else:
             job_id = rng.choice(jobs)
             for request in random_changes(job_id, rng):
+                if "etag" in request.DESCRIPTOR.fields_by_name and rng.random() < _ETAG_SHARE:
+                    request.etag = self._etags.get((tenant, job_id), "")
                 response, reason = await self._call(request, tenant, rng)
                 is_unchanged = job_id.startswith(UNCHANGED)
                 is_last = is_unchanged or method_of(request) in ("CancelJob", "DeleteJob")
@@ -333,7 +342,8 @@ class Traffic:
                             continue
                         report, status = _final_report(response.execution, rng)
                         try:
-                            await stream.report(report, device_id=device)
+                            with self._recorded(report, tenant, device) as answers:
+                                answers.append(await stream.report(report, device_id=device))
                         except JobsError as e:
                             check(e)
                         else:
@@ -346,13 +356,41 @@ class Traffic:
         """Create a job over REST, read it, and cancel it."""
         job_id = f"rest-{next(self._numbers)}"
         body = {"job_id": job_id, "document_type": "reboot", "target_group_id": rng.choice(GROUPS)}
-        response = await self._request("POST", "", tenant, job_id, rng, json=body)
-        if response is not None and response.status_code == 201:
-            self._ledger.sizes[tenant, job_id] = SIZES["target_group_id"]
-        await self._request("GET", f"/{job_id}", tenant, job_id, rng)
+        get, cancel = pb.GetJobRequest(job_id=job_id), pb.CancelJobRequest(job_id=job_id)
+        with self._recorded(ParseDict(body, pb.CreateJobRequest()), tenant) as answers:
+            response = await self._request("POST", "", tenant, job_id, rng, json=body)
+            if response is not None and response.status_code == 201:
+                self._ledger.sizes[tenant, job_id] = SIZES["target_group_id"]
+                answers.append(pb.CreateJobResponse())
+        with self._recorded(get, tenant) as answers:
+            response = await self._request("GET", f"/{job_id}", tenant, job_id, rng)
+            if response is not None and response.is_success:
+                # It also has the kinds of targets that it has not.
+                body = {k: v for k, v in response.json().items() if not k.startswith("target")}
+                job = ParseDict(body, pb.Job(), ignore_unknown_fields=True)
+                answers.append(pb.GetJobResponse(job=job))
         await self._request("GET", "?limit=5", tenant, job_id, rng)
-        await self._request("DELETE", f"/{job_id}", tenant, job_id, rng)
+        with self._recorded(cancel, tenant) as answers:
+            response = await self._request("DELETE", f"/{job_id}", tenant, job_id, rng)
+            if response is not None and response.is_success:
+                answers.append(pb.CancelJobResponse())
         await asyncio.sleep(rng.uniform(0, 0.1 + self._pause))
+
+    @contextmanager
+    def _recorded(self, request: Any, tenant: str, device: str = "") -> Iterator[list[Any]]:
+        """Record the call that the block makes. It appends the response, if it gets one.
+
+        A refusal is recorded as a missing answer: the gateway and the client repeat calls.
+        """
+        history, answers = self._system.history, list[Any]()
+        recorded = history and history.begin(request, tenant, device)
+        try:
+            yield answers
+        finally:
+            if recorded and answers:
+                recorded.answer(answers[0])
+            elif recorded:
+                recorded.lose()
 
     async def _request(
         self, method: str, path: str, tenant: str, job_id: str, rng: random.Random, **options: Any
