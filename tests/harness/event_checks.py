@@ -47,11 +47,11 @@ STORED_JOBS = """
 """
 ATTEMPTS = """
     SELECT tenant_id, job_id, device_id, execution_number, status::text, failure_code, end_cause,
-           started_at, true AS is_current
+           started_at, canceled_by_operator, true AS is_current
     FROM jobs.job_executions
     UNION ALL
     SELECT tenant_id, job_id, device_id, execution_number, status::text, failure_code, end_cause,
-           started_at, false
+           started_at, true, false
     FROM jobs.execution_attempts
 """
 """The current and the earlier attempts of all devices."""
@@ -351,4 +351,6 @@ class JobChecks:
 def _ended_by_job(attempt: Mapping[str, Any]) -> bool:
     """Whether the cancel or the expiry of its job ended an attempt, which so has no event."""
     is_expired = attempt["status"] == "TIMED_OUT" and attempt["failure_code"] is None
-    return is_expired or attempt["end_cause"] == "JOB_CANCELED"
+    # A device that accepts the cancel of its job ends the attempt itself.
+    is_canceled = attempt["end_cause"] == "JOB_CANCELED" and attempt["canceled_by_operator"]
+    return is_expired or is_canceled

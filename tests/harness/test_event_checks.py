@@ -19,6 +19,7 @@ _FINISHED = [
         "status": "SUCCEEDED",
         "failure_code": None,
         "end_cause": None,
+        "canceled_by_operator": False,
         "is_current": True,
     }
 ]

@@ -47,6 +47,12 @@ _PLANTED = {
         "execution_number = e.execution_number + 1",
         "execution_number = e.execution_number",
     ),
+    "a paused job starts": ("update_outcome", "WHEN job_is_paused", "WHEN false"),
+    "an acknowledgement is lost": (
+        "acknowledge_executions",
+        "SET ended_number = NULL",
+        "SET retries = 0",
+    ),
     "a lock is lost": ("lock_job", "FOR UPDATE;", ";"),
 }
 
@@ -69,6 +75,7 @@ class Scenario:
         await self._retry()
         await self._pause_twice_at_once()
         await self._time_out()
+        await self._acknowledge()
         self._history.close()
 
     async def _report_and_cancel(self) -> None:
@@ -123,6 +130,22 @@ class Scenario:
         await self._world.sweep()
         await self._read("d", "d1")
 
+    async def _acknowledge(self) -> None:
+        await self._create("e")
+        starts = device_pb.StartNextExecutionsRequest(device_ids=["d1", "d2"])
+        await self._start("e", "d1")
+        await self._start("e", "d2")
+        await self._call(pb.CancelExecutionRequest(job_id="e", device_id="d1", force=True))
+        await self._call(pb.CancelJobRequest(job_id="e"))
+        await self._read("e", "d1")
+        await self._read("e", "d2")
+        await self._report("e", "d2", "REJECTED", cancel_accepted=True)
+        ended = device_pb.EndedExecution(job_id="e", execution_number=1)
+        await self._call(device_pb.AcknowledgeExecutionsRequest(executions=[ended]), "d1")
+        await self._read("e", "d1")
+        await self._call(starts)
+        await self._read("d", "d2")
+
     async def _create(self, job_id: str, **fields: Any) -> None:
         devices = pb.DeviceIds(device_ids=["d1", "d2"])
         await self._call(
@@ -134,10 +157,10 @@ class Scenario:
     async def _start(self, job_id: str, device: str) -> None:
         await self._call(device_pb.StartExecutionRequest(job_id=job_id), device)
 
-    async def _report(self, job_id: str, device: str, status: str) -> None:
+    async def _report(self, job_id: str, device: str, status: str, **fields: Any) -> None:
         await self._call(
             device_pb.UpdateExecutionRequest(
-                job_id=job_id, status=_STATUS.Value(status), execution_number=1
+                job_id=job_id, status=_STATUS.Value(status), execution_number=1, **fields
             ),
             device,
         )
@@ -168,7 +191,7 @@ async def test_planted_mistake_is_found(world: World, tmp_path: Path, name: str)
     async with edited_function(world.database, function, part, wrong):
         await Scenario(world, tmp_path / "history").run()
 
-    with pytest.raises(ImpossibleHistory):
+    with pytest.raises(ImpossibleHistory, match="no order of these calls"):
         await _check(tmp_path / "history")
 
 
@@ -213,8 +236,28 @@ def _hidden_execution(lines: list[Line]) -> None:
     _find(lines, "", "ListPendingExecutions", "d1").update(executions=[])
 
 
+def _hidden_cancel(lines: list[Line]) -> None:
+    """A device does not learn that its job is canceled."""
+    (execution,) = _find(lines, "e", "GetExecution", "d2")["executions"]
+    execution["cancel_requested"] = False
+
+
+def _lost_start(lines: list[Line]) -> None:
+    """One of the devices of a call for several gets no execution, but works on one."""
+    _find(lines, "", "StartNextExecution", "d2", nth=-1).update(executions=[])
+
+
 @pytest.mark.parametrize(
-    "change", [_stale_read, _lost_write, _lost_delete, _lost_device, _hidden_execution]
+    "change",
+    [
+        _stale_read,
+        _lost_write,
+        _lost_delete,
+        _lost_device,
+        _hidden_execution,
+        _hidden_cancel,
+        _lost_start,
+    ],
 )
 async def test_wrong_answer_is_found(good: Path, change: Callable[[list[Line]], None]) -> None:
     _edit(good, change)

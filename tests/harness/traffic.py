@@ -36,7 +36,9 @@ from tests.support.waiting import TIMEOUT, wait_until_true
 _MAX_OPEN_JOBS = 12  # of each tenant
 _SHORT_DEADLINE_SHARE = 0.05  # The share of calls that have a very short deadline.
 _ETAG_SHARE = 0.3  # The share of changes that are made only if the job has the last etag.
+_ACKNOWLEDGED_SHARE = 0.7  # The share of attempts whose end by others a device acknowledges.
 _DEVICES_PER_CALL = 5
+_DEVICES_PER_START = 3
 # By then, a call that failed for its client, such as one of a frozen server, has ended.
 _MAX_RUNNING_SECONDS = 60
 _FINAL = ("SUCCEEDED", "SUCCEEDED", "SUCCEEDED", "FAILED", "REJECTED")
@@ -231,7 +233,9 @@ class Traffic:
         """Work on the next execution of a random device."""
         device = rng.choice(DEVICES)
         if not await self._work(tenant, device, rng):
-            await self._call(device_pb.ListPendingExecutionsRequest(), tenant, rng, device=device)
+            listed = device_pb.ListPendingExecutionsRequest()
+            response, _ = await self._call(listed, tenant, rng, device=device)
+            await self._acknowledge_ended(response, tenant, device, rng)
             facts = device_pb.UpdateFactsRequest(facts={"version": rng.choice("12")})
             await self._call(facts, tenant, rng, device=device)
             await asyncio.sleep(rng.uniform(0, 0.1 + self._pause))
@@ -243,12 +247,15 @@ class Traffic:
             # Also one that must not start now.
             start = device_pb.StartExecutionRequest(job_id=rng.choice(self._jobs[tenant]))
         response, _ = await self._call(start, tenant, rng, device=device)
+        await self._acknowledge_ended(response, tenant, device, rng)
         if response is None or not response.HasField("execution"):
             return False
         execution = response.execution
         if rng.random() < 0.2:
             read = device_pb.GetExecutionRequest(job_id=execution.job_id)
-            await self._call(read, tenant, rng, device=device)
+            response, _ = await self._call(read, tenant, rng, device=device)
+            if response is not None:
+                execution.cancel_requested = response.execution.cancel_requested
         report, status = _final_report(execution, rng)
         for _ in range(5):
             response, reason = await self._call(report, tenant, rng, device=device)
@@ -259,6 +266,15 @@ class Traffic:
                 break
         await asyncio.sleep(rng.uniform(0, self._pause))
         return True
+
+    async def _acknowledge_ended(
+        self, response: Any, tenant: str, device: str, rng: random.Random
+    ) -> None:
+        """Acknowledge the attempts that others ended, as a response says, or leave it for later."""
+        ended = getattr(response, "ended_executions", ())
+        if ended and rng.random() < _ACKNOWLEDGED_SHARE:
+            known = device_pb.AcknowledgeExecutionsRequest(executions=ended)
+            await self._call(known, tenant, rng, device=device)
 
     def _acknowledge(
         self, tenant: str, device: str, execution: device_pb.DeviceExecution, status: str
@@ -272,9 +288,7 @@ class Traffic:
         device = rng.choice(DEVICES)
 
         async def work(message: device_pb.WatchPendingExecutionsResponse) -> None:
-            if ended := message.ended_executions:
-                known = device_pb.AcknowledgeExecutionsRequest(executions=ended)
-                await self._call(known, tenant, rng, device=device)
+            await self._acknowledge_ended(message, tenant, device, rng)
             while message.executions and await self._work(tenant, device, rng):
                 if self._stopping.is_set():
                     return
@@ -331,26 +345,43 @@ class Traffic:
         async with DeviceClient(target, tenant=tenant, retry=retry) as client:
             try:
                 async with client.report_stream() as stream:
-                    for _ in range(20):
+                    for _ in range(8):
                         if self._stopping.is_set() or self._must_switch_server(server, method):
                             return
                         await asyncio.sleep(rng.uniform(0, self._pause))
-                        device = rng.choice(DEVICES)
-                        start = device_pb.StartNextExecutionRequest()
-                        response, _ = await self._call(start, tenant, rng, device=device)
-                        if response is None or not response.HasField("execution"):
-                            continue
-                        report, status = _final_report(response.execution, rng)
-                        try:
-                            with self._recorded(report, tenant, device) as answers:
-                                answers.append(await stream.report(report, device_id=device))
-                        except JobsError as e:
-                            check(e)
-                        else:
-                            self._ledger.answered(server, method)
-                            self._acknowledge(tenant, device, response.execution, status)
+                        for device, execution in await self._start_some(tenant, rng):
+                            report, status = _final_report(execution, rng)
+                            try:
+                                with self._recorded(report, tenant, device) as answers:
+                                    answers.append(await stream.report(report, device_id=device))
+                            except JobsError as e:
+                                check(e)
+                            else:
+                                self._ledger.answered(server, method)
+                                self._acknowledge(tenant, device, execution, status)
             except JobsError as e:
                 check(e)
+
+    async def _start_some(
+        self, tenant: str, rng: random.Random
+    ) -> list[tuple[str, device_pb.DeviceExecution]]:
+        """Start the next executions of some devices with one call."""
+        devices = rng.sample(DEVICES, _DEVICES_PER_START)
+        if self._ledger.is_strict:
+            # Servers of an earlier version do not know StartNextExecutions.
+            start: Any = device_pb.StartNextExecutionRequest()
+            result, _ = await self._call(start, tenant, rng, device=devices[0])
+            results = [result] if result else []
+        else:
+            start = device_pb.StartNextExecutionsRequest(device_ids=devices)
+            response, _ = await self._call(start, tenant, rng)
+            results = response.results if response else []
+        started = []
+        for device, result in zip(devices, results, strict=False):
+            await self._acknowledge_ended(result, tenant, device, rng)
+            if result.HasField("execution"):
+                started.append((device, result.execution))
+        return started
 
     async def _rest_client(self, tenant: str, rng: random.Random) -> None:
         """Create a job over REST, read it, and cancel it."""
@@ -453,11 +484,15 @@ def _final_report(
 ) -> tuple[device_pb.UpdateExecutionRequest, str]:
     """Return a report of the end of an execution, and the status that it reports."""
     status = rng.choice(_FINAL)
+    accepts_cancel = execution.cancel_requested and rng.random() < 0.5
+    if accepts_cancel:
+        status = "REJECTED"
     return (
         device_pb.UpdateExecutionRequest(
             job_id=execution.job_id,
             status=_STATUS.Value(status),
             execution_number=execution.execution_number,
+            cancel_accepted=accepts_cancel,
         ),
         status,
     )

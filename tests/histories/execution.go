@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 )
@@ -11,6 +12,8 @@ import (
 type executionState struct {
 	Job       life
 	Canceled  bool   // the job is canceled
+	Paused    bool   // an operator has paused the job; what its rules pause is not in the state
+	Waiting   bool   // its start is not approved
 	Replaced  string // the jobs that have replaced the job
 	Gone      bool   // the device is deleted
 	Deadlines bool   // timeouts and the expiry may have passed
@@ -19,16 +22,21 @@ type executionState struct {
 	Version   int
 	Removed   bool   // the execution ended because the device was deleted
 	Failed    string // the status of the failure after which the retry policy has queued the attempt
+	Reported  string // how the device has ended the attempt; empty: it has not
 	Past      string // the attempts before
+	Ended     int    // the attempt that others have ended, which the device has not acknowledged; 0: none
 	Open      open   // the calls without an answer that can still happen
 }
 
-// open has a bit for each kind of call that can change any execution of a device. From the begin of such a call without
-// an answer until maxRunning after its end, it can happen at any time, and several times, as what the rules do: with an
-// operation for each call, there would be too many orders.
+// open has a bit for each kind of call that can still happen. From the begin of such a call without an answer until
+// maxRunning after its end, it can happen at any time, and several times, as what the rules do: with an operation for
+// each call, there would be too many orders.
 type open uint8
 
-var kinds = map[string]open{"StartNextExecution": 1, "DeleteDevices": 2, "UpdateDevices": 4}
+var kinds = map[string]open{
+	"StartNextExecution": 1, "StartExecution": 1, "AcknowledgeExecutions": 2,
+	"DeleteDevices": 4, "UpdateDevices": 8, "ResumeJob": 16, "ApproveStart": 32,
+}
 
 func (s executionState) can(method string) bool { return s.Open&kinds[method] != 0 }
 
@@ -43,43 +51,64 @@ const (
 func (s executionState) exists() bool    { return s.Job == existing && s.Status != "" }
 func (s executionState) isPending() bool { return s.Status == "QUEUED" || s.Status == "IN_PROGRESS" }
 
+func (s executionState) isFinished() bool { return s.Status != "" && !s.isPending() }
+
 // change increments the version.
 func (s executionState) change(status string) executionState {
-	if status == "SUCCEEDED" {
-		s.Failed = ""
-	}
-	s.Status, s.Version, s.Removed = status, s.Version+1, false
+	s.Status, s.Version, s.Removed, s.Reported = status, s.Version+1, false, ""
 	return s
+}
+
+// start returns the state after a start: none if the execution can't start.
+func (s executionState) start() []executionState {
+	if s.Status != "QUEUED" || s.Paused || s.Waiting || s.Canceled {
+		return nil
+	}
+	s.Ended = 0
+	return []executionState{s.change("IN_PROGRESS")}
+}
+
+// endByOthers returns the state after an operator or time has ended the attempt.
+func (s executionState) endByOthers(status string) executionState {
+	if s.Status == "IN_PROGRESS" {
+		s.Ended = s.Number
+	}
+	return s.change(status)
 }
 
 // requeue queues the next attempt.
 func (s executionState) requeue() executionState {
-	s.Past += attempt(s.Number, s.Status, s.Version)
+	s.Past += attempt(s.Number, s.Status, s.Version) + reportOf(s.Number, s.Reported)
 	s.Number++
 	s = s.change("QUEUED")
 	s.Failed = ""
 	return s
 }
 
-// fail returns the states after a failure of the attempt by itself, with and without a retry.
-func (s executionState) fail(status string, of settings) []executionState {
-	failed := s.change(status)
-	failed.Failed = ""
+// retries returns the states after a failure of the attempt by itself, with and without a retry.
+func (s executionState) retries(of settings) []executionState {
 	if !of.hasPolicy || s.Canceled {
-		return []executionState{failed}
+		return []executionState{s}
 	}
-	retried := failed.requeue()
-	retried.Failed = status
-	return []executionState{failed, retried}
+	retried := s.requeue()
+	retried.Failed = s.Status
+	return []executionState{s, retried}
 }
 
 // cancel cancels the job. Derived statuses have no version of their own.
 func (s executionState) cancel(force bool) executionState {
 	s.Canceled = true
+	if s.Status == "IN_PROGRESS" && force {
+		s.Ended = s.Number
+	}
 	if s.Status == "QUEUED" || s.Status == "IN_PROGRESS" && force {
 		s.Status = "REJECTED"
 	}
 	return s
+}
+
+func reportOf(number int, report string) string {
+	return fmt.Sprintf("%d reported %s; ", number, report)
 }
 
 func attempt(number int, status string, version int) string {
@@ -96,11 +125,34 @@ func (of settings) next(s executionState) []executionState {
 			found = append(found, changed)
 		}
 	}
-	if s.Job != existing || s.Version > of.lastVersion {
+	if s.Job != existing {
 		return found
 	}
-	if s.Status == "QUEUED" && s.can("StartNextExecution") {
-		found = append(found, s.change("IN_PROGRESS"))
+	changed := s
+	changed.Paused = s.Paused && !s.can("ResumeJob")
+	changed.Waiting = s.Waiting && !s.can("ApproveStart")
+	if s.can("AcknowledgeExecutions") {
+		changed.Ended = 0
+	}
+	if changed != s {
+		found = append(found, changed)
+	}
+	if !s.Canceled && of.cancels {
+		found = append(found, s.cancel(false))
+	}
+	if !s.Canceled && of.forceCancels {
+		found = append(found, s.cancel(true))
+	}
+	if s.Status == "QUEUED" && s.Deadlines {
+		expired := s
+		expired.Status = "TIMED_OUT"
+		found = append(found, expired)
+	}
+	if s.Version > of.lastVersion+maxUnseen {
+		return found
+	}
+	if s.can("StartNextExecution") {
+		found = append(found, s.start()...)
 	}
 	if s.Status == "" && of.continuous && !s.Canceled && !s.Gone {
 		joined := s
@@ -115,30 +167,19 @@ func (of settings) next(s executionState) []executionState {
 		removed.Removed = true
 		found = append(found, removed)
 	}
-	if !s.Canceled && of.cancels {
-		found = append(found, s.cancel(false))
-	}
-	if !s.Canceled && of.forceCancels {
-		found = append(found, s.cancel(true))
-	}
-	if s.Status == "QUEUED" && s.Deadlines {
-		expired := s
-		expired.Status = "TIMED_OUT"
-		found = append(found, expired)
-	}
 	if s.Status == "IN_PROGRESS" && (s.Deadlines || of.hasTimeout) {
-		found = append(found, s.fail("TIMED_OUT", of)...)
+		found = append(found, s.endByOthers("TIMED_OUT").retries(of)...)
 	}
 	return found
 }
 
+// maxUnseen is how many changes of an execution can happen by themselves after the last version that an answer has.
+const maxUnseen = 3
+
 // apply returns the states after an operation.
 func (of settings) apply(s executionState, o operation) []executionState {
 	if o.Answered && o.Error != "" {
-		if s.canRefuse(o) {
-			return []executionState{s}
-		}
-		return nil
+		return when(s.canRefuse(o, of), []executionState{s})
 	}
 	found := of.applied(s, o)
 	if !o.Answered && !slices.Contains(found, s) {
@@ -147,7 +188,8 @@ func (of settings) apply(s executionState, o operation) []executionState {
 	return found
 }
 
-func (s executionState) canRefuse(o operation) bool {
+func (s executionState) canRefuse(o operation, of settings) bool {
+	isReport := o.Method == "UpdateExecution"
 	switch o.Error {
 	case "EXECUTION_NOT_FOUND":
 		// Devices do not see an execution that is HELD.
@@ -157,10 +199,12 @@ func (s executionState) canRefuse(o operation) bool {
 	case "EXECUTION_IN_PROGRESS":
 		return s.exists() && s.Status == "IN_PROGRESS"
 	case "EXECUTION_FINISHED":
-		isSame := o.Method != "UpdateExecution" || o.Request.ExecutionNumber == s.Number
-		return s.exists() && !s.isPending() && isSame
+		isNew := !isReport || o.Request.ExecutionNumber == s.Number && s.Reported != o.report()
+		return s.exists() && s.isFinished() && isNew
 	case "EXECUTION_CHANGED":
-		return s.exists() && o.Request.ExecutionNumber != s.Number
+		return s.exists() && o.Request.ExecutionNumber != s.Number && !(of.hasPolicy && s.hasReported(o))
+	case "CANCEL_NOT_REQUESTED":
+		return s.exists() && !s.Canceled
 	}
 	return true
 }
@@ -183,6 +227,7 @@ func (of settings) applied(s executionState, o operation) []executionState {
 			return when(s.Job == existing, same)
 		}
 		s.Job = existing
+		s.Waiting = of.approval
 		targeted := s
 		targeted.Status, targeted.Number, targeted.Version = "QUEUED", 1, 1
 		return []executionState{s, targeted}
@@ -199,20 +244,33 @@ func (of settings) applied(s executionState, o operation) []executionState {
 	case "DeadlinesPass":
 		s.Deadlines = true
 		return []executionState{s}
+	case "AcknowledgeExecutions":
+		if s.Ended == o.ended {
+			s.Ended = 0
+		}
+		return []executionState{s}
 	case "StartNextExecution", "ListPendingExecutions":
 		if len(o.executions) == 0 && o.Answered {
-			return when(s.Job != existing || s.Status != "IN_PROGRESS" || o.HasMore, same)
+			// Without an execution, the device works on none.
+			hasOther := len(o.Executions) > 0 || o.HasMore
+			return when(s.Job != existing || s.Status != "IN_PROGRESS" || hasOther, same)
 		}
 	}
 	if s.Job != existing {
 		return none
 	}
 	switch o.Method {
+	case "PauseJob", "RejectStage":
+		s.Paused = true
+		return []executionState{s}
+	case "ResumeJob":
+		s.Paused = false
+		return []executionState{s}
+	case "ApproveStart":
+		s.Waiting = false
+		return []executionState{s}
 	case "StartNextExecution", "StartExecution":
-		if s.Status == "QUEUED" {
-			return []executionState{s.change("IN_PROGRESS")}
-		}
-		return when(s.Status == "IN_PROGRESS", same)
+		return append(s.start(), when(s.Status == "IN_PROGRESS", same)...)
 	case "UpdateExecution":
 		return s.report(o, of)
 	case "CancelJob":
@@ -223,7 +281,8 @@ func (of settings) applied(s executionState, o operation) []executionState {
 		s.Job = deleted
 		return when(!s.isPending(), []executionState{s})
 	case "CancelExecution":
-		return when(s.isPending() && (o.Request.Force || s.Status == "QUEUED"), []executionState{s.change("REJECTED")})
+		return when(s.isPending() && (o.Request.Force || s.Status == "QUEUED"),
+			[]executionState{s.endByOthers("REJECTED")})
 	case "RetryExecutions":
 		return s.retry(o)
 	}
@@ -253,21 +312,28 @@ func (s executionState) replace(o operation) []executionState {
 
 // report applies the end of an attempt, or repeats it.
 func (s executionState) report(o operation, of settings) []executionState {
-	status, number := o.Request.Status, o.Request.ExecutionNumber
 	switch {
 	case s.Status == "":
 		return nil
-	case number < s.Number:
-		isRepeated := strings.Contains(s.Past, fmt.Sprintf("%d %s,", number, status))
-		return when(isRepeated && of.hasPolicy, []executionState{s})
-	case number > s.Number:
+	case o.Request.ExecutionNumber != s.Number:
+		return when(of.hasPolicy && s.hasReported(o), []executionState{s})
+	case s.isFinished():
+		return when(s.Reported == o.report(), []executionState{s})
+	case o.Request.CancelAccepted && !s.Canceled:
 		return nil
-	case !s.isPending():
-		return when(s.Status == status, []executionState{s})
-	case status == "SUCCEEDED":
-		return []executionState{s.change(status)}
 	}
-	return s.fail(status, of)
+	s.Ended = 0
+	s = s.change(o.Request.Status)
+	s.Failed, s.Reported = "", o.report()
+	if s.Status == "SUCCEEDED" {
+		return []executionState{s}
+	}
+	return s.retries(of)
+}
+
+// hasReported reports whether the device has ended an attempt before in this way.
+func (s executionState) hasReported(o operation) bool {
+	return strings.Contains(s.Past, reportOf(o.Request.ExecutionNumber, o.report()))
 }
 
 // retry applies RetryExecutions, which also ends the backoff of attempts that are queued after a failure.
@@ -302,12 +368,22 @@ func (of settings) observe(s executionState, o operation) (executionState, bool)
 		isCurrent := s.exists() && fact.Number == s.Number && fact.Version == s.Version && status == s.Status
 		// A report returns the attempt that it ended.
 		canBePast := o.Method == "ListExecutionAttempts" || o.Method == "UpdateExecution"
+		if isCurrent && fact.CancelRequested != nil && *fact.CancelRequested != (s.Canceled && status == "IN_PROGRESS") {
+			return s, false
+		}
 		if !isCurrent && !(canBePast && strings.Contains(s.Past, attempt(fact.Number, status, fact.Version))) {
 			return s, false
 		}
 	}
 	if o.Method == "ListExecutionAttempts" && !o.HasMore && len(o.executions) != s.Number {
 		return s, false
+	}
+	if o.Method == "StartNextExecution" || o.Method == "ListPendingExecutions" {
+		// A response has not all attempts, but if it has none, only the end of a queued one can be left out.
+		isUntold := len(o.Ended) == 0 && s.Job == existing && s.Ended != 0 && s.Status != "QUEUED"
+		if isUntold || o.ended != 0 && (!s.exists() || s.Ended != o.ended) {
+			return s, false
+		}
 	}
 	return s, true
 }
@@ -327,6 +403,9 @@ func merge(operations []operation) []operation {
 		found = append(found, operation{call: each})
 	}
 	for _, each := range operations {
+		if !each.Answered && (each.Method == "PauseJob" || each.Method == "RejectStage") {
+			continue // it can only forbid a start
+		}
 		if each.Answered || kinds[each.Method] == 0 {
 			found = append(found, each)
 			continue
@@ -351,7 +430,7 @@ type executionKey struct {
 }
 
 // executionHistories returns the history of each execution that an answer names, or that a call names.
-func executionHistories(calls []*call) []history {
+func executionHistories(calls []*call) iter.Seq[history] {
 	type deviceKey struct{ tenant, device string }
 	all := settingsOfJobs(calls)
 	found := map[executionKey][]operation{}
@@ -370,7 +449,7 @@ func executionHistories(calls []*call) []history {
 				ofJob[key] = append(ofJob[key], operation{call: each})
 			}
 			fallthrough
-		case "CancelJob", "RejectStart", "DeleteJob", "RetryExecutions":
+		case "CancelJob", "RejectStart", "DeleteJob", "RetryExecutions", "PauseJob", "ResumeJob", "RejectStage", "ApproveStart":
 			if !each.Answered || each.Error == "" {
 				ofJob[job] = append(ofJob[job], operation{call: each, creates: each.Method == "CreateJob"})
 			}
@@ -408,35 +487,40 @@ func executionHistories(calls []*call) []history {
 			key := executionKey{job, device}
 			facts[key] = slices.Clone(facts[key])
 		}
+		ended := map[executionKey]int{}
+		for _, attempt := range slices.Concat(each.Ended, each.Request.Executions) {
+			key := executionKey{jobKey{each.Tenant, attempt.JobID}, device}
+			ended[key], facts[key] = attempt.Number, slices.Clone(facts[key])
+		}
 		for key, some := range facts {
-			found[key] = append(found[key], operation{call: each, executions: some})
+			found[key] = append(found[key], operation{call: each, executions: some, ended: ended[key]})
 		}
 	}
-	var histories []history
-	for key, operations := range found {
-		if all[key.jobKey] == nil {
-			continue
-		}
-		of := *all[key.jobKey]
-		var last int64
-		for _, each := range operations {
-			last = max(last, each.End)
-			for _, fact := range each.executions {
-				of.lastVersion = max(of.lastVersion, fact.Version)
+	return func(yield func(history) bool) {
+		for key, operations := range found {
+			if all[key.jobKey] == nil {
+				continue
 			}
-		}
-		for _, each := range slices.Concat(ofAll, ofJob[key.jobKey], ofDevice[deviceKey{key.tenant, key.device}]) {
-			if each.Start <= last && each.End+maxRunning >= of.createdAt {
-				operations = append(operations, each)
+			of := *all[key.jobKey]
+			var last int64
+			for _, each := range operations {
+				last = max(last, each.End)
+				for _, fact := range each.executions {
+					of.lastVersion = max(of.lastVersion, fact.Version)
+				}
 			}
+			for _, each := range slices.Concat(ofAll, ofJob[key.jobKey], ofDevice[deviceKey{key.tenant, key.device}]) {
+				if each.Start <= last && each.until() >= of.createdAt {
+					operations = append(operations, each)
+				}
+			}
+			slices.SortStableFunc(operations, byStart)
+			initial := []executionState{{}, {Gone: true}}
+			name := fmt.Sprintf("%s/%s/%s", key.tenant, key.job, key.device)
+			if !yield(history{name, model(initial, of.next, of.apply, of.observe), merge(operations)}) {
+				return
+			}
+			delete(found, key)
 		}
-		slices.SortStableFunc(operations, byStart)
-		initial := []executionState{{}, {Gone: true}}
-		histories = append(histories, history{
-			fmt.Sprintf("%s/%s/%s", key.tenant, key.job, key.device),
-			model(initial, of.next, of.apply, of.observe),
-			merge(operations),
-		})
 	}
-	return histories
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 )
@@ -280,7 +281,13 @@ func (of settings) observeJob(s jobState, o operation) (jobState, bool) {
 		for _, stage := range fact.Approved {
 			approved |= 1 << stage
 		}
-		if fact.Stage < s.Stage || approved != s.Approved {
+		if approved != s.Approved {
+			return s, false
+		}
+	}
+	// In a job that has ended, stages without executions have passed, even if they never opened.
+	if fact.Stage >= 0 && s.Status == active {
+		if fact.Stage < s.Stage {
 			return s, false
 		}
 		s.Stage = fact.Stage
@@ -289,7 +296,7 @@ func (of settings) observeJob(s jobState, o operation) (jobState, bool) {
 }
 
 // jobHistories returns the history of each job that the history creates.
-func jobHistories(calls []*call) []history {
+func jobHistories(calls []*call) iter.Seq[history] {
 	all := settingsOfJobs(calls)
 	found := map[jobKey][]operation{}
 	add := func(each *call, job string, fact *jobFact, creates bool) {
@@ -318,20 +325,20 @@ func jobHistories(calls []*call) []history {
 			add(each, each.Request.JobID, fact, false)
 		}
 	}
-	var histories []history
-	for key, operations := range found {
-		of := all[key]
-		for _, each := range calls {
-			if each.Method == "DeadlinesPass" {
-				operations = append(operations, operation{call: each})
+	return func(yield func(history) bool) {
+		for key, operations := range found {
+			of := all[key]
+			for _, each := range calls {
+				if each.Method == "DeadlinesPass" {
+					operations = append(operations, operation{call: each})
+				}
+			}
+			slices.SortStableFunc(operations, byStart)
+			name := fmt.Sprintf("%s/%s", key.tenant, key.job)
+			model := model([]jobState{{}}, of.nextOfJob, of.applyToJob, of.observeJob)
+			if !yield(history{name, model, operations}) {
+				return
 			}
 		}
-		slices.SortStableFunc(operations, byStart)
-		histories = append(histories, history{
-			fmt.Sprintf("%s/%s", key.tenant, key.job),
-			model([]jobState{{}}, of.nextOfJob, of.applyToJob, of.observeJob),
-			operations,
-		})
 	}
-	return histories
 }

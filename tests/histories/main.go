@@ -42,26 +42,29 @@ type call struct {
 	// What the answer says about executions and jobs.
 	Executions []executionFact `json:"executions"`
 	Jobs       []jobFact       `json:"jobs"`
+	Ended      []attemptFact   `json:"ended"` // by others
 	Retried    int             `json:"retried_count"`
 	HasMore    bool            `json:"has_more"`
 }
 
 // A request has the fields of all methods that the models know.
 type request struct {
-	JobID           string   `json:"job_id"`
-	DeviceID        string   `json:"device_id"`
-	DeviceIDs       []string `json:"device_ids"`
-	Status          string   `json:"status"`
-	ExecutionNumber int      `json:"execution_number"`
-	Force           bool     `json:"force"`
-	Stage           int      `json:"stage"`
-	Etag            string   `json:"etag"`
-	ReplacesJobID   string   `json:"replaces_job_id"`
-	Statuses        []string `json:"statuses"`
-	Continuous      bool     `json:"continuous"`
-	StartApproval   bool     `json:"start_approval"`
-	UpdateMask      string   `json:"update_mask"`
-	AllowMissing    bool     `json:"allow_missing"`
+	JobID           string        `json:"job_id"`
+	DeviceID        string        `json:"device_id"`
+	DeviceIDs       []string      `json:"device_ids"`
+	Status          string        `json:"status"`
+	ExecutionNumber int           `json:"execution_number"`
+	CancelAccepted  bool          `json:"cancel_accepted"`
+	Executions      []attemptFact `json:"executions"`
+	Force           bool          `json:"force"`
+	Stage           int           `json:"stage"`
+	Etag            string        `json:"etag"`
+	ReplacesJobID   string        `json:"replaces_job_id"`
+	Statuses        []string      `json:"statuses"`
+	Continuous      bool          `json:"continuous"`
+	StartApproval   bool          `json:"start_approval"`
+	UpdateMask      string        `json:"update_mask"`
+	AllowMissing    bool          `json:"allow_missing"`
 	Devices         []struct {
 		DeviceID string `json:"device_id"`
 	} `json:"devices"`
@@ -74,11 +77,30 @@ type request struct {
 }
 
 type executionFact struct {
-	JobID    string `json:"job_id"`
-	DeviceID string `json:"device_id"`
-	Status   string `json:"status"`
-	Number   int    `json:"execution_number"`
-	Version  int    `json:"version"`
+	JobID           string `json:"job_id"`
+	DeviceID        string `json:"device_id"`
+	Status          string `json:"status"`
+	Number          int    `json:"execution_number"`
+	Version         int    `json:"version"`
+	CancelRequested *bool  `json:"cancel_requested"`
+}
+
+type attemptFact struct {
+	JobID  string `json:"job_id"`
+	Number int    `json:"execution_number"`
+}
+
+// until is the time after which the call can't happen anymore.
+func (c *call) until() int64 {
+	if c.Answered {
+		return c.End
+	}
+	return c.End + maxRunning
+}
+
+// report is how the call ends an attempt.
+func (c *call) report() string {
+	return fmt.Sprintf("%s %t", c.Request.Status, c.Request.CancelAccepted)
 }
 
 type jobFact struct {
@@ -97,6 +119,7 @@ type jobFact struct {
 type operation struct {
 	*call
 	executions []executionFact // of this execution, newest first
+	ended      int             // the attempt of this execution that others have ended; 0: the call names none
 	job        *jobFact        // of this job
 	creates    bool            // CreateJob of this job, rather than of one that replaces it
 }
@@ -141,6 +164,9 @@ func (o operation) String() string {
 	for _, each := range o.executions {
 		text += fmt.Sprintf(" attempt %d %s, version %d", each.Number, each.Status, each.Version)
 	}
+	if o.ended != 0 {
+		text += fmt.Sprintf(" others ended attempt %d", o.ended)
+	}
 	return text
 }
 
@@ -153,7 +179,7 @@ type history struct {
 
 func main() {
 	folder := flag.String("html", "", "write a visualization of each violation into this folder")
-	limit := flag.Duration("limit", time.Minute, "how long to look for an order of the calls of one execution or job")
+	limit := flag.Duration("limit", 20*time.Second, "how long to look for an order of the calls of one execution or job")
 	flag.Parse()
 	calls, err := read(flag.Arg(0))
 	if err != nil {
@@ -187,7 +213,6 @@ func read(path string) ([]*call, error) {
 // check writes the result and reports whether all histories are possible.
 func check(out io.Writer, calls []*call, folder string, limit time.Duration) bool {
 	started := time.Now()
-	executions, jobs := executionHistories(calls), jobHistories(calls)
 	var mutex sync.Mutex
 	var violations, undecided []history
 	queue := make(chan history)
@@ -207,13 +232,20 @@ func check(out io.Writer, calls []*call, folder string, limit time.Duration) boo
 			}
 		})
 	}
-	for _, each := range slices.Concat(executions, jobs) {
+	// One by one: all histories together would need several times the memory of the calls.
+	executions, jobs := 0, 0
+	for each := range executionHistories(calls) {
+		executions++
+		queue <- each
+	}
+	for each := range jobHistories(calls) {
+		jobs++
 		queue <- each
 	}
 	close(queue)
 	workers.Wait()
 	fmt.Fprintf(out, "%d calls, %d executions, %d jobs: %d violations, %d undecided, in %.1f s\n", len(calls),
-		len(executions), len(jobs), len(violations), len(undecided), time.Since(started).Seconds())
+		executions, jobs, len(violations), len(undecided), time.Since(started).Seconds())
 	for _, each := range undecided {
 		fmt.Fprintf(out, "undecided after %v: %s, %d calls\n", limit, each.name, len(each.operations))
 	}
@@ -233,10 +265,7 @@ func intervals(operations []operation) []porcupine.Operation {
 	}
 	var free []int64 // when each line of the visualization is free
 	for _, each := range operations {
-		end := each.End
-		if !each.Answered {
-			end = min(each.End+maxRunning, last)
-		}
+		end := min(each.until(), last)
 		line := slices.IndexFunc(free, func(at int64) bool { return at < each.Start })
 		if line < 0 {
 			line, free = len(free), append(free, 0)
