@@ -26,7 +26,7 @@ _METHODS = {
     *("UpdateDevices", "DeleteDevices"),
 }
 _STATUS = pb.JobExecution.Status
-_CHECKER = Path(__file__).parents[1] / "histories"
+CHECKER = Path(__file__).parents[1] / "histories"
 _NAME = "calls.jsonl"
 
 
@@ -190,7 +190,7 @@ def check_history(folder: Path) -> str:
     go = ("go", "run", ".", "-html", str(folder), str(folder / _NAME))
     environment = os.environ | {"CGO_ENABLED": "0"}
     result = subprocess.run(  # noqa: S603
-        go, cwd=_CHECKER, env=environment, capture_output=True, text=True, check=False
+        go, cwd=CHECKER, env=environment, capture_output=True, text=True, check=False
     )
     if result.returncode:
         raise ImpossibleHistory(result.stdout + result.stderr)

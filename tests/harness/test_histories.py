@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from jobs_grpc.client import JobsError
 from tests.gateway.support import require_go
 from tests.harness.calls import Calls
-from tests.harness.history import History, ImpossibleHistory, check_history
+from tests.harness.history import CHECKER, History, ImpossibleHistory, check_history
 from tests.support.database import edited_function, uncommitted
 from tests.support.retry_policies import rule
 from tests.support.world import World
@@ -264,6 +265,15 @@ async def test_wrong_answer_is_found(good: Path, change: Callable[[list[Line]], 
 
     with pytest.raises(ImpossibleHistory, match="no order of these calls"):
         await _check(good)
+
+
+def test_checker_makes_the_transitions_of_the_model() -> None:
+    """Its transitions of executions are those that tests/search/ finds in tests/model/."""
+    command = [require_go(), "test", "./..."]
+    result = subprocess.run(  # noqa: S603
+        command, cwd=CHECKER, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout
 
 
 def _unanswered(*methods: str) -> Callable[[list[Line]], None]:

@@ -1,5 +1,6 @@
 """All states of the model, for a few devices, keep the rules; the service follows its paths."""
 
+import os
 from collections.abc import AsyncIterator
 from functools import cache
 from pathlib import Path
@@ -9,12 +10,14 @@ import pytest
 
 from tests.machine.clock import Clock
 from tests.machine.servers import server_without_sweeper, service
+from tests.model.tenant import State
+from tests.search import transitions
 from tests.search.invariants import can_end, check
 from tests.search.mistakes import MISTAKES, planted
-from tests.search.moves import JOB
+from tests.search.moves import JOB, Move
 from tests.search.replay import Replay
 from tests.search.scenarios import SCENARIOS
-from tests.search.search import Found, search, successors
+from tests.search.search import DEVICES, Found, search, successors
 from tests.support.database import Database
 from tests.support.postgres import Postgres
 from tests.support.scale import scaled
@@ -25,9 +28,19 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 _CANCELS = ("cancel", "force cancel", "reject start")
 
 
+_changes: dict[str, set[str]] = {}
+"""The transitions of executions, by scenario."""
+
+
 @cache
 def found(name: str) -> Found:
-    result = search(SCENARIOS[name], check)
+    lines = _changes[name] = set[str]()
+
+    def check_and_collect(before: State, move: Move, after: State, reason: str | None) -> None:
+        check(before, move, after, reason)
+        lines.update(transitions.of(before, move, after, reason, DEVICES))
+
+    result = search(SCENARIOS[name], check_and_collect)
     print(f"{name}: {len(result.states)} states, {len(result.edges)} moves")
     return result
 
@@ -53,6 +66,15 @@ def test_a_job_can_end_without_a_cancel(name: str) -> None:
     ending = can_end(len(states), edges, lambda number: not states[number].job(JOB).is_active)
     stuck = set(range(len(states))) - ending
     assert not stuck, found(name).path(min(stuck))
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_checker_of_histories_has_the_transitions(name: str) -> None:
+    """UPDATE_TRANSITIONS=1 writes the file."""
+    found(name)
+    if os.environ.get("UPDATE_TRANSITIONS"):
+        transitions.write(name, _changes[name])
+    assert transitions.read(name) == _changes[name]
 
 
 @pytest.mark.parametrize("name", MISTAKES)
