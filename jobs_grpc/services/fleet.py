@@ -39,9 +39,10 @@ from jobs_grpc.services.tenant_cache import TenantCache
 _QUEUE_LIMIT = 100
 # A page of ListGroups ends when it has counted so many devices.
 _MAX_COUNTED = 100_000
-# The executions that one DeleteDevices ends, and how long it waits for each job lock.
+# The executions that one DeleteDevices ends, and how long it waits for each lock: longer than
+# migrate waits for a table, so that a call behind it goes on in its pauses.
 _MAX_ENDED = 1000
-_LOCK_WAIT_MS = 5000
+_LOCK_WAIT_MS = 10_000
 # What ListLabels reads and returns at most, as fleet.proto says.
 _LABEL_LIMITS = {
     "max_devices": 50_000,

@@ -43,7 +43,10 @@ async def test_one_scrape_has_the_calls_of_all_workers_until_one_hangs_or_is_rep
     async with _workers(database) as (address, metrics, pids):
         await _call(address, tenant, CALLS)
         read = await scrape_until(
-            metrics, lambda read: read.calls("handled_total", "ListJobs") == CALLS
+            metrics,
+            lambda read: (
+                read.calls("handled_total", "ListJobs") == CALLS and read.value("jobs_serving") == 2
+            ),
         )
         os.kill(pids[1], signal.SIGSTOP)
         # The page of the last second may still be sent.
