@@ -244,6 +244,7 @@ test-bench-shared: $(READY)
 .PHONY: test-bench-alone
 test-bench-alone: $(READY)
 	@$(MAKE) --no-print-directory bench-soak ARGS=--quick
+	@$(MAKE) --no-print-directory bench-soak ARGS='--quick --pressure idle-transaction'
 	@$(if $(wildcard /proc/self/status),$(MAKE) --no-print-directory bench-hostile ARGS='--seconds 1 --only no-attack unread-pages gateway-unread-responses gateway-bodies-of-ten-devices gateway-watches-with-junk-tokens')
 
 .PHONY: screenshots
@@ -304,7 +305,7 @@ bench-console: $(READY) need-go ## Measure how soon the console shows a million 
 
 MINUTES ?= 12
 .PHONY: bench-soak
-bench-soak: $(READY) ## Measure speed, memory and table sizes under steady churn for MINUTES=12 (ARGS=--page keeps the figures)
+bench-soak: $(READY) ## Measure speed, memory and table sizes under steady churn for MINUTES=12, or while another program holds dead rows (ARGS="--pressure idle-transaction"; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated $(BIN)/python -m bench.soak --minutes $(MINUTES) $(ARGS)
 
 .PHONY: bench-year
