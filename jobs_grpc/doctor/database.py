@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 
 from jobs_grpc.config import Config
-from jobs_grpc.doctor import cluster, connections, device_tables, schema
+from jobs_grpc.doctor import cleanup, cluster, connections, device_tables, schema
 from jobs_grpc.doctor.connection import (
     DATABASE_ERRORS,
     ConnectError,
@@ -37,6 +37,8 @@ async def check_database(config: Config) -> list[Finding]:
         "device-tables": device_tables.check_device_tables,
         "connections": connections.check_limits,
         "pool": connections.check_sessions,
+        "dead-rows": cleanup.check_dead_rows,
+        "slots": cleanup.check_slots,
     }
     try:
         async with connect(config.database.url, config) as connection:

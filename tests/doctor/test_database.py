@@ -14,7 +14,7 @@ from jobs_grpc.db import schema
 from jobs_grpc.db.conversion import FIRST_CHECKSUM
 from jobs_grpc.db.migrate import migrate
 from jobs_grpc.db.schema import Migration
-from jobs_grpc.doctor import connection, database
+from jobs_grpc.doctor import cleanup, connection, database
 from tests.doctor.conftest import Doctor
 from tests.support.database import new_database
 from tests.support.postgres import PASSWORD, Postgres, connected
@@ -22,7 +22,9 @@ from tests.support.proxy import running_proxy
 
 pytestmark = pytest.mark.slow
 
-NEEDS_DATABASE = "clock cluster schema isolation privileges device-tables connections pool"
+NEEDS_DATABASE = (
+    "clock cluster schema isolation privileges device-tables connections pool dead-rows slots"
+)
 
 
 async def _migrate(doctor: Doctor, manager: Literal["platform"] | None = None) -> None:
@@ -360,3 +362,38 @@ async def test_doctor_prints_the_indexes_that_tables_of_the_platform_lack(fresh:
     for remedy in remedies:
         await fresh.owner.execute(remedy)
     assert [f.status for f in await fresh.findings("device-tables")] == ["OK"]
+
+
+@pytest.mark.single_node("the doctor asks the coordinator only")
+async def test_doctor_names_the_transaction_that_keeps_dead_rows(
+    fresh: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cleanup, "_MAX_TRANSACTIONS", -1)
+    monkeypatch.setattr(cleanup, "_MAX_SECONDS", -1.0)
+    holder = f"the session {fresh.owner.get_server_pid()} of the role *"
+    ends = f"*SELECT pg_terminate_backend({fresh.owner.get_server_pid()});*"
+    async with connected(fresh.database.owner_dsn) as admin, fresh.owner.transaction():
+        await fresh.owner.execute("SELECT pg_current_xact_id()")
+
+        await fresh.expect("dead-rows", "WARNING", f"{holder} last * transactions: *", ends)
+        await admin.execute(f"GRANT pg_read_all_stats TO {fresh.role}")
+        await fresh.expect("dead-rows", "WARNING", f"{holder} last * s, * transactions: *", ends)
+
+    await fresh.expect("dead-rows", "OK")
+
+
+@pytest.mark.single_node("the doctor asks the coordinator only")
+async def test_doctor_names_the_slot_that_keeps_wal(
+    fresh: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = fresh.database.name
+    await fresh.owner.execute("SELECT pg_create_physical_replication_slot($1, true)", slot)
+    try:
+        await fresh.expect("slots", "OK")
+
+        monkeypatch.setattr(cleanup, "_MAX_WAL_BYTES", -1)
+
+        remedy = f"*SELECT pg_drop_replication_slot('{slot}');*"
+        await fresh.expect("slots", "WARNING", f"*slot {slot} keeps *nothing reads it*", remedy)
+    finally:
+        await fresh.owner.execute("SELECT pg_drop_replication_slot($1)", slot)

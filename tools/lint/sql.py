@@ -29,6 +29,7 @@ _MAY_READ_THE_CLOCK = {
     f"{SQL}/bootstrap.sql",
     # These examine the clock and the sessions of the server, also without the schema.
     f"{SQL}/checks/doctor/clock.sql",
+    f"{SQL}/checks/doctor/dead_rows.sql",
     f"{SQL}/checks/doctor/sessions.sql",
 }
 
