@@ -190,6 +190,9 @@ async def _from_struct(
                     break
                 case "list_value":
                     elements = value.list_value.values
+                    # Before any of them is converted: an empty list takes four bytes of a request.
+                    if count + len(elements) > max_values:
+                        raise _TooManyValues
                     level[key] = [None] * len(elements)
                     levels.append((level[key], iter(enumerate(elements))))
                     break

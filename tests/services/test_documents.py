@@ -282,14 +282,20 @@ async def test_conversion_pauses_after_each_hundred_values() -> None:
     assert pause.count == 10
 
 
-async def test_conversion_stops_when_the_values_exceed_the_limit_in_any_case() -> None:
+@pytest.mark.parametrize(
+    ("lists", "pauses"),
+    [([[[]] * 1_000] * 17, 16_018 // 100), ([[]] * 17_000, 0)],
+    ids=["lists-of-lists", "one-list"],
+)
+async def test_conversion_stops_before_a_list_with_more_values_than_fit(
+    lists: list[Any], pauses: int
+) -> None:
     """n values take at least 2n + 1 bytes as JSON, as in [1,1]."""
     pause = Pauses()
-    params = document(a=[[] for _ in range(17_000)])
 
-    text, (violation,) = await to_json(params, "params", MAX_BYTES, pause)
+    text, (violation,) = await to_json(document(a=lists), "params", MAX_BYTES, pause)
 
     assert violation.description == (
         "params has more than 32768 bytes as JSON (JOBS_MAX_DOCUMENT_BYTES)"
     )
-    assert (text, pause.count) == ("", MAX_BYTES // 2 // 100)
+    assert (text, pause.count) == ("", pauses)
