@@ -12,12 +12,12 @@ import asyncpg
 
 from jobs_grpc.config import Config
 from jobs_grpc.db import schema
+from jobs_grpc.db.connect import CONNECT_TIMEOUT, SERVER, connect
 from jobs_grpc.db.pg_errors import CONNECTION_LOST
 from jobs_grpc.errors import DatabaseUnavailable, Overloaded
 from jobs_grpc.limits.fair_semaphore import FairSemaphore
 from jobs_grpc.observability.histogram import Histogram
 
-CONNECT_TIMEOUT = 5.0
 _CLOSE_TIMEOUT = 5.0
 
 # How long a canceled statement may take to end.
@@ -39,9 +39,10 @@ Clock = Callable[[], float]
 
 @dataclass(slots=True, eq=False)
 class PooledConnection:
-    """An open connection, and when its last call ended."""
+    """An open connection, the server that it leads to, and when its last call ended."""
 
     connection: asyncpg.Connection
+    server: str
     idle_since: float
 
 
@@ -62,7 +63,7 @@ class ConnectionPool:
         )
         # The most recently used connection last.
         self._idle: list[PooledConnection] = []
-        self._open: set[asyncpg.Connection] = set()
+        self._open: set[PooledConnection] = set()
         self._recoveries: set[asyncio.Task[bool]] = set()
         self._closing = False
         self._all_free = asyncio.Event()
@@ -144,7 +145,13 @@ class ConnectionPool:
         self._closing = True
         self._idle.clear()
         while self._open:
-            self._open.pop().terminate()
+            self._open.pop().connection.terminate()
+
+    def terminate_others(self, server: str) -> None:
+        """Close the connections to other servers at once. Statements that are running fail."""
+        for pooled in self._open:
+            if pooled.server != server:
+                pooled.connection.terminate()
 
     async def close(self) -> None:
         """Close all connections. Running statements get a few seconds to finish."""
@@ -182,14 +189,15 @@ class ConnectionPool:
     async def _connect(self) -> PooledConnection:
         config = self._config.database
         async with asyncio.timeout(CONNECT_TIMEOUT):
-            connection = await asyncpg.connect(
+            connection = await connect(
                 config.url,
                 command_timeout=config.query_timeout,
                 statement_cache_size=config.statement_cache_size,
             )
-            self._open.add(connection)
-            pooled = PooledConnection(connection, self._clock())
+            pooled = PooledConnection(connection, "", self._clock())
+            self._open.add(pooled)
             try:
+                pooled.server = await connection.fetchval(SERVER)
                 await prepare_connection(connection)
                 if self._closing:
                     raise asyncpg.InterfaceError("the pool is closed")
@@ -210,13 +218,13 @@ class ConnectionPool:
         return True
 
     async def _close(self, pooled: PooledConnection) -> None:
-        self._open.discard(pooled.connection)
+        self._open.discard(pooled)
         # If closing fails, asyncpg terminates the connection.
         with suppress(*CONNECTION_LOST, TimeoutError, asyncpg.PostgresError):
             await pooled.connection.close(timeout=_CANCEL_TIMEOUT)
 
     def _drop(self, pooled: PooledConnection) -> None:
-        self._open.discard(pooled.connection)
+        self._open.discard(pooled)
         pooled.connection.terminate()
 
 

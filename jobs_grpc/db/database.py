@@ -10,7 +10,8 @@ import asyncpg
 
 from jobs_grpc.config import Config
 from jobs_grpc.db import citus
-from jobs_grpc.db.connection_pool import CONNECT_TIMEOUT, ConnectionPool
+from jobs_grpc.db.connect import SERVER, connect
+from jobs_grpc.db.connection_pool import ConnectionPool
 from jobs_grpc.db.interrupted_statements import fetch_with_repeats
 from jobs_grpc.db.outage import Outage, describe
 from jobs_grpc.db.pg_errors import (
@@ -220,12 +221,26 @@ class Database:
             await pool.close()
 
     async def _connect(self) -> asyncpg.Connection:
-        return await asyncpg.connect(
+        connection = await connect(
             self._config.database.url,
-            timeout=CONNECT_TIMEOUT,
             command_timeout=_CHECK_TIMEOUT,
             statement_cache_size=self._config.database.statement_cache_size,
         )
+        try:
+            self._note_server(await connection.fetchval(SERVER))
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    def _note_server(self, server: str) -> None:
+        """Close the connections to the previous server if this is another one.
+
+        If its machine is lost, their statements would wait for their timeouts.
+        """
+        if self.pool is not None:
+            self.pool.terminate_others(server)
+        self.outage.note_server(server)
 
     def _drop_check_connection(self) -> None:
         if self._check_connection is not None:

@@ -9,6 +9,7 @@ import asyncpg
 
 from jobs_grpc.contract.dot_segments import DOT_SEGMENT_PROBLEM, has_dot_segment
 from jobs_grpc.db import schema
+from jobs_grpc.db.connect import connect
 
 _ROWS_PER_COPY = 5000
 _MAX_NAMED = 20
@@ -63,7 +64,7 @@ async def import_devices(
     time zone count. Raises DotSegments, TooManyLabels, and TooManyDevices if the tenant would have
     more than `max_devices`.
     """
-    connection = await asyncpg.connect(owner_dsn, timeout=10)
+    connection = await connect(owner_dsn, timeout=10)
     try:
         async with connection.transaction():
             # The platform's tables can force row-level security on their owner: set the tenant.

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import asyncpg
 
 from jobs_grpc.config import Config
-from jobs_grpc.db.connection_pool import CONNECT_TIMEOUT
+from jobs_grpc.db.connect import connect
 from jobs_grpc.db.database import Database
 from jobs_grpc.db.interrupted_statements import fetch_with_repeats
 from jobs_grpc.db.outage import describe
@@ -51,6 +51,7 @@ class LastSeen:
         self._interval = config.maintenance.last_seen_interval
         self._config = config.database
         self._database = database
+        database.outage.on_new_server(self._drop_connection)
         self._connection: asyncpg.Connection | None = None
         # By tenant and device: when it was seen, as time.monotonic.
         self._marks: dict[str, dict[str, float]] = {}
@@ -175,10 +176,8 @@ class LastSeen:
     async def _fetch(self, statement: str, *args: object) -> object:
         """Return the value of a statement."""
         if self._connection is None or self._connection.is_closed():
-            self._connection = await asyncpg.connect(
-                self._config.url,
-                timeout=CONNECT_TIMEOUT,
-                statement_cache_size=self._config.statement_cache_size,
+            self._connection = await connect(
+                self._config.url, statement_cache_size=self._config.statement_cache_size
             )
         try:
             rows = await fetch_with_repeats(

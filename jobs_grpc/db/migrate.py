@@ -12,6 +12,7 @@ import asyncpg
 
 from jobs_grpc.config import ConfigError
 from jobs_grpc.db import citus, device_tables, schema
+from jobs_grpc.db.connect import connect
 from jobs_grpc.db.conversion import ConversionError, convert
 from jobs_grpc.db.fact_labels import REMEDY, describe_fact_labels
 from jobs_grpc.db.index_migrations import run_index_statements, run_outside_transaction
@@ -95,7 +96,7 @@ async def migrate(
     MigrationError, and what asyncpg raises if the database is unavailable.
     """
     changes = [] if changes is None else changes
-    connection = await asyncpg.connect(owner_dsn, timeout=10)
+    connection = await connect(owner_dsn, timeout=10)
     try:
         if await connection.fetchval("SELECT $1 IN (current_user, session_user)", role.name):
             raise MigrationError(

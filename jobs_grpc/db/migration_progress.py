@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable
 
 import asyncpg
 
+from jobs_grpc.db.connect import connect
+
 Report = Callable[[str], None]
 """Receives one line, which replaces the previous one."""
 
@@ -49,7 +51,7 @@ async def reporting_progress(
 
 async def _report(owner_dsn: str, pid: int, report: Report) -> None:
     await asyncio.sleep(_INTERVAL_SECONDS)  # Most migrations are done by then.
-    connection = await asyncpg.connect(owner_dsn, timeout=10)
+    connection = await connect(owner_dsn, timeout=10)
     try:
         while True:
             if line := await connection.fetchval(_PROGRESS, pid):

@@ -26,6 +26,8 @@ class Outage:
         self._began: float | None = None
         self._last_failure = 0.0
         self._failures = 0
+        self._server: str | None = None
+        self._new_server_listeners: list[Callable[[], None]] = []
         self.count = 0
         """How many outages have begun since the start of the process."""
 
@@ -48,6 +50,17 @@ class Outage:
         """
         if self._began is not None and asked_at >= self._last_failure + _QUIET_SECONDS:
             self._end(self._began)
+
+    def on_new_server(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when the database is on another server, or was restarted."""
+        self._new_server_listeners.append(listener)
+
+    def note_server(self, server: str) -> None:
+        """Note which server a new connection of the health check leads to."""
+        previous, self._server = self._server, server
+        if previous not in (None, server):
+            for listener in self._new_server_listeners:
+                listener()
 
     def _begin(self, cause: BaseException | str) -> None:
         self._began = self._last_failure

@@ -1,11 +1,15 @@
 """Connections of the owner, for background work across tenants."""
 
 import asyncio
+import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import asyncpg
 
+from jobs_grpc.db.connect import connect
 from jobs_grpc.db.interrupted_statements import fetch_with_repeats
+from jobs_grpc.db.outage import Outage
 from jobs_grpc.db.pg_errors import is_retryable
 
 _ACQUIRE_TIMEOUT = 30.0
@@ -27,7 +31,10 @@ def is_transient(error: Exception) -> bool:
 
 
 class OwnerPool:
-    """At most `max_size` connections, inside `async with`. They open on first use."""
+    """At most `max_size` connections, inside `async with`. They open on first use.
+
+    When `outage` notes that the database is on another server, they are closed at once.
+    """
 
     def __init__(
         self,
@@ -36,15 +43,22 @@ class OwnerPool:
         max_size: int,
         statement_timeout: float,
         statement_cache_size: int = 100,
+        outage: Outage | None = None,
     ) -> None:
         self._owner_dsn = owner_dsn
         self._max_size = max_size
         self._statement_timeout = statement_timeout
         self._statement_cache_size = statement_cache_size
+        self._open: weakref.WeakSet[asyncpg.Connection] = weakref.WeakSet()
+        if outage:
+            outage.on_new_server(self._terminate)
 
     async def __aenter__(self) -> "OwnerPool":
+        # The type of asyncpg's stubs has each option of `connect` by name.
+        connect_to_host: Any = self._connect
         self._pool = await asyncpg.create_pool(
             self._owner_dsn,
+            connect=connect_to_host,
             min_size=0,
             max_size=self._max_size,
             command_timeout=self._statement_timeout,
@@ -73,6 +87,15 @@ class OwnerPool:
                 # If the database does not respond to the cancel request either, releasing the
                 # connection raises a TimeoutError in place of this.
                 raise StatementTimedOut(f"no response in {self._statement_timeout:g} s") from e
+
+    async def _connect(self, dsn: str, **options: Any) -> asyncpg.Connection:
+        connection = await connect(dsn, **options)
+        self._open.add(connection)
+        return connection
+
+    def _terminate(self) -> None:
+        for connection in self._open:
+            connection.terminate()
 
 
 async def _check_owner(connection: asyncpg.Connection) -> None:

@@ -82,6 +82,7 @@ class Sweeper:
             max_size=MAX_CONNECTIONS,
             statement_timeout=statement_timeout,
             statement_cache_size=statement_cache_size,
+            outage=outage,
         )
         self._fetch = self._pool.fetch
         self._retention_days = retention_days

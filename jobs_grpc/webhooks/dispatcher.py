@@ -135,6 +135,7 @@ class Dispatcher:
             max_size=MAX_CONNECTIONS,
             statement_timeout=_STATEMENT_TIMEOUT,
             statement_cache_size=statement_cache_size,
+            outage=outage,
         )
         self._store = ClaimStore(self._pool.fetch)
         self._keys = keys

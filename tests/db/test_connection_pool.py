@@ -246,3 +246,16 @@ async def test_close_returns_when_the_last_call_is_canceled_as_its_turn_comes(
 
 async def wait_for_sessions(database: Database, count: int) -> None:
     await read_until(lambda: database.sessions(OF_REQUESTS), lambda found: len(found) == count)
+
+
+async def test_connections_to_other_servers_are_closed_at_once(open_pool: OpenPool) -> None:
+    pool = await open_pool(2)
+    async with acquired(pool, "a") as used:
+        pool.terminate_others(used.server)
+        assert not used.connection.is_closed()
+
+        pool.terminate_others("another server")
+
+        assert used.connection.is_closed()
+        async with acquired(pool, "a") as replacement:
+            assert await replacement.connection.fetchval("SELECT 1") == 1
