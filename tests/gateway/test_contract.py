@@ -43,7 +43,7 @@ checks.content_type_conformance.enabled = false
 # Each device of a batch has its own result: 200 also if one is invalid.
 [[operations]]
 include-path = "/device/v1/facts"
-checks.negative_data_rejection.expected-statuses = ["200", "400", "403", "404", "413", "415"]
+checks.negative_data_rejection.expected-statuses = ["2xx", "4xx"]
 
 [[operations]]
 include-path-regex = "^/device/"
