@@ -50,6 +50,8 @@ async def test_doctor_prints_a_line_for_each_check_and_exits_with_0_when_all_is_
             "device-tables",
             "connections",
             "pool",
+            "dead-rows",
+            "slots",
             "webhooks",
             "ids",
             "labels",
