@@ -66,6 +66,15 @@ async def connect(
     raise max(errors, key=_rank)
 
 
+def abort(connection: Any) -> None:
+    """End a connection at once, as the loss of the network does: its statement fails.
+
+    `terminate` is for those without a statement: one that is about to be sent would fail with an
+    AttributeError.
+    """
+    connection._transport.abort()
+
+
 def split_hosts(url: str) -> list[str]:
     """Return a URL for each host of `url`."""
     parts = urlsplit(url)

@@ -12,7 +12,7 @@ import asyncpg
 
 from jobs_grpc.config import Config
 from jobs_grpc.db import schema
-from jobs_grpc.db.connect import CONNECT_TIMEOUT, SERVER, connect
+from jobs_grpc.db.connect import CONNECT_TIMEOUT, SERVER, abort, connect
 from jobs_grpc.db.pg_errors import CONNECTION_LOST
 from jobs_grpc.errors import DatabaseUnavailable, Overloaded
 from jobs_grpc.limits.fair_semaphore import FairSemaphore
@@ -147,11 +147,11 @@ class ConnectionPool:
         while self._open:
             self._open.pop().connection.terminate()
 
-    def terminate_others(self, server: str) -> None:
+    def abort_others(self, server: str) -> None:
         """Close the connections to other servers at once. Statements that are running fail."""
         for pooled in self._open:
             if pooled.server not in ("", server):  # One that opens has a timeout of its own.
-                pooled.connection.terminate()
+                abort(pooled.connection)
 
     async def close(self) -> None:
         """Close all connections. Running statements get a few seconds to finish."""

@@ -239,7 +239,7 @@ class Database:
         If its machine is lost, their statements would wait for their timeouts.
         """
         if self.pool is not None:
-            self.pool.terminate_others(server)
+            self.pool.abort_others(server)
         self.outage.note_server(server)
 
     def _drop_check_connection(self) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import asyncpg
 
 from jobs_grpc.config import Config
-from jobs_grpc.db.connect import connect
+from jobs_grpc.db.connect import abort, connect
 from jobs_grpc.db.database import Database
 from jobs_grpc.db.interrupted_statements import fetch_with_repeats
 from jobs_grpc.db.outage import describe
@@ -51,7 +51,7 @@ class LastSeen:
         self._interval = config.maintenance.last_seen_interval
         self._config = config.database
         self._database = database
-        database.outage.on_new_server(self._drop_connection)
+        database.outage.on_new_server(self._abort_connection)
         self._connection: asyncpg.Connection | None = None
         # By tenant and device: when it was seen, as time.monotonic.
         self._marks: dict[str, dict[str, float]] = {}
@@ -189,6 +189,10 @@ class LastSeen:
         except BaseException:
             self._drop_connection()
             raise
+
+    def _abort_connection(self) -> None:
+        if self._connection is not None:
+            abort(self._connection)
 
     def _drop_connection(self) -> None:
         if self._connection is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from jobs_grpc.db.connect import connect
+from jobs_grpc.db.connect import abort, connect
 from jobs_grpc.db.interrupted_statements import fetch_with_repeats
 from jobs_grpc.db.outage import Outage
 from jobs_grpc.db.pg_errors import is_retryable
@@ -51,7 +51,7 @@ class OwnerPool:
         self._statement_cache_size = statement_cache_size
         self._open: weakref.WeakSet[asyncpg.Connection] = weakref.WeakSet()
         if outage:
-            outage.on_new_server(self._terminate)
+            outage.on_new_server(self._abort_all)
 
     async def __aenter__(self) -> "OwnerPool":
         # The type of asyncpg's stubs has each option of `connect` by name.
@@ -93,9 +93,9 @@ class OwnerPool:
         self._open.add(connection)
         return connection
 
-    def _terminate(self) -> None:
+    def _abort_all(self) -> None:
         for connection in self._open:
-            connection.terminate()
+            abort(connection)
 
 
 async def _check_owner(connection: asyncpg.Connection) -> None:

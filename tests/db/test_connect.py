@@ -1,11 +1,13 @@
 """Connections to one of several hosts."""
 
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 
-from jobs_grpc.db.connect import connect, split_hosts
+from jobs_grpc.db.connect import abort, connect, split_hosts
+from jobs_grpc.db.pg_errors import is_outage
 from tests.support.database import Database
 from tests.support.proxy import running_proxy
 from tests.support.server import reserved_address
@@ -81,3 +83,24 @@ async def test_connect_times_out_when_no_host_responds(database: Database) -> No
 
         with pytest.raises(TimeoutError):
             await connect(with_hosts(proxy.dsn, proxy.dsn, proxy.dsn), timeout=0.05)
+
+
+async def test_statement_that_is_about_to_be_sent_fails_as_in_an_outage(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = await connect(database.owner_dsn)
+    connection_type: Any = asyncpg.Connection
+    prepare = connection_type._get_statement
+
+    async def prepare_and_abort(*args: Any, **options: Any) -> Any:
+        statement = await prepare(*args, **options)
+        abort(connection)
+        return statement
+
+    monkeypatch.setattr(connection_type, "_get_statement", prepare_and_abort)
+
+    with pytest.raises(asyncpg.PostgresError) as failed:
+        await connection.fetchval("SELECT 1")
+
+    assert is_outage(failed.value)
+    assert connection.is_closed()
