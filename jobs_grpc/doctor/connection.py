@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from jobs_grpc.config import Config
-from jobs_grpc.db import connect as hosts
 from jobs_grpc.db import schema
 from jobs_grpc.db.connect import CONNECT_TIMEOUT
+from jobs_grpc.db.connect import connect as connect_to_host
 from jobs_grpc.db.pg_errors import CONNECTION_LOST, is_schema_error
 from jobs_grpc.doctor.finding import Finding, Status
 
@@ -36,7 +36,7 @@ class ConnectError(Exception):
 async def connect(url: str, config: Config) -> AsyncIterator[asyncpg.Connection]:
     """Open a connection for the block. Raises ConnectError."""
     try:
-        connection = await hosts.connect(
+        connection = await connect_to_host(
             url,
             timeout=CONNECT_TIMEOUT,
             command_timeout=_STATEMENT_TIMEOUT,

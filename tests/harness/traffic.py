@@ -396,7 +396,7 @@ class Traffic:
         with self._recorded(get, tenant) as answers:
             response = await self._request("GET", f"/{job_id}", tenant, job_id, rng)
             if response is not None and response.is_success:
-                # It also has the kinds of targets that it has not.
+                # REST has a field for each kind of target; a message can have only one.
                 body = {k: v for k, v in response.json().items() if not k.startswith("target")}
                 job = ParseDict(body, pb.Job(), ignore_unknown_fields=True)
                 answers.append(pb.GetJobResponse(job=job))

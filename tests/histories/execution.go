@@ -289,7 +289,7 @@ func (of settings) applied(s executionState, o operation) []executionState {
 	return same
 }
 
-func when(possible bool, states []executionState) []executionState {
+func when[S any](possible bool, states []S) []S {
 	if possible {
 		return states
 	}

@@ -78,10 +78,7 @@ func (of settings) nextOfJob(s jobState) []jobState {
 // applyToJob returns the states after an operation.
 func (of settings) applyToJob(s jobState, o operation) []jobState {
 	if o.Answered && o.Error != "" {
-		if s.canRefuse(o) {
-			return []jobState{s}
-		}
-		return nil
+		return when(s.canRefuse(o), []jobState{s})
 	}
 	found := of.appliedToJob(s, o)
 	if !o.Answered && !slices.Contains(found, s) {

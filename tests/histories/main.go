@@ -281,8 +281,8 @@ func describe(out io.Writer, violation history, folder string, limit time.Durati
 	fmt.Fprintf(out, "\n%s: no order of these calls is possible\n", violation.name)
 	first := operations[0].Start
 	for _, each := range operations {
-		ended := fmt.Sprintf("%10.6f", float64(each.End-first)/1e9)
-		fmt.Fprintf(out, "  %10.6f – %s s  %v\n", float64(each.Start-first)/1e9, ended, each)
+		start, end := float64(each.Start-first)/1e9, float64(each.End-first)/1e9
+		fmt.Fprintf(out, "  %10.6f – %10.6f s  %v\n", start, end, each)
 	}
 	if folder == "" {
 		return

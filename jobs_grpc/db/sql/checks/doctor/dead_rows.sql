@@ -1,5 +1,5 @@
--- What keeps VACUUM from removing the rows of this database that have died since: for longer than $1 seconds, or, where
--- its start is not visible to this role, for more than $2 transactions. The oldest first.
+-- Transactions and slots that keep VACUUM from removing dead rows of this database: those older than $1 seconds, or
+-- older than $2 transactions if this role does not see when they began. The oldest first.
 SELECT h.kind, h.name, h.role, h.seconds, h.transactions, h.remedy
 FROM (
     SELECT 'session' AS kind, a.pid::text AS name, a.usename::text AS role,
