@@ -13,6 +13,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 from grpc.aio import EOF, AioRpcError, Channel
 
+from jobs_grpc.auth.principal import Principal, set_principal
 from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation
 from jobs_grpc.rpc.request_reader import RequestReader, StreamRequests
 from tests.support.callers import Operator
@@ -260,3 +261,26 @@ async def test_report_is_not_decoded_until_the_memory_limit_has_room() -> None:
     with pytest.raises(StopAsyncIteration):
         await anext(requests)
     assert memory.held == 0
+
+
+@pytest.mark.parametrize(("size", "turns"), [(16_384, ["aaab"]), (16_385, ["a", "a", "b", "a"])])
+async def test_large_requests_of_tenants_are_decoded_in_turn(size: int, turns: list[str]) -> None:
+    """One in an iteration of the event loop, and no tenant waits for all of another."""
+    reader, iterations = RequestReader(LIMIT, 1), [""]
+
+    async def decode(tenant: str) -> None:
+        set_principal(Principal(tenant, frozenset()))
+
+        def deserialize(_: bytes) -> None:
+            iterations[-1] += tenant
+
+        await reader.decode(SimpleNamespace(request_deserializer=deserialize), bytes(size))
+
+    async with asyncio.TaskGroup() as group:
+        for tenant in "aaab":
+            group.create_task(decode(tenant))
+        for _ in range(20):
+            await asyncio.sleep(0)
+            iterations.append("")
+
+    assert list(filter(None, iterations)) == turns
