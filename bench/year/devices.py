@@ -41,6 +41,47 @@ async def act(calls: Callers, tenant: str) -> None:
     removed = calls.ledger.directories[tenant].removed
     for device_id in sorted(calling - removed):
         await _act_alone(calls, tenant, device_id)
+    # Last, so that no device joins a job, and starts it, before the ledger knows.
+    await _report_facts(calls, tenant)
+
+
+async def _report_facts(calls: Callers, tenant: str) -> None:
+    directory = calls.ledger.directories[tenant]
+    bridged = []
+    for device_id, version in directory.unreported.items():
+        facts = {"version": version}
+        if directory.by_id[device_id].calls_itself:
+            request = pb.UpdateFactsRequest(facts=facts)
+            _store_facts(calls, tenant, [device_id], await calls.device(tenant, device_id, request))
+        else:
+            bridged.append(pb.DeviceFacts(device_id=device_id, facts=facts))
+    for first in range(0, len(bridged), _BATCH):
+        batch = bridged[first : first + _BATCH]
+        answer = await calls.device(tenant, "", pb.UpdateFactsRequest(devices=batch))
+        _store_facts(calls, tenant, [each.device_id for each in batch], answer)
+    directory.unreported.clear()
+
+
+def _store_facts(
+    calls: Callers, tenant: str, device_ids: Sequence[str], answer: tuple[Any, str]
+) -> None:
+    """Record the facts of devices, unless an answer refuses them."""
+    response, reason = answer
+    if response is None or any(result.HasField("error") for result in response.results):
+        calls.ledger.problem("facts are refused", f"{tenant} {device_ids}: {reason} {response}")
+        return
+    directory = calls.ledger.directories[tenant]
+    for device_id in device_ids:
+        directory.set_value(device_id, "fact.version", directory.unreported[device_id])
+    calls.ledger.done["facts reported"] += len(device_ids)
+
+
+def _finish(calls: Callers, job: LedgerJob, device_id: str, status: str, code: str) -> None:
+    """Record an acknowledged end. A device reports the version that it has installed."""
+    job.report(device_id, status, code, calls.ledger.now())
+    if job.kind == "firmware" and status == "SUCCEEDED":
+        version = job.job_id.removeprefix("firmware-")
+        calls.ledger.directories[job.tenant].unreported[device_id] = version
 
 
 def _result(job: LedgerJob, device_id: str) -> tuple[str, str]:
@@ -68,7 +109,7 @@ async def _act_by_bridge(calls: Callers, tenant: str, work: Sequence[Work]) -> N
             started, await _send(calls, stream, ends), strict=True
         ):
             if _is_accepted(calls, job, device_id, answer, result[0]):
-                job.report(device_id, *result, calls.ledger.now())
+                _finish(calls, job, device_id, *result)
     await stream.done_writing()
     calls.ledger.done["executions by a bridge"] += len(work)
 
@@ -157,4 +198,4 @@ async def _act_alone(calls: Callers, tenant: str, device_id: str) -> None:
             _check_refusal(calls, job, device_id, status, reason)
             return
         _check_answer(calls, job, device_id, answer.execution, status)
-        job.report(device_id, status, code, calls.ledger.now())
+        _finish(calls, job, device_id, status, code)

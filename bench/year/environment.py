@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 
 from bench.environment import Environment
-from bench.year.fleet import devices
+from bench.year.fleet import FIRST_VERSION, devices
 from bench.year.ledger import Ledger
 from bench.year.recount import EVENT_RETENTION, RETENTION
 from bench.year.scale import Scale
@@ -24,9 +24,12 @@ SETTINGS = (
 )
 
 _SECONDS_AHEAD = "year.seconds_ahead"
-_INSERT_DEVICES = """
+_INSERT_DEVICES = f"""
     WITH device AS (
         INSERT INTO public.device_state (tenant_id, device_id) SELECT $1, unnest($2::text[])
+    ), fact AS (
+        INSERT INTO jobs.device_facts (tenant_id, device_id, facts, facts_updated_at)
+        SELECT $1, unnest($2::text[]), '{{"version": "{FIRST_VERSION}"}}', jobs.now()
     )
     INSERT INTO jobs.devices (tenant_id, device_id, labels, time_zone)
     SELECT $1, d.id, d.labels, d.zone
@@ -60,6 +63,8 @@ async def year_server(
             JOBS_LOG_LEVEL="WARNING",
             JOBS_RETENTION_DAYS=str(RETENTION.days),
             JOBS_EVENT_RETENTION_DAYS=str(EVENT_RETENTION.days),
+            # A full scan a day. All joins are by notes, except for those after ResumeJob.
+            JOBS_JOIN_SCAN_INTERVAL="86400",
             **variables,
         ) as server,
         server.calls() as calls,

@@ -7,6 +7,7 @@ from functools import cache, cached_property
 from zlib import crc32
 
 from tests.model import targets
+from tests.model.targets import Term
 
 ZONES = (
     *("UTC", "Europe/Berlin", "America/New_York", "America/Los_Angeles"),
@@ -14,6 +15,8 @@ ZONES = (
 )
 RINGS = ("canary", "early", "late")
 MODELS = ("m1", "m2")
+FIRST_VERSION = "00"
+"""The fact `version` of all devices when the year begins. Later ones are months."""
 
 _SITES = 50
 
@@ -61,11 +64,12 @@ class Device:
 
 @cache
 def devices(count: int, cohorts: int) -> Sequence[Device]:
-    """Return the devices of each tenant."""
-    return [_device(number, cohorts) for number in range(count)]
+    """Return the first devices of each tenant."""
+    return [device(number, cohorts) for number in range(count)]
 
 
-def _device(number: int, cohorts: int) -> Device:
+def device(number: int, cohorts: int) -> Device:
+    """Return a device by its number."""
     part = number % 20
     return Device(
         f"d{number:05}",
@@ -83,13 +87,56 @@ class Directory:
     """The devices of a tenant that are registered now."""
 
     def __init__(self, all_devices: Iterable[Device]) -> None:
-        self.by_id = {device.device_id: device for device in all_devices}
+        self.by_id: dict[str, Device] = {}
         self.removed: set[str] = set()
+        self.values: dict[str, dict[str, str]] = defaultdict(dict)
+        """The label `enrolled` and the fact `version` of devices, with the keys of selectors."""
+        self.changed: set[str] = set()
+        """The devices whose values have changed, so that they can join continuous jobs."""
+        self.unreported: dict[str, str] = {}
+        """The versions that devices will report."""
         self._by_label: dict[tuple[str, int], list[Device]] = defaultdict(list)
-        for device in self.by_id.values():
-            self._by_label["cohort", device.cohort].append(device)
-            self._by_label["site", device.site].append(device)
-            self._by_label["model", device.model].append(device)
+        for each in all_devices:
+            self.add(each)
+            self.values[each.device_id]["fact.version"] = FIRST_VERSION
+
+    def add(self, device: Device) -> None:
+        """Add a device that is registered for the first time."""
+        self.by_id[device.device_id] = device
+        self._by_label["cohort", device.cohort].append(device)
+        self._by_label["site", device.site].append(device)
+        self._by_label["model", device.model].append(device)
+
+    def remove(self, device_ids: Iterable[str]) -> None:
+        """Remove devices, with their facts."""
+        for device_id in device_ids:
+            self.removed.add(device_id)
+            self.values.pop(device_id, None)
+            self.unreported.pop(device_id, None)
+
+    def set_value(self, device_id: str, key: str, value: str) -> None:
+        """Record an acknowledged label or fact."""
+        self.values[device_id][key] = value
+        self.changed.add(device_id)
+
+    def versions(self) -> dict[str, str | None]:
+        """Return the registered devices, and the version that each has reported."""
+        known = self.by_id.keys() - self.removed
+        return {device_id: self.values[device_id].get("fact.version") for device_id in known}
+
+    def in_model(self, device_ids: Iterable[str]) -> tuple[targets.Device, ...]:
+        """Return those of the devices that are registered, as the model of selectors has them."""
+        return tuple(
+            targets.Device(
+                device_id,
+                self.by_id[device_id].in_model.labels | self.values[device_id].items(),
+            )
+            for device_id in sorted({*device_ids} - self.removed)
+        )
+
+    def targeted(self, terms: Iterable[Term]) -> list[Device]:
+        """Return the devices that match a selector."""
+        return [self.by_id[each] for each in targets.matching(terms, self.in_model(self.by_id))]
 
     def matching(self, label: str, value: int) -> list[Device]:
         """Return the devices with a value of `cohort` or `site`, or with a model."""
@@ -109,7 +156,7 @@ def result(kind: str, job_id: str, device: Device, number: int, *, bad: bool) ->
         return _install(draw, device, number, can_be_stuck=can_be_stuck, bad=bad)
     if draw < 10 and can_be_stuck:
         return HANGS, ""
-    if draw < 20 and can_be_stuck and kind == "config":
+    if draw < 20 and can_be_stuck and kind in ("config", "verification"):
         return STAYS_OFFLINE, ""
     if draw < 40:
         return "FAILED", RETRIED_CODE if number == 1 else "INVALID"

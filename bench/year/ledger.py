@@ -6,7 +6,7 @@ depends on times within a step, such as the opening of a stage, from the respons
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -15,7 +15,7 @@ from typing import Any
 from bench.year.fleet import Device, Directory
 from tests.harness import ledger
 from tests.harness.ledger import OperatorCall
-from tests.model import operator_calls, retries
+from tests.model import joins, operator_calls, retries
 from tests.model.execution import (
     PENDING,
     Attempt,
@@ -144,13 +144,17 @@ class LedgerJob:
         execution = self.executions[device_id]
         return (*execution.earlier, execution)
 
-    def join(self, device: Device, at: datetime) -> None:
-        """Record that a device has joined."""
-        rank = len(self.executions) + 1
-        execution = Execution(device.device_id, rank, zone=device.zone, queued=seconds(at))
-        self.devices[device.device_id] = device
-        self.executions[device.device_id] = execution
-        self.counts[execution.status] += 1
+    def join(self, directory: Directory, device_ids: Iterable[str], at: datetime) -> int:
+        """Record that those of the devices have joined that can. Return how many."""
+        model = replace(self.model, now=seconds(at), executions=tuple(self.executions.values()))
+        state = State(model.now, (model,), directory.in_model(device_ids))
+        model = joins.join(state, self.job_id)[0].job(self.job_id)
+        self.model = replace(model, executions=(), events=())
+        joined = [e for e in model.executions if e is not self.executions.get(e.device)]
+        for execution in joined:
+            self.devices[execution.device] = directory.by_id[execution.device]
+            self._store(execution)
+        return len(joined)
 
     def start(self, device_id: str, at: datetime) -> None:
         """Record an acknowledged start."""
@@ -173,14 +177,14 @@ class LedgerJob:
         execution = queue_next(self.executions[device_id], seconds(at))
         self._store(forget_failures(execution))
 
-    def end(self, device_id: str) -> None:
+    def end(self, device_id: str, cause: str = "EXECUTION_CANCELED") -> None:
         """Record that an operator has ended an execution, which was QUEUED."""
         execution = self.executions[device_id]
-        self._store(end(execution, self.model.now, "REJECTED", None, "EXECUTION_CANCELED"))
+        self._store(end(execution, self.model.now, "REJECTED", None, cause))
 
     def cancel(self, *, force: bool) -> None:
         """Record an acknowledged cancel."""
-        self.change(status="CANCELED", pause_cause=None)
+        self.change(status="CANCELED", pause_cause=None, target=None)
         for execution in [*self.executions.values()]:
             if execution.status in (PENDING if force else ("QUEUED",)):
                 self._store(end(execution, self.model.now, "REJECTED", None, "JOB_CANCELED"))
@@ -203,7 +207,8 @@ class LedgerJob:
             self.finished_at = at - earlier
 
     def _store(self, execution: Execution) -> None:
-        self.counts[self.executions[execution.device].status] -= 1
+        if before := self.executions.get(execution.device):
+            self.counts[before.status] -= 1
         self.counts[execution.status] += 1
         self.executions[execution.device] = execution
 
@@ -251,6 +256,16 @@ class Ledger(ledger.Ledger):
     def open_jobs(self, tenant: str) -> list[LedgerJob]:
         """Return the jobs of a tenant that are not finished."""
         return list(self._open[tenant].values())
+
+    def join(self) -> None:
+        """Record that the devices that have changed have joined the continuous jobs."""
+        for tenant, directory in self.directories.items():
+            for job in self.open_jobs(tenant) if directory.changed else ():
+                if job.model.target is not None:
+                    joined = job.join(directory, directory.changed, self.now())
+                    self.done["executions"] += joined
+                    self.done[f"devices that joined: {job.kind}"] += joined
+            directory.changed.clear()
 
     def pass_time(self, at: datetime) -> None:
         """Let timeouts and expiries pass."""

@@ -1,5 +1,6 @@
 """The operators of a tenant: they create jobs, watch them, and change them."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -9,7 +10,7 @@ from fleet.jobs.v1 import events_pb2, fleet_pb2
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench.year.calls import Callers
-from bench.year.fleet import BRICKED_CODE, MODELS, RETRIED_CODE, RINGS, Device
+from bench.year.fleet import BRICKED_CODE, MODELS, RETRIED_CODE, RINGS, Device, device
 from bench.year.ledger import LedgerJob, seconds
 from bench.year.scale import Scale, Step
 from tests.harness.ledger import OperatorCall
@@ -18,13 +19,17 @@ from tests.model.criteria import Criterion
 from tests.model.retries import Rule
 from tests.model.stages import Stage
 from tests.model.windows import Window
-from tests.support.waiting import wait_until
 
 # Days of a month. All are part of each month, so that months can be compared.
 _RELEASE_DAYS = (2, 4, 6, 8, 10)
 _EMERGENCY_DAYS = (5, 9, 19)
 _REMOVAL_DAYS = (3, 15, 25)
-_CONTINUOUS_DAYS = range(1, 8)
+_ENROLLMENT_DAYS = range(1, 8)
+_ENROLLMENT_STEP = 6
+_BRAKE_DAY = 4
+"""The day on which one device more than `max_joins_per_hour` allows is enrolled."""
+_VERIFICATION_DAYS = 5
+"""How long devices can join the verification of a rollout."""
 
 # Kinds of a rollout, by the last digit of the number of the tenant plus the month.
 _ADVANCED, _FORCE_CANCELED, _CANCELED_BY_TRIP, _FIXED, _CANCELED, _PAUSED = 9, 7, 1, 4, 8, 6
@@ -59,19 +64,20 @@ class Operators:
                 await self._operate_rollout(job, at)
         actions = (
             *(self._register_again, self._create_daily, self._create_emergency),
-            *(self._create_rollout, self._cancel_executions, self._enroll, self._delete),
+            *(self._create_rollout, self._cancel_executions, self._read, self._delete),
         )
         # At night, they do nothing.
         if step.number:
             await actions[step.number - 1](step)
 
-    async def watch(self, at: datetime) -> None:
+    async def watch(self, step: Step) -> None:
         """Look at the rollouts and at closed windows after the devices have acted."""
         for job in self._ledger.open_jobs(self._tenant):
             if job.kind == "firmware":
                 await self._look(job)
             if device_id := job.closed_device():
-                await self._ask_closed_device(job, device_id, at)
+                await self._ask_closed_device(job, device_id, step.at)
+        await self._enroll(step)
 
     # Creation
 
@@ -122,7 +128,12 @@ class Operators:
 
     async def _create_rollout(self, step: Step) -> None:
         at = step.at
-        if at.day != _RELEASE_DAYS[self._number % len(_RELEASE_DAYS)]:
+        release_day = _RELEASE_DAYS[self._number % len(_RELEASE_DAYS)]
+        if at.day == release_day + _VERIFICATION_DAYS:
+            job = self._ledger.jobs.get((self._tenant, f"verification-{at:%m}"))
+            if job and not job.is_canceled:
+                await self._cancel(job, force=False)
+        if at.day != release_day:
             return
         variant = (self._number + at.month) % 10
         model = at.month % len(MODELS)
@@ -157,42 +168,72 @@ class Operators:
         )
         if job:
             job.is_bad = variant in (_FORCE_CANCELED, _CANCELED_BY_TRIP, _FIXED)
+        await self._create_verification(f"{at:%m}")
+
+    async def _create_verification(self, month: str) -> None:
+        """Create a continuous job for devices when they report the version of the month."""
+        early = RINGS[1]
+        terms = ("fact.version", "in", (month,)), ("ring", "in", (early,))
+        settings = {
+            "target": terms,
+            # More join in an hour than the default of the join brake allows.
+            "max_joins": self._scale.devices,
+            "timeout": _HOUR,
+        }
+        selector = f"fact.version={month},ring={early}"
+        devices = self._directory.targeted(terms)
+        await self._create("verification", month, selector, devices, settings)
 
     async def _enroll(self, step: Step) -> None:
-        """Let devices join a continuous job of the first week of a month, and read."""
-        await self._read(step)
-        at, job_id = step.at, f"enrollment-{step.at:%m}"
-        if at.day == _CONTINUOUS_DAYS[0]:
-            terms = (("enrolled", "in", (f"{at:%m}",)),)
-            settings: dict[str, Any] = {"target": terms, "max_joins": None}
-            settings |= {"expires_after": None, "timeout": _HOUR, "execution_events": True}
-            await self._create("enrollment", f"{at:%m}", f"enrolled={at:%m}", [], settings)
-        job = self._ledger.jobs.get((self._tenant, job_id))
-        if job is None or at.day not in _CONTINUOUS_DAYS:
+        """Let devices join a continuous job of the first week of a month by a label.
+
+        The devices have acted, so those that join act in the next step.
+        """
+        month, day = f"{step.at:%m}", step.at.day
+        job = self._ledger.jobs.get((self._tenant, f"enrollment-{month}"))
+        if job and job.model.joins_stopped:
+            await self._release_brake(job)
+        if step.number != _ENROLLMENT_STEP or day not in _ENROLLMENT_DAYS:
             return
-        if at.day == _CONTINUOUS_DAYS[-1]:
-            request = pb.UpdateJobRequest(job_id=job_id)
+        if day == _ENROLLMENT_DAYS[0]:
+            settings: dict[str, Any] = {
+                "target": (("enrolled", "in", (month,)),),
+                "max_joins": _ENROLLED,
+                "timeout": _HOUR,
+                "execution_events": True,
+            }
+            await self._create("enrollment", month, f"enrolled={month}", [], settings)
+        elif job and day == _ENROLLMENT_DAYS[-1]:
+            request = pb.UpdateJobRequest(job_id=job.job_id)
             request.update_mask.paths.append("continuous")
             if await self._change(job, request) is not None:
                 job.change(target=None)
-            return
-        chosen = self._directory.matching("site", at.day)[:_ENROLLED]
-        update = fleet_pb2.UpdateDevicesRequest()
-        update.update_mask.paths.append("labels")
-        for device in chosen:
-            update.devices.add(device_id=device.device_id, labels={"enrolled": f"{at:%m}"})
-        if await self._calls.read(self._tenant, update) is None:
-            return
-        expected = len(job.executions) + len(chosen)
+        elif job:
+            await self._enroll_devices(month, day)
 
-        async def have_joined() -> bool:
-            found = await self._get(job)
-            return found is not None and found.total_executions == expected
+    async def _enroll_devices(self, month: str, day: int) -> None:
+        """Label devices of a site and a device that is registered for the first time."""
+        new = device(len(self._directory.by_id), self._scale.cohorts)
+        count = _ENROLLED if day == _BRAKE_DAY else _ENROLLED - 1
+        chosen = [*self._directory.matching("site", day)[:count], new]
+        if await self._register(chosen, enrolled=month):
+            self._directory.add(new)
+            self._directory.unreported[new.device_id] = month
+            self._ledger.done["devices registered for the first time"] += 1
+            for each in chosen:
+                self._directory.set_value(each.device_id, "enrolled", month)
 
-        await wait_until(have_joined)
-        for device in chosen:
-            job.join(device, self._ledger.now())
-        self._ledger.done["devices that joined a job"] += len(chosen)
+    async def _release_brake(self, job: LedgerJob) -> None:
+        """Check that the join brake has stopped a job, and let the other devices join."""
+        found = await self._get(job)
+        if found is None:
+            return
+        if (found.pause.cause, found.total_executions) != (pb.Pause.JOINS, len(job.executions)):
+            self._ledger.problem("the join brake differs", f"{self._tenant} {found}")
+        await self._resume(job)
+        job.change(joins_stopped=False, hour=None)
+        # A full scan looks at all devices.
+        self._directory.changed.update(self._directory.by_id)
 
     async def _create(
         self,
@@ -383,24 +424,32 @@ class Operators:
                 "DeleteDevices ends others", f"{self._tenant} {chosen}: {found}, not {len(ended)}"
             )
         for other, device_id in ended:
-            other.end(device_id)
+            other.end(device_id, "DEVICE_REMOVED")
             # Its events are those of a CancelExecution.
             other.calls[user] = OperatorCall(
                 *(call.tenant, other.job_id, "CancelExecution", call.started_at, call.ended_at),
                 accepted=True,
             )
-        self._directory.removed.update(chosen)
+        self._directory.remove(chosen)
         self._ledger.done["removed devices"] += len(chosen)
 
     async def _register_again(self, step: Step) -> None:
         """Register the removed devices again."""
+        devices = [self._directory.by_id[each] for each in sorted(self._directory.removed)]
+        if devices and await self._register(devices):
+            self._directory.removed.clear()
+            # They report the version that they were repaired with.
+            self._directory.unreported |= {d.device_id: f"{step.at:%m}" for d in devices}
+
+    async def _register(self, devices: Iterable[Device], **labels: str) -> bool:
+        """Register devices, or change the labels of those that are registered."""
         request = fleet_pb2.UpdateDevicesRequest(allow_missing=True)
         request.update_mask.paths.extend(("labels", "time_zone"))
-        for device_id in sorted(self._directory.removed):
-            device = self._directory.by_id[device_id]
-            request.devices.add(device_id=device_id, labels=device.labels, time_zone=device.zone)
-        if request.devices and await self._calls.read(self._tenant, request) is not None:
-            self._directory.removed.clear()
+        for each in devices:
+            request.devices.add(
+                device_id=each.device_id, labels=each.labels | labels, time_zone=each.zone
+            )
+        return await self._calls.read(self._tenant, request) is not None
 
     async def _delete(self, step: Step) -> None:
         """Delete a daily job that has finished, once a week."""

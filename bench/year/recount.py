@@ -28,6 +28,12 @@ _STAGES = """
     SELECT job_id, device_id, stage FROM jobs.job_executions
     WHERE tenant_id = $1 AND stage IS NOT NULL
 """
+# Also facts of devices that are not registered.
+_FACTS = """
+    SELECT device_id, f.facts ->> 'version' AS version
+    FROM public.device_state s FULL JOIN jobs.device_facts f USING (tenant_id, device_id)
+    WHERE tenant_id = $1
+"""
 _EVENTS = "SELECT position FROM jobs.events WHERE tenant_id = $1 ORDER BY position"
 
 
@@ -49,6 +55,8 @@ class Recount:
         for tenant in self._ledger.directories:
             attempts = await self._owner.fetch(_ATTEMPTS, tenant)
             await self._compare_executions(tenant, attempts, at)
+            self._compare_joins(tenant, attempts)
+            await self._compare_facts(tenant)
             await self._compare_events(tenant, attempts, at)
         self._ledger.done["recounts"] += 1
 
@@ -76,6 +84,34 @@ class Recount:
             if staged and staged.executions[row["device_id"]].stage != row["stage"]:
                 self._ledger.problem("an execution is in another stage", f"{tenant} {dict(row)}")
         self._ledger.done["attempts compared"] += len(attempts)
+
+    def _compare_joins(self, tenant: str, attempts: Sequence[asyncpg.Record]) -> None:
+        """Check that each device that matches an open continuous job has an execution of it."""
+        stored = {(row["job_id"], row["device_id"]) for row in attempts}
+        directory = self._ledger.directories[tenant]
+        for job in self._ledger.open_jobs(tenant):
+            if job.model.target is None or job.model.joins_stopped:
+                continue
+            matching = {device.device_id for device in directory.targeted(job.model.target)}
+            missing = [each for each in sorted(matching) if (job.job_id, each) not in stored]
+            if missing:
+                self._ledger.problem(
+                    "devices have not joined", f"{tenant} {job.job_id}: {missing[:5]}"
+                )
+            self._ledger.done["devices compared with continuous jobs"] += len(matching)
+
+    async def _compare_facts(self, tenant: str) -> None:
+        """Compare the registered devices, and the versions that they have reported."""
+        stored = {
+            row["device_id"]: row["version"] for row in await self._owner.fetch(_FACTS, tenant)
+        }
+        expected = self._ledger.directories[tenant].versions()
+        if differences := stored.items() ^ expected.items():
+            self._ledger.problem(
+                "devices or facts differ",
+                f"{tenant}: {len(differences)}: {sorted(differences, key=str)[:6]}",
+            )
+        self._ledger.done["facts compared"] += len(stored)
 
     def _compare_job(self, job: LedgerJob, stored: asyncpg.Record | None, at: datetime) -> None:
         purged_at = job.finished_at + RETENTION if job.finished_at else None

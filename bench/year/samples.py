@@ -13,13 +13,22 @@ from tests.support.rows_read import rows_read
 _SEARCHES = {
     "stages_due": "SELECT * FROM jobs.stages_due(100, '{}', '{}')",
     "timed_out_executions": "SELECT * FROM jobs.timed_out_executions(1000, '{}', '{}')",
+    # A note is deleted when its devices have joined, or when a scan is due instead.
+    "tenants_with_device_changes": "SELECT * FROM jobs.tenants_with_device_changes(1000, '')",
+    "scans_due": "SELECT * FROM jobs.scans_due(100, '{}', '{}')",
     "jobs_to_finalize": "SELECT * FROM jobs.jobs_to_finalize(100, '{}', '{}')",
     "jobs_past_retention": "SELECT * FROM jobs.jobs_past_retention(100, '{}', '{}', 21)",
     "jobs_to_purge": "SELECT * FROM jobs.jobs_to_purge(100, '{}', '{}')",
 }
-_URGENT = ("stages_due", "timed_out_executions")
+_URGENT = ("stages_due", "timed_out_executions", "tenants_with_device_changes", "scans_due")
 """The searches for work that the next step depends on."""
 _METRICS = {"stopped_rollouts": "SELECT * FROM jobs.stopped_rollouts(10000)"}
+_EVENTS_INDEXES = """
+    SELECT i.indexrelid::regclass::text, s.leaf_pages, s.avg_leaf_density
+    FROM pg_index i CROSS JOIN LATERAL public.pgstatindex(i.indexrelid) s
+    WHERE i.indrelid = 'jobs.events'::regclass
+    ORDER BY 1
+"""
 
 Read = Callable[[Store, str, str, str], Awaitable[object]]
 """Makes the request of a call from a tenant, a daily job and a device."""
@@ -66,6 +75,13 @@ async def rows_of_calls(
     for name, search in (_SEARCHES | _METRICS).items():
         rows[name] = await rows_read(database.owner, database.owner.fetch(search))
     return {f"rows that {name} reads": read for name, read in rows.items()}
+
+
+async def events_indexes(owner: asyncpg.Connection) -> str:
+    """Return how many leaf pages the indexes of `events` have, and how full these are."""
+    await owner.execute("CREATE EXTENSION IF NOT EXISTS pgstattuple SCHEMA public")
+    rows = await owner.fetch(_EVENTS_INDEXES)
+    return "; ".join("{}: {} leaf pages, {:.0f} % full".format(*row) for row in rows)
 
 
 async def is_maintained(owner: asyncpg.Connection, *, only_urgent: bool) -> bool:

@@ -14,7 +14,7 @@ from bench.year.devices import act
 from bench.year.environment import move_time
 from bench.year.operators import Operators
 from bench.year.recount import Recount
-from bench.year.samples import is_maintained, rows_of_calls
+from bench.year.samples import events_indexes, is_maintained, rows_of_calls
 from bench.year.scale import STEPS_PER_DAY, YEAR, Scale, Step
 from tests.support.database import Database
 from tests.support.waiting import wait_until
@@ -65,6 +65,7 @@ class Year:
                 for tenant in self._operators:
                     tenants.create_task(self._act(tenant, step))
             await self._wait_for_maintenance(step, only_urgent=True)
+            self._ledger.join()
             if is_last or (days_left == 0 and step.number == STEPS_PER_DAY - 1):
                 await self._settle(step)
                 await self._recount.run(step.at)
@@ -78,7 +79,7 @@ class Year:
             operators = self._operators[tenant]
             await operators.prepare(step)
             await act(self._calls, tenant)
-            await operators.watch(step.at)
+            await operators.watch(step)
 
     def _cut(self, number: int, *, may_cut: bool) -> None:
         """Connect the consumers whose cut is over, and cut some others; or connect all."""
@@ -131,7 +132,8 @@ class Year:
         self._executions, self._month_started = executions, time.monotonic()
         sample = self.samples[-1]
         print(
-            f"month {sample.number:g}: {sample.executions:,} executions in {sample.seconds:.0f} s",
+            f"month {sample.number:g}: {sample.executions:,} executions in {sample.seconds:.0f} s;"
+            f" {await events_indexes(self._database.owner)}",
             flush=True,
         )
 
