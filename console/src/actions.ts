@@ -42,7 +42,7 @@ export const canResume = (job: Job) => may("ResumeJob") && allows(job, "RESUME")
 export const canCancel = (job: Job) => may("CancelJob") && allows(job, "CANCEL");
 export const canDelete = (job: Job) => may("DeleteJob") && allows(job, "DELETE");
 export const canAdvance = (job: Job) => may("AdvanceJob") && allows(job, "ADVANCE");
-export const canReject = (job: Job) => may("RejectStage") && allows(job, "REJECT");
+export const canReject = (job: Job) => may("RejectStage") && allows(job, "REJECT_STAGE");
 export const canChange = () => may("UpdateJob");
 export const canRetry = (job: Job) => may("RetryExecutions") && allows(job, "RETRY");
 

@@ -283,7 +283,7 @@ export function event(e: Event, job?: Job): string {
             return `${stage} opened ${e.user ? `after the approval${by}` : "automatically"}`;
         case "job.awaiting_approval":
             return `the gate of ${stage} waits for approval`;
-        case "job.approved":
+        case "job.stage_approved":
             return `the gate of ${stage} was approved${by}${reason}`;
         case "job.stage_rejected":
             return `the gate of ${stage} was rejected${by}${reason}`;

@@ -131,9 +131,9 @@ def _commands(job: pb.Job) -> Iterator[tuple[str, str]]:
         only = all(each.kind != pb.JobWait.RESUME for each in job.waits_for)
         yield f"approve {job_id} --start", "start the job" if only else "approve the start"
         yield f"reject {job_id} --start", "cancel the job"
-    if wait.kind == pb.JobWait.APPROVAL and pb.Job.APPROVE in possible:
+    if wait.kind == pb.JobWait.APPROVAL and pb.Job.APPROVE_STAGE in possible:
         yield f"approve {job_id}", f"open stage {wait.stage + 1}"
-        if pb.Job.REJECT in possible:
+        if pb.Job.REJECT_STAGE in possible:
             yield f"reject {job_id}", "pause the job"
     if wait.kind == pb.JobWait.START and pb.Job.UPDATE in possible:
         yield f"update {job_id} --start-at now", "start now"

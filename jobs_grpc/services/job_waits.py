@@ -174,7 +174,7 @@ def _add_gate(
     )
     needs_approval = stage["require_approval"] and stage["approved_at"] is None
     if needs_approval:
-        actions += (Job.APPROVE, Job.REJECT)
+        actions += (Job.APPROVE_STAGE, Job.REJECT_STAGE)
     elif not details["is_before_start"] and Job.APPROVE_START not in actions:
         actions.append(Job.ADVANCE)
     if details["is_ended_early"]:

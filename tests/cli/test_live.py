@@ -184,7 +184,7 @@ def test_job_display_shows_what_the_job_waits_for_now(
         job_id="fw-2",
         status=pb.Job.IN_PROGRESS,
         waits_for=waits,
-        possible_actions=[pb.Job.APPROVE],
+        possible_actions=[pb.Job.APPROVE_STAGE],
     )
 
     assert display(job)[4:] == shown

@@ -113,7 +113,7 @@ async def test_webhook_without_matching_events_moves_to_the_head_and_is_idle(
 async def test_events_of_other_types_do_not_wake_an_idle_webhook(
     database: Database, tenant: str
 ) -> None:
-    webhook = await create(database, tenant, ["job.tripped", "job.approved"])
+    webhook = await create(database, tenant, ["job.tripped", "job.stage_approved"])
     start = await webhook.state("position")
     _, last = await webhook.add(2)
     assert not await webhook.is_due()
@@ -123,11 +123,13 @@ async def test_events_of_other_types_do_not_wake_an_idle_webhook(
         "UPDATE jobs.event_heads SET purged_position = position WHERE tenant_id = $1", tenant
     )
     await queue_event(database.owner, tenant)
-    await webhook.add(event_type="job.approved")
+    await webhook.add(event_type="job.stage_approved")
 
     rows = await webhook.claim()
 
-    assert [(row["type"], row["previous_position"]) for row in rows] == [("job.approved", start)]
+    assert [(row["type"], row["previous_position"]) for row in rows] == [
+        ("job.stage_approved", start)
+    ]
     assert await webhook.state("purged_position") == 0
 
 

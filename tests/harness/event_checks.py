@@ -19,7 +19,7 @@ _CAUSED_BY = {
     ("job.retried", None): "RetryExecutions",
     ("job.canceled", "OPERATOR"): "CancelJob",
     ("job.deleted", "OPERATOR"): "DeleteJob",
-    ("job.approved", None): "ApproveStage",
+    ("job.stage_approved", None): "ApproveStage",
     ("job.stage_rejected", None): "RejectStage",
     ("job.stage_opened", "OPERATOR"): "AdvanceJob",
     ("job.start_approved", None): "ApproveStart",
@@ -174,7 +174,7 @@ class JobChecks:
                 # The same change was made before, such as by a repeated call.
                 types = {
                     "CreateJob": "job.created",
-                    "ApproveStage": "job.approved",
+                    "ApproveStage": "job.stage_approved",
                     "ApproveStart": "job.start_approved",
                 }
                 wanted_type = types.get(method, "job.stage_opened")
@@ -272,8 +272,8 @@ class JobChecks:
         ):
             if times[kind] != [stored] * (stored is not None):
                 yield "an event differs from its job", f"{kind}: {times[kind]}, not {stored}"
-        if sorted(times["job.approved"]) != sorted(job["approved_ats"] or ()):
-            yield "an event differs from its job", f"{times['job.approved']} are approved"
+        if sorted(times["job.stage_approved"]) != sorted(job["approved_ats"] or ()):
+            yield "an event differs from its job", f"{times['job.stage_approved']} are approved"
         if len(times["job.stage_opened"]) != (job["open_stage"] or 0):
             yield "an event differs from its job", f"stage {job['open_stage']} is open"
 

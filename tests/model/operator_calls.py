@@ -167,7 +167,7 @@ def approve_stage(state: State, job_id: str, stage: int, user: str) -> Result:
         raise Rejected("STAGE_NOT_APPROVABLE")
     rollout = replace(rollout, approved=rollout.approved | {stage})
     job = replace(job, rollout=rollout, awaiting_approval=False)
-    job = add_event(job, "job.approved", user, stage=stage)
+    job = add_event(job, "job.stage_approved", user, stage=stage)
     return state.with_job(apply_rules(job, approved_by=user)), None
 
 

@@ -38,10 +38,10 @@ def possible_actions(job: Job) -> set[str]:
         **dict.fromkeys(
             ("APPROVE_START", "REJECT_START"), job.is_active and job.start_approved is False
         ),
-        "APPROVE": rollout is not None
+        "APPROVE_STAGE": rollout is not None
         and not rollout.is_last
         and changes(Call(calls.approve_stage, job.job_id, rollout.open_stage, "anna")),
-        "REJECT": rollout is not None
+        "REJECT_STAGE": rollout is not None
         and step(before, Call(calls.reject_stage, job.job_id, rollout.open_stage, "anna"), job.now)[
             1
         ].reason

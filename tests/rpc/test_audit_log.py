@@ -42,7 +42,7 @@ EVENTS = {
     "UpdateJob": "job.updated",
     "PauseJob": "job.paused",
     "ResumeJob": "job.resumed",
-    "ApproveStage": "job.approved",
+    "ApproveStage": "job.stage_approved",
     "RejectStage": "job.stage_rejected",
     "ApproveStart": "job.start_approved",
     "RejectStart": "job.canceled",

@@ -207,7 +207,7 @@ def _check_events(before: Job, after: Job) -> None:
         opened = after.rollout.open_stage - before.rollout.open_stage
         assert new["job.stage_opened"] == opened, "an event for each stage"
         approved = len(after.rollout.approved - before.rollout.approved)
-        assert new["job.approved"] == approved, "an event for each approval"
+        assert new["job.stage_approved"] == approved, "an event for each approval"
     if before.pause_cause != after.pause_cause and after.pause_cause is not None:
         assert new["job.paused"] == 1, "without job.paused"
 

@@ -47,7 +47,7 @@ cap operator_calls.retry_executions: canceled job is retried
 - job.status == "CANCELED" or
 +
 cap operator_calls.approve_stage: approval has no event
-- job = add_event(job, "job.approved", user, stage=stage)
+- job = add_event(job, "job.stage_approved", user, stage=stage)
 + pass
 cap rules.apply_rules: paused job opens stages
 - if not job.is_active or job.is_paused:

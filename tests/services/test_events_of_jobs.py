@@ -97,7 +97,7 @@ async def test_repeated_pause_resume_and_approval_add_no_event(
     for first, repeated, added in (
         (operator.pause("j"), operator.pause("j"), ["job.paused"]),
         (operator.resume("j"), operator.resume("j"), ["job.resumed"]),
-        (approver.approve("j", 0), approver.approve("j", 0), ["job.approved"]),
+        (approver.approve("j", 0), approver.approve("j", 0), ["job.stage_approved"]),
         (operator.advance("j", stage=0), operator.advance("j", stage=0), []),
     ):
         await first
@@ -173,7 +173,7 @@ async def test_approval_is_awaited_once_and_again_after_a_retry_and_precedes_the
 
     await world.server.operator(world.tenant, "anna").approve("j", 0, comment="looks good")
     assert [(event.type, event.user, event.details) for event in await log.new()] == [
-        ("job.approved", "anna", {"stage": 0, "reason": "looks good"}),
+        ("job.stage_approved", "anna", {"stage": 0, "reason": "looks good"}),
         ("job.stage_opened", "anna", {"stage": 1, "cause": "GATE"}),
     ]
 

@@ -102,7 +102,7 @@ async def test_gate_waits_for_devices_then_for_time_then_for_an_approval(world: 
     devices, latest, _ = read.waits_for
     assert (devices.stage, devices.met_count, devices.required_count) == (0, 1, 3)
     assert latest.until.seconds - read.stages[0].opened_at.seconds == 7200
-    assert actions(read) == "pause approve reject cancel update"
+    assert actions(read) == "pause approve_stage reject_stage cancel update"
 
     await job.finish(0)
     baking = await job.get()

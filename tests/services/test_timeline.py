@@ -161,7 +161,7 @@ async def test_marks_say_what_happened_to_the_job(world: World) -> None:
     assert [(mark.type, mark.cause, mark.reason[:2]) for mark in after.marks] == [
         ("job.paused", "OPERATOR", "rr"),
         ("job.stage_rejected", "", "ho"),
-        ("job.approved", "", "go"),
+        ("job.stage_approved", "", "go"),
         ("job.resumed", "", ""),
         ("job.tripped", "", "1 "),
         ("job.paused", "FAILURE_CRITERION", "1 "),

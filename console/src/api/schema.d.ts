@@ -1715,7 +1715,7 @@ export interface components {
              *       job.stage_opened        The stage `stage` has opened: by an operator (`cause` OPERATOR) or by the gate of the
              *                               stage before it (GATE).
              *       job.awaiting_approval   The gate of the open stage `stage` is met except for its approval.
-             *       job.approved            A user has approved the stage `stage`. `reason` is the comment.
+             *       job.stage_approved      A user has approved the stage `stage`. `reason` is the comment.
              *       job.stage_rejected      A user has rejected the stage `stage`. `reason` is the comment. job.paused follows,
              *                               unless the job was paused already.
              *       job.tripped             A failure criterion has tripped: `reason`, and `stage` if its scope is STAGE.
@@ -2357,7 +2357,7 @@ export interface components {
              *     GetCaller returns the methods that the caller may call, and Gate.allow_self_approval decides whether the
              *     creator may approve. ListJobs leaves it unset.
              */
-            possible_actions?: ("PAUSE" | "RESUME" | "ADVANCE" | "APPROVE" | "REJECT" | "CANCEL" | "RETRY" | "UPDATE" | "DELETE" | "APPROVE_START" | "REJECT_START")[];
+            possible_actions?: ("PAUSE" | "RESUME" | "ADVANCE" | "APPROVE_STAGE" | "REJECT_STAGE" | "CANCEL" | "RETRY" | "UPDATE" | "DELETE" | "APPROVE_START" | "REJECT_START")[];
             /**
              * @description The priority.
              *
@@ -4029,7 +4029,7 @@ export interface components {
              */
             time: string | null;
             /**
-             * @description The type: job.stage_opened, job.approved, job.stage_rejected, job.tripped, job.paused, job.resumed,
+             * @description The type: job.stage_opened, job.stage_approved, job.stage_rejected, job.tripped, job.paused, job.resumed,
              *     job.retried, job.canceled or job.expired. Later versions can add types.
              */
             type: string;

@@ -102,7 +102,7 @@ function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; don
     const isPaused = job.status === "PAUSED";
     // What happened since the last approval, or since the job was created.
     const all = events.data?.items ?? [];
-    const last = all.findIndex((e) => e.type === "job.approved");
+    const last = all.findIndex((e) => e.type === "job.stage_approved");
     const since = last < 0 ? all : all.slice(0, last);
     return (
         <section class="card" aria-label={`${job.job_id}, ${next}`}>

@@ -60,7 +60,7 @@ class Event(_message.Message):
       job.stage_opened        The stage `stage` has opened: by an operator (`cause` OPERATOR) or by the gate of the
                               stage before it (GATE).
       job.awaiting_approval   The gate of the open stage `stage` is met except for its approval.
-      job.approved            A user has approved the stage `stage`. `reason` is the comment.
+      job.stage_approved      A user has approved the stage `stage`. `reason` is the comment.
       job.stage_rejected      A user has rejected the stage `stage`. `reason` is the comment. job.paused follows,
                               unless the job was paused already.
       job.tripped             A failure criterion has tripped: `reason`, and `stage` if its scope is STAGE.

@@ -123,9 +123,9 @@ class Job(_message.Message):
         """ResumeJob, which ends the pause. Absent while ResumeJob would fail with GATE_NOT_MET or START_NOT_APPROVED."""
         ADVANCE: Job._Action.ValueType  # 3
         """AdvanceJob, which opens the next stage."""
-        APPROVE: Job._Action.ValueType  # 4
+        APPROVE_STAGE: Job._Action.ValueType  # 4
         """ApproveStage of the open stage, even before the rest of its gate is met."""
-        REJECT: Job._Action.ValueType  # 5
+        REJECT_STAGE: Job._Action.ValueType  # 5
         """RejectStage of the open stage."""
         CANCEL: Job._Action.ValueType  # 6
         """CancelJob."""
@@ -153,9 +153,9 @@ class Job(_message.Message):
     """ResumeJob, which ends the pause. Absent while ResumeJob would fail with GATE_NOT_MET or START_NOT_APPROVED."""
     ADVANCE: Job.Action.ValueType  # 3
     """AdvanceJob, which opens the next stage."""
-    APPROVE: Job.Action.ValueType  # 4
+    APPROVE_STAGE: Job.Action.ValueType  # 4
     """ApproveStage of the open stage, even before the rest of its gate is met."""
-    REJECT: Job.Action.ValueType  # 5
+    REJECT_STAGE: Job.Action.ValueType  # 5
     """RejectStage of the open stage."""
     CANCEL: Job.Action.ValueType  # 6
     """CancelJob."""
@@ -3994,7 +3994,7 @@ class TimelineMark(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     RETRIED_COUNT_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """The type: job.stage_opened, job.approved, job.stage_rejected, job.tripped, job.paused, job.resumed,
+    """The type: job.stage_opened, job.stage_approved, job.stage_rejected, job.tripped, job.paused, job.resumed,
     job.retried, job.canceled or job.expired. Later versions can add types.
     """
     user: _builtins.str

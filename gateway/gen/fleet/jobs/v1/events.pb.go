@@ -171,7 +171,7 @@ type Event struct {
 	//	job.stage_opened        The stage `stage` has opened: by an operator (`cause` OPERATOR) or by the gate of the
 	//	                        stage before it (GATE).
 	//	job.awaiting_approval   The gate of the open stage `stage` is met except for its approval.
-	//	job.approved            A user has approved the stage `stage`. `reason` is the comment.
+	//	job.stage_approved      A user has approved the stage `stage`. `reason` is the comment.
 	//	job.stage_rejected      A user has rejected the stage `stage`. `reason` is the comment. job.paused follows,
 	//	                        unless the job was paused already.
 	//	job.tripped             A failure criterion has tripped: `reason`, and `stage` if its scope is STAGE.
@@ -1803,10 +1803,10 @@ var File_fleet_jobs_v1_events_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x1afleet/jobs/v1/events.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x99\a\n" +
+	"\x1afleet/jobs/v1/events.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\a\n" +
 	"\x05Event\x12\x1a\n" +
-	"\bposition\x18\x01 \x01(\x03R\bposition\x12\xb9\x02\n" +
-	"\x04type\x18\x02 \x01(\tB\xa4\x02\xbaH\xa0\x02r\x9d\x02\x92\x02\vjob.created\x92\x02\x12job.start_approved\x92\x02\x10job.stage_opened\x92\x02\x15job.awaiting_approval\x92\x02\fjob.approved\x92\x02\x12job.stage_rejected\x92\x02\vjob.tripped\x92\x02\n" +
+	"\bposition\x18\x01 \x01(\x03R\bposition\x12\xbf\x02\n" +
+	"\x04type\x18\x02 \x01(\tB\xaa\x02\xbaH\xa6\x02r\xa3\x02\x92\x02\vjob.created\x92\x02\x12job.start_approved\x92\x02\x10job.stage_opened\x92\x02\x15job.awaiting_approval\x92\x02\x12job.stage_approved\x92\x02\x12job.stage_rejected\x92\x02\vjob.tripped\x92\x02\n" +
 	"job.paused\x92\x02\vjob.resumed\x92\x02\vjob.updated\x92\x02\vjob.retried\x92\x02\x12job.devices_joined\x92\x02\fjob.canceled\x92\x02\vjob.expired\x92\x02\rjob.completed\x92\x02\vjob.deleted\x92\x02\x13executions.finishedR\x04type\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x15\n" +
 	"\x06job_id\x18\x04 \x01(\tR\x05jobId\x121\n" +

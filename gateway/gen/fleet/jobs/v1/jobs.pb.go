@@ -166,9 +166,9 @@ const (
 	// AdvanceJob, which opens the next stage.
 	Job_ADVANCE Job_Action = 3
 	// ApproveStage of the open stage, even before the rest of its gate is met.
-	Job_APPROVE Job_Action = 4
+	Job_APPROVE_STAGE Job_Action = 4
 	// RejectStage of the open stage.
-	Job_REJECT Job_Action = 5
+	Job_REJECT_STAGE Job_Action = 5
 	// CancelJob.
 	Job_CANCEL Job_Action = 6
 	// RetryExecutions: the job is not CANCELED, and has executions that are FAILED, TIMED_OUT or REJECTED. If the
@@ -191,8 +191,8 @@ var (
 		1:  "PAUSE",
 		2:  "RESUME",
 		3:  "ADVANCE",
-		4:  "APPROVE",
-		5:  "REJECT",
+		4:  "APPROVE_STAGE",
+		5:  "REJECT_STAGE",
 		6:  "CANCEL",
 		7:  "RETRY",
 		8:  "UPDATE",
@@ -205,8 +205,8 @@ var (
 		"PAUSE":              1,
 		"RESUME":             2,
 		"ADVANCE":            3,
-		"APPROVE":            4,
-		"REJECT":             5,
+		"APPROVE_STAGE":      4,
+		"REJECT_STAGE":       5,
 		"CANCEL":             6,
 		"RETRY":              7,
 		"UPDATE":             8,
@@ -7191,7 +7191,7 @@ type TimelineMark struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The time of the event.
 	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	// The type: job.stage_opened, job.approved, job.stage_rejected, job.tripped, job.paused, job.resumed,
+	// The type: job.stage_opened, job.stage_approved, job.stage_rejected, job.tripped, job.paused, job.resumed,
 	// job.retried, job.canceled or job.expired. Later versions can add types.
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
 	// The user whose call caused the event. Unset: see Event.user.
@@ -7509,7 +7509,7 @@ var File_fleet_jobs_v1_jobs_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
-	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x18\n" +
+	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x18\n" +
 	"\x03Job\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12#\n" +
@@ -7588,16 +7588,15 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x03LOW\x10\x01\x12\n" +
 	"\n" +
 	"\x06NORMAL\x10\x02\x12\b\n" +
-	"\x04HIGH\x10\x03\"\xb1\x01\n" +
+	"\x04HIGH\x10\x03\"\xbd\x01\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05PAUSE\x10\x01\x12\n" +
 	"\n" +
 	"\x06RESUME\x10\x02\x12\v\n" +
-	"\aADVANCE\x10\x03\x12\v\n" +
-	"\aAPPROVE\x10\x04\x12\n" +
-	"\n" +
-	"\x06REJECT\x10\x05\x12\n" +
+	"\aADVANCE\x10\x03\x12\x11\n" +
+	"\rAPPROVE_STAGE\x10\x04\x12\x10\n" +
+	"\fREJECT_STAGE\x10\x05\x12\n" +
 	"\n" +
 	"\x06CANCEL\x10\x06\x12\t\n" +
 	"\x05RETRY\x10\a\x12\n" +

@@ -28,7 +28,7 @@ BEGIN
         SET awaiting_approval = false, revision = j.revision + 1
         WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
         PERFORM jobs.add_event(
-            p_tenant_id, p_job_id, v_job.locked_at, 'job.approved', p_approved_by,
+            p_tenant_id, p_job_id, v_job.locked_at, 'job.stage_approved', p_approved_by,
             jsonb_strip_nulls(
                 jsonb_build_object('stage', p_stage, 'reason', nullif(p_comment, ''))
             )

@@ -28,8 +28,8 @@ DECLARE
         '{1, 5, 15, 60, 300, 900, 3600, 10800, 21600, 43200, 86400, 604800, 2419200, 31449600}';
     v_max_fine_buckets CONSTANT integer := 2000;
     v_max_examined CONSTANT integer := 5000;
-    v_mark_types CONSTANT text[] := '{job.start_approved, job.stage_opened, job.approved, job.stage_rejected,'
-        'job.tripped, job.paused, job.resumed, job.retried, job.canceled, job.expired}';
+    v_mark_types CONSTANT text[] := '{job.start_approved, job.stage_opened, job.stage_approved,'
+        'job.stage_rejected, job.tripped, job.paused, job.resumed, job.retried, job.canceled, job.expired}';
     v_created_at timestamptz;
     v_ended_at timestamptz;  -- some executions can end later
     v_fine_bucket_seconds integer;
