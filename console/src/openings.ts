@@ -20,5 +20,5 @@ export function useOpenings(job: Job): { isOpen: boolean; next: string | null } 
     if (!data) return null;
     const next = data.next_openings?.[0] ?? null;
     const hasOpened = next !== null && Date.parse(next) <= serverNow();
-    return { isOpen: data.is_window_open === true || hasOpened, next };
+    return { isOpen: data.window_open === true || hasOpened, next };
 }

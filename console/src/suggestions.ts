@@ -40,7 +40,7 @@ const list = /^(?:.*,)?\s*([\w./-]+)\s+(?:not)?in\s*\((?:[^()]*,)?\s*(?=[^(),]*$
 export function selectorSuggestions(known: FleetLabels | undefined, text: string): Suggestions {
     const groups = Object.entries(groupSuggestions(known)).map(([value, size]) => ({ value, size }));
     // Of a large fleet, the service reads a part of the labels, and all devices of the groups.
-    const least = known?.is_complete ? "" : "at least ";
+    const least = known?.complete ? "" : "at least ";
     const labels = (known?.labels ?? []).map(({ key, values }) => ({
         key,
         values: values.map((v) => ({ value: v.value, size: least + counted(v.device_count, "device") })),
@@ -64,7 +64,7 @@ export function selectorSuggestions(known: FleetLabels | undefined, text: string
 
 /** A label that a selector names and no device has; "": all exist, or not all devices are known. */
 export function unknownLabel(known: FleetLabels | undefined, selector: string): string {
-    if (!known?.is_complete) return "";
+    if (!known?.complete) return "";
     const keys = new Set(["group", "device_id", ...known.labels.map((label) => label.key)]);
     // Quotes and parentheses have values only.
     const terms = selector.replace(/"(?:[^"\\]|\\.)*"?|\([^)]*\)?/g, "").split(",");

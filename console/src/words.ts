@@ -231,7 +231,7 @@ export function notice(job: Job, ago: (time: string) => string, opening: string 
             : "No device is working on it.";
         return { tone: "quiet", title: `Canceled${because(job.cancel_reason)}`, text: running };
     }
-    if (job.status === "IN_PROGRESS" && job.is_retry_budget_exhausted) {
+    if (job.status === "IN_PROGRESS" && job.retry_budget_exhausted) {
         return {
             tone: "warn",
             title: "Devices are no longer retried automatically",

@@ -81,9 +81,9 @@ async def _labels(args: argparse.Namespace, fleet: FleetClient) -> None:
         args,
         response.labels,
         groups=list(map(message_dict, response.groups)),
-        is_complete=response.is_complete,
+        complete=response.complete,
     )
-    if not response.is_complete and args.output != "json":
+    if not response.complete and args.output != "json":
         print_note("the list is incomplete: the tenant has too many devices, labels or groups")
 
 

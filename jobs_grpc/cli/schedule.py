@@ -173,13 +173,13 @@ def schedule_facts(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
         zone = job.window_time_zone
         if zone == "DEVICE":
             zone = "in the time zone of each device"
-        is_open = " (open now)" if job.is_window_open else " (closed now)"
-        yield "windows", f"{windows} {zone}{is_open if job.HasField('is_window_open') else ''}"
+        is_open = " (open now)" if job.window_open else " (closed now)"
+        yield "windows", f"{windows} {zone}{is_open if job.HasField('window_open') else ''}"
     for number, opening in enumerate(job.next_openings[:_SHOWN_OPENINGS]):
         yield "opens", format_time(opening) if number else format_moment(opening, utc)
     for rule in job.retry_policy.rules:
         yield "retry", format_retry_rule(rule)
-    if job.is_retry_budget_exhausted:
+    if job.retry_budget_exhausted:
         yield "retry budget", "exhausted: too many devices needed a retry, so failures are final"
     if job.retrying_count:
         yield "retrying", f"{format_device_count(job.retrying_count)} failed and will try again"

@@ -192,15 +192,13 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             return pb.ListLabelsResponse(
                 labels=json.loads(row["labels"]),
                 groups=json.loads(row["groups"]),
-                is_complete=row["is_complete"],
+                complete=row["complete"],
             )
 
         return await self._labels.get(
             tenant_id,
             compute,
-            keep=lambda response: bool(
-                response.labels or response.groups or not response.is_complete
-            ),
+            keep=lambda response: bool(response.labels or response.groups or not response.complete),
         )
 
     async def GetFleetSummary(

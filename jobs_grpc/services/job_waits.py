@@ -147,7 +147,7 @@ def _add_pause(waits: list[MessageFields], actions: list[Job.Action.ValueType], 
 def add_window_wait(fields: dict[str, MessageFields]) -> None:
     """Add the wait for a start window. `fields` must have those of window_state_fields."""
     counts = fields["execution_counts"]
-    if fields["is_window_open"] or not counts["queued"] + counts["held"]:
+    if fields["window_open"] or not counts["queued"] + counts["held"]:
         return
     waits, openings = fields.setdefault("waits_for", []), fields["next_openings"]
     until = openings[0] if openings else None

@@ -41,7 +41,7 @@ _PAUSE_CAUSE_NUMBERS = dict(Pause.Cause.items())
 # The fields of Job that job_fields or its callers compute.
 _COMPUTED = {
     *("target_all", "etag", "succeeded_count", "failed_count", "next_executions_page_token"),
-    *("is_window_open", "max_joins_per_hour"),
+    *("window_open", "max_joins_per_hour"),
 }
 # The other texts, numbers and flags are columns of jobs.job_states with the same names.
 _JOB_COLUMNS = tuple(
@@ -95,7 +95,7 @@ def window_state_fields(json_text: str) -> MessageFields:
     """Return the fields of a Job that only GetJob sets, from the JSON of window_state.sql."""
     state = json.loads(json_text)
     return {
-        "is_window_open": state["is_open"],
+        "window_open": state["is_open"],
         "next_openings": [timestamp_fields(at) for at in state["next_openings"]],
     }
 

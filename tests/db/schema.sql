@@ -273,7 +273,7 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
             WHEN j.force_canceled THEN 0
             ELSE p.retrying_in_progress
         END AS retrying_count,
-    jobs.exceeds_retry_budget((p.retried_devices)::bigint, (COALESCE(jobs.released_count_at(j.release, LEAST(jobs.read_time(), j.canceled_at)), (((((p.queued + p.in_progress) + p.succeeded) + p.failed) + p.timed_out) + p.rejected)))::bigint) AS is_retry_budget_exhausted,
+    jobs.exceeds_retry_budget((p.retried_devices)::bigint, (COALESCE(jobs.released_count_at(j.release, LEAST(jobs.read_time(), j.canceled_at)), (((((p.queued + p.in_progress) + p.succeeded) + p.failed) + p.timed_out) + p.rejected)))::bigint) AS retry_budget_exhausted,
     j.execution_events,
     j.replaces_job_id,
     j.replaced_by_job_id,
@@ -351,7 +351,7 @@ CREATE VIEW jobs.job_details WITH (security_invoker='true') AS
     retry_policy,
     priority,
     retrying_count,
-    is_retry_budget_exhausted,
+    retry_budget_exhausted,
     execution_events,
     replaces_job_id,
     replaced_by_job_id,
@@ -576,7 +576,7 @@ CREATE VIEW jobs.job_page WITH (security_invoker='true') AS
     d.retry_policy,
     d.priority,
     d.retrying_count,
-    d.is_retry_budget_exhausted,
+    d.retry_budget_exhausted,
     d.execution_events,
     d.replaces_job_id,
     d.replaced_by_job_id,

@@ -296,7 +296,7 @@ async def test_fleet_is_summarized_with_its_labels(world: World, door: Door) -> 
     assert shown(summary, expected) == expected
     model = {"key": "model", "values": [{"value": "x200", "device_count": 1}]}
     north = {"group_id": "north", "device_count": 2}
-    expected = {"labels": [model], "groups": [north], "is_complete": True}
+    expected = {"labels": [model], "groups": [north], "complete": True}
     assert shown(labels, expected) == expected
 
 

@@ -159,7 +159,7 @@ def _actual(job: pb.Job) -> dict[str, Any]:
             (s.criterion, _stage(s), s.failure_count, s.basis_count, s.threshold)
             for s in job.criterion_states
         ],
-        "budget": job.is_retry_budget_exhausted,
+        "budget": job.retry_budget_exhausted,
         "waits": [
             (pb.JobWait.Kind.Name(wait.kind), wait.stage, wait.met_count, wait.required_count)
             for wait in job.waits_for

@@ -185,7 +185,7 @@ async def list_devices(m: Machine) -> None:
     groups = await m.fleet.groups()
     counts = Counter(group for device in m.state.devices for group in device.groups)
     assert {group.group_id: group.device_count for group in groups.groups} == counts
-    assert (await m.fleet.labels()).is_complete
+    assert (await m.fleet.labels()).complete
     summary = await m.fleet.summary()
     assert sum(count for _, count in summary.last_seen.ListFields()) == summary.device_count
     caller = await m.operator.get_caller()

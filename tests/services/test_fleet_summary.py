@@ -133,7 +133,7 @@ async def test_summary_of_a_fleet_is_kept_but_not_that_of_a_tenant_without_devic
     assert await world.fleet.labels() == labels
     other = world.server.fleet(f"{world.tenant}-other")
     assert (await other.summary()).device_count == 0
-    assert await other.labels() == pb.ListLabelsResponse(is_complete=True)
+    assert await other.labels() == pb.ListLabelsResponse(complete=True)
 
 
 async def test_labels_of_a_large_fleet_without_any_are_kept(
@@ -184,7 +184,7 @@ async def test_labels_and_groups_are_listed_with_their_devices(world: World) -> 
             {"group_id": "north", "device_count": 3},
             {"group_id": "south", "device_count": 1},
         ],
-        "is_complete": True,
+        "complete": True,
     }
 
 
@@ -210,7 +210,7 @@ async def test_labels_and_groups_are_limited(world: World) -> None:
         async with request_session(world.database) as (_, store):
             row = await store.list_labels(world.tenant, **LIMITS | limits)
         listed = [(label["key"], len(label["values"])) for label in json.loads(row["labels"])]
-        return listed, len(json.loads(row["groups"])), row["is_complete"]
+        return listed, len(json.loads(row["groups"])), row["complete"]
 
     model = ("model", 4)
     keys = [(f"key{n}", 1) for n in range(4)]

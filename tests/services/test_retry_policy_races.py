@@ -150,6 +150,6 @@ async def test_failure_beyond_the_retry_budget_is_final(world: World, device: De
     await report
 
     job = await world.operator.get("j")
-    assert (job.retrying_count, job.is_retry_budget_exhausted) == (20, True)
+    assert (job.retrying_count, job.retry_budget_exhausted) == (20, True)
     assert (await device.get("j")).status == E.QUEUED
     assert (await last.get("j")).status == E.FAILED

@@ -64,13 +64,13 @@ async def test_job_shows_windows_openings_and_whether_one_is_open(world: World, 
     job = await world.operator.get("j")
     assert windows_and_zone(job) == (["09:30", "14:00"], "Europe/Berlin")
     # It is 14:00 or 16:00 in Berlin.
-    assert (job.HasField("is_window_open"), job.is_window_open) == (True, hour == 12)
+    assert (job.HasField("window_open"), job.window_open) == (True, hour == 12)
     assert openings(job) == [
         *("06-08T12:00", "06-09T12:00", "06-10T12:00", "06-11T12:00"),
         *("06-12T07:30", "06-12T12:00", "06-13T12:00"),
     ]
     (listed,) = (await world.operator.list()).jobs
-    assert not listed.HasField("is_window_open")
+    assert not listed.HasField("window_open")
     assert not listed.next_openings
 
 
@@ -80,7 +80,7 @@ async def test_job_without_a_zone_shows_no_openings(world: World, *, has_windows
     await world.create(never_expires=True, **(fields if has_windows else {}))
 
     job = await world.operator.get("j")
-    assert not job.HasField("is_window_open")
+    assert not job.HasField("window_open")
     assert not job.next_openings
 
 

@@ -222,7 +222,7 @@ export interface paths {
          * List labels of devices, and groups
          * @description Lists the label keys and values and the groups of devices, with the number of devices of each, for use in
          *     selectors. The labels of the most devices come first. Reads at most 50,000 devices, 200,000 of their labels
-         *     and 50,000 memberships; `is_complete` says whether that was all.
+         *     and 50,000 memberships; `complete` says whether that was all.
          *
          *     The response can be a minute old: each server process keeps it for a minute per tenant, or until it serves
          *     UpdateDevices or DeleteDevices. While the tenant has neither labels nor groups, each call computes it. A
@@ -2316,13 +2316,6 @@ export interface components {
              *     timeout.
              */
             in_progress_timeout_minutes: number | null;
-            /** @description The retry budget is exhausted: the retry policy queues no more attempts. See RetryPolicy. */
-            is_retry_budget_exhausted: boolean;
-            /**
-             * @description A start window is open. Filled only by GetJob; unset without start windows, and with the
-             *     window_time_zone DEVICE.
-             */
-            is_window_open: boolean | null;
             /** @description The ID of the job, unique in the tenant. */
             job_id: string;
             /** @description The devices that have joined. Set if the job is or was continuous. */
@@ -2374,6 +2367,8 @@ export interface components {
              *     none.
              */
             replaces_job_id: string;
+            /** @description The retry budget is exhausted: the retry policy queues no more attempts. See RetryPolicy. */
+            retry_budget_exhausted: boolean;
             /** @description The retry policy. Unset: no automatic retries. */
             retry_policy: components["schemas"]["RetryPolicy"] | null;
             /**
@@ -2455,6 +2450,11 @@ export interface components {
              *     there are none, or the job is finished. ListJobs leaves it unset.
              */
             waits_for?: components["schemas"]["JobWait"][];
+            /**
+             * @description A start window is open. Filled only by GetJob; unset without start windows, and with the
+             *     window_time_zone DEVICE.
+             */
+            window_open: boolean | null;
             /** @description The time zone of the start windows. See CreateJobRequest.window_time_zone. Empty: there are none. */
             window_time_zone: string;
         } | null;
@@ -2748,13 +2748,13 @@ export interface components {
             position: string;
         };
         ListLabelsResponse: {
-            /** @description The groups, in the order of group_id: the first 200, or fewer if these have more than 50,000 devices. */
-            groups: components["schemas"]["Group"][];
             /**
-             * @description True if every label key and every group of the tenant is in the response. Values can still be missing: see
+             * @description Every label key and every group of the tenant is in the response. Values can still be missing: see
              *     has_more_values.
              */
-            is_complete: boolean;
+            complete: boolean;
+            /** @description The groups, in the order of group_id: the first 200, or fewer if these have more than 50,000 devices. */
+            groups: components["schemas"]["Group"][];
             /** @description The labels, those of the most devices first: at most 50. */
             labels: components["schemas"]["LabelSummary"][];
         };
@@ -3468,7 +3468,7 @@ export interface components {
          *     RetryExecutions retries it. So a bad release trips a criterion at once, not after the retries.
          *
          *     The retry budget: when more than 20 devices and more than 10 percent of the released executions have
-         *     needed a retry, failures are final, and Job.is_retry_budget_exhausted is true.
+         *     needed a retry, failures are final, and Job.retry_budget_exhausted is true.
          *
          *     At most 4 KiB, encoded as protobuf.
          */
@@ -3488,7 +3488,7 @@ export interface components {
          *     RetryExecutions retries it. So a bad release trips a criterion at once, not after the retries.
          *
          *     The retry budget: when more than 20 devices and more than 10 percent of the released executions have
-         *     needed a retry, failures are final, and Job.is_retry_budget_exhausted is true.
+         *     needed a retry, failures are final, and Job.retry_budget_exhausted is true.
          *
          *     At most 4 KiB, encoded as protobuf.
          */
@@ -5542,13 +5542,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
+                     *       "complete": true,
                      *       "groups": [
                      *         {
                      *           "device_count": 2,
                      *           "group_id": "north"
                      *         }
                      *       ],
-                     *       "is_complete": true,
                      *       "labels": [
                      *         {
                      *           "device_count": 1,
@@ -5880,8 +5880,6 @@ export interface operations {
                      *         "expires_at": "2026-11-24T15:05:36.757135+00:00",
                      *         "failed_count": 0,
                      *         "in_progress_timeout_minutes": 30,
-                     *         "is_retry_budget_exhausted": false,
-                     *         "is_window_open": null,
                      *         "job_id": "reboot-1",
                      *         "joins": null,
                      *         "labels": {},
@@ -5891,6 +5889,7 @@ export interface operations {
                      *         "priority": "NORMAL",
                      *         "replaced_by_job_id": "",
                      *         "replaces_job_id": "",
+                     *         "retry_budget_exhausted": false,
                      *         "retry_policy": null,
                      *         "retrying_count": 0,
                      *         "start_approval": null,
@@ -5908,6 +5907,7 @@ export interface operations {
                      *         "total_executions": 2,
                      *         "trip": null,
                      *         "updated_at": "2026-11-24T15:05:36.757135+00:00",
+                     *         "window_open": null,
                      *         "window_time_zone": ""
                      *       }
                      *     ]
@@ -6157,8 +6157,6 @@ export interface operations {
                      *       "failed_count": 0,
                      *       "failure_criteria": [],
                      *       "in_progress_timeout_minutes": 30,
-                     *       "is_retry_budget_exhausted": false,
-                     *       "is_window_open": null,
                      *       "job_id": "reboot-1",
                      *       "joins": null,
                      *       "labels": {},
@@ -6174,6 +6172,7 @@ export interface operations {
                      *       "priority": "NORMAL",
                      *       "replaced_by_job_id": "",
                      *       "replaces_job_id": "",
+                     *       "retry_budget_exhausted": false,
                      *       "retry_policy": null,
                      *       "retrying_count": 0,
                      *       "rollout": null,
@@ -6194,6 +6193,7 @@ export interface operations {
                      *       "trip": null,
                      *       "updated_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "waits_for": [],
+                     *       "window_open": null,
                      *       "window_time_zone": ""
                      *     }
                      */
@@ -6395,8 +6395,6 @@ export interface operations {
                      *       "failed_count": 0,
                      *       "failure_criteria": [],
                      *       "in_progress_timeout_minutes": 30,
-                     *       "is_retry_budget_exhausted": false,
-                     *       "is_window_open": null,
                      *       "job_id": "reboot-1",
                      *       "joins": null,
                      *       "labels": {},
@@ -6411,6 +6409,7 @@ export interface operations {
                      *       "priority": "NORMAL",
                      *       "replaced_by_job_id": "",
                      *       "replaces_job_id": "",
+                     *       "retry_budget_exhausted": false,
                      *       "retry_policy": null,
                      *       "retrying_count": 0,
                      *       "rollout": null,
@@ -6431,6 +6430,7 @@ export interface operations {
                      *       "trip": null,
                      *       "updated_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "waits_for": [],
+                     *       "window_open": null,
                      *       "window_time_zone": ""
                      *     }
                      */
@@ -7275,8 +7275,6 @@ export interface operations {
                      *       "failed_count": 0,
                      *       "failure_criteria": [],
                      *       "in_progress_timeout_minutes": null,
-                     *       "is_retry_budget_exhausted": false,
-                     *       "is_window_open": null,
                      *       "job_id": "install-1",
                      *       "joins": null,
                      *       "labels": {},
@@ -7292,6 +7290,7 @@ export interface operations {
                      *       "priority": "NORMAL",
                      *       "replaced_by_job_id": "",
                      *       "replaces_job_id": "",
+                     *       "retry_budget_exhausted": false,
                      *       "retry_policy": null,
                      *       "retrying_count": 0,
                      *       "rollout": {
@@ -7399,6 +7398,7 @@ export interface operations {
                      *           "until": null
                      *         }
                      *       ],
+                     *       "window_open": null,
                      *       "window_time_zone": ""
                      *     }
                      */
@@ -7538,8 +7538,6 @@ export interface operations {
                      *       "failed_count": 0,
                      *       "failure_criteria": [],
                      *       "in_progress_timeout_minutes": 30,
-                     *       "is_retry_budget_exhausted": false,
-                     *       "is_window_open": null,
                      *       "job_id": "reboot-1",
                      *       "joins": null,
                      *       "labels": {},
@@ -7554,6 +7552,7 @@ export interface operations {
                      *       "priority": "NORMAL",
                      *       "replaced_by_job_id": "",
                      *       "replaces_job_id": "",
+                     *       "retry_budget_exhausted": false,
                      *       "retry_policy": null,
                      *       "retrying_count": 0,
                      *       "rollout": null,
@@ -7574,6 +7573,7 @@ export interface operations {
                      *       "trip": null,
                      *       "updated_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "waits_for": [],
+                     *       "window_open": null,
                      *       "window_time_zone": ""
                      *     }
                      */
@@ -7800,8 +7800,6 @@ export interface operations {
                      *       "failed_count": 0,
                      *       "failure_criteria": [],
                      *       "in_progress_timeout_minutes": null,
-                     *       "is_retry_budget_exhausted": false,
-                     *       "is_window_open": null,
                      *       "job_id": "install-1",
                      *       "joins": null,
                      *       "labels": {},
@@ -7816,6 +7814,7 @@ export interface operations {
                      *       "priority": "NORMAL",
                      *       "replaced_by_job_id": "",
                      *       "replaces_job_id": "",
+                     *       "retry_budget_exhausted": false,
                      *       "retry_policy": null,
                      *       "retrying_count": 0,
                      *       "rollout": {
@@ -7914,6 +7913,7 @@ export interface operations {
                      *       "trip": null,
                      *       "updated_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "waits_for": [],
+                     *       "window_open": null,
                      *       "window_time_zone": ""
                      *     }
                      */
@@ -8032,8 +8032,6 @@ export interface operations {
                      *       "failed_count": 0,
                      *       "failure_criteria": [],
                      *       "in_progress_timeout_minutes": 30,
-                     *       "is_retry_budget_exhausted": false,
-                     *       "is_window_open": null,
                      *       "job_id": "reboot-1",
                      *       "joins": null,
                      *       "labels": {},
@@ -8048,6 +8046,7 @@ export interface operations {
                      *       "priority": "NORMAL",
                      *       "replaced_by_job_id": "",
                      *       "replaces_job_id": "",
+                     *       "retry_budget_exhausted": false,
                      *       "retry_policy": null,
                      *       "retrying_count": 0,
                      *       "rollout": null,
@@ -8068,6 +8067,7 @@ export interface operations {
                      *       "trip": null,
                      *       "updated_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "waits_for": [],
+                     *       "window_open": null,
                      *       "window_time_zone": ""
                      *     }
                      */
@@ -8297,8 +8297,6 @@ export interface operations {
                      *       "failed_count": 0,
                      *       "failure_criteria": [],
                      *       "in_progress_timeout_minutes": null,
-                     *       "is_retry_budget_exhausted": false,
-                     *       "is_window_open": null,
                      *       "job_id": "reboot-1",
                      *       "joins": null,
                      *       "labels": {},
@@ -8318,6 +8316,7 @@ export interface operations {
                      *       "priority": "NORMAL",
                      *       "replaced_by_job_id": "",
                      *       "replaces_job_id": "",
+                     *       "retry_budget_exhausted": false,
                      *       "retry_policy": null,
                      *       "retrying_count": 0,
                      *       "rollout": null,
@@ -8347,6 +8346,7 @@ export interface operations {
                      *           "until": null
                      *         }
                      *       ],
+                     *       "window_open": null,
                      *       "window_time_zone": ""
                      *     }
                      */
@@ -8463,8 +8463,6 @@ export interface operations {
                      *       "failed_count": 0,
                      *       "failure_criteria": [],
                      *       "in_progress_timeout_minutes": 30,
-                     *       "is_retry_budget_exhausted": false,
-                     *       "is_window_open": null,
                      *       "job_id": "reboot-1",
                      *       "joins": null,
                      *       "labels": {},
@@ -8479,6 +8477,7 @@ export interface operations {
                      *       "priority": "NORMAL",
                      *       "replaced_by_job_id": "",
                      *       "replaces_job_id": "",
+                     *       "retry_budget_exhausted": false,
                      *       "retry_policy": null,
                      *       "retrying_count": 0,
                      *       "rollout": null,
@@ -8499,6 +8498,7 @@ export interface operations {
                      *       "trip": null,
                      *       "updated_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "waits_for": [],
+                     *       "window_open": null,
                      *       "window_time_zone": ""
                      *     }
                      */
@@ -8615,8 +8615,6 @@ export interface operations {
                      *       "failed_count": 0,
                      *       "failure_criteria": [],
                      *       "in_progress_timeout_minutes": null,
-                     *       "is_retry_budget_exhausted": false,
-                     *       "is_window_open": null,
                      *       "job_id": "reboot-1",
                      *       "joins": null,
                      *       "labels": {},
@@ -8631,6 +8629,7 @@ export interface operations {
                      *       "priority": "NORMAL",
                      *       "replaced_by_job_id": "",
                      *       "replaces_job_id": "",
+                     *       "retry_budget_exhausted": false,
                      *       "retry_policy": null,
                      *       "retrying_count": 0,
                      *       "rollout": null,
@@ -8651,6 +8650,7 @@ export interface operations {
                      *       "trip": null,
                      *       "updated_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "waits_for": [],
+                     *       "window_open": null,
                      *       "window_time_zone": ""
                      *     }
                      */

@@ -80,7 +80,7 @@ func TestMarshal_WritesUnsetFieldsAsNullOrFalse(t *testing.T) {
 	for name, want := range map[string]any{
 		"job_id": "a\"<é>", "target_device_id": nil, "target_group_id": nil, "target_all": false,
 		"expires_at": nil, "created_by": nil, "cancel_reason": nil, "total_executions": 0.0,
-		"is_window_open": nil,
+		"window_open": nil,
 	} {
 		if got, ok := job[name]; !ok || got != want {
 			t.Errorf("%s: %v, want %v", name, got, want)

@@ -464,9 +464,9 @@ class ListLabelsResponse(_message.Message):
 
     LABELS_FIELD_NUMBER: _builtins.int
     GROUPS_FIELD_NUMBER: _builtins.int
-    IS_COMPLETE_FIELD_NUMBER: _builtins.int
-    is_complete: _builtins.bool
-    """True if every label key and every group of the tenant is in the response. Values can still be missing: see
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    complete: _builtins.bool
+    """Every label key and every group of the tenant is in the response. Values can still be missing: see
     has_more_values.
     """
     @_builtins.property
@@ -482,11 +482,11 @@ class ListLabelsResponse(_message.Message):
         *,
         labels: _abc.Iterable[Global___LabelSummary] | None = ...,
         groups: _abc.Iterable[Global___Group] | None = ...,
-        is_complete: _builtins.bool = ...,
+        complete: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "is_complete", b"is_complete", "labels", b"labels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "groups", b"groups", "labels", b"labels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

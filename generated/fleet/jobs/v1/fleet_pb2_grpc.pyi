@@ -82,7 +82,7 @@ class FleetServiceStub:
     ListLabels: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListLabelsRequest, _fleet_pb2.ListLabelsResponse]
     """Lists the label keys and values and the groups of devices, with the number of devices of each, for use in
     selectors. The labels of the most devices come first. Reads at most 50,000 devices, 200,000 of their labels
-    and 50,000 memberships; `is_complete` says whether that was all.
+    and 50,000 memberships; `complete` says whether that was all.
 
     The response can be a minute old: each server process keeps it for a minute per tenant, or until it serves
     UpdateDevices or DeleteDevices. While the tenant has neither labels nor groups, each call computes it. A
@@ -160,7 +160,7 @@ class FleetServiceAsyncStub(FleetServiceStub):
     ListLabels: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListLabelsRequest, _fleet_pb2.ListLabelsResponse]  # type: ignore[assignment]
     """Lists the label keys and values and the groups of devices, with the number of devices of each, for use in
     selectors. The labels of the most devices come first. Reads at most 50,000 devices, 200,000 of their labels
-    and 50,000 memberships; `is_complete` says whether that was all.
+    and 50,000 memberships; `complete` says whether that was all.
 
     The response can be a minute old: each server process keeps it for a minute per tenant, or until it serves
     UpdateDevices or DeleteDevices. While the tenant has neither labels nor groups, each call computes it. A
@@ -271,7 +271,7 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_fleet_pb2.ListLabelsResponse, _abc.Awaitable[_fleet_pb2.ListLabelsResponse]]:
         """Lists the label keys and values and the groups of devices, with the number of devices of each, for use in
         selectors. The labels of the most devices come first. Reads at most 50,000 devices, 200,000 of their labels
-        and 50,000 memberships; `is_complete` says whether that was all.
+        and 50,000 memberships; `complete` says whether that was all.
 
         The response can be a minute old: each server process keeps it for a minute per tenant, or until it serves
         UpdateDevices or DeleteDevices. While the tenant has neither labels nor groups, each call computes it. A

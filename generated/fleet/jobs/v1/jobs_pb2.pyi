@@ -231,8 +231,8 @@ class Job(_message.Message):
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     RETRYING_COUNT_FIELD_NUMBER: _builtins.int
-    IS_RETRY_BUDGET_EXHAUSTED_FIELD_NUMBER: _builtins.int
-    IS_WINDOW_OPEN_FIELD_NUMBER: _builtins.int
+    RETRY_BUDGET_EXHAUSTED_FIELD_NUMBER: _builtins.int
+    WINDOW_OPEN_FIELD_NUMBER: _builtins.int
     NEXT_OPENINGS_FIELD_NUMBER: _builtins.int
     EXECUTION_EVENTS_FIELD_NUMBER: _builtins.int
     WAITS_FOR_FIELD_NUMBER: _builtins.int
@@ -300,9 +300,9 @@ class Job(_message.Message):
     queued has not ended. They count as QUEUED or IN_PROGRESS in execution_counts, and as failures in the
     counts of the failure criteria.
     """
-    is_retry_budget_exhausted: _builtins.bool
+    retry_budget_exhausted: _builtins.bool
     """The retry budget is exhausted: the retry policy queues no more attempts. See RetryPolicy."""
-    is_window_open: _builtins.bool
+    window_open: _builtins.bool
     """A start window is open. Filled only by GetJob; unset without start windows, and with the
     window_time_zone DEVICE.
     """
@@ -472,8 +472,8 @@ class Job(_message.Message):
         retry_policy: Global___RetryPolicy | None = ...,
         priority: Global___Job.Priority.ValueType = ...,
         retrying_count: _builtins.int = ...,
-        is_retry_budget_exhausted: _builtins.bool = ...,
-        is_window_open: _builtins.bool | None = ...,
+        retry_budget_exhausted: _builtins.bool = ...,
+        window_open: _builtins.bool | None = ...,
         next_openings: _abc.Iterable[_timestamp_pb2.Timestamp] | None = ...,
         execution_events: _builtins.bool = ...,
         waits_for: _abc.Iterable[Global___JobWait] | None = ...,
@@ -485,9 +485,9 @@ class Job(_message.Message):
         joins: Global___Joins | None = ...,
         max_joins_per_hour: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_is_window_open", b"_is_window_open", "_max_joins_per_hour", b"_max_joins_per_hour", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "execution_counts", b"execution_counts", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "is_window_open", b"is_window_open", "joins", b"joins", "max_joins_per_hour", b"max_joins_per_hour", "pause", b"pause", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_approval", b"start_approval", "start_at", b"start_at", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "trip", b"trip", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_max_joins_per_hour", b"_max_joins_per_hour", "_window_open", b"_window_open", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "execution_counts", b"execution_counts", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "joins", b"joins", "max_joins_per_hour", b"max_joins_per_hour", "pause", b"pause", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_approval", b"start_approval", "start_at", b"start_at", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "trip", b"trip", "updated_at", b"updated_at", "window_open", b"window_open"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_is_window_open", b"_is_window_open", "_max_joins_per_hour", b"_max_joins_per_hour", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "continuous", b"continuous", "created_at", b"created_at", "created_by", b"created_by", "criterion_states", b"criterion_states", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "etag", b"etag", "execution_counts", b"execution_counts", "execution_events", b"execution_events", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "is_retry_budget_exhausted", b"is_retry_budget_exhausted", "is_window_open", b"is_window_open", "job_id", b"job_id", "joins", b"joins", "labels", b"labels", "max_joins_per_hour", b"max_joins_per_hour", "next_executions_page_token", b"next_executions_page_token", "next_openings", b"next_openings", "pause", b"pause", "possible_actions", b"possible_actions", "priority", b"priority", "replaced_by_job_id", b"replaced_by_job_id", "replaces_job_id", b"replaces_job_id", "retry_policy", b"retry_policy", "retrying_count", b"retrying_count", "rollout", b"rollout", "stages", b"stages", "start_approval", b"start_approval", "start_at", b"start_at", "start_windows", b"start_windows", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "trip", b"trip", "updated_at", b"updated_at", "waits_for", b"waits_for", "window_time_zone", b"window_time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_max_joins_per_hour", b"_max_joins_per_hour", "_window_open", b"_window_open", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "continuous", b"continuous", "created_at", b"created_at", "created_by", b"created_by", "criterion_states", b"criterion_states", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "etag", b"etag", "execution_counts", b"execution_counts", "execution_events", b"execution_events", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "joins", b"joins", "labels", b"labels", "max_joins_per_hour", b"max_joins_per_hour", "next_executions_page_token", b"next_executions_page_token", "next_openings", b"next_openings", "pause", b"pause", "possible_actions", b"possible_actions", "priority", b"priority", "replaced_by_job_id", b"replaced_by_job_id", "replaces_job_id", b"replaces_job_id", "retry_budget_exhausted", b"retry_budget_exhausted", "retry_policy", b"retry_policy", "retrying_count", b"retrying_count", "rollout", b"rollout", "stages", b"stages", "start_approval", b"start_approval", "start_at", b"start_at", "start_windows", b"start_windows", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "trip", b"trip", "updated_at", b"updated_at", "waits_for", b"waits_for", "window_open", b"window_open", "window_time_zone", b"window_time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancel_reason: _TypeAlias = _typing.Literal["cancel_reason"]  # noqa: Y015
     _WhichOneofArgType__cancel_reason: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason"]  # noqa: Y015
@@ -495,10 +495,10 @@ class Job(_message.Message):
     _WhichOneofArgType__created_by: _TypeAlias = _typing.Literal["_created_by", b"_created_by"]  # noqa: Y015
     _WhichOneofReturnType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["in_progress_timeout_minutes"]  # noqa: Y015
     _WhichOneofArgType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes"]  # noqa: Y015
-    _WhichOneofReturnType__is_window_open: _TypeAlias = _typing.Literal["is_window_open"]  # noqa: Y015
-    _WhichOneofArgType__is_window_open: _TypeAlias = _typing.Literal["_is_window_open", b"_is_window_open"]  # noqa: Y015
     _WhichOneofReturnType__max_joins_per_hour: _TypeAlias = _typing.Literal["max_joins_per_hour"]  # noqa: Y015
     _WhichOneofArgType__max_joins_per_hour: _TypeAlias = _typing.Literal["_max_joins_per_hour", b"_max_joins_per_hour"]  # noqa: Y015
+    _WhichOneofReturnType__window_open: _TypeAlias = _typing.Literal["window_open"]  # noqa: Y015
+    _WhichOneofArgType__window_open: _TypeAlias = _typing.Literal["_window_open", b"_window_open"]  # noqa: Y015
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["target_device_id", "target_group_id", "target_all", "target_selector", "target_device_count", "target_failed_in"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     @_typing.overload
@@ -508,9 +508,9 @@ class Job(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__in_progress_timeout_minutes) -> _WhichOneofReturnType__in_progress_timeout_minutes | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_window_open) -> _WhichOneofReturnType__is_window_open | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_joins_per_hour) -> _WhichOneofReturnType__max_joins_per_hour | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__window_open) -> _WhichOneofReturnType__window_open | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
@@ -793,7 +793,7 @@ class RetryPolicy(_message.Message):
     RetryExecutions retries it. So a bad release trips a criterion at once, not after the retries.
 
     The retry budget: when more than 20 devices and more than 10 percent of the released executions have
-    needed a retry, failures are final, and Job.is_retry_budget_exhausted is true.
+    needed a retry, failures are final, and Job.retry_budget_exhausted is true.
 
     At most 4 KiB, encoded as protobuf.
     """

@@ -58,7 +58,7 @@ SELECT
             jobs.released_count_at(j.release, least(jobs.read_time(), j.canceled_at)),
             p.queued + p.in_progress + p.succeeded + p.failed + p.timed_out + p.rejected
         )
-    ) AS is_retry_budget_exhausted,
+    ) AS retry_budget_exhausted,
     j.execution_events,
     j.replaces_job_id,
     j.replaced_by_job_id,

@@ -811,9 +811,9 @@ type ListLabelsResponse struct {
 	Labels []*LabelSummary `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty"`
 	// The groups, in the order of group_id: the first 200, or fewer if these have more than 50,000 devices.
 	Groups []*Group `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"`
-	// True if every label key and every group of the tenant is in the response. Values can still be missing: see
+	// Every label key and every group of the tenant is in the response. Values can still be missing: see
 	// has_more_values.
-	IsComplete    bool `protobuf:"varint,3,opt,name=is_complete,json=isComplete,proto3" json:"is_complete,omitempty"`
+	Complete      bool `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -862,9 +862,9 @@ func (x *ListLabelsResponse) GetGroups() []*Group {
 	return nil
 }
 
-func (x *ListLabelsResponse) GetIsComplete() bool {
+func (x *ListLabelsResponse) GetComplete() bool {
 	if x != nil {
-		return x.IsComplete
+		return x.Complete
 	}
 	return false
 }
@@ -1634,12 +1634,11 @@ const file_fleet_jobs_v1_fleet_proto_rawDesc = "" +
 	"\x05Group\x12\x19\n" +
 	"\bgroup_id\x18\x01 \x01(\tR\agroupId\x12!\n" +
 	"\fdevice_count\x18\x02 \x01(\x05R\vdeviceCount\"\x13\n" +
-	"\x11ListLabelsRequest\"\x98\x01\n" +
+	"\x11ListLabelsRequest\"\x93\x01\n" +
 	"\x12ListLabelsResponse\x123\n" +
 	"\x06labels\x18\x01 \x03(\v2\x1b.fleet.jobs.v1.LabelSummaryR\x06labels\x12,\n" +
-	"\x06groups\x18\x02 \x03(\v2\x14.fleet.jobs.v1.GroupR\x06groups\x12\x1f\n" +
-	"\vis_complete\x18\x03 \x01(\bR\n" +
-	"isComplete\"\x9e\x01\n" +
+	"\x06groups\x18\x02 \x03(\v2\x14.fleet.jobs.v1.GroupR\x06groups\x12\x1a\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"\x9e\x01\n" +
 	"\fLabelSummary\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12!\n" +
 	"\fdevice_count\x18\x02 \x01(\x05R\vdeviceCount\x121\n" +

@@ -77,7 +77,7 @@ type FleetServiceClient interface {
 	ListGroups(ctx context.Context, in *ListGroupsRequest, opts ...grpc.CallOption) (*ListGroupsResponse, error)
 	// Lists the label keys and values and the groups of devices, with the number of devices of each, for use in
 	// selectors. The labels of the most devices come first. Reads at most 50,000 devices, 200,000 of their labels
-	// and 50,000 memberships; `is_complete` says whether that was all.
+	// and 50,000 memberships; `complete` says whether that was all.
 	//
 	// The response can be a minute old: each server process keeps it for a minute per tenant, or until it serves
 	// UpdateDevices or DeleteDevices. While the tenant has neither labels nor groups, each call computes it. A
@@ -236,7 +236,7 @@ type FleetServiceServer interface {
 	ListGroups(context.Context, *ListGroupsRequest) (*ListGroupsResponse, error)
 	// Lists the label keys and values and the groups of devices, with the number of devices of each, for use in
 	// selectors. The labels of the most devices come first. Reads at most 50,000 devices, 200,000 of their labels
-	// and 50,000 memberships; `is_complete` says whether that was all.
+	// and 50,000 memberships; `complete` says whether that was all.
 	//
 	// The response can be a minute old: each server process keeps it for a minute per tenant, or until it serves
 	// UpdateDevices or DeleteDevices. While the tenant has neither labels nor groups, each call computes it. A

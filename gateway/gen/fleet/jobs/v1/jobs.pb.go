@@ -1030,10 +1030,10 @@ type Job struct {
 	// counts of the failure criteria.
 	RetryingCount int32 `protobuf:"varint,40,opt,name=retrying_count,json=retryingCount,proto3" json:"retrying_count,omitempty"`
 	// The retry budget is exhausted: the retry policy queues no more attempts. See RetryPolicy.
-	IsRetryBudgetExhausted bool `protobuf:"varint,41,opt,name=is_retry_budget_exhausted,json=isRetryBudgetExhausted,proto3" json:"is_retry_budget_exhausted,omitempty"`
+	RetryBudgetExhausted bool `protobuf:"varint,41,opt,name=retry_budget_exhausted,json=retryBudgetExhausted,proto3" json:"retry_budget_exhausted,omitempty"`
 	// A start window is open. Filled only by GetJob; unset without start windows, and with the
 	// window_time_zone DEVICE.
-	IsWindowOpen *bool `protobuf:"varint,42,opt,name=is_window_open,json=isWindowOpen,proto3,oneof" json:"is_window_open,omitempty"`
+	WindowOpen *bool `protobuf:"varint,42,opt,name=window_open,json=windowOpen,proto3,oneof" json:"window_open,omitempty"`
 	// The next seven openings: the times at which a start window opens. Filled only by GetJob; empty without
 	// start windows, and with the window_time_zone DEVICE.
 	NextOpenings []*timestamppb.Timestamp `protobuf:"bytes,43,rep,name=next_openings,json=nextOpenings,proto3" json:"next_openings,omitempty"`
@@ -1388,16 +1388,16 @@ func (x *Job) GetRetryingCount() int32 {
 	return 0
 }
 
-func (x *Job) GetIsRetryBudgetExhausted() bool {
+func (x *Job) GetRetryBudgetExhausted() bool {
 	if x != nil {
-		return x.IsRetryBudgetExhausted
+		return x.RetryBudgetExhausted
 	}
 	return false
 }
 
-func (x *Job) GetIsWindowOpen() bool {
-	if x != nil && x.IsWindowOpen != nil {
-		return *x.IsWindowOpen
+func (x *Job) GetWindowOpen() bool {
+	if x != nil && x.WindowOpen != nil {
+		return *x.WindowOpen
 	}
 	return false
 }
@@ -1818,7 +1818,7 @@ func (x *StartWindow) GetDuration() *durationpb.Duration {
 // RetryExecutions retries it. So a bad release trips a criterion at once, not after the retries.
 //
 // The retry budget: when more than 20 devices and more than 10 percent of the released executions have
-// needed a retry, failures are final, and Job.is_retry_budget_exhausted is true.
+// needed a retry, failures are final, and Job.retry_budget_exhausted is true.
 //
 // At most 4 KiB, encoded as protobuf.
 type RetryPolicy struct {
@@ -7509,7 +7509,7 @@ var File_fleet_jobs_v1_jobs_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
-	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x18\n" +
+	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x18\n" +
 	"\x03Job\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12#\n" +
@@ -7557,9 +7557,10 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x10window_time_zone\x18% \x01(\tR\x0ewindowTimeZone\x12=\n" +
 	"\fretry_policy\x18& \x01(\v2\x1a.fleet.jobs.v1.RetryPolicyR\vretryPolicy\x127\n" +
 	"\bpriority\x18' \x01(\x0e2\x1b.fleet.jobs.v1.Job.PriorityR\bpriority\x12%\n" +
-	"\x0eretrying_count\x18( \x01(\x05R\rretryingCount\x129\n" +
-	"\x19is_retry_budget_exhausted\x18) \x01(\bR\x16isRetryBudgetExhausted\x12)\n" +
-	"\x0eis_window_open\x18* \x01(\bH\x04R\fisWindowOpen\x88\x01\x01\x12?\n" +
+	"\x0eretrying_count\x18( \x01(\x05R\rretryingCount\x124\n" +
+	"\x16retry_budget_exhausted\x18) \x01(\bR\x14retryBudgetExhausted\x12$\n" +
+	"\vwindow_open\x18* \x01(\bH\x04R\n" +
+	"windowOpen\x88\x01\x01\x12?\n" +
 	"\rnext_openings\x18+ \x03(\v2\x1a.google.protobuf.TimestampR\fnextOpenings\x12)\n" +
 	"\x10execution_events\x18, \x01(\bR\x0fexecutionEvents\x123\n" +
 	"\twaits_for\x18- \x03(\v2\x16.fleet.jobs.v1.JobWaitR\bwaitsFor\x12D\n" +
@@ -7610,8 +7611,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06targetB\r\n" +
 	"\v_created_byB\x10\n" +
 	"\x0e_cancel_reasonB\x1e\n" +
-	"\x1c_in_progress_timeout_minutesB\x11\n" +
-	"\x0f_is_window_openB\x15\n" +
+	"\x1c_in_progress_timeout_minutesB\x0e\n" +
+	"\f_window_openB\x15\n" +
 	"\x13_max_joins_per_hour\"\x87\x01\n" +
 	"\rStartApproval\x12;\n" +
 	"\vapproved_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +

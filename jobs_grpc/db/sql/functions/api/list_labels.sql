@@ -10,7 +10,7 @@ CREATE OR REPLACE FUNCTION jobs.list_labels(
     p_max_groups integer,
     OUT labels jsonb,      -- LabelSummary of fleet.proto
     OUT groups jsonb,      -- Group of fleet.proto
-    OUT is_complete boolean
+    OUT complete boolean
 )
 LANGUAGE plpgsql STABLE
 -- settings: tenant, page
@@ -66,7 +66,7 @@ BEGIN
                    LIMIT p_max_devices + 1
                ) d
            )
-    INTO labels, is_complete
+    INTO labels, complete
     FROM keys k;
 
     SELECT coalesce(
@@ -79,5 +79,5 @@ BEGIN
            count(*) = count(g.device_count)
     INTO groups, v_are_groups_complete
     FROM jobs.counted_groups(p_tenant_id, '', '', p_max_groups, p_max_devices) g;
-    is_complete := is_complete AND v_are_groups_complete;
+    complete := complete AND v_are_groups_complete;
 END $$;
