@@ -272,7 +272,7 @@ export function remove(devices: Device[], done: () => void): Question {
                     result = await body(api.POST(path, { body: request }));
                     total.deleted += result.deleted_count;
                     total.ended += result.ended_execution_count;
-                } while (result.remaining);
+                } while (result.has_more);
             }
             done();
             return `Deleted ${counted(total.deleted, "device")}, ended ${counted(total.ended, "execution")}.`;

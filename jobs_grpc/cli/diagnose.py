@@ -109,9 +109,9 @@ async def _failures(args: argparse.Namespace, jobs: JobsClient) -> None:
     jobs-grpc failures update-1 --status FAILED TIMED_OUT -o csv
     """
     summary = await jobs.failures(**forwarded(args))
-    _FAILURES.print_items(args, summary.failures, other_count=summary.other_count)
-    if summary.other_count and args.output != "json":
-        print_note(f"{summary.other_count:,} more failures have other codes")
+    _FAILURES.print_items(args, summary.failures, other_failure_count=summary.other_failure_count)
+    if summary.other_failure_count and args.output != "json":
+        print_note(f"{summary.other_failure_count:,} more failures have other codes")
 
 
 async def _history(args: argparse.Namespace, events: EventsClient) -> None:

@@ -43,7 +43,7 @@ def format_criterion_state(job: pb.Job, index: int) -> str:
     For example "3 failures of 42 finished in stage 1; trips at 5". Of several stages, this is the
     one that is closest to the threshold.
     """
-    states = [state for state in job.criterion_states if state.criterion == index]
+    states = [state for state in job.criterion_states if state.criterion_index == index]
     if not states:
         return ""
     state = max(states, key=lambda s: s.failure_count / s.threshold if s.threshold else 0)

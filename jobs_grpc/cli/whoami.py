@@ -52,8 +52,8 @@ def _fields(caller: pb.GetCallerResponse, utc: bool) -> Iterator[tuple[str, str]
     if caller.device_id:
         yield "device", caller.device_id
     yield "roles", " ".join(caller.roles)
-    if caller.HasField("token_expires_at"):
-        yield "access expires", format_moment(caller.token_expires_at, utc)
+    if caller.HasField("credential_expires_at"):
+        yield "access expires", format_moment(caller.credential_expires_at, utc)
     by_service: dict[str, list[str]] = {}
     for method in caller.methods:
         service, _, name = method.rpartition(".")

@@ -11,7 +11,7 @@ from fleet.jobs.v1 import device_jobs_pb2 as pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc
 from fleet.jobs.v1.jobs_pb2 import JobExecution
 
-from jobs_grpc.client.errors import JobsError, from_report_error
+from jobs_grpc.client.errors import JobsError, from_item_error
 from jobs_grpc.client.operator_client import Client
 from jobs_grpc.client.report_stream import ReportStream
 from jobs_grpc.client.requests import struct
@@ -226,7 +226,7 @@ class DeviceClient(Client):
             response = await self._calls.unary(request, pb.UpdateFactsResponse)
             for device, result in zip(part, response.results, strict=True):
                 if result.HasField("error"):
-                    errors[device.device_id] = from_report_error(result.error)
+                    errors[device.device_id] = from_item_error(result.error)
         return errors
 
     @asynccontextmanager

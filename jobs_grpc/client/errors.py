@@ -59,7 +59,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> JobsError:
     return create_error(code, message, **fields)
 
 
-def from_report_error(error: device_pb.ReportError) -> JobsError:
+def from_item_error(error: device_pb.ItemError) -> JobsError:
     fields: dict[str, Any] = {}
     if error.reason in ErrorReason.values():
         fields["reason"] = ErrorReason.Name(error.reason)

@@ -76,10 +76,10 @@ class FleetClient(OperatorClient):
         # The server rejects an empty request.
         for start in range(0, len(ids) or 1, _MAX_DELETED):
             request = pb.DeleteDevicesRequest(device_ids=ids[start : start + _MAX_DELETED])
-            remaining = True
-            while remaining:
+            has_more = True
+            while has_more:
                 response = await self._calls.unary(request, pb.DeleteDevicesResponse)
-                remaining = response.remaining
+                has_more = response.has_more
                 total.deleted_count += response.deleted_count
                 total.ended_execution_count += response.ended_execution_count
                 if on_progress:

@@ -16,7 +16,7 @@ from jobs_grpc.client.errors import (
     JobsError,
     Overloaded,
     create_error,
-    from_report_error,
+    from_item_error,
     from_rpc_error,
 )
 from jobs_grpc.client.retry import Delays, is_transient
@@ -197,14 +197,14 @@ class ReportStream:
         async for response in call:
             if response.HasField("error"):
                 # It is about a whole message, which the contract does not allow for ours.
-                raise from_report_error(response.error)
+                raise from_item_error(response.error)
             on_response()
             for result in response.results:
                 if pending := self._sendable.get(result.report_id):
                     self._answer(pending, result)
 
     def _answer(self, pending: _Pending, result: pb.ReportResult) -> None:
-        error = from_report_error(result.error) if result.HasField("error") else None
+        error = from_item_error(result.error) if result.HasField("error") else None
         if error and (isinstance(error, Overloaded) or is_transient(error)):
             # The queue of the execution waits meanwhile, so the order stays.
             delay = self._calls.retry.first_delay

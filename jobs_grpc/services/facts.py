@@ -11,7 +11,7 @@ from jobs_grpc.contract.field_rules import check
 from jobs_grpc.db.store import Row
 from jobs_grpc.errors import DeviceNotFound, DeviceRequired, InvalidField, JobsError, Violation
 from jobs_grpc.limits.fair_slots import YieldNow
-from jobs_grpc.services.report_stream import report_error
+from jobs_grpc.services.report_stream import item_error
 from jobs_grpc.services.selectors import MAX_FACTS, check_facts
 from jobs_grpc.services.validation import check_unique, raise_for_violations
 
@@ -84,7 +84,7 @@ class FactReport:
         errors = map(self.errors.get, self.device_ids)
         return pb.UpdateFactsResponse(
             results=[
-                pb.FactsResult(error=None if error is None else report_error(error))
+                pb.FactsResult(error=None if error is None else item_error(error))
                 for error in errors
             ]
         )

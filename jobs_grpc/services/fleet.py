@@ -159,7 +159,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         return pb.DeleteDevicesResponse(
             deleted_count=row["deleted_count"],
             ended_execution_count=row["ended_count"],
-            remaining=row["remaining"],
+            has_more=row["has_more"],
         )
 
     async def ListGroups(

@@ -468,7 +468,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         response = pb.GetFailureSummaryResponse()
         for row in rows:
             if row["failure_code"] == OTHER_FAILURES:
-                response.other_count += row["executions"]
+                response.other_failure_count += row["executions"]
             else:
                 response.failures.add(
                     status=row["status"],
@@ -599,7 +599,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             user_id=caller.subject,
             device_id=caller.device_id,
             roles=sorted(caller.roles),
-            token_expires_at=expires_at,
+            credential_expires_at=expires_at,
             methods=allowed_methods(caller.roles),
         )
 

@@ -245,7 +245,7 @@ class ReportStream:
     ) -> pb.ReportExecutionsResponse:
         """Apply the updates of a message; errors become part of the response."""
         if isinstance(updates, InvalidField):
-            error = report_error(updates)
+            error = item_error(updates)
             return pb.ReportExecutionsResponse(report_id=_valid_report_id(request), error=error)
         valid = [update for update in updates if isinstance(update, ExecutionUpdate)]
         outcomes = iter(await self._batcher.update_all(self._caller.tenant_id, valid))
@@ -278,13 +278,13 @@ def _result(report: Report, outcome: Row | Exception, *, with_details: bool) -> 
     """The fields of a result. `outcome` is the row of the update, or why there is none."""
     report_id = _valid_report_id(report)
     if isinstance(outcome, Exception):
-        return {"report_id": report_id, "error": report_error(outcome)}
+        return {"report_id": report_id, "error": item_error(outcome)}
     try:
         execution = updated_execution(
             report.report.job_id, report.device_id, outcome, with_details=with_details
         )
     except Exception as e:
-        return {"report_id": report_id, "error": report_error(e)}
+        return {"report_id": report_id, "error": item_error(e)}
     return {"report_id": report_id, "execution": execution}
 
 
@@ -306,13 +306,13 @@ def _reporting_device(caller: Principal, report: Report) -> str:
     return caller.device_id or device_id
 
 
-def report_error(error: Exception) -> pb.ReportError:
-    """Convert the error of one of several reports, for the response."""
+def item_error(error: Exception) -> pb.ItemError:
+    """Convert the error of one report or device of several, for the response."""
     if not isinstance(error, JobsError):
         # A bug that one report triggers must not end the stream for the other reports.
         logger.error("report failed", exc_info=error)
         error = Internal()
-    return pb.ReportError(
+    return pb.ItemError(
         code=error.code.value[0],
         reason=ErrorReason.Value(error.reason),
         message=error.message,

@@ -146,7 +146,7 @@ def _criterion_fields(criterion: Mapping[str, Any]) -> MessageFields:
 
 def _criterion_state_fields(state: Mapping[str, Any]) -> MessageFields:
     return {
-        "criterion": state["criterion"],
+        "criterion_index": state["criterion"],
         "stage": state["stage"],
         "failure_count": state["failures"],
         "basis_count": state["basis_size"],

@@ -13,7 +13,7 @@ from jobs_grpc.db.store import ExecutionUpdate, Row
 from jobs_grpc.errors import InvalidField, JobsError, Violation
 from jobs_grpc.limits.fair_slots import YieldNow
 from jobs_grpc.services.execution_updates import reported_fields
-from jobs_grpc.services.report_stream import report_error
+from jobs_grpc.services.report_stream import item_error
 from jobs_grpc.services.response_pages import fill_page
 from jobs_grpc.services.row_conversions import MessageFields
 from jobs_grpc.services.validation import check_unique, require_valid
@@ -70,7 +70,7 @@ async def start_response(
     await fill_page(
         response.results,
         rows,
-        lambda row: {"error": report_error(row["error"])} if "error" in row else fields(row),
+        lambda row: {"error": item_error(row["error"])} if "error" in row else fields(row),
         len(rows),
         yield_now,
     )

@@ -292,7 +292,7 @@ async def test_device_has_the_tenant_and_the_role_of_its_certificate(
     caller = await device.operator.get_caller()
     assert (caller.tenant_id, caller.device_id, *caller.roles) == (TENANT, "d", "device")
     assert not caller.user_id
-    assert caller.token_expires_at.seconds
+    assert caller.credential_expires_at.seconds
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ async def test_caller_has_its_roles_and_the_methods_that_they_allow(
     assert (response.tenant_id, response.user_id) == (tenant, "olivia")
     assert list(response.roles) == [role]
     assert not response.HasField("device_id")
-    assert not response.HasField("token_expires_at")
+    assert not response.HasField("credential_expires_at")
     allowed = [method for method, roles in POLICY.items() if roles and role in roles]
     assert list(response.methods) == sorted(m[1:].replace("/", ".") for m in allowed)
     assert "fleet.jobs.v1.JobService.GetCaller" in response.methods
@@ -50,7 +50,7 @@ async def test_caller_comes_from_its_token(jwt: Server, tenant: str) -> None:
 
     assert (response.tenant_id, response.user_id) == (tenant, "olivia")
     assert list(response.roles) == ["approver", "viewer"]
-    leeway = response.token_expires_at.seconds - payload["exp"]
+    leeway = response.credential_expires_at.seconds - payload["exp"]
     assert 0 <= leeway <= 60
     assert "fleet.jobs.v1.JobService.ApproveStage" in response.methods
     assert "fleet.jobs.v1.JobService.DeleteJob" not in response.methods

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import grpc
 import pytest
-from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution, ReportError
+from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution, ItemError
 from fleet.jobs.v1.error_reason_pb2 import EXECUTION_CHANGED
 
-from jobs_grpc.client.errors import JobsError, create_error, from_report_error
+from jobs_grpc.client.errors import JobsError, create_error, from_item_error
 from jobs_grpc.errors import InvalidField, Violation
 from tools.errors_reference import Reason, reasons
 
@@ -57,8 +57,8 @@ def test_error_of_a_call_survives(reason: str, duplicate: Duplicate) -> None:
 @each_way
 def test_error_of_a_report_survives_with_the_current_execution(duplicate: Duplicate) -> None:
     execution = DeviceExecution(job_id="j", device_id="d", version=7)
-    error = from_report_error(
-        ReportError(code=10, reason=EXECUTION_CHANGED, current_execution=execution)
+    error = from_item_error(
+        ItemError(code=10, reason=EXECUTION_CHANGED, current_execution=execution)
     )
 
     other = duplicate(error)

@@ -60,7 +60,7 @@ async def test_delete_repeats_until_no_execution_remains(
     response = await fleet.delete(["a", "unknown"])
 
     assert (response.deleted_count, response.ended_execution_count) == (1, 3)
-    assert not response.remaining
+    assert not response.has_more
 
 
 async def test_delete_takes_more_devices_than_a_call_and_tells_its_progress(

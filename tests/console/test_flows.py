@@ -696,7 +696,7 @@ async def test_number_of_failures_is_that_of_the_rows(
         """As of the first failure."""
         failure = {"status": "FAILED", "failure_code": "DISK_FULL", "execution_count": 1}
         await route.fulfill(
-            json={"failures": [failure | {"device_ids": ["pump-00"]}], "other_count": 0}
+            json={"failures": [failure | {"device_ids": ["pump-00"]}], "other_failure_count": 0}
         )
 
     page = console.page

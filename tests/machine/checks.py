@@ -156,7 +156,7 @@ def _actual(job: pb.Job) -> dict[str, Any]:
         # It grows with the time after a cancel, but that means nothing.
         "released": job.status == pb.Job.CANCELED or sum(s.released_count for s in job.stages),
         "criteria": [
-            (s.criterion, _stage(s), s.failure_count, s.basis_count, s.threshold)
+            (s.criterion_index, _stage(s), s.failure_count, s.basis_count, s.threshold)
             for s in job.criterion_states
         ],
         "budget": job.retry_budget_exhausted,

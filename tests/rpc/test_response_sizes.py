@@ -22,7 +22,7 @@ def test_estimate_for_a_failure_summary_is_a_close_upper_bound() -> None:
         execution_count=2**31 - 1,
         device_ids=["\U0001f600" * 256] * 5,
     )
-    summary = pb.GetFailureSummaryResponse(failures=[largest] * 100, other_count=2**31 - 1)
+    summary = pb.GetFailureSummaryResponse(failures=[largest] * 100, other_failure_count=2**31 - 1)
     estimate = page_size_estimator("/fleet.jobs.v1.JobService/GetFailureSummary")
 
     assert estimate
@@ -147,7 +147,11 @@ def _largest_details() -> pb.Job:
         ),
         criterion_states=[
             pb.CriterionState(
-                criterion=9, stage=99, failure_count=million, basis_count=million, threshold=million
+                criterion_index=9,
+                stage=99,
+                failure_count=million,
+                basis_count=million,
+                threshold=million,
             )
         ]
         * 1000,

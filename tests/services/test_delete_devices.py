@@ -25,7 +25,7 @@ async def test_device_is_gone_with_labels_and_groups(world: World) -> None:
     response = await world.fleet.delete("pump", "unknown", "pump")
 
     assert (response.deleted_count, response.ended_execution_count) == (1, 0)
-    assert not response.remaining
+    assert not response.has_more
     await expect_error("DEVICE_NOT_FOUND", world.fleet.get("pump"))
     assert [group.device_count for group in (await world.fleet.groups()).groups] == [1]
     assert (await world.operator.create(target_all=True)).execution_count == 1
@@ -75,7 +75,7 @@ async def test_call_ends_at_most_1000_executions_and_says_that_more_remain(world
     async with request_session(world.database) as (_, store):
         first, second = [await store.delete_devices(world.tenant, **limits) for _ in range(2)]
 
-    columns = ("deleted_count", "ended_count", "remaining")
+    columns = ("deleted_count", "ended_count", "has_more")
     assert [first[column] for column in columns] == [1, 2, True]
     assert [second[column] for column in columns] == [0, 1, False]
 

@@ -127,7 +127,7 @@ async def test_summary_has_the_most_frequent_status_and_code_first(failed: Opera
         ("REJECTED", "E1", 1),
     ]
     assert [list(f.device_ids) for f in summary.failures] == [["a", "b"], ["e"], ["d"], ["c"]]
-    assert summary.other_count == 0
+    assert summary.other_failure_count == 0
     assert counts(await failed.failures("j", statuses=["REJECTED"])) == [("REJECTED", "E1", 1)]
     assert counts(await failed.failures("j", failure_codes=["", "E2"])) == [
         ("FAILED", "", 1),
@@ -183,7 +183,7 @@ async def test_codes_after_the_first_hundred_are_counted_together(
 ) -> None:
     async def numbers() -> tuple[int, int]:
         summary = await many.failures("many")
-        return len(summary.failures), summary.other_count
+        return len(summary.failures), summary.other_failure_count
 
     for first in range(1, 300, 60):
         await send(database, many.tenant, {n: n for n in range(first, first + 60)})
@@ -191,7 +191,7 @@ async def test_codes_after_the_first_hundred_are_counted_together(
     summary = await many.failures("many")
     assert counts(summary) == [("FAILED", code(number), 1) for number in range(1, 101)]
     rows = "SELECT FROM jobs.job_failures WHERE tenant_id = $1"
-    assert summary.other_count == 200
+    assert summary.other_failure_count == 200
     assert len(await database.owner.fetch(rows, many.tenant)) == 101
 
     # A retry takes failures back where they were counted, and keeps the first hundred.
@@ -212,4 +212,4 @@ async def test_first_hundred_is_exact_when_batches_of_one_job_run_concurrently(
     await asyncio.gather(*(send(database, many.tenant, batch) for batch in batches))
 
     summary = await many.failures("many")
-    assert (len(summary.failures), summary.other_count) == (100, 200)
+    assert (len(summary.failures), summary.other_failure_count) == (100, 200)

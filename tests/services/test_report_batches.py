@@ -45,7 +45,7 @@ async def test_message_with_101_reports_is_rejected(world: World, devices: list[
         rejected = await respond(stream, message(*too_many))
         accepted = await respond(stream, message(*too_many[:1]))
 
-    assert rejected.error == device_pb.ReportError(
+    assert rejected.error == device_pb.ItemError(
         code=StatusCode.INVALID_ARGUMENT.value[0],
         reason=error_reason_pb2.INVALID_FIELD,
         message="reports must have at most 100 elements",

@@ -157,7 +157,7 @@ async def test_internal_error_of_a_report_leaves_others(world: World, in_message
         results = await send(stream, reports, in_message=in_message)
 
     assert reasons(results) == ["", "INTERNAL", ""]
-    assert results[1].error == device_pb.ReportError(
+    assert results[1].error == device_pb.ItemError(
         code=StatusCode.INTERNAL.value[0],
         reason=error_reason_pb2.INTERNAL,
         message="Internal error",

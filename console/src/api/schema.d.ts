@@ -153,7 +153,7 @@ export interface paths {
          * Delete devices
          * @description Deletes devices with their group memberships, labels and facts, then ends their QUEUED and HELD executions as
          *     REJECTED, with the status_details {"reason": "device removed"}: at most 1,000 in a call. If
-         *     `remaining` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
+         *     `has_more` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
          *     their end. In the gate of a rollout, removed devices count as not SUCCEEDED; they are no failures.
          *
          *     Devices that do not exist are accepted: a repeated call also ends the executions that a CreateJob at
@@ -1396,7 +1396,7 @@ export interface components {
              * Format: int32
              * @description The position in Job.failure_criteria. The first is 0.
              */
-            criterion: number;
+            criterion_index: number;
             /**
              * Format: int32
              * @description The number of failures that match the criterion.
@@ -1429,8 +1429,8 @@ export interface components {
              * @description The number of executions that the call ended.
              */
             ended_execution_count: number;
-            /** @description Executions remain that are QUEUED or HELD: call again. */
-            remaining: boolean;
+            /** @description More executions are QUEUED or HELD: call again. */
+            has_more: boolean;
         };
         DeleteJobBody: {
             /** @description The Job.etag that the job must have. Empty: any. */
@@ -1814,7 +1814,7 @@ export interface components {
         /** @description The result of one of the devices of a call. */
         FactsResult: {
             /** @description The error. The facts of the device were not stored. Unset: they were. */
-            error: components["schemas"]["ReportError"] | null;
+            error: components["schemas"]["ItemError"] | null;
         };
         /** @description The devices that have failed in a job and still exist. */
         FailedIn: {
@@ -2156,6 +2156,11 @@ export interface components {
             require_approval?: boolean | null;
         } | null;
         GetCallerResponse: {
+            /**
+             * Format: date-time
+             * @description When the token, or the certificate of a device, is no longer accepted. Unset: the caller has neither.
+             */
+            credential_expires_at: string | null;
             /** @description The device, from x-device-id, the token or the certificate. Unset: the caller named none. */
             device_id: string | null;
             /**
@@ -2168,11 +2173,6 @@ export interface components {
             roles: string[];
             /** @description The tenant that the calls act for. */
             tenant_id: string;
-            /**
-             * Format: date-time
-             * @description When the token, or the certificate of a device, is no longer accepted. Unset: the caller has neither.
-             */
-            token_expires_at: string | null;
             /** @description The user, from x-user-id or the token. Unset: the caller named none. */
             user_id: string | null;
         };
@@ -2196,7 +2196,7 @@ export interface components {
              * Format: int32
              * @description The number of failures with any other pair. failure_codes does not filter them.
              */
-            other_count: number;
+            other_failure_count: number;
         };
         GetFleetSummaryResponse: {
             /**
@@ -2247,6 +2247,588 @@ export interface components {
             /** @description The ID of the group. */
             group_id: string;
         };
+        /**
+         * @description The error of one report of a stream, or of one device of UpdateFacts or StartNextExecutions: what a
+         *     call with only that report or device would return.
+         */
+        ItemError: {
+            /**
+             * Format: int32
+             * @description The status code, a google.rpc.Code.
+             */
+            code: number;
+            /**
+             * @description The current execution, without document_params and status_details. Set only if `reason`
+             *     is EXECUTION_CHANGED.
+             */
+            current_execution: components["schemas"]["DeviceExecution"] | null;
+            /** @description The message, for people. */
+            message: string;
+            /**
+             * @description The reason, as in google.rpc.ErrorInfo.
+             *
+             *      - INVALID_FIELD: One or more fields are missing, malformed or out of range, or the server does not know them: then
+             *     the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry
+             *     a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its
+             *     message and its number, such as "rollout.stages[0].12".
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         { "reason": "INVALID_FIELD", "domain": "jobs-grpc" }
+             *      - MALFORMED_REQUEST: The bytes are not a message of the request's type: they are not protobuf, are nested
+             *     too deeply, or contain text that is not UTF-8. Also: the call has no request message,
+             *     the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the
+             *     call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for
+             *     their messages. Correct the client.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         { "reason": "MALFORMED_REQUEST", "domain": "jobs-grpc" }
+             *      - INVALID_PAGE_TOKEN: The page token was not issued by this service, was issued for a request with other
+             *     fields or for an earlier job with the same job_id, or is combined with an offset. The message
+             *     states which. Start again without a token.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         { "reason": "INVALID_PAGE_TOKEN", "domain": "jobs-grpc" }
+             *      - TENANT_REQUIRED: The call names no tenant. Send `x-tenant-id`.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         { "reason": "TENANT_REQUIRED", "domain": "jobs-grpc" }
+             *      - DEVICE_REQUIRED: A call of DeviceJobService names no device. Send `x-device-id`, or a token with a
+             *     device.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         { "reason": "DEVICE_REQUIRED", "domain": "jobs-grpc" }
+             *      - DUPLICATE_METADATA: `x-tenant-id`, `x-user-id`, `x-device-id`, `x-roles` or `authorization` was sent more
+             *     than once, or `x-tenant-id` contains a comma, which is how proxies join repeated
+             *     headers.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         { "reason": "DUPLICATE_METADATA", "domain": "jobs-grpc" }
+             *      - INVALID_METADATA: `x-tenant-id`, `x-user-id` or `x-device-id` is empty, is longer than 256 characters,
+             *     contains a character that is not printable ASCII, or starts or ends with a space; or
+             *     `x-roles` contains an unknown role.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         { "reason": "INVALID_METADATA", "domain": "jobs-grpc" }
+             *      - TOKEN_REQUIRED: The server authenticates callers by tokens, and the call has none. Send
+             *     `authorization: Bearer TOKEN`.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         { "reason": "TOKEN_REQUIRED", "domain": "jobs-grpc" }
+             *      - INVALID_TOKEN: The token is malformed, expired, from another issuer, for another audience, or not
+             *     valid for another reason that the message states. Get a new token. A stream ends with
+             *     this error when its token expires or its verification key is revoked. Also: the call
+             *     has a token, but the server does not authenticate callers by tokens.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         { "reason": "INVALID_TOKEN", "domain": "jobs-grpc" }
+             *      - INVALID_CERTIFICATE: The client certificate of a device names no tenant and device, has expired, or was not issued by an authority of
+             *     the tenant; the message states which. A stream ends with this error when its certificate expires or when the
+             *     authority is no longer trusted. Connect again with a new certificate.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         { "reason": "INVALID_CERTIFICATE", "domain": "jobs-grpc" }
+             *      - ROLE_REQUIRED: None of the caller's roles allows this call. `roles` lists the roles that are allowed.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "ROLE_REQUIRED",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "roles": "admin,operator" }
+             *         }
+             *      - METADATA_MISMATCH: `x-tenant-id`, `x-user-id` or `x-device-id` differs from the token or the certificate. `key` is the one
+             *     that differs. Do not send it.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "METADATA_MISMATCH",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "key": "x-tenant-id" }
+             *         }
+             *      - PEER_NOT_TRUSTED: The client certificate is valid, but JOBS_TRUSTED_PEERS does not list its name.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         { "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
+             *      - DEVICE_NOT_REGISTERED: The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was removed.
+             *     A stream ends with this error within a second of the removal.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "DEVICE_NOT_REGISTERED",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "deviceId": "pump-7", "tenantId": "demo" }
+             *         }
+             *      - SELF_APPROVAL: The user who created the job must not approve its start or its stages. Another user with the role approver
+             *     or admin must approve, unless the gate has allow_self_approval. `stage` is missing for the start.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "SELF_APPROVAL",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "stage": "0", "tenantId": "demo" }
+             *         }
+             *      - SUBJECT_REQUIRED: Approvals need a known user. Send x-user-id, or a token with a subject.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         { "reason": "SUBJECT_REQUIRED", "domain": "jobs-grpc" }
+             *      - JOB_NOT_FOUND: The tenant has no such job.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "JOB_NOT_FOUND",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
+             *         }
+             *      - DEVICE_NOT_FOUND: The tenant has no such device. If the request has several devices, `deviceIds` has up to 20 of
+             *     those that are missing, as a JSON array, instead of `deviceId`.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "DEVICE_NOT_FOUND",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "deviceId": "pump-17", "tenantId": "demo" }
+             *         }
+             *      - EXECUTION_NOT_FOUND: The device has no execution of this job.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "EXECUTION_NOT_FOUND",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
+             *         }
+             *      - WEBHOOK_NOT_FOUND: The tenant has no such webhook.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "WEBHOOK_NOT_FOUND",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "webhookId": "wh_4f1c9a", "tenantId": "demo" }
+             *         }
+             *      - JOB_ALREADY_EXISTS: The job_id belongs to a job that a different request created, or to a deleted job that
+             *     has not been purged yet. The message states which.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "JOB_ALREADY_EXISTS",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
+             *         }
+             *      - GROUP_EMPTY: The group has no members. A group that does not exist gives the same error, because
+             *     only memberships are stored. `hint`, if set, suggests a group with a similar ID.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "GROUP_EMPTY",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "groupId": "north", "tenantId": "demo" }
+             *         }
+             *      - TENANT_EMPTY: The tenant has no devices.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "TENANT_EMPTY",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "tenantId": "demo" }
+             *         }
+             *      - TARGET_EMPTY: The target has no devices: none matches target_selector, or none failed in the job of target_failed_in
+             *     with these statuses, failure codes and selector. `hint`, if set, says which label or group of the
+             *     selector no device has, and suggests a similar one.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "TARGET_EMPTY",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
+             *         }
+             *      - STAGE_EMPTY: A stage has a group_id or a selector, but claims no devices: no device of the job matches, or earlier
+             *     stages claim them all. `stage` is its index; `groupId` is set only for a group; `hint` is as in
+             *     TARGET_EMPTY. Correct the stage, or set `allow_empty`.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "STAGE_EMPTY",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "stage": "0", "groupId": "nort", "tenantId": "demo" }
+             *         }
+             *      - EXPIRY_TOO_EARLY: The job expires before its last device can start, even if every device succeeds at once: its stages
+             *     take longer, or its start windows do not open in time. The message says what takes how long;
+             *     `minSeconds` is the shortest time until the last device can start, from the start of the job, or
+             *     from now if it has started. Let the job expire later or never, shorten the stages, or change the
+             *     start windows.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "EXPIRY_TOO_EARLY",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "minSeconds": "184800", "tenantId": "demo" }
+             *         }
+             *      - JOB_NOT_CANCELABLE: The job is COMPLETED or CANCELED. `status` is the job's status.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "JOB_NOT_CANCELABLE",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
+             *         }
+             *      - JOB_NOT_RETRYABLE: The job is CANCELED, or has expired and the request sets no new expiry. `status` is the
+             *     job's status. For an expired job, set `expires_in_hours` or `never_expires`.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "JOB_NOT_RETRYABLE",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
+             *         }
+             *      - JOB_NOT_DELETABLE: The job is active, or one of its executions is IN_PROGRESS. `status` is the
+             *     job's status. Cancel the job with `force`, cancel the executions of a CANCELED job, or wait.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "JOB_NOT_DELETABLE",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "status": "IN_PROGRESS", "tenantId": "demo" }
+             *         }
+             *      - EXECUTION_FINISHED: The execution is in a terminal status. `status` is that status. A device drops the execution.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "EXECUTION_FINISHED",
+             *           "domain": "jobs-grpc",
+             *           "metadata": {
+             *             "jobId": "reboot-2026-11",
+             *             "deviceId": "pump-17",
+             *             "status": "REJECTED",
+             *             "tenantId": "demo"
+             *           }
+             *         }
+             *      - EXECUTION_IN_PROGRESS: The execution is IN_PROGRESS, and the cancel is not forced. Set `force` to cancel it, or wait.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "EXECUTION_IN_PROGRESS",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
+             *         }
+             *      - JOB_PAUSED: The job is PAUSED, so no execution of it can start. Call again after an operator has resumed it or
+             *     approved its start.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "JOB_PAUSED",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
+             *         }
+             *      - JOB_NOT_PAUSABLE: The job is COMPLETED or CANCELED. `status` is the job's status.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "JOB_NOT_PAUSABLE",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED", "tenantId": "demo" }
+             *         }
+             *      - JOB_NOT_RESUMABLE: The job is COMPLETED or CANCELED. `status` is the job's status. A retry can continue a COMPLETED
+             *     job.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "JOB_NOT_RESUMABLE",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
+             *         }
+             *      - EXECUTION_HELD: The job has not started, or its rollout has not released the execution yet. Wait until it is pending.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "EXECUTION_HELD",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
+             *         }
+             *      - EXECUTION_NOT_DUE: The execution waits: no start window of the job is open, or its backoff has not ended. Start the
+             *     execution at `earliestStartAt` or later.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "EXECUTION_NOT_DUE",
+             *           "domain": "jobs-grpc",
+             *           "metadata": {
+             *             "jobId": "reboot-2026-11",
+             *             "deviceId": "pump-17",
+             *             "earliestStartAt": "2026-11-28T22:00:00Z",
+             *             "tenantId": "demo"
+             *           }
+             *         }
+             *      - CANCEL_NOT_REQUESTED: The report accepts a cancel (cancel_accepted), but the job is not canceled. Report REJECTED without
+             *     cancel_accepted.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "CANCEL_NOT_REQUESTED",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
+             *         }
+             *      - JOB_FULL: The job has Rollout.max_in_progress executions that are IN_PROGRESS. Try again later.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "JOB_FULL",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
+             *         }
+             *      - GATE_NOT_MET: All executions of the open stage are finished, and its gate is not met, so the job would not
+             *     continue. Retry executions, change the gate, or advance the job; then resume it.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "GATE_NOT_MET",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "stage": "0", "tenantId": "demo" }
+             *         }
+             *      - APPROVAL_REQUIRED: The gate of the open stage requires an approval. `stage` is that stage. Call ApproveStage.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "APPROVAL_REQUIRED",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "stage": "0", "tenantId": "demo" }
+             *         }
+             *      - STAGE_NOT_APPROVABLE: The job has no such stage, the stage is not the open one, its gate requires no approval, RejectStage was
+             *     called for a stage that is already approved, or the job is COMPLETED or CANCELED. The message states which.
+             *     Read the job.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "STAGE_NOT_APPROVABLE",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "stage": "1", "tenantId": "demo" }
+             *         }
+             *      - START_NOT_APPROVED: The start of the job needs an approval, and has none. A user other than the creator must call
+             *     ApproveStart.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "START_NOT_APPROVED",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
+             *         }
+             *      - START_NOT_APPROVABLE: The job was created without start_approval, it is COMPLETED or CANCELED, or RejectStart was called for a job
+             *     whose start is already approved. The message states which. `status` is the job's status. Read the job.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "START_NOT_APPROVABLE",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
+             *         }
+             *      - JOB_NOT_ADVANCEABLE: The job has no rollout, the stage does not follow the open one, the job has not started, or it is
+             *     COMPLETED or CANCELED. The message states which. `status` is the job's status. Read the job.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "JOB_NOT_ADVANCEABLE",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED", "tenantId": "demo" }
+             *         }
+             *      - JOB_NOT_UPDATABLE: The job is COMPLETED or CANCELED; the call changes expires_at, and the job has expired; or the call
+             *     changes start_at, and the job has started. `status` is the job's status. RetryExecutions can set a new
+             *     expiry.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "JOB_NOT_UPDATABLE",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
+             *         }
+             *      - TIME_GATES_UNAVAILABLE: A gate has a bake_time or an advance_after, but the server runs no maintenance, so it would never
+             *     take effect. Use neither, or ask an administrator to set JOBS_OWNER_DATABASE_URL.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         { "reason": "TIME_GATES_UNAVAILABLE", "domain": "jobs-grpc" }
+             *      - DEVICES_READ_ONLY: The platform manages the device tables, so this call cannot register, delete or group devices. Use the
+             *     platform. Labels and time zones can be changed here.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         { "reason": "DEVICES_READ_ONLY", "domain": "jobs-grpc" }
+             *      - WEBHOOKS_UNAVAILABLE: The server has no key for the secret of the webhook: an administrator must set JOBS_WEBHOOK_KEYS_FILE, or add
+             *     the missing key to this file.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         { "reason": "WEBHOOKS_UNAVAILABLE", "domain": "jobs-grpc" }
+             *      - EXECUTION_CHANGED: The execution does not have the expected version or execution_number. Also: the job has a retry policy,
+             *     and the report of a second or later attempt names no execution_number. The details also carry the
+             *     current DeviceExecution. Read it and decide again.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "EXECUTION_CHANGED",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
+             *         }
+             *      - JOB_CHANGED: The job does not have the etag of the request. `etag`, `status` and `openStage` (only with a
+             *     rollout) are those of the job now. Read the job and decide again.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "JOB_CHANGED",
+             *           "domain": "jobs-grpc",
+             *           "metadata": {
+             *             "jobId": "reboot-2026-11",
+             *             "etag": "7",
+             *             "status": "PAUSED",
+             *             "openStage": "1",
+             *             "tenantId": "demo"
+             *           }
+             *         }
+             *      - TARGET_CHANGED: The target no longer has the digest expected_target_digest: its devices, or the stages that claim them,
+             *     have changed. `deviceCount` is the current number of devices, `expectedCount` the number in the digest.
+             *     Preview the target again.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "TARGET_CHANGED",
+             *           "domain": "jobs-grpc",
+             *           "metadata": {
+             *             "jobId": "reboot-2026-11",
+             *             "deviceCount": "118",
+             *             "expectedCount": "120",
+             *             "tenantId": "demo"
+             *           }
+             *         }
+             *      - EVENTS_PURGED: Events after the position have been purged, because of the retention or of the maximum number of events. The
+             *     events up to `purgedPosition` are lost: read the jobs again, then continue after this position.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "EVENTS_PURGED",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "position": "1764000000000000", "purgedPosition": "1764288000000000", "tenantId": "demo" }
+             *         }
+             *      - POSITION_UNKNOWN: The position is larger than that of the last event: another service or tenant has assigned the position, or the
+             *     database was restored from a backup and the tenant has had no event since. Read the jobs again, then continue after
+             *     `lastPosition`, the position of the last event.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "POSITION_UNKNOWN",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "position": "1764460800000000", "lastPosition": "1764288000000000", "tenantId": "demo" }
+             *         }
+             *      - OVERLOADED: The server has more calls than it can serve in time: no database connection became free within
+             *     JOBS_POOL_TIMEOUT (5 s). Retry after the delay in google.rpc.RetryInfo.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         { "reason": "OVERLOADED", "domain": "jobs-grpc" }
+             *      - LIMIT_EXCEEDED: The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its
+             *     value. Neither is set for limits without a setting: those of webhooks and of continuous jobs, and one target
+             *     evaluation and one timeline computation at a time per tenant. If the details carry a google.rpc.RetryInfo, the same call can
+             *     succeed after that delay. If they do not, it fails again.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "LIMIT_EXCEEDED",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "setting": "JOBS_MAX_TENANT_CALLS", "value": "100" }
+             *         }
+             *      - DATABASE_UNAVAILABLE: The database is unreachable or does not respond, or another transaction holds a lock that the
+             *     call needs. The message states which. The call may have taken effect. Repeat it only if it is
+             *     safe to repeat, such as CreateJob with a job_id.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         { "reason": "DATABASE_UNAVAILABLE", "domain": "jobs-grpc" }
+             *      - QUERY_TIMEOUT: The call needs more time in the database than a setting of the server allows. `setting` is
+             *     its name, `value` its value in seconds. A retry can succeed if the database was busy. If it
+             *     does not, an administrator must raise the setting, or the request must be smaller. The call
+             *     may have taken effect.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         {
+             *           "reason": "QUERY_TIMEOUT",
+             *           "domain": "jobs-grpc",
+             *           "metadata": { "setting": "JOBS_QUERY_TIMEOUT", "value": "60" }
+             *         }
+             *      - SCHEMA_NOT_CURRENT: The schema of the database is not the one of the server. An administrator must run
+             *     `jobs-grpc migrate` of the server's version.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         { "reason": "SCHEMA_NOT_CURRENT", "domain": "jobs-grpc" }
+             *      - SERVER_STOPPING: The server is stopping. It ends its streams at once, and the calls that are still in
+             *     flight after JOBS_SHUTDOWN_GRACE (10 s). Such a call may have taken effect. Repeat it only if it is
+             *     safe to repeat, and connect again.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         { "reason": "SERVER_STOPPING", "domain": "jobs-grpc" }
+             *      - KEYS_UNAVAILABLE: The server has no keys that verify tokens: it has read none yet, or all are revoked.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         { "reason": "KEYS_UNAVAILABLE", "domain": "jobs-grpc" }
+             *      - INTERNAL: A bug in the service. The server logs the cause under the request ID that it returns
+             *     as `x-request-id` in the trailing metadata. Report the error with this ID.
+             *
+             *     Example of an ErrorInfo:
+             *
+             *         { "reason": "INTERNAL", "domain": "jobs-grpc" }
+             * @enum {string}
+             */
+            reason: "INVALID_FIELD" | "MALFORMED_REQUEST" | "INVALID_PAGE_TOKEN" | "TENANT_REQUIRED" | "DEVICE_REQUIRED" | "DUPLICATE_METADATA" | "INVALID_METADATA" | "TOKEN_REQUIRED" | "INVALID_TOKEN" | "INVALID_CERTIFICATE" | "ROLE_REQUIRED" | "METADATA_MISMATCH" | "PEER_NOT_TRUSTED" | "DEVICE_NOT_REGISTERED" | "SELF_APPROVAL" | "SUBJECT_REQUIRED" | "JOB_NOT_FOUND" | "DEVICE_NOT_FOUND" | "EXECUTION_NOT_FOUND" | "WEBHOOK_NOT_FOUND" | "JOB_ALREADY_EXISTS" | "GROUP_EMPTY" | "TENANT_EMPTY" | "TARGET_EMPTY" | "STAGE_EMPTY" | "EXPIRY_TOO_EARLY" | "JOB_NOT_CANCELABLE" | "JOB_NOT_RETRYABLE" | "JOB_NOT_DELETABLE" | "EXECUTION_FINISHED" | "EXECUTION_IN_PROGRESS" | "JOB_PAUSED" | "JOB_NOT_PAUSABLE" | "JOB_NOT_RESUMABLE" | "EXECUTION_HELD" | "EXECUTION_NOT_DUE" | "CANCEL_NOT_REQUESTED" | "JOB_FULL" | "GATE_NOT_MET" | "APPROVAL_REQUIRED" | "STAGE_NOT_APPROVABLE" | "START_NOT_APPROVED" | "START_NOT_APPROVABLE" | "JOB_NOT_ADVANCEABLE" | "JOB_NOT_UPDATABLE" | "TIME_GATES_UNAVAILABLE" | "DEVICES_READ_ONLY" | "WEBHOOKS_UNAVAILABLE" | "EXECUTION_CHANGED" | "JOB_CHANGED" | "TARGET_CHANGED" | "EVENTS_PURGED" | "POSITION_UNKNOWN" | "OVERLOADED" | "LIMIT_EXCEEDED" | "DATABASE_UNAVAILABLE" | "QUERY_TIMEOUT" | "SCHEMA_NOT_CURRENT" | "SERVER_STOPPING" | "KEYS_UNAVAILABLE" | "INTERNAL";
+        } | null;
         /** @description A request to carry out a document on a set of devices. */
         Job: {
             /** @description The reason of the cancel. Set only if `status` is CANCELED and the cancel had a reason. */
@@ -2840,588 +3422,6 @@ export interface components {
              */
             untargeted_count: number;
         } | null;
-        /**
-         * @description The error of one report of a stream, or of one device of UpdateFacts or StartNextExecutions: what a
-         *     call with only that report or device would return.
-         */
-        ReportError: {
-            /**
-             * Format: int32
-             * @description The status code, a google.rpc.Code.
-             */
-            code: number;
-            /**
-             * @description The current execution, without document_params and status_details. Set only if `reason`
-             *     is EXECUTION_CHANGED.
-             */
-            current_execution: components["schemas"]["DeviceExecution"] | null;
-            /** @description The message, for people. */
-            message: string;
-            /**
-             * @description The reason, as in google.rpc.ErrorInfo.
-             *
-             *      - INVALID_FIELD: One or more fields are missing, malformed or out of range, or the server does not know them: then
-             *     the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry
-             *     a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its
-             *     message and its number, such as "rollout.stages[0].12".
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         { "reason": "INVALID_FIELD", "domain": "jobs-grpc" }
-             *      - MALFORMED_REQUEST: The bytes are not a message of the request's type: they are not protobuf, are nested
-             *     too deeply, or contain text that is not UTF-8. Also: the call has no request message,
-             *     the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the
-             *     call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for
-             *     their messages. Correct the client.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         { "reason": "MALFORMED_REQUEST", "domain": "jobs-grpc" }
-             *      - INVALID_PAGE_TOKEN: The page token was not issued by this service, was issued for a request with other
-             *     fields or for an earlier job with the same job_id, or is combined with an offset. The message
-             *     states which. Start again without a token.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         { "reason": "INVALID_PAGE_TOKEN", "domain": "jobs-grpc" }
-             *      - TENANT_REQUIRED: The call names no tenant. Send `x-tenant-id`.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         { "reason": "TENANT_REQUIRED", "domain": "jobs-grpc" }
-             *      - DEVICE_REQUIRED: A call of DeviceJobService names no device. Send `x-device-id`, or a token with a
-             *     device.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         { "reason": "DEVICE_REQUIRED", "domain": "jobs-grpc" }
-             *      - DUPLICATE_METADATA: `x-tenant-id`, `x-user-id`, `x-device-id`, `x-roles` or `authorization` was sent more
-             *     than once, or `x-tenant-id` contains a comma, which is how proxies join repeated
-             *     headers.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         { "reason": "DUPLICATE_METADATA", "domain": "jobs-grpc" }
-             *      - INVALID_METADATA: `x-tenant-id`, `x-user-id` or `x-device-id` is empty, is longer than 256 characters,
-             *     contains a character that is not printable ASCII, or starts or ends with a space; or
-             *     `x-roles` contains an unknown role.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         { "reason": "INVALID_METADATA", "domain": "jobs-grpc" }
-             *      - TOKEN_REQUIRED: The server authenticates callers by tokens, and the call has none. Send
-             *     `authorization: Bearer TOKEN`.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         { "reason": "TOKEN_REQUIRED", "domain": "jobs-grpc" }
-             *      - INVALID_TOKEN: The token is malformed, expired, from another issuer, for another audience, or not
-             *     valid for another reason that the message states. Get a new token. A stream ends with
-             *     this error when its token expires or its verification key is revoked. Also: the call
-             *     has a token, but the server does not authenticate callers by tokens.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         { "reason": "INVALID_TOKEN", "domain": "jobs-grpc" }
-             *      - INVALID_CERTIFICATE: The client certificate of a device names no tenant and device, has expired, or was not issued by an authority of
-             *     the tenant; the message states which. A stream ends with this error when its certificate expires or when the
-             *     authority is no longer trusted. Connect again with a new certificate.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         { "reason": "INVALID_CERTIFICATE", "domain": "jobs-grpc" }
-             *      - ROLE_REQUIRED: None of the caller's roles allows this call. `roles` lists the roles that are allowed.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "ROLE_REQUIRED",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "roles": "admin,operator" }
-             *         }
-             *      - METADATA_MISMATCH: `x-tenant-id`, `x-user-id` or `x-device-id` differs from the token or the certificate. `key` is the one
-             *     that differs. Do not send it.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "METADATA_MISMATCH",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "key": "x-tenant-id" }
-             *         }
-             *      - PEER_NOT_TRUSTED: The client certificate is valid, but JOBS_TRUSTED_PEERS does not list its name.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         { "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
-             *      - DEVICE_NOT_REGISTERED: The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was removed.
-             *     A stream ends with this error within a second of the removal.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "DEVICE_NOT_REGISTERED",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "deviceId": "pump-7", "tenantId": "demo" }
-             *         }
-             *      - SELF_APPROVAL: The user who created the job must not approve its start or its stages. Another user with the role approver
-             *     or admin must approve, unless the gate has allow_self_approval. `stage` is missing for the start.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "SELF_APPROVAL",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "stage": "0", "tenantId": "demo" }
-             *         }
-             *      - SUBJECT_REQUIRED: Approvals need a known user. Send x-user-id, or a token with a subject.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         { "reason": "SUBJECT_REQUIRED", "domain": "jobs-grpc" }
-             *      - JOB_NOT_FOUND: The tenant has no such job.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "JOB_NOT_FOUND",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
-             *         }
-             *      - DEVICE_NOT_FOUND: The tenant has no such device. If the request has several devices, `deviceIds` has up to 20 of
-             *     those that are missing, as a JSON array, instead of `deviceId`.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "DEVICE_NOT_FOUND",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "deviceId": "pump-17", "tenantId": "demo" }
-             *         }
-             *      - EXECUTION_NOT_FOUND: The device has no execution of this job.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "EXECUTION_NOT_FOUND",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
-             *         }
-             *      - WEBHOOK_NOT_FOUND: The tenant has no such webhook.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "WEBHOOK_NOT_FOUND",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "webhookId": "wh_4f1c9a", "tenantId": "demo" }
-             *         }
-             *      - JOB_ALREADY_EXISTS: The job_id belongs to a job that a different request created, or to a deleted job that
-             *     has not been purged yet. The message states which.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "JOB_ALREADY_EXISTS",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
-             *         }
-             *      - GROUP_EMPTY: The group has no members. A group that does not exist gives the same error, because
-             *     only memberships are stored. `hint`, if set, suggests a group with a similar ID.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "GROUP_EMPTY",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "groupId": "north", "tenantId": "demo" }
-             *         }
-             *      - TENANT_EMPTY: The tenant has no devices.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "TENANT_EMPTY",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "tenantId": "demo" }
-             *         }
-             *      - TARGET_EMPTY: The target has no devices: none matches target_selector, or none failed in the job of target_failed_in
-             *     with these statuses, failure codes and selector. `hint`, if set, says which label or group of the
-             *     selector no device has, and suggests a similar one.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "TARGET_EMPTY",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
-             *         }
-             *      - STAGE_EMPTY: A stage has a group_id or a selector, but claims no devices: no device of the job matches, or earlier
-             *     stages claim them all. `stage` is its index; `groupId` is set only for a group; `hint` is as in
-             *     TARGET_EMPTY. Correct the stage, or set `allow_empty`.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "STAGE_EMPTY",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "stage": "0", "groupId": "nort", "tenantId": "demo" }
-             *         }
-             *      - EXPIRY_TOO_EARLY: The job expires before its last device can start, even if every device succeeds at once: its stages
-             *     take longer, or its start windows do not open in time. The message says what takes how long;
-             *     `minSeconds` is the shortest time until the last device can start, from the start of the job, or
-             *     from now if it has started. Let the job expire later or never, shorten the stages, or change the
-             *     start windows.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "EXPIRY_TOO_EARLY",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "minSeconds": "184800", "tenantId": "demo" }
-             *         }
-             *      - JOB_NOT_CANCELABLE: The job is COMPLETED or CANCELED. `status` is the job's status.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "JOB_NOT_CANCELABLE",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
-             *         }
-             *      - JOB_NOT_RETRYABLE: The job is CANCELED, or has expired and the request sets no new expiry. `status` is the
-             *     job's status. For an expired job, set `expires_in_hours` or `never_expires`.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "JOB_NOT_RETRYABLE",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
-             *         }
-             *      - JOB_NOT_DELETABLE: The job is active, or one of its executions is IN_PROGRESS. `status` is the
-             *     job's status. Cancel the job with `force`, cancel the executions of a CANCELED job, or wait.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "JOB_NOT_DELETABLE",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "status": "IN_PROGRESS", "tenantId": "demo" }
-             *         }
-             *      - EXECUTION_FINISHED: The execution is in a terminal status. `status` is that status. A device drops the execution.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "EXECUTION_FINISHED",
-             *           "domain": "jobs-grpc",
-             *           "metadata": {
-             *             "jobId": "reboot-2026-11",
-             *             "deviceId": "pump-17",
-             *             "status": "REJECTED",
-             *             "tenantId": "demo"
-             *           }
-             *         }
-             *      - EXECUTION_IN_PROGRESS: The execution is IN_PROGRESS, and the cancel is not forced. Set `force` to cancel it, or wait.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "EXECUTION_IN_PROGRESS",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
-             *         }
-             *      - JOB_PAUSED: The job is PAUSED, so no execution of it can start. Call again after an operator has resumed it or
-             *     approved its start.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "JOB_PAUSED",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
-             *         }
-             *      - JOB_NOT_PAUSABLE: The job is COMPLETED or CANCELED. `status` is the job's status.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "JOB_NOT_PAUSABLE",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED", "tenantId": "demo" }
-             *         }
-             *      - JOB_NOT_RESUMABLE: The job is COMPLETED or CANCELED. `status` is the job's status. A retry can continue a COMPLETED
-             *     job.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "JOB_NOT_RESUMABLE",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
-             *         }
-             *      - EXECUTION_HELD: The job has not started, or its rollout has not released the execution yet. Wait until it is pending.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "EXECUTION_HELD",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
-             *         }
-             *      - EXECUTION_NOT_DUE: The execution waits: no start window of the job is open, or its backoff has not ended. Start the
-             *     execution at `earliestStartAt` or later.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "EXECUTION_NOT_DUE",
-             *           "domain": "jobs-grpc",
-             *           "metadata": {
-             *             "jobId": "reboot-2026-11",
-             *             "deviceId": "pump-17",
-             *             "earliestStartAt": "2026-11-28T22:00:00Z",
-             *             "tenantId": "demo"
-             *           }
-             *         }
-             *      - CANCEL_NOT_REQUESTED: The report accepts a cancel (cancel_accepted), but the job is not canceled. Report REJECTED without
-             *     cancel_accepted.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "CANCEL_NOT_REQUESTED",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
-             *         }
-             *      - JOB_FULL: The job has Rollout.max_in_progress executions that are IN_PROGRESS. Try again later.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "JOB_FULL",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
-             *         }
-             *      - GATE_NOT_MET: All executions of the open stage are finished, and its gate is not met, so the job would not
-             *     continue. Retry executions, change the gate, or advance the job; then resume it.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "GATE_NOT_MET",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "stage": "0", "tenantId": "demo" }
-             *         }
-             *      - APPROVAL_REQUIRED: The gate of the open stage requires an approval. `stage` is that stage. Call ApproveStage.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "APPROVAL_REQUIRED",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "stage": "0", "tenantId": "demo" }
-             *         }
-             *      - STAGE_NOT_APPROVABLE: The job has no such stage, the stage is not the open one, its gate requires no approval, RejectStage was
-             *     called for a stage that is already approved, or the job is COMPLETED or CANCELED. The message states which.
-             *     Read the job.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "STAGE_NOT_APPROVABLE",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "stage": "1", "tenantId": "demo" }
-             *         }
-             *      - START_NOT_APPROVED: The start of the job needs an approval, and has none. A user other than the creator must call
-             *     ApproveStart.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "START_NOT_APPROVED",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
-             *         }
-             *      - START_NOT_APPROVABLE: The job was created without start_approval, it is COMPLETED or CANCELED, or RejectStart was called for a job
-             *     whose start is already approved. The message states which. `status` is the job's status. Read the job.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "START_NOT_APPROVABLE",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
-             *         }
-             *      - JOB_NOT_ADVANCEABLE: The job has no rollout, the stage does not follow the open one, the job has not started, or it is
-             *     COMPLETED or CANCELED. The message states which. `status` is the job's status. Read the job.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "JOB_NOT_ADVANCEABLE",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED", "tenantId": "demo" }
-             *         }
-             *      - JOB_NOT_UPDATABLE: The job is COMPLETED or CANCELED; the call changes expires_at, and the job has expired; or the call
-             *     changes start_at, and the job has started. `status` is the job's status. RetryExecutions can set a new
-             *     expiry.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "JOB_NOT_UPDATABLE",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
-             *         }
-             *      - TIME_GATES_UNAVAILABLE: A gate has a bake_time or an advance_after, but the server runs no maintenance, so it would never
-             *     take effect. Use neither, or ask an administrator to set JOBS_OWNER_DATABASE_URL.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         { "reason": "TIME_GATES_UNAVAILABLE", "domain": "jobs-grpc" }
-             *      - DEVICES_READ_ONLY: The platform manages the device tables, so this call cannot register, delete or group devices. Use the
-             *     platform. Labels and time zones can be changed here.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         { "reason": "DEVICES_READ_ONLY", "domain": "jobs-grpc" }
-             *      - WEBHOOKS_UNAVAILABLE: The server has no key for the secret of the webhook: an administrator must set JOBS_WEBHOOK_KEYS_FILE, or add
-             *     the missing key to this file.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         { "reason": "WEBHOOKS_UNAVAILABLE", "domain": "jobs-grpc" }
-             *      - EXECUTION_CHANGED: The execution does not have the expected version or execution_number. Also: the job has a retry policy,
-             *     and the report of a second or later attempt names no execution_number. The details also carry the
-             *     current DeviceExecution. Read it and decide again.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "EXECUTION_CHANGED",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
-             *         }
-             *      - JOB_CHANGED: The job does not have the etag of the request. `etag`, `status` and `openStage` (only with a
-             *     rollout) are those of the job now. Read the job and decide again.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "JOB_CHANGED",
-             *           "domain": "jobs-grpc",
-             *           "metadata": {
-             *             "jobId": "reboot-2026-11",
-             *             "etag": "7",
-             *             "status": "PAUSED",
-             *             "openStage": "1",
-             *             "tenantId": "demo"
-             *           }
-             *         }
-             *      - TARGET_CHANGED: The target no longer has the digest expected_target_digest: its devices, or the stages that claim them,
-             *     have changed. `deviceCount` is the current number of devices, `expectedCount` the number in the digest.
-             *     Preview the target again.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "TARGET_CHANGED",
-             *           "domain": "jobs-grpc",
-             *           "metadata": {
-             *             "jobId": "reboot-2026-11",
-             *             "deviceCount": "118",
-             *             "expectedCount": "120",
-             *             "tenantId": "demo"
-             *           }
-             *         }
-             *      - EVENTS_PURGED: Events after the position have been purged, because of the retention or of the maximum number of events. The
-             *     events up to `purgedPosition` are lost: read the jobs again, then continue after this position.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "EVENTS_PURGED",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "position": "1764000000000000", "purgedPosition": "1764288000000000", "tenantId": "demo" }
-             *         }
-             *      - POSITION_UNKNOWN: The position is larger than that of the last event: another service or tenant has assigned the position, or the
-             *     database was restored from a backup and the tenant has had no event since. Read the jobs again, then continue after
-             *     `lastPosition`, the position of the last event.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "POSITION_UNKNOWN",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "position": "1764460800000000", "lastPosition": "1764288000000000", "tenantId": "demo" }
-             *         }
-             *      - OVERLOADED: The server has more calls than it can serve in time: no database connection became free within
-             *     JOBS_POOL_TIMEOUT (5 s). Retry after the delay in google.rpc.RetryInfo.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         { "reason": "OVERLOADED", "domain": "jobs-grpc" }
-             *      - LIMIT_EXCEEDED: The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its
-             *     value. Neither is set for limits without a setting: those of webhooks and of continuous jobs, and one target
-             *     evaluation and one timeline computation at a time per tenant. If the details carry a google.rpc.RetryInfo, the same call can
-             *     succeed after that delay. If they do not, it fails again.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "LIMIT_EXCEEDED",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "setting": "JOBS_MAX_TENANT_CALLS", "value": "100" }
-             *         }
-             *      - DATABASE_UNAVAILABLE: The database is unreachable or does not respond, or another transaction holds a lock that the
-             *     call needs. The message states which. The call may have taken effect. Repeat it only if it is
-             *     safe to repeat, such as CreateJob with a job_id.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         { "reason": "DATABASE_UNAVAILABLE", "domain": "jobs-grpc" }
-             *      - QUERY_TIMEOUT: The call needs more time in the database than a setting of the server allows. `setting` is
-             *     its name, `value` its value in seconds. A retry can succeed if the database was busy. If it
-             *     does not, an administrator must raise the setting, or the request must be smaller. The call
-             *     may have taken effect.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         {
-             *           "reason": "QUERY_TIMEOUT",
-             *           "domain": "jobs-grpc",
-             *           "metadata": { "setting": "JOBS_QUERY_TIMEOUT", "value": "60" }
-             *         }
-             *      - SCHEMA_NOT_CURRENT: The schema of the database is not the one of the server. An administrator must run
-             *     `jobs-grpc migrate` of the server's version.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         { "reason": "SCHEMA_NOT_CURRENT", "domain": "jobs-grpc" }
-             *      - SERVER_STOPPING: The server is stopping. It ends its streams at once, and the calls that are still in
-             *     flight after JOBS_SHUTDOWN_GRACE (10 s). Such a call may have taken effect. Repeat it only if it is
-             *     safe to repeat, and connect again.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         { "reason": "SERVER_STOPPING", "domain": "jobs-grpc" }
-             *      - KEYS_UNAVAILABLE: The server has no keys that verify tokens: it has read none yet, or all are revoked.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         { "reason": "KEYS_UNAVAILABLE", "domain": "jobs-grpc" }
-             *      - INTERNAL: A bug in the service. The server logs the cause under the request ID that it returns
-             *     as `x-request-id` in the trailing metadata. Report the error with this ID.
-             *
-             *     Example of an ErrorInfo:
-             *
-             *         { "reason": "INTERNAL", "domain": "jobs-grpc" }
-             * @enum {string}
-             */
-            reason: "INVALID_FIELD" | "MALFORMED_REQUEST" | "INVALID_PAGE_TOKEN" | "TENANT_REQUIRED" | "DEVICE_REQUIRED" | "DUPLICATE_METADATA" | "INVALID_METADATA" | "TOKEN_REQUIRED" | "INVALID_TOKEN" | "INVALID_CERTIFICATE" | "ROLE_REQUIRED" | "METADATA_MISMATCH" | "PEER_NOT_TRUSTED" | "DEVICE_NOT_REGISTERED" | "SELF_APPROVAL" | "SUBJECT_REQUIRED" | "JOB_NOT_FOUND" | "DEVICE_NOT_FOUND" | "EXECUTION_NOT_FOUND" | "WEBHOOK_NOT_FOUND" | "JOB_ALREADY_EXISTS" | "GROUP_EMPTY" | "TENANT_EMPTY" | "TARGET_EMPTY" | "STAGE_EMPTY" | "EXPIRY_TOO_EARLY" | "JOB_NOT_CANCELABLE" | "JOB_NOT_RETRYABLE" | "JOB_NOT_DELETABLE" | "EXECUTION_FINISHED" | "EXECUTION_IN_PROGRESS" | "JOB_PAUSED" | "JOB_NOT_PAUSABLE" | "JOB_NOT_RESUMABLE" | "EXECUTION_HELD" | "EXECUTION_NOT_DUE" | "CANCEL_NOT_REQUESTED" | "JOB_FULL" | "GATE_NOT_MET" | "APPROVAL_REQUIRED" | "STAGE_NOT_APPROVABLE" | "START_NOT_APPROVED" | "START_NOT_APPROVABLE" | "JOB_NOT_ADVANCEABLE" | "JOB_NOT_UPDATABLE" | "TIME_GATES_UNAVAILABLE" | "DEVICES_READ_ONLY" | "WEBHOOKS_UNAVAILABLE" | "EXECUTION_CHANGED" | "JOB_CHANGED" | "TARGET_CHANGED" | "EVENTS_PURGED" | "POSITION_UNKNOWN" | "OVERLOADED" | "LIMIT_EXCEEDED" | "DATABASE_UNAVAILABLE" | "QUERY_TIMEOUT" | "SCHEMA_NOT_CURRENT" | "SERVER_STOPPING" | "KEYS_UNAVAILABLE" | "INTERNAL";
-        } | null;
         ResumeJobBody: {
             /** @description The Job.etag that the job must have. Empty: any. */
             etag?: string | null;
@@ -3878,7 +3878,7 @@ export interface components {
             /** @description The attempts that others ended; see DeviceJobService. */
             ended_executions: components["schemas"]["EndedExecution"][];
             /** @description The error. Nothing else is set. */
-            error: components["schemas"]["ReportError"] | null;
+            error: components["schemas"]["ItemError"] | null;
             /** @description The execution to carry out. Unset: the device has no execution that it can start, or there is an error. */
             execution: components["schemas"]["DeviceExecution"] | null;
             /**
@@ -4701,6 +4701,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
+                     *       "credential_expires_at": null,
                      *       "device_id": null,
                      *       "methods": [
                      *         "fleet.jobs.v1.DeviceJobService.AcknowledgeExecutions",
@@ -4759,7 +4760,6 @@ export interface operations {
                      *         "bridge"
                      *       ],
                      *       "tenant_id": "demo",
-                     *       "token_expires_at": null,
                      *       "user_id": "olivia"
                      *     }
                      */
@@ -5332,7 +5332,7 @@ export interface operations {
                      * @example {
                      *       "deleted_count": 1,
                      *       "ended_execution_count": 1,
-                     *       "remaining": false
+                     *       "has_more": false
                      *     }
                      */
                     "application/json": components["schemas"]["DeleteDevicesResponse"];
@@ -7172,7 +7172,7 @@ export interface operations {
                      *           "status": "FAILED"
                      *         }
                      *       ],
-                     *       "other_count": 0
+                     *       "other_failure_count": 0
                      *     }
                      */
                     "application/json": components["schemas"]["GetFailureSummaryResponse"];

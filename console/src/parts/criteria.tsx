@@ -13,7 +13,7 @@ export function Criteria({ job }: { job: Job }) {
             <div class="pad">
                 <p class="quiet">A criterion pauses or cancels the job when too many devices fail.</p>
                 {criteria.map((c, index) => {
-                    const states = (job.criterion_states ?? []).filter((s) => s.criterion === index);
+                    const states = (job.criterion_states ?? []).filter((s) => s.criterion_index === index);
                     // Of the stages, the one that tripped or else the one that is nearest to its threshold.
                     const hasTripped = (s: CriterionState) => tripOf(job, c, s) !== null;
                     const nearest = states.sort((a, b) => nearness(b) - nearness(a))[0];

@@ -37,7 +37,7 @@ export function Failures(props: Props) {
     if (error) return <ErrorNotice error={error} />;
     if (!data?.failures.length) return null;
     // The counts of the job are newer than the rows.
-    const total = data.failures.reduce((sum, f) => sum + f.execution_count, data.other_count);
+    const total = data.failures.reduce((sum, f) => sum + f.execution_count, data.other_failure_count);
     return (
         <section class="card" aria-labelledby="failures">
             <h2>
@@ -51,7 +51,9 @@ export function Failures(props: Props) {
                     ))}
                 </Table>
             </div>
-            {data.other_count > 0 && <p class="pad quiet">{counted(data.other_count, "other failure")}</p>}
+            {data.other_failure_count > 0 && (
+                <p class="pad quiet">{counted(data.other_failure_count, "other failure")}</p>
+            )}
         </section>
     );
 }

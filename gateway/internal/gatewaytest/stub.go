@@ -157,7 +157,7 @@ func (s *TokenStub) GetCaller(ctx context.Context, _ *jobsv1.GetCallerRequest) (
 	if !ok {
 		return nil, ServiceError(codes.Unauthenticated, "INVALID_TOKEN")
 	}
-	return &jobsv1.GetCallerResponse{TenantId: tenant, UserId: &user, TokenExpiresAt: timestamppb.New(s.Expiry)}, nil
+	return &jobsv1.GetCallerResponse{TenantId: tenant, UserId: &user, CredentialExpiresAt: timestamppb.New(s.Expiry)}, nil
 }
 
 func (s *TokenStub) WatchJob(r *jobsv1.WatchJobRequest, stream jobsv1.JobService_WatchJobServer) error {

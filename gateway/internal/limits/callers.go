@@ -216,7 +216,7 @@ func (c *Callers) ask(ctx context.Context, address Caller, credentials metadata.
 		return Caller{}, time.Time{}, err
 	}
 	known, until := Caller{Tenant: response.TenantId}, asked.Add(maxKnownFor)
-	if expiry := response.TokenExpiresAt; expiry != nil {
+	if expiry := response.CredentialExpiresAt; expiry != nil {
 		known.Subject = subject(response)
 		if expiry.AsTime().Before(until) {
 			until = expiry.AsTime()

@@ -359,7 +359,7 @@ class StartNextResult(_message.Message):
         """The attempts that others ended; see DeviceJobService."""
 
     @_builtins.property
-    def error(self) -> Global___ReportError:
+    def error(self) -> Global___ItemError:
         """The error. Nothing else is set."""
 
     def __init__(
@@ -368,7 +368,7 @@ class StartNextResult(_message.Message):
         execution: Global___DeviceExecution | None = ...,
         poll_after: _duration_pb2.Duration | None = ...,
         ended_executions: _abc.Iterable[Global___EndedExecution] | None = ...,
-        error: Global___ReportError | None = ...,
+        error: Global___ItemError | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "execution", b"execution", "poll_after", b"poll_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -654,7 +654,7 @@ class ReportExecutionsResponse(_message.Message):
         """The execution after the update, without document_params."""
 
     @_builtins.property
-    def error(self) -> Global___ReportError:
+    def error(self) -> Global___ItemError:
         """The error. The report was not applied, nor was any of `reports`."""
 
     @_builtins.property
@@ -666,7 +666,7 @@ class ReportExecutionsResponse(_message.Message):
         *,
         report_id: _builtins.str = ...,
         execution: Global___DeviceExecution | None = ...,
-        error: Global___ReportError | None = ...,
+        error: Global___ItemError | None = ...,
         results: _abc.Iterable[Global___ReportResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "execution", b"execution", "result", b"result"]  # noqa: Y015
@@ -695,7 +695,7 @@ class ReportResult(_message.Message):
         """The execution after the update, without document_params and status_details."""
 
     @_builtins.property
-    def error(self) -> Global___ReportError:
+    def error(self) -> Global___ItemError:
         """The error. The report was not applied."""
 
     def __init__(
@@ -703,7 +703,7 @@ class ReportResult(_message.Message):
         *,
         report_id: _builtins.str = ...,
         execution: Global___DeviceExecution | None = ...,
-        error: Global___ReportError | None = ...,
+        error: Global___ItemError | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "execution", b"execution", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -716,7 +716,7 @@ class ReportResult(_message.Message):
 Global___ReportResult: _TypeAlias = ReportResult  # noqa: Y015
 
 @_typing.final
-class ReportError(_message.Message):
+class ItemError(_message.Message):
     """The error of one report of a stream, or of one device of UpdateFacts or StartNextExecutions: what a
     call with only that report or device would return.
     """
@@ -753,7 +753,7 @@ class ReportError(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReportError: _TypeAlias = ReportError  # noqa: Y015
+Global___ItemError: _TypeAlias = ItemError  # noqa: Y015
 
 @_typing.final
 class WatchPendingExecutionsRequest(_message.Message):
@@ -987,13 +987,13 @@ class FactsResult(_message.Message):
 
     ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def error(self) -> Global___ReportError:
+    def error(self) -> Global___ItemError:
         """The error. The facts of the device were not stored. Unset: they were."""
 
     def __init__(
         self,
         *,
-        error: Global___ReportError | None = ...,
+        error: Global___ItemError | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

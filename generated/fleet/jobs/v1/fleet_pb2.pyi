@@ -335,23 +335,23 @@ class DeleteDevicesResponse(_message.Message):
 
     DELETED_COUNT_FIELD_NUMBER: _builtins.int
     ENDED_EXECUTION_COUNT_FIELD_NUMBER: _builtins.int
-    REMAINING_FIELD_NUMBER: _builtins.int
+    HAS_MORE_FIELD_NUMBER: _builtins.int
     deleted_count: _builtins.int
     """The number of devices that existed."""
     ended_execution_count: _builtins.int
     """The number of executions that the call ended."""
-    remaining: _builtins.bool
-    """Executions remain that are QUEUED or HELD: call again."""
+    has_more: _builtins.bool
+    """More executions are QUEUED or HELD: call again."""
     def __init__(
         self,
         *,
         deleted_count: _builtins.int = ...,
         ended_execution_count: _builtins.int = ...,
-        remaining: _builtins.bool = ...,
+        has_more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_count", b"deleted_count", "ended_execution_count", b"ended_execution_count", "remaining", b"remaining"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_count", b"deleted_count", "ended_execution_count", b"ended_execution_count", "has_more", b"has_more"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -65,7 +65,7 @@ class FleetServiceStub:
     DeleteDevices: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.DeleteDevicesRequest, _fleet_pb2.DeleteDevicesResponse]
     """Deletes devices with their group memberships, labels and facts, then ends their QUEUED and HELD executions as
     REJECTED, with the status_details {"reason": "device removed"}: at most 1,000 in a call. If
-    `remaining` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
+    `has_more` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
     their end. In the gate of a rollout, removed devices count as not SUCCEEDED; they are no failures.
 
     Devices that do not exist are accepted: a repeated call also ends the executions that a CreateJob at
@@ -143,7 +143,7 @@ class FleetServiceAsyncStub(FleetServiceStub):
     DeleteDevices: _aio.UnaryUnaryMultiCallable[_fleet_pb2.DeleteDevicesRequest, _fleet_pb2.DeleteDevicesResponse]  # type: ignore[assignment]
     """Deletes devices with their group memberships, labels and facts, then ends their QUEUED and HELD executions as
     REJECTED, with the status_details {"reason": "device removed"}: at most 1,000 in a call. If
-    `remaining` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
+    `has_more` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
     their end. In the gate of a rollout, removed devices count as not SUCCEEDED; they are no failures.
 
     Devices that do not exist are accepted: a repeated call also ends the executions that a CreateJob at
@@ -242,7 +242,7 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_fleet_pb2.DeleteDevicesResponse, _abc.Awaitable[_fleet_pb2.DeleteDevicesResponse]]:
         """Deletes devices with their group memberships, labels and facts, then ends their QUEUED and HELD executions as
         REJECTED, with the status_details {"reason": "device removed"}: at most 1,000 in a call. If
-        `remaining` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
+        `has_more` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
         their end. In the gate of a rollout, removed devices count as not SUCCEEDED; they are no failures.
 
         Devices that do not exist are accepted: a repeated call also ends the executions that a CreateJob at

@@ -1346,12 +1346,12 @@ class CriterionState(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CRITERION_FIELD_NUMBER: _builtins.int
+    CRITERION_INDEX_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
     FAILURE_COUNT_FIELD_NUMBER: _builtins.int
     BASIS_COUNT_FIELD_NUMBER: _builtins.int
     THRESHOLD_FIELD_NUMBER: _builtins.int
-    criterion: _builtins.int
+    criterion_index: _builtins.int
     """The position in Job.failure_criteria. The first is 0."""
     stage: _builtins.int
     """The stage, with the scope STAGE. The first is 0."""
@@ -1366,7 +1366,7 @@ class CriterionState(_message.Message):
     def __init__(
         self,
         *,
-        criterion: _builtins.int = ...,
+        criterion_index: _builtins.int = ...,
         stage: _builtins.int | None = ...,
         failure_count: _builtins.int = ...,
         basis_count: _builtins.int = ...,
@@ -1374,7 +1374,7 @@ class CriterionState(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "stage", b"stage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "basis_count", b"basis_count", "criterion", b"criterion", "failure_count", b"failure_count", "stage", b"stage", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "basis_count", b"basis_count", "criterion_index", b"criterion_index", "failure_count", b"failure_count", "stage", b"stage", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__stage: _TypeAlias = _typing.Literal["stage"]  # noqa: Y015
     _WhichOneofArgType__stage: _TypeAlias = _typing.Literal["_stage", b"_stage"]  # noqa: Y015
@@ -3815,8 +3815,8 @@ class GetFailureSummaryResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FAILURES_FIELD_NUMBER: _builtins.int
-    OTHER_COUNT_FIELD_NUMBER: _builtins.int
-    other_count: _builtins.int
+    OTHER_FAILURE_COUNT_FIELD_NUMBER: _builtins.int
+    other_failure_count: _builtins.int
     """The number of failures with any other pair. failure_codes does not filter them."""
     @_builtins.property
     def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailureCount]:
@@ -3828,11 +3828,11 @@ class GetFailureSummaryResponse(_message.Message):
         self,
         *,
         failures: _abc.Iterable[Global___FailureCount] | None = ...,
-        other_count: _builtins.int = ...,
+        other_failure_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "other_count", b"other_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "other_failure_count", b"other_failure_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -4102,7 +4102,7 @@ class GetCallerResponse(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     ROLES_FIELD_NUMBER: _builtins.int
-    TOKEN_EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_EXPIRES_AT_FIELD_NUMBER: _builtins.int
     METHODS_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant that the calls act for."""
@@ -4115,7 +4115,7 @@ class GetCallerResponse(_message.Message):
         """The roles, sorted. Each is admin, approver, bridge, device, operator or viewer."""
 
     @_builtins.property
-    def token_expires_at(self) -> _timestamp_pb2.Timestamp:
+    def credential_expires_at(self) -> _timestamp_pb2.Timestamp:
         """When the token, or the certificate of a device, is no longer accepted. Unset: the caller has neither."""
 
     @_builtins.property
@@ -4132,12 +4132,12 @@ class GetCallerResponse(_message.Message):
         user_id: _builtins.str | None = ...,
         device_id: _builtins.str | None = ...,
         roles: _abc.Iterable[_builtins.str] | None = ...,
-        token_expires_at: _timestamp_pb2.Timestamp | None = ...,
+        credential_expires_at: _timestamp_pb2.Timestamp | None = ...,
         methods: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_device_id", b"_device_id", "_user_id", b"_user_id", "device_id", b"device_id", "token_expires_at", b"token_expires_at", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_device_id", b"_device_id", "_user_id", b"_user_id", "credential_expires_at", b"credential_expires_at", "device_id", b"device_id", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_device_id", b"_device_id", "_user_id", b"_user_id", "device_id", b"device_id", "methods", b"methods", "roles", b"roles", "tenant_id", b"tenant_id", "token_expires_at", b"token_expires_at", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_device_id", b"_device_id", "_user_id", b"_user_id", "credential_expires_at", b"credential_expires_at", "device_id", b"device_id", "methods", b"methods", "roles", b"roles", "tenant_id", b"tenant_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__device_id: _TypeAlias = _typing.Literal["device_id"]  # noqa: Y015
     _WhichOneofArgType__device_id: _TypeAlias = _typing.Literal["_device_id", b"_device_id"]  # noqa: Y015

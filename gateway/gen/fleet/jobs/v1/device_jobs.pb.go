@@ -608,7 +608,7 @@ type StartNextResult struct {
 	// The attempts that others ended; see DeviceJobService.
 	EndedExecutions []*EndedExecution `protobuf:"bytes,3,rep,name=ended_executions,json=endedExecutions,proto3" json:"ended_executions,omitempty"`
 	// The error. Nothing else is set.
-	Error         *ReportError `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	Error         *ItemError `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -664,7 +664,7 @@ func (x *StartNextResult) GetEndedExecutions() []*EndedExecution {
 	return nil
 }
 
-func (x *StartNextResult) GetError() *ReportError {
+func (x *StartNextResult) GetError() *ItemError {
 	if x != nil {
 		return x.Error
 	}
@@ -1230,7 +1230,7 @@ func (x *ReportExecutionsResponse) GetExecution() *DeviceExecution {
 	return nil
 }
 
-func (x *ReportExecutionsResponse) GetError() *ReportError {
+func (x *ReportExecutionsResponse) GetError() *ItemError {
 	if x != nil {
 		if x, ok := x.Result.(*ReportExecutionsResponse_Error); ok {
 			return x.Error
@@ -1257,7 +1257,7 @@ type ReportExecutionsResponse_Execution struct {
 
 type ReportExecutionsResponse_Error struct {
 	// The error. The report was not applied, nor was any of `reports`.
-	Error *ReportError `protobuf:"bytes,3,opt,name=error,proto3,oneof"`
+	Error *ItemError `protobuf:"bytes,3,opt,name=error,proto3,oneof"`
 }
 
 func (*ReportExecutionsResponse_Execution) isReportExecutionsResponse_Result() {}
@@ -1333,7 +1333,7 @@ func (x *ReportResult) GetExecution() *DeviceExecution {
 	return nil
 }
 
-func (x *ReportResult) GetError() *ReportError {
+func (x *ReportResult) GetError() *ItemError {
 	if x != nil {
 		if x, ok := x.Result.(*ReportResult_Error); ok {
 			return x.Error
@@ -1353,7 +1353,7 @@ type ReportResult_Execution struct {
 
 type ReportResult_Error struct {
 	// The error. The report was not applied.
-	Error *ReportError `protobuf:"bytes,3,opt,name=error,proto3,oneof"`
+	Error *ItemError `protobuf:"bytes,3,opt,name=error,proto3,oneof"`
 }
 
 func (*ReportResult_Execution) isReportResult_Result() {}
@@ -1362,7 +1362,7 @@ func (*ReportResult_Error) isReportResult_Result() {}
 
 // The error of one report of a stream, or of one device of UpdateFacts or StartNextExecutions: what a
 // call with only that report or device would return.
-type ReportError struct {
+type ItemError struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The status code, a google.rpc.Code.
 	Code int32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
@@ -1377,20 +1377,20 @@ type ReportError struct {
 	sizeCache        protoimpl.SizeCache
 }
 
-func (x *ReportError) Reset() {
-	*x = ReportError{}
+func (x *ItemError) Reset() {
+	*x = ItemError{}
 	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ReportError) String() string {
+func (x *ItemError) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ReportError) ProtoMessage() {}
+func (*ItemError) ProtoMessage() {}
 
-func (x *ReportError) ProtoReflect() protoreflect.Message {
+func (x *ItemError) ProtoReflect() protoreflect.Message {
 	mi := &file_fleet_jobs_v1_device_jobs_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1402,33 +1402,33 @@ func (x *ReportError) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ReportError.ProtoReflect.Descriptor instead.
-func (*ReportError) Descriptor() ([]byte, []int) {
+// Deprecated: Use ItemError.ProtoReflect.Descriptor instead.
+func (*ItemError) Descriptor() ([]byte, []int) {
 	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{19}
 }
 
-func (x *ReportError) GetCode() int32 {
+func (x *ItemError) GetCode() int32 {
 	if x != nil {
 		return x.Code
 	}
 	return 0
 }
 
-func (x *ReportError) GetReason() ErrorReason {
+func (x *ItemError) GetReason() ErrorReason {
 	if x != nil {
 		return x.Reason
 	}
 	return ErrorReason_ERROR_REASON_UNSPECIFIED
 }
 
-func (x *ReportError) GetMessage() string {
+func (x *ItemError) GetMessage() string {
 	if x != nil {
 		return x.Message
 	}
 	return ""
 }
 
-func (x *ReportError) GetCurrentExecution() *DeviceExecution {
+func (x *ItemError) GetCurrentExecution() *DeviceExecution {
 	if x != nil {
 		return x.CurrentExecution
 	}
@@ -1797,7 +1797,7 @@ func (x *UpdateFactsResponse) GetResults() []*FactsResult {
 type FactsResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The error. The facts of the device were not stored. Unset: they were.
-	Error         *ReportError `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	Error         *ItemError `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1832,7 +1832,7 @@ func (*FactsResult) Descriptor() ([]byte, []int) {
 	return file_fleet_jobs_v1_device_jobs_proto_rawDescGZIP(), []int{27}
 }
 
-func (x *FactsResult) GetError() *ReportError {
+func (x *FactsResult) GetError() *ItemError {
 	if x != nil {
 		return x.Error
 	}
@@ -1895,13 +1895,13 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\n" +
 	"device_ids\x18\x01 \x03(\tB\x10\xbaH\r\xc8\x01\x01\x92\x01\a\x10d\"\x03\xd8\x01\x03R\tdeviceIds\"W\n" +
 	"\x1bStartNextExecutionsResponse\x128\n" +
-	"\aresults\x18\x01 \x03(\v2\x1e.fleet.jobs.v1.StartNextResultR\aresults\"\x85\x02\n" +
+	"\aresults\x18\x01 \x03(\v2\x1e.fleet.jobs.v1.StartNextResultR\aresults\"\x83\x02\n" +
 	"\x0fStartNextResult\x12<\n" +
 	"\texecution\x18\x01 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\texecution\x128\n" +
 	"\n" +
 	"poll_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tpollAfter\x12H\n" +
-	"\x10ended_executions\x18\x03 \x03(\v2\x1d.fleet.jobs.v1.EndedExecutionR\x0fendedExecutions\x120\n" +
-	"\x05error\x18\x04 \x01(\v2\x1a.fleet.jobs.v1.ReportErrorR\x05error\"\x92\x01\n" +
+	"\x10ended_executions\x18\x03 \x03(\v2\x1d.fleet.jobs.v1.EndedExecutionR\x0fendedExecutions\x12.\n" +
+	"\x05error\x18\x04 \x01(\v2\x18.fleet.jobs.v1.ItemErrorR\x05error\"\x92\x01\n" +
 	"\x15StartExecutionRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12>\n" +
 	"\x0estatus_details\x18\x02 \x01(\v2\x17.google.protobuf.StructR\rstatusDetails\"V\n" +
@@ -1935,19 +1935,19 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\x0fExecutionReport\x12%\n" +
 	"\treport_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\breportId\x12D\n" +
 	"\tdevice_id\x18\x02 \x01(\tB'\xbaH$\xd8\x01\x01r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\bdeviceId\x12E\n" +
-	"\x06report\x18\x03 \x01(\v2%.fleet.jobs.v1.UpdateExecutionRequestB\x06\xbaH\x03\xd8\x01\x03R\x06report\"\xec\x01\n" +
+	"\x06report\x18\x03 \x01(\v2%.fleet.jobs.v1.UpdateExecutionRequestB\x06\xbaH\x03\xd8\x01\x03R\x06report\"\xea\x01\n" +
 	"\x18ReportExecutionsResponse\x12\x1b\n" +
 	"\treport_id\x18\x01 \x01(\tR\breportId\x12>\n" +
-	"\texecution\x18\x02 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionH\x00R\texecution\x122\n" +
-	"\x05error\x18\x03 \x01(\v2\x1a.fleet.jobs.v1.ReportErrorH\x00R\x05error\x125\n" +
+	"\texecution\x18\x02 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionH\x00R\texecution\x120\n" +
+	"\x05error\x18\x03 \x01(\v2\x18.fleet.jobs.v1.ItemErrorH\x00R\x05error\x125\n" +
 	"\aresults\x18\x04 \x03(\v2\x1b.fleet.jobs.v1.ReportResultR\aresultsB\b\n" +
-	"\x06result\"\xa9\x01\n" +
+	"\x06result\"\xa7\x01\n" +
 	"\fReportResult\x12\x1b\n" +
 	"\treport_id\x18\x01 \x01(\tR\breportId\x12>\n" +
-	"\texecution\x18\x02 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionH\x00R\texecution\x122\n" +
-	"\x05error\x18\x03 \x01(\v2\x1a.fleet.jobs.v1.ReportErrorH\x00R\x05errorB\b\n" +
-	"\x06result\"\xbc\x01\n" +
-	"\vReportError\x12\x12\n" +
+	"\texecution\x18\x02 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionH\x00R\texecution\x120\n" +
+	"\x05error\x18\x03 \x01(\v2\x18.fleet.jobs.v1.ItemErrorH\x00R\x05errorB\b\n" +
+	"\x06result\"\xba\x01\n" +
+	"\tItemError\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x122\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x1a.fleet.jobs.v1.ErrorReasonR\x06reason\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12K\n" +
@@ -1984,9 +1984,9 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"K\n" +
 	"\x13UpdateFactsResponse\x124\n" +
-	"\aresults\x18\x01 \x03(\v2\x1a.fleet.jobs.v1.FactsResultR\aresults\"?\n" +
-	"\vFactsResult\x120\n" +
-	"\x05error\x18\x01 \x01(\v2\x1a.fleet.jobs.v1.ReportErrorR\x05error2\x81\f\n" +
+	"\aresults\x18\x01 \x03(\v2\x1a.fleet.jobs.v1.FactsResultR\aresults\"=\n" +
+	"\vFactsResult\x12.\n" +
+	"\x05error\x18\x01 \x01(\v2\x18.fleet.jobs.v1.ItemErrorR\x05error2\x81\f\n" +
 	"\x10DeviceJobService\x12\xa3\x01\n" +
 	"\x15ListPendingExecutions\x12+.fleet.jobs.v1.ListPendingExecutionsRequest\x1a,.fleet.jobs.v1.ListPendingExecutionsResponse\"/\xb2\x89#(\n" +
 	"$List the device's pending executions\x10\x05\x90\x02\x01\x12\x99\x01\n" +
@@ -2043,7 +2043,7 @@ var file_fleet_jobs_v1_device_jobs_proto_goTypes = []any{
 	(*ExecutionReport)(nil),                // 16: fleet.jobs.v1.ExecutionReport
 	(*ReportExecutionsResponse)(nil),       // 17: fleet.jobs.v1.ReportExecutionsResponse
 	(*ReportResult)(nil),                   // 18: fleet.jobs.v1.ReportResult
-	(*ReportError)(nil),                    // 19: fleet.jobs.v1.ReportError
+	(*ItemError)(nil),                      // 19: fleet.jobs.v1.ItemError
 	(*WatchPendingExecutionsRequest)(nil),  // 20: fleet.jobs.v1.WatchPendingExecutionsRequest
 	(*WatchPendingExecutionsResponse)(nil), // 21: fleet.jobs.v1.WatchPendingExecutionsResponse
 	(*AcknowledgeExecutionsRequest)(nil),   // 22: fleet.jobs.v1.AcknowledgeExecutionsRequest
@@ -2082,7 +2082,7 @@ var file_fleet_jobs_v1_device_jobs_proto_depIdxs = []int32{
 	0,  // 17: fleet.jobs.v1.StartNextResult.execution:type_name -> fleet.jobs.v1.DeviceExecution
 	34, // 18: fleet.jobs.v1.StartNextResult.poll_after:type_name -> google.protobuf.Duration
 	1,  // 19: fleet.jobs.v1.StartNextResult.ended_executions:type_name -> fleet.jobs.v1.EndedExecution
-	19, // 20: fleet.jobs.v1.StartNextResult.error:type_name -> fleet.jobs.v1.ReportError
+	19, // 20: fleet.jobs.v1.StartNextResult.error:type_name -> fleet.jobs.v1.ItemError
 	30, // 21: fleet.jobs.v1.StartExecutionRequest.status_details:type_name -> google.protobuf.Struct
 	0,  // 22: fleet.jobs.v1.StartExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
 	0,  // 23: fleet.jobs.v1.GetExecutionResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
@@ -2093,12 +2093,12 @@ var file_fleet_jobs_v1_device_jobs_proto_depIdxs = []int32{
 	16, // 28: fleet.jobs.v1.ReportExecutionsRequest.reports:type_name -> fleet.jobs.v1.ExecutionReport
 	13, // 29: fleet.jobs.v1.ExecutionReport.report:type_name -> fleet.jobs.v1.UpdateExecutionRequest
 	0,  // 30: fleet.jobs.v1.ReportExecutionsResponse.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	19, // 31: fleet.jobs.v1.ReportExecutionsResponse.error:type_name -> fleet.jobs.v1.ReportError
+	19, // 31: fleet.jobs.v1.ReportExecutionsResponse.error:type_name -> fleet.jobs.v1.ItemError
 	18, // 32: fleet.jobs.v1.ReportExecutionsResponse.results:type_name -> fleet.jobs.v1.ReportResult
 	0,  // 33: fleet.jobs.v1.ReportResult.execution:type_name -> fleet.jobs.v1.DeviceExecution
-	19, // 34: fleet.jobs.v1.ReportResult.error:type_name -> fleet.jobs.v1.ReportError
-	35, // 35: fleet.jobs.v1.ReportError.reason:type_name -> fleet.jobs.v1.ErrorReason
-	0,  // 36: fleet.jobs.v1.ReportError.current_execution:type_name -> fleet.jobs.v1.DeviceExecution
+	19, // 34: fleet.jobs.v1.ReportResult.error:type_name -> fleet.jobs.v1.ItemError
+	35, // 35: fleet.jobs.v1.ItemError.reason:type_name -> fleet.jobs.v1.ErrorReason
+	0,  // 36: fleet.jobs.v1.ItemError.current_execution:type_name -> fleet.jobs.v1.DeviceExecution
 	0,  // 37: fleet.jobs.v1.WatchPendingExecutionsResponse.executions:type_name -> fleet.jobs.v1.DeviceExecution
 	1,  // 38: fleet.jobs.v1.WatchPendingExecutionsResponse.ended_executions:type_name -> fleet.jobs.v1.EndedExecution
 	1,  // 39: fleet.jobs.v1.AcknowledgeExecutionsRequest.executions:type_name -> fleet.jobs.v1.EndedExecution
@@ -2106,7 +2106,7 @@ var file_fleet_jobs_v1_device_jobs_proto_depIdxs = []int32{
 	25, // 41: fleet.jobs.v1.UpdateFactsRequest.devices:type_name -> fleet.jobs.v1.DeviceFacts
 	29, // 42: fleet.jobs.v1.DeviceFacts.facts:type_name -> fleet.jobs.v1.DeviceFacts.FactsEntry
 	27, // 43: fleet.jobs.v1.UpdateFactsResponse.results:type_name -> fleet.jobs.v1.FactsResult
-	19, // 44: fleet.jobs.v1.FactsResult.error:type_name -> fleet.jobs.v1.ReportError
+	19, // 44: fleet.jobs.v1.FactsResult.error:type_name -> fleet.jobs.v1.ItemError
 	2,  // 45: fleet.jobs.v1.DeviceJobService.ListPendingExecutions:input_type -> fleet.jobs.v1.ListPendingExecutionsRequest
 	4,  // 46: fleet.jobs.v1.DeviceJobService.StartNextExecution:input_type -> fleet.jobs.v1.StartNextExecutionRequest
 	6,  // 47: fleet.jobs.v1.DeviceJobService.StartNextExecutions:input_type -> fleet.jobs.v1.StartNextExecutionsRequest

@@ -538,8 +538,8 @@ type DeleteDevicesResponse struct {
 	DeletedCount int32 `protobuf:"varint,1,opt,name=deleted_count,json=deletedCount,proto3" json:"deleted_count,omitempty"`
 	// The number of executions that the call ended.
 	EndedExecutionCount int32 `protobuf:"varint,2,opt,name=ended_execution_count,json=endedExecutionCount,proto3" json:"ended_execution_count,omitempty"`
-	// Executions remain that are QUEUED or HELD: call again.
-	Remaining     bool `protobuf:"varint,3,opt,name=remaining,proto3" json:"remaining,omitempty"`
+	// More executions are QUEUED or HELD: call again.
+	HasMore       bool `protobuf:"varint,3,opt,name=has_more,json=hasMore,proto3" json:"has_more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -588,9 +588,9 @@ func (x *DeleteDevicesResponse) GetEndedExecutionCount() int32 {
 	return 0
 }
 
-func (x *DeleteDevicesResponse) GetRemaining() bool {
+func (x *DeleteDevicesResponse) GetHasMore() bool {
 	if x != nil {
-		return x.Remaining
+		return x.HasMore
 	}
 	return false
 }
@@ -1617,11 +1617,11 @@ const file_fleet_jobs_v1_fleet_proto_rawDesc = "" +
 	"\rupdated_count\x18\x02 \x01(\x05R\fupdatedCount\"e\n" +
 	"\x14DeleteDevicesRequest\x12M\n" +
 	"\n" +
-	"device_ids\x18\x01 \x03(\tB.\xbaH+\xc8\x01\x01\x92\x01%\x10d\"!r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\tdeviceIds\"\x8e\x01\n" +
+	"device_ids\x18\x01 \x03(\tB.\xbaH+\xc8\x01\x01\x92\x01%\x10d\"!r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\tdeviceIds\"\x8b\x01\n" +
 	"\x15DeleteDevicesResponse\x12#\n" +
 	"\rdeleted_count\x18\x01 \x01(\x05R\fdeletedCount\x122\n" +
-	"\x15ended_execution_count\x18\x02 \x01(\x05R\x13endedExecutionCount\x12\x1c\n" +
-	"\tremaining\x18\x03 \x01(\bR\tremaining\"\xb3\x01\n" +
+	"\x15ended_execution_count\x18\x02 \x01(\x05R\x13endedExecutionCount\x12\x19\n" +
+	"\bhas_more\x18\x03 \x01(\bR\ahasMore\"\xb3\x01\n" +
 	"\x11ListGroupsRequest\x12)\n" +
 	"\x05limit\x18\x01 \x01(\x05B\x0e\xbaH\a\x1a\x05\x18\xe8\a(\x01\xb8\x89#dH\x00R\x05limit\x88\x01\x01\x12\x1d\n" +
 	"\n" +

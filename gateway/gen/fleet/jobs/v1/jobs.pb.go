@@ -2655,7 +2655,7 @@ func (x *StageApproval) GetComment() string {
 type CriterionState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The position in Job.failure_criteria. The first is 0.
-	Criterion int32 `protobuf:"varint,1,opt,name=criterion,proto3" json:"criterion,omitempty"`
+	CriterionIndex int32 `protobuf:"varint,1,opt,name=criterion_index,json=criterionIndex,proto3" json:"criterion_index,omitempty"`
 	// The stage, with the scope STAGE. The first is 0.
 	Stage *int32 `protobuf:"varint,2,opt,name=stage,proto3,oneof" json:"stage,omitempty"`
 	// The number of failures that match the criterion.
@@ -2699,9 +2699,9 @@ func (*CriterionState) Descriptor() ([]byte, []int) {
 	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{13}
 }
 
-func (x *CriterionState) GetCriterion() int32 {
+func (x *CriterionState) GetCriterionIndex() int32 {
 	if x != nil {
-		return x.Criterion
+		return x.CriterionIndex
 	}
 	return 0
 }
@@ -6862,9 +6862,9 @@ type GetFailureSummaryResponse struct {
 	// failure_code that occur in a job has a count of its own.
 	Failures []*FailureCount `protobuf:"bytes,1,rep,name=failures,proto3" json:"failures,omitempty"`
 	// The number of failures with any other pair. failure_codes does not filter them.
-	OtherCount    int32 `protobuf:"varint,2,opt,name=other_count,json=otherCount,proto3" json:"other_count,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	OtherFailureCount int32 `protobuf:"varint,2,opt,name=other_failure_count,json=otherFailureCount,proto3" json:"other_failure_count,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *GetFailureSummaryResponse) Reset() {
@@ -6904,9 +6904,9 @@ func (x *GetFailureSummaryResponse) GetFailures() []*FailureCount {
 	return nil
 }
 
-func (x *GetFailureSummaryResponse) GetOtherCount() int32 {
+func (x *GetFailureSummaryResponse) GetOtherFailureCount() int32 {
 	if x != nil {
-		return x.OtherCount
+		return x.OtherFailureCount
 	}
 	return 0
 }
@@ -7424,7 +7424,7 @@ type GetCallerResponse struct {
 	// The roles, sorted. Each is admin, approver, bridge, device, operator or viewer.
 	Roles []string `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
 	// When the token, or the certificate of a device, is no longer accepted. Unset: the caller has neither.
-	TokenExpiresAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=token_expires_at,json=tokenExpiresAt,proto3" json:"token_expires_at,omitempty"`
+	CredentialExpiresAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=credential_expires_at,json=credentialExpiresAt,proto3" json:"credential_expires_at,omitempty"`
 	// The full names of the methods that the roles allow, sorted, such as
 	// fleet.jobs.v1.JobService.GetJob. A call of DeviceJobService also needs a device: device_id,
 	// or the x-device-id of a bridge.
@@ -7491,9 +7491,9 @@ func (x *GetCallerResponse) GetRoles() []string {
 	return nil
 }
 
-func (x *GetCallerResponse) GetTokenExpiresAt() *timestamppb.Timestamp {
+func (x *GetCallerResponse) GetCredentialExpiresAt() *timestamppb.Timestamp {
 	if x != nil {
-		return x.TokenExpiresAt
+		return x.CredentialExpiresAt
 	}
 	return nil
 }
@@ -7752,9 +7752,9 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"approvedAt\x12\x1f\n" +
 	"\vapproved_by\x18\x02 \x01(\tR\n" +
 	"approvedBy\x12\x18\n" +
-	"\acomment\x18\x03 \x01(\tR\acomment\"\xb7\x01\n" +
-	"\x0eCriterionState\x12\x1c\n" +
-	"\tcriterion\x18\x01 \x01(\x05R\tcriterion\x12\x19\n" +
+	"\acomment\x18\x03 \x01(\tR\acomment\"\xc2\x01\n" +
+	"\x0eCriterionState\x12'\n" +
+	"\x0fcriterion_index\x18\x01 \x01(\x05R\x0ecriterionIndex\x12\x19\n" +
 	"\x05stage\x18\x02 \x01(\x05H\x00R\x05stage\x88\x01\x01\x12#\n" +
 	"\rfailure_count\x18\x03 \x01(\x05R\ffailureCount\x12\x1f\n" +
 	"\vbasis_count\x18\x04 \x01(\x05R\n" +
@@ -8171,11 +8171,10 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x18GetFailureSummaryRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12S\n" +
 	"\bstatuses\x18\x02 \x03(\x0e2\".fleet.jobs.v1.JobExecution.StatusB\x13\xbaH\x10\x92\x01\r\x10\x10\"\t\x82\x01\x06\x18\x04\x18\x05\x18\x06R\bstatuses\x12J\n" +
-	"\rfailure_codes\x18\x03 \x03(\tB%\xbaH\"\x92\x01\x1f\x10d\"\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$R\ffailureCodes\"u\n" +
+	"\rfailure_codes\x18\x03 \x03(\tB%\xbaH\"\x92\x01\x1f\x10d\"\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$R\ffailureCodes\"\x84\x01\n" +
 	"\x19GetFailureSummaryResponse\x127\n" +
-	"\bfailures\x18\x01 \x03(\v2\x1b.fleet.jobs.v1.FailureCountR\bfailures\x12\x1f\n" +
-	"\vother_count\x18\x02 \x01(\x05R\n" +
-	"otherCount\"\xb5\x01\n" +
+	"\bfailures\x18\x01 \x03(\v2\x1b.fleet.jobs.v1.FailureCountR\bfailures\x12.\n" +
+	"\x13other_failure_count\x18\x02 \x01(\x05R\x11otherFailureCount\"\xb5\x01\n" +
 	"\fFailureCount\x12:\n" +
 	"\x06status\x18\x01 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\x06status\x12!\n" +
 	"\ffailure_code\x18\x02 \x01(\tR\vfailureCode\x12'\n" +
@@ -8211,13 +8210,13 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\"8\n" +
 	"\x10WatchJobResponse\x12$\n" +
 	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\x12\n" +
-	"\x10GetCallerRequest\"\x80\x02\n" +
+	"\x10GetCallerRequest\"\x8a\x02\n" +
 	"\x11GetCallerResponse\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1c\n" +
 	"\auser_id\x18\x02 \x01(\tH\x00R\x06userId\x88\x01\x01\x12 \n" +
 	"\tdevice_id\x18\x03 \x01(\tH\x01R\bdeviceId\x88\x01\x01\x12\x14\n" +
-	"\x05roles\x18\x04 \x03(\tR\x05roles\x12D\n" +
-	"\x10token_expires_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x0etokenExpiresAt\x12\x18\n" +
+	"\x05roles\x18\x04 \x03(\tR\x05roles\x12N\n" +
+	"\x15credential_expires_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x13credentialExpiresAt\x12\x18\n" +
 	"\amethods\x18\x06 \x03(\tR\amethodsB\n" +
 	"\n" +
 	"\b_user_idB\f\n" +
@@ -8517,7 +8516,7 @@ var file_fleet_jobs_v1_jobs_proto_depIdxs = []int32{
 	91,  // 131: fleet.jobs.v1.TimelineBucket.time:type_name -> google.protobuf.Timestamp
 	91,  // 132: fleet.jobs.v1.TimelineMark.time:type_name -> google.protobuf.Timestamp
 	13,  // 133: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
-	91,  // 134: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
+	91,  // 134: fleet.jobs.v1.GetCallerResponse.credential_expires_at:type_name -> google.protobuf.Timestamp
 	31,  // 135: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
 	39,  // 136: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
 	41,  // 137: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest

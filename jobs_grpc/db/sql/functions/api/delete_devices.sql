@@ -1,5 +1,5 @@
 -- Deletes devices with their group memberships, labels and facts, then ends their QUEUED and HELD executions as
--- REJECTED, at most p_max_executions of them: remaining says whether there are more. Executions
+-- REJECTED, at most p_max_executions of them: has_more says whether there are more. Executions
 -- that are IN_PROGRESS stay, and their devices can report. Ignores devices that do not exist, so a
 -- repeated call ends the executions that are left, also those of jobs that were created meanwhile.
 --
@@ -13,7 +13,7 @@ CREATE OR REPLACE FUNCTION jobs.delete_devices(
     p_user_id text DEFAULT NULL,  -- NULL: unknown
     OUT deleted_count integer,
     OUT ended_count integer,
-    OUT remaining boolean
+    OUT has_more boolean
 )
 LANGUAGE plpgsql
 -- settings: tenant, lookup, nested loops
@@ -74,7 +74,7 @@ BEGIN
     -- One more than may end, to know whether more remain.
     SELECT array_agg(e.job_id), array_agg(e.device_id) INTO v_job_ids, v_device_ids
     FROM jobs.queued_executions(p_tenant_id, p_device_ids, p_max_executions + 1) e;
-    remaining := coalesce(cardinality(v_job_ids) > p_max_executions, false);
+    has_more := coalesce(cardinality(v_job_ids) > p_max_executions, false);
     ended_count := 0;
     IF v_job_ids IS NULL THEN
         PERFORM jobs.change_device_count(p_tenant_id, -deleted_count);
