@@ -270,7 +270,7 @@ function results(counts: Counts): string {
 
 /** An event as a sentence. An event has only the number of a stage: its job has the name. */
 export function event(e: Event, job?: Job): string {
-    const by = e.user ? ` by ${shown(e.user)}` : "";
+    const by = e.user_id ? ` by ${shown(e.user_id)}` : "";
     const reason = because(e.reason);
     const stage = stageName(job, e.stage ?? 0);
     switch (e.type) {
@@ -280,7 +280,7 @@ export function event(e: Event, job?: Job): string {
             return `the start was approved${by}${reason}`;
         case "job.stage_opened":
             if (e.cause === "OPERATOR") return `${stage} opened${by}`;
-            return `${stage} opened ${e.user ? `after the approval${by}` : "automatically"}`;
+            return `${stage} opened ${e.user_id ? `after the approval${by}` : "automatically"}`;
         case "job.awaiting_approval":
             return `the gate of ${stage} waits for approval`;
         case "job.stage_approved":

@@ -35,7 +35,7 @@ _EVENTS = Listing[events_pb.Event](
     (
         Column("time"),
         Column("type", "EVENT", text=event_name),
-        Column("user", "BY", drop_order=1, min_width=8, text=event_by),
+        Column("user_id", "BY", drop_order=1, min_width=8, text=event_by),
         Column("detail", read=event_detail, min_width=20, wraps=True),
         Column("status", read=lambda e: job_status_name(e.status), drop_order=2, wide=True),
         Column("cause", drop_order=3, wide=True),

@@ -38,7 +38,7 @@ def event_name(event: pb.Event) -> str:
 
 def event_by(event: pb.Event) -> str | None:
     """Return who or what caused the event, if that is known."""
-    return event.user or _CAUSES.get(event.cause)
+    return event.user_id or _CAUSES.get(event.cause)
 
 
 def event_detail(event: pb.Event) -> str:

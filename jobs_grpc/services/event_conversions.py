@@ -35,7 +35,7 @@ def event_fields(row: Row) -> MessageFields:
         "job_id": row["job_id"],
         "status": _JOB_STATUS_NUMBERS.get(row["status"]),
         "execution_counts": execution_counts(row["counts"]),
-        "user": row["user_id"],
+        "user_id": row["user_id"],
     }
     if details := event_details(row["details"]):
         fields |= {name: details[name] for name in _DETAILS if name in details}

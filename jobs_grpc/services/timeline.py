@@ -37,7 +37,7 @@ def _mark_fields(mark: dict[str, Any]) -> MessageFields:
     return {
         "time": timestamp_fields(mark["time"]),
         "type": mark["type"],
-        "user": mark["user"],
+        "user_id": mark["user_id"],
         "cause": details.get("cause"),
         "reason": details.get("reason", "")[:_MAX_REASON],
         "stage": details.get("stage"),

@@ -34,7 +34,7 @@ def event_body(row: Mapping[str, Any]) -> bytes:
         "job_id": row["job_id"],
         "status": row["status"],
         "execution_counts": execution_counts(row["counts"]),
-        "user": row["user_id"],
+        "user_id": row["user_id"],
         "cause": details.get("cause", ""),
         "reason": details.get("reason", ""),
         "stage": details.get("stage"),

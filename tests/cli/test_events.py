@@ -20,7 +20,7 @@ from tests.support.waiting import TIMEOUT
 
 ROOT = Path(__file__).parents[2]
 TIME = Timestamp(seconds=1_795_964_737)
-CREATED = pb.Event(type="job.created", position=5, job_id="fw-2", user="olivia", time=TIME)
+CREATED = pb.Event(type="job.created", position=5, job_id="fw-2", user_id="olivia", time=TIME)
 PAUSED = pb.Event(type="job.paused", position=7, job_id="fw-2", reason="too hot", time=TIME)
 
 

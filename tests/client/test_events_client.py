@@ -202,7 +202,7 @@ async def test_watch_and_list_have_the_same_events_across_a_restart_of_the_serve
                     listed = [event async for event in events.list_events(page_size=1)]
 
     assert received == [event.position for event in listed]
-    assert [(event.job_id, event.type, event.user) for event in listed] == [
+    assert [(event.job_id, event.type, event.user_id) for event in listed] == [
         (f"j{number}", type_, "olivia")
         for number in range(2)
         for type_ in ("job.created", "job.paused")

@@ -211,7 +211,7 @@ async def test_timeline_has_ends_and_marks(door: Door) -> None:
 
     timeline = await door("GetJobTimeline", **JOB)
 
-    mark = {"type": "job.paused", "user": "olivia", "cause": "OPERATOR", "reason": "too hot"}
+    mark = {"type": "job.paused", "user_id": "olivia", "cause": "OPERATOR", "reason": "too hot"}
     expected = {"bucket_size": "1s", "buckets": [{"canceled_count": 1}], "marks": [mark]}
     assert shown(timeline, expected) == expected
 
@@ -260,7 +260,7 @@ async def test_history_has_the_changes_of_a_job(door: Door) -> None:
 
     expected = [{"type": "job.created"}, {"type": "job.paused", "reason": "why"}]
     assert shown(events, expected) == expected
-    assert {event["user"] for event in events} == {"olivia"}
+    assert {event["user_id"] for event in events} == {"olivia"}
 
 
 async def test_devices_and_groups_are_listed_previewed_and_deleted(

@@ -62,7 +62,7 @@ async def test_events_have_positions_as_strings(
             "position": str(POSITION),
             "time": "2026-11-29T15:05:37.000000+00:00",
             "reason": "too hot",
-            "user": None,
+            "user_id": None,
             "stage": None,
         }.items()
     )
@@ -149,7 +149,7 @@ async def test_stream_of_the_service_has_each_change_once(rest: RestClient) -> N
     assert [event["data"] for event in received] == [
         event for event in history if event["type"] == "job.paused"
     ]
-    assert history[1]["user"] == "olivia"
+    assert history[1]["user_id"] == "olivia"
     page = (await rest.send("GET", "/customer/events?after_position=0")).json()
     assert page["events"] == history
     future = await rest.send("GET", f"/customer/events?after_position={2**53 - 1}")

@@ -170,6 +170,6 @@ def logged(tenant: str, event: pb.Event) -> LoggedEvent:
             *(counts.queued, counts.held, counts.in_progress, counts.succeeded),
             *(counts.failed, counts.timed_out, counts.rejected),
         ),
-        event.user if event.HasField("user") else None,
+        event.user_id if event.HasField("user_id") else None,
         details,
     )

@@ -143,7 +143,7 @@ async def test_successful_calls_agree_with_the_events(world: World, audit_log: A
     await operator().reject_start("k")
 
     lines = [line for line in audit_log() if line["code"] == "OK"]
-    found = [(e.type, e.user) for e in await world.events.list_all() if e.HasField("user")]
+    found = [(e.type, e.user_id) for e in await world.events.list_all() if e.HasField("user_id")]
     assert found == [
         (EVENTS[line["message"].removeprefix("audit ")], line["subject"]) for line in lines
     ]

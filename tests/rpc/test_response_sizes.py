@@ -42,7 +42,7 @@ def test_estimate_for_a_timeline_is_a_close_upper_bound() -> None:
     mark = pb.TimelineMark(
         time=time,
         type="job.stage_opened",
-        user="u" * 256,
+        user_id="u" * 256,
         cause="FAILURE_CRITERION",
         reason="\U0001f600" * 200,
         stage=99,

@@ -38,7 +38,7 @@ async def test_events_of_calls_are_listed_in_order(world: World) -> None:
         *(("a", "job.created"), ("b", "job.created"), ("a", "job.paused"), ("a", "job.resumed"))
     ]
     paused = page.events[2]
-    assert (paused.status, paused.user) == (jobs_pb2.Job.PAUSED, "olivia")
+    assert (paused.status, paused.user_id) == (jobs_pb2.Job.PAUSED, "olivia")
     assert (paused.cause, paused.reason) == ("OPERATOR", "error rate")
     assert paused.execution_counts.queued + paused.execution_counts.held == 2
     assert (page.position, page.has_more) == (page.events[-1].position, False)

@@ -117,7 +117,7 @@ async def test_rejection_cancels_the_job(world: World, approver: Operator) -> No
     assert (rejected.status, rejected.cancel_reason) == (pb.Job.CANCELED, "not today")
     assert not rejected.start_approval.HasField("approved_at")
     event = (await world.events.history("j", newest_first=True)).events[0]
-    assert (event.type, event.cause, event.user, event.reason) == (
+    assert (event.type, event.cause, event.user_id, event.reason) == (
         *("job.canceled", "START_REJECTED", "ann", "not today"),
     )
     failure = await expect_error("START_NOT_APPROVABLE", approver.approve_start())

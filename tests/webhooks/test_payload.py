@@ -39,7 +39,7 @@ def test_event_without_details_has_all_fields() -> None:
             "job_id": "j",
             "status": "IN_PROGRESS",
             "execution_counts": dict(zip(COUNTS, range(1, 8), strict=True)),
-            "user": None,
+            "user_id": None,
             "cause": "",
             "reason": "",
             "stage": None,
@@ -83,7 +83,7 @@ def test_details_are_fields_of_the_event() -> None:
         "replaced_by_job_id": "fw-3",
     }
     data = _body(details=json.dumps(details), user_id="olivia")["data"]
-    assert data["user"] == "olivia"
+    assert data["user_id"] == "olivia"
     assert {name: data[name] for name in details} == details
 
 

@@ -1742,7 +1742,7 @@ export interface components {
              * @description The user whose call caused the event. If a gate opened the stage because of an approval, the approver. Unset:
              *     the user is unknown, or no call of an operator caused it.
              */
-            user: string | null;
+            user_id: string | null;
         };
         /**
          * @description The number of executions of a job in each status. Each device counts once, by its current
@@ -4033,8 +4033,8 @@ export interface components {
              *     job.retried, job.canceled or job.expired. Later versions can add types.
              */
             type: string;
-            /** @description The user whose call caused the event. Unset: see Event.user. */
-            user: string | null;
+            /** @description The user whose call caused the event. Unset: see Event.user_id. */
+            user_id: string | null;
         };
         /** @description The failures that tripped a failure criterion. */
         Trip: {
@@ -4992,7 +4992,7 @@ export interface operations {
                      *           "time": "2026-11-24T15:05:36.757135+00:00",
                      *           "type": "job.paused",
                      *           "updated_fields": [],
-                     *           "user": "olivia"
+                     *           "user_id": "olivia"
                      *         }
                      *       ],
                      *       "has_more": false,
@@ -6557,7 +6557,7 @@ export interface operations {
                      *         "time": "2026-11-24T15:05:36.757135+00:00",
                      *         "type": "job.resumed",
                      *         "updated_fields": [],
-                     *         "user": "olivia"
+                     *         "user_id": "olivia"
                      *       },
                      *       {
                      *         "attempts": [],
@@ -6583,7 +6583,7 @@ export interface operations {
                      *         "time": "2026-11-24T15:05:36.757135+00:00",
                      *         "type": "job.paused",
                      *         "updated_fields": [],
-                     *         "user": "olivia"
+                     *         "user_id": "olivia"
                      *       }
                      *     ]
                      */
@@ -7679,7 +7679,7 @@ export interface operations {
                      *           "stage": null,
                      *           "time": "2026-11-24T15:05:36.757135+00:00",
                      *           "type": "job.retried",
-                     *           "user": "olivia"
+                     *           "user_id": "olivia"
                      *         },
                      *         {
                      *           "cause": "OPERATOR",
@@ -7688,7 +7688,7 @@ export interface operations {
                      *           "stage": null,
                      *           "time": "2026-11-24T15:05:36.757135+00:00",
                      *           "type": "job.paused",
-                     *           "user": "olivia"
+                     *           "user_id": "olivia"
                      *         },
                      *         {
                      *           "cause": "",
@@ -7697,7 +7697,7 @@ export interface operations {
                      *           "stage": null,
                      *           "time": "2026-11-24T15:05:36.757135+00:00",
                      *           "type": "job.resumed",
-                     *           "user": "olivia"
+                     *           "user_id": "olivia"
                      *         }
                      *       ]
                      *     }

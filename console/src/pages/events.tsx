@@ -72,7 +72,7 @@ function useFeed(query: Query) {
                     if (name === "heartbeat") return;
                     const event = JSON.parse(data) as Event;
                     if (Date.parse(event.time ?? "") >= to) return false;
-                    if (!by || event.user === by) newest = [event, ...newest].slice(0, KEPT);
+                    if (!by || event.user_id === by) newest = [event, ...newest].slice(0, KEPT);
                 },
                 noteOutcome,
             );

@@ -35,7 +35,7 @@ class Event(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     EXECUTION_COUNTS_FIELD_NUMBER: _builtins.int
-    USER_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
@@ -84,7 +84,7 @@ class Event(_message.Message):
     """The ID of the job."""
     status: _jobs_pb2.Job.Status.ValueType
     """The status of the job after the event."""
-    user: _builtins.str
+    user_id: _builtins.str
     """The user whose call caused the event. If a gate opened the stage because of an approval, the approver. Unset:
     the user is unknown, or no call of an operator caused it.
     """
@@ -127,7 +127,7 @@ class Event(_message.Message):
         job_id: _builtins.str = ...,
         status: _jobs_pb2.Job.Status.ValueType = ...,
         execution_counts: _jobs_pb2.ExecutionCounts | None = ...,
-        user: _builtins.str | None = ...,
+        user_id: _builtins.str | None = ...,
         cause: _builtins.str = ...,
         reason: _builtins.str = ...,
         stage: _builtins.int | None = ...,
@@ -138,18 +138,18 @@ class Event(_message.Message):
         replaced_by_job_id: _builtins.str = ...,
         joined_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "_user", b"_user", "execution_counts", b"execution_counts", "stage", b"stage", "time", b"time", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "_user_id", b"_user_id", "execution_counts", b"execution_counts", "stage", b"stage", "time", b"time", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "_user", b"_user", "attempts", b"attempts", "cause", b"cause", "execution_counts", b"execution_counts", "job_id", b"job_id", "joined_count", b"joined_count", "position", b"position", "reason", b"reason", "replaced_by_job_id", b"replaced_by_job_id", "replaces_job_id", b"replaces_job_id", "retried_count", b"retried_count", "stage", b"stage", "status", b"status", "time", b"time", "type", b"type", "updated_fields", b"updated_fields", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "_user_id", b"_user_id", "attempts", b"attempts", "cause", b"cause", "execution_counts", b"execution_counts", "job_id", b"job_id", "joined_count", b"joined_count", "position", b"position", "reason", b"reason", "replaced_by_job_id", b"replaced_by_job_id", "replaces_job_id", b"replaces_job_id", "retried_count", b"retried_count", "stage", b"stage", "status", b"status", "time", b"time", "type", b"type", "updated_fields", b"updated_fields", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__stage: _TypeAlias = _typing.Literal["stage"]  # noqa: Y015
     _WhichOneofArgType__stage: _TypeAlias = _typing.Literal["_stage", b"_stage"]  # noqa: Y015
-    _WhichOneofReturnType__user: _TypeAlias = _typing.Literal["user"]  # noqa: Y015
-    _WhichOneofArgType__user: _TypeAlias = _typing.Literal["_user", b"_user"]  # noqa: Y015
+    _WhichOneofReturnType__user_id: _TypeAlias = _typing.Literal["user_id"]  # noqa: Y015
+    _WhichOneofArgType__user_id: _TypeAlias = _typing.Literal["_user_id", b"_user_id"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__stage) -> _WhichOneofReturnType__stage | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__user) -> _WhichOneofReturnType__user | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__user_id) -> _WhichOneofReturnType__user_id | None: ...
 
 Global___Event: _TypeAlias = Event  # noqa: Y015
 

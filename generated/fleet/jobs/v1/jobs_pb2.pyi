@@ -3988,7 +3988,7 @@ class TimelineMark(_message.Message):
 
     TIME_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
-    USER_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
@@ -3997,8 +3997,8 @@ class TimelineMark(_message.Message):
     """The type: job.stage_opened, job.stage_approved, job.stage_rejected, job.tripped, job.paused, job.resumed,
     job.retried, job.canceled or job.expired. Later versions can add types.
     """
-    user: _builtins.str
-    """The user whose call caused the event. Unset: see Event.user."""
+    user_id: _builtins.str
+    """The user whose call caused the event. Unset: see Event.user_id."""
     cause: _builtins.str
     """What caused the event."""
     reason: _builtins.str
@@ -4016,24 +4016,24 @@ class TimelineMark(_message.Message):
         *,
         time: _timestamp_pb2.Timestamp | None = ...,
         type: _builtins.str = ...,
-        user: _builtins.str | None = ...,
+        user_id: _builtins.str | None = ...,
         cause: _builtins.str = ...,
         reason: _builtins.str = ...,
         stage: _builtins.int | None = ...,
         retried_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "_user", b"_user", "stage", b"stage", "time", b"time", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "_user_id", b"_user_id", "stage", b"stage", "time", b"time", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "_user", b"_user", "cause", b"cause", "reason", b"reason", "retried_count", b"retried_count", "stage", b"stage", "time", b"time", "type", b"type", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "_user_id", b"_user_id", "cause", b"cause", "reason", b"reason", "retried_count", b"retried_count", "stage", b"stage", "time", b"time", "type", b"type", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__stage: _TypeAlias = _typing.Literal["stage"]  # noqa: Y015
     _WhichOneofArgType__stage: _TypeAlias = _typing.Literal["_stage", b"_stage"]  # noqa: Y015
-    _WhichOneofReturnType__user: _TypeAlias = _typing.Literal["user"]  # noqa: Y015
-    _WhichOneofArgType__user: _TypeAlias = _typing.Literal["_user", b"_user"]  # noqa: Y015
+    _WhichOneofReturnType__user_id: _TypeAlias = _typing.Literal["user_id"]  # noqa: Y015
+    _WhichOneofArgType__user_id: _TypeAlias = _typing.Literal["_user_id", b"_user_id"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__stage) -> _WhichOneofReturnType__stage | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__user) -> _WhichOneofReturnType__user | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__user_id) -> _WhichOneofReturnType__user_id | None: ...
 
 Global___TimelineMark: _TypeAlias = TimelineMark  # noqa: Y015
 

@@ -201,7 +201,7 @@ type Event struct {
 	ExecutionCounts *ExecutionCounts `protobuf:"bytes,6,opt,name=execution_counts,json=executionCounts,proto3" json:"execution_counts,omitempty"`
 	// The user whose call caused the event. If a gate opened the stage because of an approval, the approver. Unset:
 	// the user is unknown, or no call of an operator caused it.
-	User *string `protobuf:"bytes,7,opt,name=user,proto3,oneof" json:"user,omitempty"`
+	UserId *string `protobuf:"bytes,7,opt,name=user_id,json=userId,proto3,oneof" json:"user_id,omitempty"`
 	// What caused the event: see `type`. Empty: the type has no cause.
 	Cause string `protobuf:"bytes,8,opt,name=cause,proto3" json:"cause,omitempty"`
 	// The reason, a text for people. Empty: none.
@@ -296,9 +296,9 @@ func (x *Event) GetExecutionCounts() *ExecutionCounts {
 	return nil
 }
 
-func (x *Event) GetUser() string {
-	if x != nil && x.User != nil {
-		return *x.User
+func (x *Event) GetUserId() string {
+	if x != nil && x.UserId != nil {
+		return *x.UserId
 	}
 	return ""
 }
@@ -1803,7 +1803,7 @@ var File_fleet_jobs_v1_events_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x1afleet/jobs/v1/events.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\a\n" +
+	"\x1afleet/jobs/v1/events.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\a\n" +
 	"\x05Event\x12\x1a\n" +
 	"\bposition\x18\x01 \x01(\x03R\bposition\x12\xbf\x02\n" +
 	"\x04type\x18\x02 \x01(\tB\xaa\x02\xbaH\xa6\x02r\xa3\x02\x92\x02\vjob.created\x92\x02\x12job.start_approved\x92\x02\x10job.stage_opened\x92\x02\x15job.awaiting_approval\x92\x02\x12job.stage_approved\x92\x02\x12job.stage_rejected\x92\x02\vjob.tripped\x92\x02\n" +
@@ -1811,8 +1811,8 @@ const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x15\n" +
 	"\x06job_id\x18\x04 \x01(\tR\x05jobId\x121\n" +
 	"\x06status\x18\x05 \x01(\x0e2\x19.fleet.jobs.v1.Job.StatusR\x06status\x12I\n" +
-	"\x10execution_counts\x18\x06 \x01(\v2\x1e.fleet.jobs.v1.ExecutionCountsR\x0fexecutionCounts\x12\x17\n" +
-	"\x04user\x18\a \x01(\tH\x00R\x04user\x88\x01\x01\x12\x14\n" +
+	"\x10execution_counts\x18\x06 \x01(\v2\x1e.fleet.jobs.v1.ExecutionCountsR\x0fexecutionCounts\x12\x1c\n" +
+	"\auser_id\x18\a \x01(\tH\x00R\x06userId\x88\x01\x01\x12\x14\n" +
 	"\x05cause\x18\b \x01(\tR\x05cause\x12\x16\n" +
 	"\x06reason\x18\t \x01(\tR\x06reason\x12\x19\n" +
 	"\x05stage\x18\n" +
@@ -1822,8 +1822,9 @@ const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"\battempts\x18\r \x03(\v2\x1e.fleet.jobs.v1.FinishedAttemptR\battempts\x12&\n" +
 	"\x0freplaces_job_id\x18\x0e \x01(\tR\rreplacesJobId\x12+\n" +
 	"\x12replaced_by_job_id\x18\x0f \x01(\tR\x0freplacedByJobId\x12!\n" +
-	"\fjoined_count\x18\x10 \x01(\x05R\vjoinedCountB\a\n" +
-	"\x05_userB\b\n" +
+	"\fjoined_count\x18\x10 \x01(\x05R\vjoinedCountB\n" +
+	"\n" +
+	"\b_user_idB\b\n" +
 	"\x06_stage\"\xd7\x01\n" +
 	"\x0fFinishedAttempt\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12:\n" +

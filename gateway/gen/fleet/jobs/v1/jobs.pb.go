@@ -7194,8 +7194,8 @@ type TimelineMark struct {
 	// The type: job.stage_opened, job.stage_approved, job.stage_rejected, job.tripped, job.paused, job.resumed,
 	// job.retried, job.canceled or job.expired. Later versions can add types.
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
-	// The user whose call caused the event. Unset: see Event.user.
-	User *string `protobuf:"bytes,3,opt,name=user,proto3,oneof" json:"user,omitempty"`
+	// The user whose call caused the event. Unset: see Event.user_id.
+	UserId *string `protobuf:"bytes,3,opt,name=user_id,json=userId,proto3,oneof" json:"user_id,omitempty"`
 	// What caused the event.
 	Cause string `protobuf:"bytes,4,opt,name=cause,proto3" json:"cause,omitempty"`
 	// The first 200 characters of the reason.
@@ -7252,9 +7252,9 @@ func (x *TimelineMark) GetType() string {
 	return ""
 }
 
-func (x *TimelineMark) GetUser() string {
-	if x != nil && x.User != nil {
-		return *x.User
+func (x *TimelineMark) GetUserId() string {
+	if x != nil && x.UserId != nil {
+		return *x.UserId
 	}
 	return ""
 }
@@ -8195,16 +8195,17 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x0fsucceeded_count\x18\x02 \x01(\x05R\x0esucceededCount\x12!\n" +
 	"\ffailed_count\x18\x03 \x01(\x05R\vfailedCount\x12%\n" +
 	"\x0ecanceled_count\x18\x04 \x01(\x05R\rcanceledCount\x12#\n" +
-	"\rexpired_count\x18\x05 \x01(\x05R\fexpiredCount\"\xec\x01\n" +
+	"\rexpired_count\x18\x05 \x01(\x05R\fexpiredCount\"\xf4\x01\n" +
 	"\fTimelineMark\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
-	"\x04type\x18\x02 \x01(\tR\x04type\x12\x17\n" +
-	"\x04user\x18\x03 \x01(\tH\x00R\x04user\x88\x01\x01\x12\x14\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x1c\n" +
+	"\auser_id\x18\x03 \x01(\tH\x00R\x06userId\x88\x01\x01\x12\x14\n" +
 	"\x05cause\x18\x04 \x01(\tR\x05cause\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x19\n" +
 	"\x05stage\x18\x06 \x01(\x05H\x01R\x05stage\x88\x01\x01\x12#\n" +
-	"\rretried_count\x18\a \x01(\x05R\fretriedCountB\a\n" +
-	"\x05_userB\b\n" +
+	"\rretried_count\x18\a \x01(\x05R\fretriedCountB\n" +
+	"\n" +
+	"\b_user_idB\b\n" +
 	"\x06_stage\"L\n" +
 	"\x0fWatchJobRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\"8\n" +

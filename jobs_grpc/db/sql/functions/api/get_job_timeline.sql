@@ -53,7 +53,7 @@ BEGIN
     SELECT json_agg(m.mark) INTO marks
     FROM (
         SELECT json_build_object(
-                   'time', jobs.pg_micros(e.occurred_at), 'type', e.type, 'user', e.user_id,
+                   'time', jobs.pg_micros(e.occurred_at), 'type', e.type, 'user_id', e.user_id,
                    'details', e.details
                ) AS mark
         FROM (
