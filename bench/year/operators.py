@@ -424,7 +424,7 @@ class Operators:
                 "DeleteDevices ends others", f"{self._tenant} {chosen}: {found}, not {len(ended)}"
             )
         for other, device_id in ended:
-            other.end(device_id, "DEVICE_REMOVED")
+            other.end(device_id, "DEVICE_DELETED")
             # Its events are those of a CancelExecution.
             other.calls[user] = OperatorCall(
                 *(call.tenant, other.job_id, "CancelExecution", call.started_at, call.ended_at),

@@ -332,7 +332,7 @@ export function executionState(e: { status: string; end_cause: string | null }):
 const endCauses: Record<string, string> = {
     JOB_CANCELED: "Canceled with the job",
     EXECUTION_CANCELED: "Canceled",
-    DEVICE_REMOVED: "Device deleted",
+    DEVICE_DELETED: "Device deleted",
     JOB_EXPIRED: "Expired with the job",
 };
 

@@ -22,18 +22,18 @@ _END_CAUSES = {
     "JOB_EXPIRED": "the job expired before the device started",
     "JOB_CANCELED": "the job was canceled",
     "EXECUTION_CANCELED": "an operator canceled this execution only",
-    "DEVICE_REMOVED": "the device was deleted",
+    "DEVICE_DELETED": "the device was deleted",
 }
 
 # How tables name an end that the status does not tell.
 _END_WORDS = {
     pb.JobExecution.JOB_EXPIRED: "expired",
-    pb.JobExecution.DEVICE_REMOVED: "removed",
+    pb.JobExecution.DEVICE_DELETED: "deleted",
 }
 
 
 def _status_text(execution: pb.JobExecution) -> str:
-    """Return the status and how the execution ended, such as "REJECTED (removed)"."""
+    """Return the status and how the execution ended, such as "REJECTED (deleted)"."""
     word = _END_WORDS.get(execution.end_cause)
     return f"{format_status(execution)}{f' ({word})' if word else ''}"
 

@@ -40,7 +40,7 @@ _END_MESSAGES = {
     "JOB_EXPIRED": "The job expired before the device started.",
     "JOB_CANCELED": "The job was canceled.",
     "EXECUTION_CANCELED": "An operator canceled the execution.",
-    "DEVICE_REMOVED": "The device was deleted.",
+    "DEVICE_DELETED": "The device was deleted.",
 }
 
 

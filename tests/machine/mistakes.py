@@ -15,7 +15,7 @@ any call/1 add_event: events count held executions as queued
 - v_job.queued - v_held
 + v_job.queued
 any call/1 removed_device_changes: deletion of a device is a cancel
-- end_cause => 'DEVICE_REMOVED'
+- end_cause => 'DEVICE_DELETED'
 + end_cause => 'EXECUTION_CANCELED'
 any call/3 reject_stage: pause after a rejection has another cause
 - 'STAGE_REJECTED', p_comment
@@ -126,7 +126,7 @@ joins/1 complete_finished_jobs: job completes although devices can join
 - p.queued = 0 AND NOT j.is_continuous
 + p.queued = 0
 joins/4 joinable_devices: device that was removed does not join again
-- e.status = 'REJECTED' AND e.end_cause = 'DEVICE_REMOVED'
+- e.status = 'REJECTED' AND e.end_cause = 'DEVICE_DELETED'
 + false
 joins/1 update_devices: change has no note
 - FROM jobs.continuous_jobs c WHERE c.tenant_id = p_tenant_id

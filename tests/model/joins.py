@@ -35,7 +35,7 @@ def full_scan(state: State, size: int) -> Result:
             after = registered[first - 1] if first else ""
             last = devices[-1] if len(devices) == size else "\U0010ffff"
             gone = {
-                each.device: End("REJECTED", None, "DEVICE_REMOVED")
+                each.device: End("REJECTED", None, "DEVICE_DELETED")
                 for each in sorted(state.job(job_id).executions, key=lambda each: each.device)
                 if each.status == "QUEUED"
                 and after < each.device <= last
@@ -62,7 +62,7 @@ def join(state: State, job_id: str, devices: Container[str] | None = None) -> Re
     ]
     found = {device: job.execution(device) for device in matches}
     removed = [
-        e for e in found.values() if e and (e.status, e.cause) == ("REJECTED", "DEVICE_REMOVED")
+        e for e in found.values() if e and (e.status, e.cause) == ("REJECTED", "DEVICE_DELETED")
     ]
     new = [device for device, execution in found.items() if execution is None]
     if not removed + new:

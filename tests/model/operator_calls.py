@@ -279,7 +279,7 @@ def delete_devices(state: State, devices: Sequence[str]) -> Result:
     left = tuple(device for device in state.devices if device.device_id not in devices)
     deleted, ended = len(state.devices) - len(left), 0
     state = replace(state, devices=left)
-    how = End("REJECTED", None, "DEVICE_REMOVED")
+    how = End("REJECTED", None, "DEVICE_DELETED")
     for job in state.jobs:
         found = [job.execution(device) for device in sorted(devices)]
         queued = {each.device: how for each in found if each and each.status == "QUEUED"}

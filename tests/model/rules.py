@@ -22,7 +22,7 @@ class End:
 
     @property
     def is_by_others(self) -> bool:
-        return self.cause in ("EXECUTION_CANCELED", "DEVICE_REMOVED")
+        return self.cause in ("EXECUTION_CANCELED", "DEVICE_DELETED")
 
 
 def pass_time(job: Job, now: Seconds) -> Job:

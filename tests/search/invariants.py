@@ -113,7 +113,7 @@ def _check_execution(job: Job, before: Execution, name: str, after: Job, each: E
     if before.status == "QUEUED" and each.status == "IN_PROGRESS":
         _check_start(after, name, each)
     if before.status in _TERMINAL and each.status != before.status:
-        is_removed = (before.status, before.cause) == ("REJECTED", "DEVICE_REMOVED")
+        is_removed = (before.status, before.cause) == ("REJECTED", "DEVICE_DELETED")
         assert name in _RETRIES or (name == "join" and is_removed), "an end is final"
         assert before.status != "SUCCEEDED", "a success is final"
     if not is_new_attempt and before.status in _TERMINAL:

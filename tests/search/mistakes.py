@@ -86,7 +86,7 @@ approvals rules.start_if_due: job starts before its time
 - has_started=not job.is_scheduled
 + has_started=True
 joins joins.join: ended execution joins again
-- ("REJECTED", "DEVICE_REMOVED")
+- ("REJECTED", "DEVICE_DELETED")
 + ("SUCCEEDED", "DEVICE")
 joins rules.cancel: devices join a canceled job
 - target=None

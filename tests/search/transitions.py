@@ -47,6 +47,6 @@ def of(
 def _view(job: Job, device: str) -> tuple[str, int]:
     execution = job.execution(device)
     status, number = ("NONE", 0) if execution is None else (execution.status, execution.number)
-    if execution is not None and execution.cause == "DEVICE_REMOVED":
+    if execution is not None and execution.cause == "DEVICE_DELETED":
         status = "REMOVED"
     return ("canceled " if job.status == "CANCELED" else "") + status, number

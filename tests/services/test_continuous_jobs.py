@@ -150,7 +150,7 @@ async def test_deleted_device_gets_its_execution_back(world: World, operator: Op
     (_, first) = await operator.attempts("j", "a")
     assert (first.status, first.end_cause) == (
         pb.JobExecution.REJECTED,
-        pb.JobExecution.DEVICE_REMOVED,
+        pb.JobExecution.DEVICE_DELETED,
     )
     assert (await operator.get("j")).joins.joined_count == 0
     await register(world, "c")

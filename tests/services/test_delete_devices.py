@@ -46,8 +46,8 @@ async def test_queued_executions_end_as_rejected_and_jobs_complete(world: World)
     assert both.execution_counts == Counts(queued=1, rejected=1)
     ended = both.executions[0]
     assert (ended.device_id, ended.status) == ("pump", pb.JobExecution.REJECTED)
-    assert ended.status_details == {"reason": "device removed"}
-    assert (ended.end_cause, ended.version) == (pb.JobExecution.DEVICE_REMOVED, 2)
+    assert ended.status_details == {"reason": "device deleted"}
+    assert (ended.end_cause, ended.version) == (pb.JobExecution.DEVICE_DELETED, 2)
     assert not ended.HasField("failure_code")
     assert (await world.operator.get("pump-only")).status == pb.Job.COMPLETED
     assert (await world.fleet.delete("pump")).ended_execution_count == 0

@@ -152,9 +152,9 @@ export interface paths {
         /**
          * Delete devices
          * @description Deletes devices with their group memberships, labels and facts, then ends their QUEUED and HELD executions as
-         *     REJECTED, with the status_details {"reason": "device removed"}: at most 1,000 in a call. If
+         *     REJECTED, with the status_details {"reason": "device deleted"}: at most 1,000 in a call. If
          *     `has_more` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
-         *     their end. In the gate of a rollout, removed devices count as not SUCCEEDED; they are no failures.
+         *     their end. In the gate of a rollout, deleted devices count as not SUCCEEDED; they are no failures.
          *
          *     Devices that do not exist are accepted: a repeated call also ends the executions that a CreateJob at
          *     the same time has added. RetryExecutions would queue the ended executions again; repeat
@@ -719,7 +719,7 @@ export interface paths {
          *     started. If no execution matches, nothing changes, including expires_at.
          *     ListExecutionAttempts returns the earlier attempts.
          *
-         *     Executions with the end_cause DEVICE_REMOVED are queued again as well; repeat DeleteDevices to
+         *     Executions with the end_cause DEVICE_DELETED are queued again as well; repeat DeleteDevices to
          *     end them.
          */
         post: operations["RetryExecutions"];
@@ -1612,10 +1612,10 @@ export interface components {
              *      - JOB_CANCELED: CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became
              *     REJECTED, or its device reported REJECTED with cancel_accepted.
              *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
-             *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
+             *      - DEVICE_DELETED: DeleteDevices or the platform deleted the device; the execution became REJECTED.
              * @enum {string}
              */
-            end_cause: "DEVICE" | "TIMEOUT" | "JOB_EXPIRED" | "JOB_CANCELED" | "EXECUTION_CANCELED" | "DEVICE_REMOVED";
+            end_cause: "DEVICE" | "TIMEOUT" | "JOB_EXPIRED" | "JOB_CANCELED" | "EXECUTION_CANCELED" | "DEVICE_DELETED";
             /**
              * Format: int32
              * @description The number of the attempt.
@@ -1635,10 +1635,10 @@ export interface components {
              *      - JOB_CANCELED: CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became
              *     REJECTED, or its device reported REJECTED with cancel_accepted.
              *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
-             *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
+             *      - DEVICE_DELETED: DeleteDevices or the platform deleted the device; the execution became REJECTED.
              * @enum {string|null}
              */
-            end_cause?: "DEVICE" | "TIMEOUT" | "JOB_EXPIRED" | "JOB_CANCELED" | "EXECUTION_CANCELED" | "DEVICE_REMOVED" | null;
+            end_cause?: "DEVICE" | "TIMEOUT" | "JOB_EXPIRED" | "JOB_CANCELED" | "EXECUTION_CANCELED" | "DEVICE_DELETED" | null;
             /**
              * Format: int32
              * @description The number of the attempt.
@@ -3053,10 +3053,10 @@ export interface components {
              *      - JOB_CANCELED: CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became
              *     REJECTED, or its device reported REJECTED with cancel_accepted.
              *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
-             *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
+             *      - DEVICE_DELETED: DeleteDevices or the platform deleted the device; the execution became REJECTED.
              * @enum {string|null}
              */
-            end_cause: "DEVICE" | "TIMEOUT" | "JOB_EXPIRED" | "JOB_CANCELED" | "EXECUTION_CANCELED" | "DEVICE_REMOVED" | null;
+            end_cause: "DEVICE" | "TIMEOUT" | "JOB_EXPIRED" | "JOB_CANCELED" | "EXECUTION_CANCELED" | "DEVICE_DELETED" | null;
             /**
              * Format: int32
              * @description The number of the attempt. The first is 1.
@@ -3983,7 +3983,7 @@ export interface components {
             /**
              * Format: int32
              * @description The number of executions that were canceled: the end_cause is JOB_CANCELED, EXECUTION_CANCELED or
-             *     DEVICE_REMOVED.
+             *     DEVICE_DELETED.
              */
             canceled_count: number;
             /**
@@ -4835,9 +4835,9 @@ export interface operations {
                  *      - JOB_CANCELED: CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became
                  *     REJECTED, or its device reported REJECTED with cancel_accepted.
                  *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
-                 *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
+                 *      - DEVICE_DELETED: DeleteDevices or the platform deleted the device; the execution became REJECTED.
                  */
-                end_causes?: ("DEVICE" | "TIMEOUT" | "JOB_EXPIRED" | "JOB_CANCELED" | "EXECUTION_CANCELED" | "DEVICE_REMOVED")[];
+                end_causes?: ("DEVICE" | "TIMEOUT" | "JOB_EXPIRED" | "JOB_CANCELED" | "EXECUTION_CANCELED" | "DEVICE_DELETED")[];
                 /**
                  * @description Only executions of this stage of the rollout. The first is 0. Unset: all. Must not be combined with a
                  *     device_id. The call also reads the executions of other stages, which it skips.
@@ -6676,9 +6676,9 @@ export interface operations {
                  *      - JOB_CANCELED: CancelJob, RejectStart, a failure criterion or a replacement canceled the job; the execution became
                  *     REJECTED, or its device reported REJECTED with cancel_accepted.
                  *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
-                 *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
+                 *      - DEVICE_DELETED: DeleteDevices or the platform deleted the device; the execution became REJECTED.
                  */
-                end_causes?: ("DEVICE" | "TIMEOUT" | "JOB_EXPIRED" | "JOB_CANCELED" | "EXECUTION_CANCELED" | "DEVICE_REMOVED")[];
+                end_causes?: ("DEVICE" | "TIMEOUT" | "JOB_EXPIRED" | "JOB_CANCELED" | "EXECUTION_CANCELED" | "DEVICE_DELETED")[];
                 /**
                  * @description Only executions of this stage of the rollout. The first is 0. Unset: all. Must not be combined with a
                  *     device_id. The call also reads the executions of other stages, which it skips.

@@ -1638,8 +1638,8 @@ class JobExecution(_message.Message):
         """
         EXECUTION_CANCELED: JobExecution._EndCause.ValueType  # 5
         """CancelExecution ended it as REJECTED."""
-        DEVICE_REMOVED: JobExecution._EndCause.ValueType  # 6
-        """DeleteDevices removed the device; the execution became REJECTED."""
+        DEVICE_DELETED: JobExecution._EndCause.ValueType  # 6
+        """DeleteDevices or the platform deleted the device; the execution became REJECTED."""
 
     class EndCause(_EndCause, metaclass=_EndCauseEnumTypeWrapper):
         """What ended an execution."""
@@ -1658,8 +1658,8 @@ class JobExecution(_message.Message):
     """
     EXECUTION_CANCELED: JobExecution.EndCause.ValueType  # 5
     """CancelExecution ended it as REJECTED."""
-    DEVICE_REMOVED: JobExecution.EndCause.ValueType  # 6
-    """DeleteDevices removed the device; the execution became REJECTED."""
+    DEVICE_DELETED: JobExecution.EndCause.ValueType  # 6
+    """DeleteDevices or the platform deleted the device; the execution became REJECTED."""
 
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
@@ -3955,7 +3955,7 @@ class TimelineBucket(_message.Message):
     """The number of executions that failed: FAILED, or REJECTED or TIMED_OUT with the end_cause DEVICE or TIMEOUT."""
     canceled_count: _builtins.int
     """The number of executions that were canceled: the end_cause is JOB_CANCELED, EXECUTION_CANCELED or
-    DEVICE_REMOVED.
+    DEVICE_DELETED.
     """
     expired_count: _builtins.int
     """The number of executions that had not started when the job expired: the end_cause is JOB_EXPIRED."""

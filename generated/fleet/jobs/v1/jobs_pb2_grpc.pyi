@@ -184,7 +184,7 @@ class JobServiceStub:
     started. If no execution matches, nothing changes, including expires_at.
     ListExecutionAttempts returns the earlier attempts.
 
-    Executions with the end_cause DEVICE_REMOVED are queued again as well; repeat DeleteDevices to
+    Executions with the end_cause DEVICE_DELETED are queued again as well; repeat DeleteDevices to
     end them.
 
       NOT_FOUND            JOB_NOT_FOUND
@@ -496,7 +496,7 @@ class JobServiceAsyncStub(JobServiceStub):
     started. If no execution matches, nothing changes, including expires_at.
     ListExecutionAttempts returns the earlier attempts.
 
-    Executions with the end_cause DEVICE_REMOVED are queued again as well; repeat DeleteDevices to
+    Executions with the end_cause DEVICE_DELETED are queued again as well; repeat DeleteDevices to
     end them.
 
       NOT_FOUND            JOB_NOT_FOUND
@@ -847,7 +847,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         started. If no execution matches, nothing changes, including expires_at.
         ListExecutionAttempts returns the earlier attempts.
 
-        Executions with the end_cause DEVICE_REMOVED are queued again as well; repeat DeleteDevices to
+        Executions with the end_cause DEVICE_DELETED are queued again as well; repeat DeleteDevices to
         end them.
 
           NOT_FOUND            JOB_NOT_FOUND

@@ -790,8 +790,8 @@ const (
 	JobExecution_JOB_CANCELED JobExecution_EndCause = 4
 	// CancelExecution ended it as REJECTED.
 	JobExecution_EXECUTION_CANCELED JobExecution_EndCause = 5
-	// DeleteDevices removed the device; the execution became REJECTED.
-	JobExecution_DEVICE_REMOVED JobExecution_EndCause = 6
+	// DeleteDevices or the platform deleted the device; the execution became REJECTED.
+	JobExecution_DEVICE_DELETED JobExecution_EndCause = 6
 )
 
 // Enum value maps for JobExecution_EndCause.
@@ -803,7 +803,7 @@ var (
 		3: "JOB_EXPIRED",
 		4: "JOB_CANCELED",
 		5: "EXECUTION_CANCELED",
-		6: "DEVICE_REMOVED",
+		6: "DEVICE_DELETED",
 	}
 	JobExecution_EndCause_value = map[string]int32{
 		"END_CAUSE_UNSPECIFIED": 0,
@@ -812,7 +812,7 @@ var (
 		"JOB_EXPIRED":           3,
 		"JOB_CANCELED":          4,
 		"EXECUTION_CANCELED":    5,
-		"DEVICE_REMOVED":        6,
+		"DEVICE_DELETED":        6,
 	}
 )
 
@@ -7113,7 +7113,7 @@ type TimelineBucket struct {
 	// The number of executions that failed: FAILED, or REJECTED or TIMED_OUT with the end_cause DEVICE or TIMEOUT.
 	FailedCount int32 `protobuf:"varint,3,opt,name=failed_count,json=failedCount,proto3" json:"failed_count,omitempty"`
 	// The number of executions that were canceled: the end_cause is JOB_CANCELED, EXECUTION_CANCELED or
-	// DEVICE_REMOVED.
+	// DEVICE_DELETED.
 	CanceledCount int32 `protobuf:"varint,4,opt,name=canceled_count,json=canceledCount,proto3" json:"canceled_count,omitempty"`
 	// The number of executions that had not started when the job expired: the end_cause is JOB_EXPIRED.
 	ExpiredCount  int32 `protobuf:"varint,5,opt,name=expired_count,json=expiredCount,proto3" json:"expired_count,omitempty"`
@@ -7835,7 +7835,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\vJOB_EXPIRED\x10\x03\x12\x10\n" +
 	"\fJOB_CANCELED\x10\x04\x12\x16\n" +
 	"\x12EXECUTION_CANCELED\x10\x05\x12\x12\n" +
-	"\x0eDEVICE_REMOVED\x10\x06B\x0f\n" +
+	"\x0eDEVICE_DELETED\x10\x06B\x0f\n" +
 	"\r_failure_codeB\b\n" +
 	"\x06_stageB\f\n" +
 	"\n" +

@@ -192,7 +192,7 @@ type JobServiceClient interface {
 	// started. If no execution matches, nothing changes, including expires_at.
 	// ListExecutionAttempts returns the earlier attempts.
 	//
-	// Executions with the end_cause DEVICE_REMOVED are queued again as well; repeat DeleteDevices to
+	// Executions with the end_cause DEVICE_DELETED are queued again as well; repeat DeleteDevices to
 	// end them.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
@@ -720,7 +720,7 @@ type JobServiceServer interface {
 	// started. If no execution matches, nothing changes, including expires_at.
 	// ListExecutionAttempts returns the earlier attempts.
 	//
-	// Executions with the end_cause DEVICE_REMOVED are queued again as well; repeat DeleteDevices to
+	// Executions with the end_cause DEVICE_DELETED are queued again as well; repeat DeleteDevices to
 	// end them.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND

@@ -1,9 +1,9 @@
 -- Lets devices join a continuous job, within the limits of join_devices: adds executions for new devices, and queues
--- the next attempt of devices that were removed. Returns how many devices joined. The caller holds the job lock, has
+-- the next attempt of devices that were deleted. Returns how many devices joined. The caller holds the job lock, has
 -- set the tenant, and has checked the devices.
 CREATE OR REPLACE FUNCTION jobs.add_joined_executions(
     p_tenant_id text, p_job_id text,
-    p_removed text[],     -- devices with an execution that ended as DEVICE_REMOVED; NULL: none
+    p_removed text[],     -- devices with an execution that ended as DEVICE_DELETED; NULL: none
     p_new text[],         -- devices without one; NULL: none
     p_time_zones text[],  -- parallel to p_new
     p_max_targets integer,

@@ -23,7 +23,7 @@ AS $$
 DECLARE
     v_status text := coalesce(p_status, CASE
         WHEN p_end_causes <@ '{TIMEOUT,JOB_EXPIRED}' THEN 'TIMED_OUT'
-        WHEN p_end_causes <@ '{JOB_CANCELED,EXECUTION_CANCELED,DEVICE_REMOVED}' THEN 'REJECTED'
+        WHEN p_end_causes <@ '{JOB_CANCELED,EXECUTION_CANCELED,DEVICE_DELETED}' THEN 'REJECTED'
     END);
     -- The range of the prefix. A device_id has at most 256 characters, and U+10FFFF is the last one.
     v_first text := greatest(p_after_device_id, p_device_id_prefix COLLATE "C");

@@ -23,7 +23,7 @@ BEGIN
         SELECT t.device_id, %1$s, e.device_id IS NOT NULL
         FROM (%2$s) t
         LEFT JOIN %3$s e ON %4$s
-        WHERE e.device_id IS NULL OR e.status = 'REJECTED' AND e.end_cause = 'DEVICE_REMOVED'
+        WHERE e.device_id IS NULL OR e.status = 'REJECTED' AND e.end_cause = 'DEVICE_DELETED'
         ORDER BY t.device_id
         LIMIT $4
         $query$,

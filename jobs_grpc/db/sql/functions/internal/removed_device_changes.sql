@@ -1,4 +1,4 @@
--- Returns the changes that end executions as REJECTED because their devices were removed: of those that readers see as
+-- Returns the changes that end executions as REJECTED because their devices were deleted: of those that readers see as
 -- QUEUED or HELD. NULL: none. The caller holds the job locks and has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.removed_device_changes(
     p_tenant_id text,
@@ -16,8 +16,8 @@ BEGIN
             execution_number => e.execution_number, stored_status => e.status,
             failed_status => e.failed_status, failed_code => e.failed_code, failed_at => e.failed_at,
             retries => e.retries,
-            new_status => 'REJECTED', status_details => '{"reason": "device removed"}',
-            end_cause => 'DEVICE_REMOVED',
+            new_status => 'REJECTED', status_details => '{"reason": "device deleted"}',
+            end_cause => 'DEVICE_DELETED',
             has_rules => e.stage IS NOT NULL, execution_events => j.execution_events
         ))
         FROM unnest(p_job_ids, p_device_ids) WITH ORDINALITY AS u (job_id, device_id, n)
