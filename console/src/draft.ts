@@ -351,7 +351,7 @@ export function draftRequest(draft: Draft): CreateJobRequest {
         ...draftSettings(draft),
         expires_in_hours: integer(draft.expiresHours, "The expiry", "expiresHours"),
         priority: draft.priority === "NORMAL" ? undefined : draft.priority,
-        start_approval: draft.startApproval || undefined,
+        require_start_approval: draft.startApproval || undefined,
         execution_events: draft.more.execution_events || undefined,
     };
     return request as unknown as CreateJobRequest;

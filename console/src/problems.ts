@@ -64,7 +64,7 @@ const fields: Record<Paths<CreateJobRequest>, [Field, string]> = {
     "rollout.stages[].releases_per_minute": ["stages.perMinute", "starts per minute"],
     "rollout.stages[].remainder": ["stages.kind", "“the rest”"],
     "rollout.stages[].selector": ["stages.value", "selector"],
-    start_approval: [null, "approval of the start"],
+    require_start_approval: [null, "approval of the start"],
     start_at: ["startAt", "start"],
     "start_windows[].days": ["windowDays", "days of the window"],
     "start_windows[].duration": ["windowHours", "length of the window"],

@@ -44,8 +44,8 @@ _FIELDS: Fields = {
     ),
     "--in-progress-timeout MINUTES": "in_progress_timeout_minutes",
     "--description TEXT": "description",
-    "--start-approval": (
-        "start_approval",
+    "--require-start-approval": (
+        "require_start_approval",
         "no device starts before another user approves (see `approve`)",
     ),
     "--execution-events": (

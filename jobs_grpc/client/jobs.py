@@ -158,7 +158,7 @@ class JobsClient(OperatorClient):
         return response.job
 
     async def approve_start(self, job_id: str, *, comment: str = "", etag: str = "") -> pb.Job:
-        """Approve the start of a job that was created with start_approval. Safe to repeat."""
+        """Approve the start of a job with require_start_approval. Safe to repeat."""
         request = pb.ApproveStartRequest(job_id=job_id, comment=comment, etag=etag)
         return (await self._calls.unary(request, pb.ApproveStartResponse)).job
 

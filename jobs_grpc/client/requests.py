@@ -67,7 +67,7 @@ class NewJob(JobSettings, Target, total=False):
     priority: pb.Job.Priority.ValueType
     execution_events: bool
     replaces_job_id: str
-    start_approval: bool
+    require_start_approval: bool
 
 
 class EventFilter(TypedDict, total=False):

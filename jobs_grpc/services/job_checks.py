@@ -22,7 +22,7 @@ def _check_replacement(request: pb.CreateJobRequest) -> list[Violation]:
 
 
 def _check_start_approval(request: pb.CreateJobRequest) -> list[Violation]:
-    field = "start_approval"
+    field = "require_start_approval"
     if not request.replaces_job_id:
         return []
     problem = "must not be set with replaces_job_id, which cancels the other job at once"
@@ -61,7 +61,7 @@ _CHECKS: Mapping[str, Callable[[pb.CreateJobRequest], list[Violation]]] = {
     ),
     "retry_policy": lambda request: check_retry_policy(request.retry_policy),
     "replaces_job_id": _check_replacement,
-    "start_approval": _check_start_approval,
+    "require_start_approval": _check_start_approval,
     "continuous": _check_continuous,
     "max_joins_per_hour": _check_max_joins,
 }

@@ -54,8 +54,8 @@ def job_request(fields: Mapping[str, Any]) -> str:
     """Convert the set fields of a valid request to JSON, without those that have no effect.
 
     `expires_in_hours` is 0 if the job never expires, which is the default of a continuous one. With
-    a rollout, a start time, start windows or start_approval, it can be unset: the database then
-    computes it, from what it knows at the first call or at the approval.
+    a rollout, a start time, start windows or require_start_approval, it can be unset: the database
+    then computes it, from what it knows at the first call or at the approval.
     """
     values = _values(fields)
     if "start_windows" in values:
@@ -64,7 +64,7 @@ def job_request(fields: Mapping[str, Any]) -> str:
         values["expires_in_hours"] = 0
     elif "continuous" in values:
         values.setdefault("expires_in_hours", 0)
-    elif not values.keys() & {"rollout", "start_at", "start_windows", "start_approval"}:
+    elif not values.keys() & {"rollout", "start_at", "start_windows", "require_start_approval"}:
         values.setdefault("expires_in_hours", DEFAULT_EXPIRES_IN_HOURS)
     return _encode(values)
 

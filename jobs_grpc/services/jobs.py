@@ -129,7 +129,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
 
         caller = current_principal()
         error_unless_repeated: type[JobsError] | None = None
-        if "start_approval" in fields and caller.subject is None:
+        if "require_start_approval" in fields and caller.subject is None:
             error_unless_repeated = SubjectRequired
         elif "rollout" in fields:
             if requires_approval(request.rollout) and caller.subject is None:

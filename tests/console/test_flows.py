@@ -262,13 +262,15 @@ async def test_start_is_approved_or_rejected_by_another_user(
     console: Console, browser: Browser, gateway: Gateway, server: Server, tenant: str
 ) -> None:
     ann = server.operator(tenant, "ann")
-    await ann.create(job_id="fw-1", document_type="firmware", target_all=True, start_approval=True)
+    await ann.create(
+        job_id="fw-1", document_type="firmware", target_all=True, require_start_approval=True
+    )
     page = await console.open("/new?copy=fw-1")
     needed = page.get_by_label("Another user must approve before the first device starts")
     await expect(needed).to_be_checked()
     await page.get_by_label("Job ID").fill("fw-2")
     await expect(page.get_by_text("nothing starts before another user approves")).to_be_visible()
-    await expect(page.locator(".terminal")).to_contain_text("--start-approval")
+    await expect(page.locator(".terminal")).to_contain_text("--require-start-approval")
     await page.get_by_role("button", name="Create job").click()
     heading = "The start of the job needs an approval from a user other than ann."
     await expect(page.get_by_role("heading", name=heading)).to_be_visible()
@@ -296,7 +298,7 @@ async def test_start_is_approved_or_rejected_by_another_user(
 async def test_notice_shows_that_a_paused_job_needs_its_start_approved(
     console: Console, operator: Operator
 ) -> None:
-    await operator.create(job_id="fw-1", target_all=True, start_approval=True)
+    await operator.create(job_id="fw-1", target_all=True, require_start_approval=True)
     await operator.pause("fw-1", reason="the plant is busy")
     page = await console.open("/jobs/fw-1")
     notice = page.get_by_role("region", name="What to do next")

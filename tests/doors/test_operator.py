@@ -122,14 +122,14 @@ async def test_start_is_approved_by_another_user_or_rejected(
     door: Door, server: Server, tenant: str
 ) -> None:
     ann = server.operator(tenant, user="ann")
-    await ann.create(job_id="j", target_all=True, start_approval=True)
+    await ann.create(job_id="j", target_all=True, require_start_approval=True)
     with refused(StatusCode.FAILED_PRECONDITION, "START_NOT_APPROVED"):
         await door("ResumeJob", **JOB)
     approved = await door("ApproveStart", **JOB, comment="go")
     approval = {"approved_by": "olivia", "comment": "go"}
     assert shown(approved["start_approval"], approval) == approval
 
-    created = await door("CreateJob", job_id="k", **REBOOT, start_approval=True)
+    created = await door("CreateJob", job_id="k", **REBOOT, require_start_approval=True)
     assert created["status"] == "PAUSED"
     rejected = await door("RejectStart", job_id="k", comment="not today")
     assert (rejected["status"], rejected["cancel_reason"]) == ("CANCELED", "not today")

@@ -90,7 +90,7 @@ def random_job(job_id: str, rng: random.Random) -> pb.CreateJobRequest:
             max_backoff=Duration(seconds=2),
         )
     if job_id.startswith("job-"):
-        request.start_approval = rng.random() < 0.2
+        request.require_start_approval = rng.random() < 0.2
     if job_id.startswith("closed-"):
         request.start_windows.append(_OPEN)
         request.never_expires = True

@@ -205,9 +205,9 @@ class Traffic:
         size = SIZES.get(request.WhichOneof("target") or "")
         if self._ledger.is_strict:
             # Servers of an earlier version, after a rollback, do not know START_NOT_APPROVED.
-            request.start_approval = False
+            request.require_start_approval = False
         others = [job for job in self._jobs[tenant] if not job.startswith(UNCHANGED)]
-        if others and not (request.start_approval or request.HasField("start_at")):
+        if others and not (request.require_start_approval or request.HasField("start_at")):
             request.replaces_job_id = rng.choice(others) if rng.random() < 0.2 else ""
         if request.HasField("target_selector") and rng.random() < 0.5:
             preview = fleet_pb.PreviewTargetRequest(target_selector=request.target_selector)

@@ -62,7 +62,7 @@ type request struct {
 	ReplacesJobID   string        `json:"replaces_job_id"`
 	Statuses        []string      `json:"statuses"`
 	Continuous      bool          `json:"continuous"`
-	StartApproval   bool          `json:"start_approval"`
+	StartApproval   bool          `json:"require_start_approval"`
 	UpdateMask      string        `json:"update_mask"`
 	AllowMissing    bool          `json:"allow_missing"`
 	Devices         []struct {

@@ -115,7 +115,7 @@ def job(settings: dict[str, Any], seed: str) -> dict[str, Any]:
     if settings.get("target") is not None:
         fields |= {"continuous": True, "max_joins_per_hour": settings["max_joins"]}
     if settings.get("start_approval"):
-        fields["start_approval"] = True
+        fields["require_start_approval"] = True
     if stages := settings.get("rollout"):
         fields["rollout"] = rollout(stages, seed, settings.get("max_in_progress"))
     if (start := settings.get("start")) is not None:

@@ -146,9 +146,11 @@ async def test_executions_count_while_an_attempt_waits(world: World, sweeper: Sw
 
 
 async def test_job_whose_start_is_not_approved_awaits_an_approval(world: World) -> None:
-    await world.create(start_approval=True)
+    await world.create(require_start_approval=True)
     later = await world.time_in(2 * 86_400)
-    await world.create("later", target_device_id="d00001", start_approval=True, start_at=later)
+    await world.create(
+        "later", target_device_id="d00001", require_start_approval=True, start_at=later
+    )
     assert await count(world) == (0, 0, 0, 1, 0)
     await world.pass_time(86_400)
     assert await count(world) == (0, 0, 0, 2, 0)

@@ -121,7 +121,7 @@ async def test_successful_calls_agree_with_the_events(world: World, audit_log: A
     stages = [pb.Stage(device_count=n) for n in (1, 1)]
     stages[0].gate.require_approval = True
     rollout = pb.Rollout(stages=[*stages, pb.Stage(remainder=True)])
-    fields = {"target_all": True, "rollout": rollout, "start_approval": True}
+    fields = {"target_all": True, "rollout": rollout, "require_start_approval": True}
     await operator().create(job_id="j", execution_events=True, **fields)
     await operator().update("j", "description", description="x")
     await operator().pause("j")

@@ -333,7 +333,8 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[object]]] = {
     ),
     "STAGE_NOT_APPROVABLE": lambda w: w.operator.approve("j", 0),
     "START_NOT_APPROVED": lambda w: in_turn(
-        w.operator.create(job_id="k", target_all=True, start_approval=True), w.operator.resume("k")
+        w.operator.create(job_id="k", target_all=True, require_start_approval=True),
+        w.operator.resume("k"),
     ),
     "START_NOT_APPROVABLE": lambda w: w.operator.approve_start("j"),
     "JOB_NOT_ADVANCEABLE": lambda w: w.operator.advance("j"),

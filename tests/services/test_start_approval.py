@@ -1,4 +1,4 @@
-"""A job with start_approval: no device starts before ApproveStart, and RejectStart cancels it."""
+"""With require_start_approval, no device starts before ApproveStart; RejectStart cancels it."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,7 +35,7 @@ def approver(world: World) -> Operator:
 
 
 async def create(world: World, **fields: Any) -> pb.CreateJobResponse:
-    return await world.create(start_approval=True, **fields)
+    return await world.create(require_start_approval=True, **fields)
 
 
 def hours(since: Timestamp, until: Timestamp) -> float:
@@ -142,7 +142,7 @@ async def test_start_is_not_approvable_when_it_needs_none_or_is_approved(
 
 async def test_approval_needs_another_known_user(world: World) -> None:
     unknown = world.server.operator(world.tenant)
-    target = {"target_all": True, "start_approval": True}
+    target = {"target_all": True, "require_start_approval": True}
     await expect_error("SUBJECT_REQUIRED", unknown.create(job_id="j", **target))
     await create(world)
 
@@ -193,7 +193,9 @@ async def test_pause_before_a_concurrent_approval_stays(world: World, approver: 
 async def test_stages_stay_closed_until_the_approval(world: World, approver: Operator) -> None:
     """The first stage, which is empty, passes at the approval, and the rate counts from it."""
     empty: dict[str, Any] = {"group_id": "nobody", "allow_empty": True}
-    job = await world.create_staged(empty, REST | {"releases_per_minute": 1}, start_approval=True)
+    job = await world.create_staged(
+        empty, REST | {"releases_per_minute": 1}, require_start_approval=True
+    )
     assert "advance" not in actions(await job.get())
     await expect_error("START_NOT_APPROVED", world.operator.advance("j"))
     await world.pass_time(600)
@@ -210,7 +212,7 @@ async def test_approval_is_stored_when_a_gate_pauses_the_job_at_once(
     world: World, approver: Operator
 ) -> None:
     strict: dict[str, Any] = {"device_count": 1, "gate": pb.Gate(min_succeeded_percent=100)}
-    job = await world.create_staged(strict, REST, start_approval=True)
+    job = await world.create_staged(strict, REST, require_start_approval=True)
     await world.operator.cancel_execution("j", job.names[0][0])
 
     approved = await approver.approve_start()
@@ -222,8 +224,8 @@ async def test_approval_is_stored_when_a_gate_pauses_the_job_at_once(
 
 async def test_job_that_replaces_another_needs_no_approval(world: World) -> None:
     await world.create()
-    replacement = world.create("n", start_approval=True, replaces_job_id="j")
-    assert await invalid_fields(replacement) == ["start_approval"]
+    replacement = world.create("n", require_start_approval=True, replaces_job_id="j")
+    assert await invalid_fields(replacement) == ["require_start_approval"]
 
 
 # The expiry
@@ -328,7 +330,7 @@ async def test_rejection_of_a_stage_outlasts_the_approval_of_the_start(
     world: World, approver: Operator
 ) -> None:
     gated: dict[str, Any] = {"device_count": 1, "gate": pb.Gate(require_approval=True)}
-    await world.create_staged(gated, REST, start_approval=True)
+    await world.create_staged(gated, REST, require_start_approval=True)
     await approver.reject("j", 0, comment="not this one")
 
     approved = await approver.approve_start()

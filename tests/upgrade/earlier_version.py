@@ -9,9 +9,9 @@ from tests.harness.system import Code
 
 _ROOT = Path(__file__).parents[2]
 
-# A release sets this file (see CONTRIBUTING.md): its functions are those that servers of the
-# released version call.
-_BASELINE = "tests/db/released_functions.json"
+# A release sets these files (see CONTRIBUTING.md): the functions that servers of the released
+# version call, and its contract.
+_BASELINES = ("tests/db/released_functions.json", "protos/released.txtpb")
 
 
 class NoHistoryError(Exception):
@@ -31,7 +31,7 @@ def find_earlier_commit() -> str:
     tags = _git("tag", "--list", "v*", "--merged", "HEAD^", "--sort", "-creatordate").split()
     if tags:
         return tags[0].decode()
-    return _git("log", "-1", "--format=%H", "--", _BASELINE).decode().strip()
+    return _git("log", "-1", "--format=%H", "--", *_BASELINES).decode().strip()
 
 
 def extract(commit: str, folder: Path) -> Code:

@@ -304,9 +304,9 @@ export interface paths {
          *     With a job_id, the call is safe to repeat: the same request, of any user, returns the
          *     response of the first call, even if the job or its targets have changed since or a new job
          *     would exceed a limit. A field that is unset and one that is set to its default are the same,
-         *     except the expiry of a job with a rollout, a start time, start windows or start_approval. A different request
-         *     with the same job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a
-         *     deleted job that has not been purged yet.
+         *     except the expiry of a job with a rollout, a start time, start windows or require_start_approval. A different
+         *     request with the same job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a deleted job that
+         *     has not been purged yet.
          *
          *     With a rollout, the devices start stage by stage. Executions that are not released yet are
          *     HELD. With failure_criteria, the job stops by itself when too many devices fail.
@@ -588,10 +588,10 @@ export interface paths {
         put?: never;
         /**
          * Approve the start of a job
-         * @description Approves the start of a job that was created with start_approval. If the cause of the pause is START_APPROVAL, ends
-         *     the pause as ResumeJob does: the job becomes IN_PROGRESS, or SCHEDULED before its start_at. A pause with another
-         *     cause stays. If executions were canceled and the first gate can no longer be met, the job is PAUSED again, with the
-         *     cause GATE_NOT_MET. If the start is already approved, nothing changes.
+         * @description Approves the start of a job that was created with require_start_approval. If the cause of the pause is
+         *     START_APPROVAL, ends the pause as ResumeJob does: the job becomes IN_PROGRESS, or SCHEDULED before its start_at. A
+         *     pause with another cause stays. If executions were canceled and the first gate can no longer be met, the job is
+         *     PAUSED again, with the cause GATE_NOT_MET. If the start is already approved, nothing changes.
          *
          *     Sets expires_at: the expires_in_hours of the job, or their default, count from the approval or from start_at,
          *     whichever is later. The default is computed for that time; a job with other expires_in_hours fails with
@@ -665,8 +665,8 @@ export interface paths {
         put?: never;
         /**
          * Reject the start of a job
-         * @description Rejects the start of a job that was created with start_approval and is not approved. Cancels the job, with the
-         *     comment as the reason. The creator of the job and unknown users may reject too.
+         * @description Rejects the start of a job that was created with require_start_approval and is not approved. Cancels the job, with
+         *     the comment as the reason. The creator of the job and unknown users may reject too.
          */
         post: operations["RejectStart"];
         delete?: never;
@@ -1271,22 +1271,22 @@ export interface components {
              *     later stage. If the new job does not target them, they get nothing. With validate_only,
              *     TargetPreview.replaced_devices counts these devices.
              *
-             *     JOBS_MAX_ACTIVE_JOBS does not count the replaced job. Not allowed with start_approval or with a start_at in
+             *     JOBS_MAX_ACTIVE_JOBS does not count the replaced job. Not allowed with require_start_approval or with a start_at in
              *     the future, because the replaced job would be canceled long before the new one starts.
              *     Empty: none.
              */
             replaces_job_id?: string | null;
-            /** @description When to retry executions that fail. Unset: never. */
-            retry_policy?: components["schemas"]["RetryPolicyInput"] | null;
-            /** @description Releases the executions in stages. Unset: all at once. */
-            rollout?: components["schemas"]["RolloutInput"] | null;
             /**
              * @description The job begins PAUSED with the cause START_APPROVAL, and no device starts before ApproveStart by another user than
              *     the caller, who must be known. Until then, ResumeJob and AdvanceJob fail with START_NOT_APPROVED, and expires_at
              *     is 720 hours after the creation or start_at, unless the job never expires. With start_windows, only
              *     ApproveStart checks that expires_in_hours is long enough. Not allowed with replaces_job_id.
              */
-            start_approval?: boolean | null;
+            require_start_approval?: boolean | null;
+            /** @description When to retry executions that fail. Unset: never. */
+            retry_policy?: components["schemas"]["RetryPolicyInput"] | null;
+            /** @description Releases the executions in stages. Unset: all at once. */
+            rollout?: components["schemas"]["RolloutInput"] | null;
             /**
              * Format: date-time
              * @description The time at which the job starts, at most 90 days from now. Until then, it is SCHEDULED. The
@@ -1349,7 +1349,8 @@ export interface components {
             /** @description The devices of the job. Set only with validate_only. */
             preview?: components["schemas"]["TargetPreview"];
             /**
-             * @description The status at creation: IN_PROGRESS, SCHEDULED, or PAUSED with start_approval. GetJob returns the current status.
+             * @description The status at creation: IN_PROGRESS, SCHEDULED, or PAUSED with require_start_approval. GetJob returns the current
+             *     status.
              *
              *      - IN_PROGRESS: Some executions are not finished, or the job is continuous.
              *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
@@ -2651,8 +2652,8 @@ export interface components {
              *           "domain": "jobs-grpc",
              *           "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
              *         }
-             *      - START_NOT_APPROVABLE: The job was created without start_approval, it is COMPLETED or CANCELED, or RejectStart was called for a job
-             *     whose start is already approved. The message states which. `status` is the job's status. Read the job.
+             *      - START_NOT_APPROVABLE: The job was created without require_start_approval, it is COMPLETED or CANCELED, or RejectStart was called for a
+             *     job whose start is already approved. The message states which. `status` is the job's status. Read the job.
              *
              *     Example of an ErrorInfo:
              *
@@ -2967,7 +2968,7 @@ export interface components {
             rollout?: components["schemas"]["Rollout"] | null;
             /** @description The state of each stage of the rollout, in order. */
             stages?: components["schemas"]["JobStage"][];
-            /** @description The approval of the start. Unset: the job was created without start_approval. */
+            /** @description The approval of the start. Unset: the job was created without require_start_approval. */
             start_approval: components["schemas"]["StartApproval"] | null;
             /**
              * Format: date-time
@@ -3350,7 +3351,7 @@ export interface components {
              *      - GATE_NOT_MET: All executions of the open stage are finished, and its gate is not met. Retry executions,
              *     change the gate by UpdateJob, or open the next stage by AdvanceJob; then resume the job.
              *      - STAGE_REJECTED: RejectStage paused the job.
-             *      - START_APPROVAL: CreateJob with start_approval: ApproveStart ends the pause.
+             *      - START_APPROVAL: CreateJob with require_start_approval: ApproveStart ends the pause.
              *      - JOINS: The join brake: more devices could join a continuous job than its max_joins_per_hour. After ResumeJob,
              *     a new hour begins, and devices join again.
              * @enum {string}
@@ -3782,7 +3783,7 @@ export interface components {
              */
             selector?: string | null;
         };
-        /** @description The approval that a job with CreateJobRequest.start_approval needs before its first device can start. */
+        /** @description The approval that a job with CreateJobRequest.require_start_approval needs before its first device can start. */
         StartApproval: {
             /**
              * Format: date-time
@@ -8080,7 +8081,7 @@ export interface operations {
              *     - `EXPIRY_TOO_EARLY`: The job expires before its last device can start, even if every device succeeds at once: its stages take longer, or its start windows do not open in time. The message says what takes how long; `minSeconds` is the shortest time until the last device can start, from the start of the job, or from now if it has started. Let the job expire later or never, shorten the stages, or change the start windows.
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
-             *     - `START_NOT_APPROVABLE`: The job was created without start_approval, it is COMPLETED or CANCELED, or RejectStart was called for a job whose start is already approved. The message states which. `status` is the job's status. Read the job.
+             *     - `START_NOT_APPROVABLE`: The job was created without require_start_approval, it is COMPLETED or CANCELED, or RejectStart was called for a job whose start is already approved. The message states which. `status` is the job's status. Read the job.
              */
             400: {
                 headers: {
@@ -8510,7 +8511,7 @@ export interface operations {
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
-             *     - `START_NOT_APPROVABLE`: The job was created without start_approval, it is COMPLETED or CANCELED, or RejectStart was called for a job whose start is already approved. The message states which. `status` is the job's status. Read the job.
+             *     - `START_NOT_APPROVABLE`: The job was created without require_start_approval, it is COMPLETED or CANCELED, or RejectStart was called for a job whose start is already approved. The message states which. `status` is the job's status. Read the job.
              */
             400: {
                 headers: {

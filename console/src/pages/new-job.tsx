@@ -405,7 +405,7 @@ function terminalCommand(draft: Draft, request: CreateJobRequest) {
         ...option("--expires-in-hours", request.expires_in_hours),
         ...option("--in-progress-timeout", request.in_progress_timeout_minutes),
         ...option("--priority", request.priority?.toLowerCase()),
-        ...(request.start_approval ? ["--start-approval"] : []),
+        ...(request.require_start_approval ? ["--require-start-approval"] : []),
         ...(request.execution_events ? ["--execution-events"] : []),
         ...(described ?? []),
     ];

@@ -505,8 +505,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     START_NOT_APPROVABLE: _ErrorReason.ValueType  # 58
-    """The job was created without start_approval, it is COMPLETED or CANCELED, or RejectStart was called for a job
-    whose start is already approved. The message states which. `status` is the job's status. Read the job.
+    """The job was created without require_start_approval, it is COMPLETED or CANCELED, or RejectStart was called for a
+    job whose start is already approved. The message states which. `status` is the job's status. Read the job.
 
     Example of an ErrorInfo:
 
@@ -1225,8 +1225,8 @@ Example of an ErrorInfo:
     }
 """
 START_NOT_APPROVABLE: ErrorReason.ValueType  # 58
-"""The job was created without start_approval, it is COMPLETED or CANCELED, or RejectStart was called for a job
-whose start is already approved. The message states which. `status` is the job's status. Read the job.
+"""The job was created without require_start_approval, it is COMPLETED or CANCELED, or RejectStart was called for a
+job whose start is already approved. The message states which. `status` is the job's status. Read the job.
 
 Example of an ErrorInfo:
 

@@ -424,7 +424,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def start_approval(self) -> Global___StartApproval:
-        """The approval of the start. Unset: the job was created without start_approval."""
+        """The approval of the start. Unset: the job was created without require_start_approval."""
 
     @_builtins.property
     def joins(self) -> Global___Joins:
@@ -518,7 +518,7 @@ Global___Job: _TypeAlias = Job  # noqa: Y015
 
 @_typing.final
 class StartApproval(_message.Message):
-    """The approval that a job with CreateJobRequest.start_approval needs before its first device can start."""
+    """The approval that a job with CreateJobRequest.require_start_approval needs before its first device can start."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1451,7 +1451,7 @@ class Pause(_message.Message):
         STAGE_REJECTED: Pause._Cause.ValueType  # 4
         """RejectStage paused the job."""
         START_APPROVAL: Pause._Cause.ValueType  # 5
-        """CreateJob with start_approval: ApproveStart ends the pause."""
+        """CreateJob with require_start_approval: ApproveStart ends the pause."""
         JOINS: Pause._Cause.ValueType  # 6
         """The join brake: more devices could join a continuous job than its max_joins_per_hour. After ResumeJob,
         a new hour begins, and devices join again.
@@ -1473,7 +1473,7 @@ class Pause(_message.Message):
     STAGE_REJECTED: Pause.Cause.ValueType  # 4
     """RejectStage paused the job."""
     START_APPROVAL: Pause.Cause.ValueType  # 5
-    """CreateJob with start_approval: ApproveStart ends the pause."""
+    """CreateJob with require_start_approval: ApproveStart ends the pause."""
     JOINS: Pause.Cause.ValueType  # 6
     """The join brake: more devices could join a continuous job than its max_joins_per_hour. After ResumeJob,
     a new hour begins, and devices join again.
@@ -1828,7 +1828,7 @@ class CreateJobRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     EXECUTION_EVENTS_FIELD_NUMBER: _builtins.int
     REPLACES_JOB_ID_FIELD_NUMBER: _builtins.int
-    START_APPROVAL_FIELD_NUMBER: _builtins.int
+    REQUIRE_START_APPROVAL_FIELD_NUMBER: _builtins.int
     CONTINUOUS_FIELD_NUMBER: _builtins.int
     MAX_JOINS_PER_HOUR_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
@@ -1903,11 +1903,11 @@ class CreateJobRequest(_message.Message):
     later stage. If the new job does not target them, they get nothing. With validate_only,
     TargetPreview.replaced_devices counts these devices.
 
-    JOBS_MAX_ACTIVE_JOBS does not count the replaced job. Not allowed with start_approval or with a start_at in
+    JOBS_MAX_ACTIVE_JOBS does not count the replaced job. Not allowed with require_start_approval or with a start_at in
     the future, because the replaced job would be canceled long before the new one starts.
     Empty: none.
     """
-    start_approval: _builtins.bool
+    require_start_approval: _builtins.bool
     """The job begins PAUSED with the cause START_APPROVAL, and no device starts before ApproveStart by another user than
     the caller, who must be known. Until then, ResumeJob and AdvanceJob fail with START_NOT_APPROVED, and expires_at
     is 720 hours after the creation or start_at, unless the job never expires. With start_windows, only
@@ -2012,13 +2012,13 @@ class CreateJobRequest(_message.Message):
         priority: Global___Job.Priority.ValueType = ...,
         execution_events: _builtins.bool = ...,
         replaces_job_id: _builtins.str = ...,
-        start_approval: _builtins.bool = ...,
+        require_start_approval: _builtins.bool = ...,
         continuous: _builtins.bool = ...,
         max_joins_per_hour: _builtins.int | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_max_joins_per_hour", b"_max_joins_per_hour", "document_params", b"document_params", "expires_in_hours", b"expires_in_hours", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "max_joins_per_hour", b"max_joins_per_hour", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_max_joins_per_hour", b"_max_joins_per_hour", "continuous", b"continuous", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "execution_events", b"execution_events", "expected_target_digest", b"expected_target_digest", "expires_in_hours", b"expires_in_hours", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "max_joins_per_hour", b"max_joins_per_hour", "never_expires", b"never_expires", "priority", b"priority", "replaces_job_id", b"replaces_job_id", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_approval", b"start_approval", "start_at", b"start_at", "start_windows", b"start_windows", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "validate_only", b"validate_only", "window_time_zone", b"window_time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_max_joins_per_hour", b"_max_joins_per_hour", "continuous", b"continuous", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "execution_events", b"execution_events", "expected_target_digest", b"expected_target_digest", "expires_in_hours", b"expires_in_hours", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "max_joins_per_hour", b"max_joins_per_hour", "never_expires", b"never_expires", "priority", b"priority", "replaces_job_id", b"replaces_job_id", "require_start_approval", b"require_start_approval", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "start_windows", b"start_windows", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "validate_only", b"validate_only", "window_time_zone", b"window_time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expires_in_hours: _TypeAlias = _typing.Literal["expires_in_hours"]  # noqa: Y015
     _WhichOneofArgType__expires_in_hours: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours"]  # noqa: Y015
@@ -2220,7 +2220,9 @@ class CreateJobResponse(_message.Message):
     job_id: _builtins.str
     """The ID of the job: that of the request, or a generated one."""
     status: Global___Job.Status.ValueType
-    """The status at creation: IN_PROGRESS, SCHEDULED, or PAUSED with start_approval. GetJob returns the current status."""
+    """The status at creation: IN_PROGRESS, SCHEDULED, or PAUSED with require_start_approval. GetJob returns the current
+    status.
+    """
     execution_count: _builtins.int
     """The number of targeted devices."""
     @_builtins.property

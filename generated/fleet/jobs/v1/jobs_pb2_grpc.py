@@ -300,9 +300,9 @@ class JobServiceServicer:
         With a job_id, the call is safe to repeat: the same request, of any user, returns the
         response of the first call, even if the job or its targets have changed since or a new job
         would exceed a limit. A field that is unset and one that is set to its default are the same,
-        except the expiry of a job with a rollout, a start time, start windows or start_approval. A different request
-        with the same job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a
-        deleted job that has not been purged yet.
+        except the expiry of a job with a rollout, a start time, start windows or require_start_approval. A different
+        request with the same job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a deleted job that
+        has not been purged yet.
 
         With a rollout, the devices start stage by stage. Executions that are not released yet are
         HELD. With failure_criteria, the job stops by itself when too many devices fail.
@@ -518,10 +518,10 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ApproveStart(self, request, context):
-        """Approves the start of a job that was created with start_approval. If the cause of the pause is START_APPROVAL, ends
-        the pause as ResumeJob does: the job becomes IN_PROGRESS, or SCHEDULED before its start_at. A pause with another
-        cause stays. If executions were canceled and the first gate can no longer be met, the job is PAUSED again, with the
-        cause GATE_NOT_MET. If the start is already approved, nothing changes.
+        """Approves the start of a job that was created with require_start_approval. If the cause of the pause is
+        START_APPROVAL, ends the pause as ResumeJob does: the job becomes IN_PROGRESS, or SCHEDULED before its start_at. A
+        pause with another cause stays. If executions were canceled and the first gate can no longer be met, the job is
+        PAUSED again, with the cause GATE_NOT_MET. If the start is already approved, nothing changes.
 
         Sets expires_at: the expires_in_hours of the job, or their default, count from the approval or from start_at,
         whichever is later. The default is computed for that time; a job with other expires_in_hours fails with
@@ -539,8 +539,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RejectStart(self, request, context):
-        """Rejects the start of a job that was created with start_approval and is not approved. Cancels the job, with the
-        comment as the reason. The creator of the job and unknown users may reject too.
+        """Rejects the start of a job that was created with require_start_approval and is not approved. Cancels the job, with
+        the comment as the reason. The creator of the job and unknown users may reject too.
 
         NOT_FOUND            JOB_NOT_FOUND
         FAILED_PRECONDITION  START_NOT_APPROVABLE, also if the start is approved already

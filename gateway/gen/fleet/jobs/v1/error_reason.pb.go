@@ -463,8 +463,8 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
 	//	}
 	ErrorReason_START_NOT_APPROVED ErrorReason = 57
-	// The job was created without start_approval, it is COMPLETED or CANCELED, or RejectStart was called for a job
-	// whose start is already approved. The message states which. `status` is the job's status. Read the job.
+	// The job was created without require_start_approval, it is COMPLETED or CANCELED, or RejectStart was called for a
+	// job whose start is already approved. The message states which. `status` is the job's status. Read the job.
 	//
 	// Example of an ErrorInfo:
 	//

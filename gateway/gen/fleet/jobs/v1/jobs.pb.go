@@ -642,7 +642,7 @@ const (
 	Pause_GATE_NOT_MET Pause_Cause = 3
 	// RejectStage paused the job.
 	Pause_STAGE_REJECTED Pause_Cause = 4
-	// CreateJob with start_approval: ApproveStart ends the pause.
+	// CreateJob with require_start_approval: ApproveStart ends the pause.
 	Pause_START_APPROVAL Pause_Cause = 5
 	// The join brake: more devices could join a continuous job than its max_joins_per_hour. After ResumeJob,
 	// a new hour begins, and devices join again.
@@ -1052,7 +1052,7 @@ type Job struct {
 	ReplacesJobId string `protobuf:"bytes,47,opt,name=replaces_job_id,json=replacesJobId,proto3" json:"replaces_job_id,omitempty"`
 	// The last job that was created to replace this job. It may have been deleted since. Empty: none.
 	ReplacedByJobId string `protobuf:"bytes,48,opt,name=replaced_by_job_id,json=replacedByJobId,proto3" json:"replaced_by_job_id,omitempty"`
-	// The approval of the start. Unset: the job was created without start_approval.
+	// The approval of the start. Unset: the job was created without require_start_approval.
 	StartApproval *StartApproval `protobuf:"bytes,49,opt,name=start_approval,json=startApproval,proto3" json:"start_approval,omitempty"`
 	// Devices that match the target later join the job: see CreateJobRequest.continuous. False also once UpdateJob has
 	// set it to false, and when the job is canceled or has expired.
@@ -1518,7 +1518,7 @@ func (*Job_TargetDeviceCount) isJob_Target() {}
 
 func (*Job_TargetFailedIn) isJob_Target() {}
 
-// The approval that a job with CreateJobRequest.start_approval needs before its first device can start.
+// The approval that a job with CreateJobRequest.require_start_approval needs before its first device can start.
 type StartApproval struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The time of the approval. Unset: the start is not approved.
@@ -3269,7 +3269,7 @@ type CreateJobRequest struct {
 	// later stage. If the new job does not target them, they get nothing. With validate_only,
 	// TargetPreview.replaced_devices counts these devices.
 	//
-	// JOBS_MAX_ACTIVE_JOBS does not count the replaced job. Not allowed with start_approval or with a start_at in
+	// JOBS_MAX_ACTIVE_JOBS does not count the replaced job. Not allowed with require_start_approval or with a start_at in
 	// the future, because the replaced job would be canceled long before the new one starts.
 	// Empty: none.
 	ReplacesJobId string `protobuf:"bytes,25,opt,name=replaces_job_id,json=replacesJobId,proto3" json:"replaces_job_id,omitempty"`
@@ -3277,7 +3277,7 @@ type CreateJobRequest struct {
 	// the caller, who must be known. Until then, ResumeJob and AdvanceJob fail with START_NOT_APPROVED, and expires_at
 	// is 720 hours after the creation or start_at, unless the job never expires. With start_windows, only
 	// ApproveStart checks that expires_in_hours is long enough. Not allowed with replaces_job_id.
-	StartApproval bool `protobuf:"varint,26,opt,name=start_approval,json=startApproval,proto3" json:"start_approval,omitempty"`
+	RequireStartApproval bool `protobuf:"varint,26,opt,name=require_start_approval,json=requireStartApproval,proto3" json:"require_start_approval,omitempty"`
 	// Registered devices that match the target later join the job: each gets one execution. This takes seconds, or up to
 	// about JOBS_JOIN_SCAN_INTERVAL (15 minutes) if the platform manages the device tables. A device that no longer
 	// matches keeps its execution. Only with target_all, target_group_id or target_selector. The target may be empty at
@@ -3521,9 +3521,9 @@ func (x *CreateJobRequest) GetReplacesJobId() string {
 	return ""
 }
 
-func (x *CreateJobRequest) GetStartApproval() bool {
+func (x *CreateJobRequest) GetRequireStartApproval() bool {
 	if x != nil {
-		return x.StartApproval
+		return x.RequireStartApproval
 	}
 	return false
 }
@@ -3893,7 +3893,8 @@ type CreateJobResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The ID of the job: that of the request, or a generated one.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// The status at creation: IN_PROGRESS, SCHEDULED, or PAUSED with start_approval. GetJob returns the current status.
+	// The status at creation: IN_PROGRESS, SCHEDULED, or PAUSED with require_start_approval. GetJob returns the current
+	// status.
 	Status Job_Status `protobuf:"varint,2,opt,name=status,proto3,enum=fleet.jobs.v1.Job_Status" json:"status,omitempty"`
 	// The number of targeted devices.
 	ExecutionCount int32 `protobuf:"varint,3,opt,name=execution_count,json=executionCount,proto3" json:"execution_count,omitempty"`
@@ -7840,7 +7841,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06_stageB\f\n" +
 	"\n" +
 	"_end_causeB\x0e\n" +
-	"\f_reported_by\"\x86\x0f\n" +
+	"\f_reported_by\"\x95\x0f\n" +
 	"\x10CreateJobRequest\x12@\n" +
 	"\x06job_id\x18\x01 \x01(\tB)\xbaH&\xd8\x01\x01r!2\x18^[A-Za-z0-9._:-]{1,128}$Z\x01.Z\x02..R\x05jobId\x12K\n" +
 	"\rdocument_type\x18\x02 \x01(\tB&\xbaH#\xc8\x01\x01r\x1e\x10\x01\x18d2\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\fdocumentType\x12@\n" +
@@ -7872,8 +7873,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\fretry_policy\x18\x16 \x01(\v2\x1a.fleet.jobs.v1.RetryPolicyR\vretryPolicy\x12A\n" +
 	"\bpriority\x18\x17 \x01(\x0e2\x1b.fleet.jobs.v1.Job.PriorityB\b\xbaH\x05\x82\x01\x02\x10\x01R\bpriority\x12)\n" +
 	"\x10execution_events\x18\x18 \x01(\bR\x0fexecutionEvents\x12J\n" +
-	"\x0freplaces_job_id\x18\x19 \x01(\tB\"\xbaH\x1f\xd8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\rreplacesJobId\x12%\n" +
-	"\x0estart_approval\x18\x1a \x01(\bR\rstartApproval\x12\x1e\n" +
+	"\x0freplaces_job_id\x18\x19 \x01(\tB\"\xbaH\x1f\xd8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\rreplacesJobId\x124\n" +
+	"\x16require_start_approval\x18\x1a \x01(\bR\x14requireStartApproval\x12\x1e\n" +
 	"\n" +
 	"continuous\x18\x1b \x01(\bR\n" +
 	"continuous\x12>\n" +

@@ -1,6 +1,6 @@
--- Approves the start of a job that was created with start_approval, and returns the job. Ends the pause of the job
--- if its cause is START_APPROVAL. Unless another call has changed expires_at, expires_in_hours counts from now, or from
--- start_at if that is later. If the start is already approved, changes nothing.
+-- Approves the start of a job that was created with require_start_approval, and returns the job. Ends the pause of the
+-- job if its cause is START_APPROVAL. Unless another call has changed expires_at, expires_in_hours counts from now, or
+-- from start_at if that is later. If the start is already approved, changes nothing.
 --
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, START_NOT_APPROVABLE (with the status and the cause), SELF_APPROVAL and
 -- EXPIRY_TOO_EARLY.

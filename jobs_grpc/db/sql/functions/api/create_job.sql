@@ -51,7 +51,7 @@ DECLARE
     v_expires_in_hours integer := nullif(  -- NULL: never
         coalesce((p_request -> 'expires_in_hours')::integer, p_default_expires_in_hours), 0
     );
-    v_needs_approval boolean := p_request ? 'start_approval';
+    v_needs_approval boolean := p_request ? 'require_start_approval';
     v_time_zones text[];  -- of the start windows, as preview_targets returns them
     v_released integer;   -- executions at creation; the others are HELD
     v_details jsonb;      -- of the first event

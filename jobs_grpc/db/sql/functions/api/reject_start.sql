@@ -1,4 +1,4 @@
--- Rejects the start of a job that was created with start_approval and is not approved: cancels the job with the
+-- Rejects the start of a job that was created with require_start_approval and is not approved: cancels the job with the
 -- cause START_REJECTED. Returns the job.
 --
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, and START_NOT_APPROVABLE (with the status and the cause).

@@ -28,8 +28,8 @@ BEGIN
         p_request -> 'rollout' -> 'stages', p_sizes, p_start_at,
         translate(p_request ->> 'start_windows', '[]', '{}')::integer[], v_time_zones
     );
-    -- With start_approval, approve_start does this.
-    IF NOT p_request ?| '{expires_in_hours,start_approval}' THEN
+    -- With require_start_approval, approve_start does this.
+    IF NOT p_request ?| '{expires_in_hours,require_start_approval}' THEN
         v_expires_in_hours := least(
             ceil((minimum_time ->> 'seconds')::numeric / 3600) + v_expires_in_hours,
             /* maximum of CreateJobRequest.expires_in_hours */
@@ -41,7 +41,7 @@ BEGIN
         SET expires_in_hours = v_expires_in_hours, expires_at = fit_expiry.expires_at
         WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
     END IF;
-    IF p_request ? 'start_approval' AND NOT p_request ? 'start_windows' THEN
+    IF p_request ? 'require_start_approval' AND NOT p_request ? 'start_windows' THEN
         -- The hours of the request, unless it has none: without windows, the time does not depend on the approval.
         v_expires_in_hours := least(
             v_expires_in_hours, nullif((p_request -> 'expires_in_hours')::integer, 0)

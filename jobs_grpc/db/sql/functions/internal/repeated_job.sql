@@ -40,7 +40,7 @@ BEGIN
     -- From the request, because UpdateJob can have changed the columns.
     start_at := greatest((v_job.request ->> 'start_at')::timestamptz, v_job.created_at);
     expires_at := start_at + make_interval(hours => v_job.expires_in_hours);
-    status := CASE WHEN v_job.request ? 'start_approval' THEN 'PAUSED'
+    status := CASE WHEN v_job.request ? 'require_start_approval' THEN 'PAUSED'
                    WHEN start_at > v_job.created_at THEN 'SCHEDULED'
                    ELSE 'IN_PROGRESS' END;
     execution_count := v_job.total_executions;
