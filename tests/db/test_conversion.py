@@ -134,6 +134,31 @@ async def test_converted_jobs_trip_and_equal_repeated_requests(earlier: Database
     assert await earlier.recount() == []
 
 
+async def test_converted_rows_have_the_names_of_today(earlier: Database) -> None:
+    await earlier.add_devices("t", 1)
+    await earlier.owner.execute(_CREATE, "j", json.dumps(_REQUEST))
+    types = ["job.approved", "job.paused"]
+    await earlier.owner.execute(
+        "SELECT FROM jobs.create_webhook('t', 'w', 'https://a', '', $1, 'k')", types
+    )
+    await earlier.owner.execute(_CREATE, "queued", json.dumps(_REQUEST))
+    await earlier.owner.execute("UPDATE jobs.events SET type = 'job.approved'")
+    await earlier.owner.execute("UPDATE jobs.event_queue SET type = 'job.approved'")
+    await earlier.owner.execute("UPDATE jobs.job_executions SET end_cause = 'DEVICE_REMOVED'")
+
+    await _migrate(earlier)
+
+    renamed = await earlier.owner.fetchrow("""
+        SELECT (SELECT array_agg(type) FROM jobs.events) AS events,
+               (SELECT array_agg(type) FROM jobs.event_queue) AS queued,
+               (SELECT types FROM jobs.webhooks) AS types,
+               (SELECT array_agg(DISTINCT end_cause) FROM jobs.job_executions) AS end_causes
+    """)
+    approved = "job.stage_approved"
+    assert renamed is not None
+    assert tuple(renamed) == ([approved], [approved], [approved, "job.paused"], ["DEVICE_DELETED"])
+
+
 @pytest.mark.parametrize(
     ("change", "label"),
     [

@@ -32,6 +32,14 @@ ALTER TABLE jobs.webhooks
 UPDATE jobs.jobs SET request = request || '{"target_all": true}'
 WHERE target_all AND NOT request ? 'target_all';
 
+-- These had other names.
+UPDATE jobs.events SET type = 'job.stage_approved' WHERE type = 'job.approved';
+UPDATE jobs.event_queue SET type = 'job.stage_approved' WHERE type = 'job.approved';
+UPDATE jobs.webhooks SET types = array_replace(types, 'job.approved', 'job.stage_approved')
+WHERE 'job.approved' = ANY (types);
+UPDATE jobs.job_executions SET end_cause = 'DEVICE_DELETED' WHERE end_cause = 'DEVICE_REMOVED';
+UPDATE jobs.execution_attempts SET end_cause = 'DEVICE_DELETED' WHERE end_cause = 'DEVICE_REMOVED';
+
 -- Each failure criterion has its counts from the start, for the job or for each stage. Also those of
 -- jobs that are completed: RetryExecutions continues these.
 INSERT INTO jobs.job_criterion_counts (tenant_id, job_id, criterion, stage)
