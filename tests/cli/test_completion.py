@@ -98,7 +98,10 @@ async def complete(line: str, environ: dict[str, str], seconds: float = TIMEOUT)
         ("jobs-grpc cancel north-1 --device ", ["pump-1", "pump-2"]),
         ("jobs-grpc events --type job.pa", ["job.paused"]),
         ("jobs-grpc history j --type pa", ["paused"]),
-        ("jobs-grpc webhooks create https://a --type stage", ["stage_opened", "stage_rejected"]),
+        (
+            "jobs-grpc webhooks create https://a --type stage",
+            ["stage_opened", "stage_approved", "stage_rejected"],
+        ),
         ("jobs-grpc events --job nor", ["north-1"]),
         ("jobs-grpc history ol", ["old-1"]),
         ("jobs-grpc get --tenant nobody n", [""]),
