@@ -147,6 +147,17 @@ async def test_repeated_create_returns_the_first_response_whatever_has_changed(
     assert (job.status, job.created_by, job.total_executions) == (pb.Job.CANCELED, "olivia", 3)
 
 
+async def test_repeated_create_locks_the_job_so_that_it_waits_for_a_synchronous_standby(
+    database: Database, operator: Operator, first: pb.CreateJobResponse
+) -> None:
+    lock = "SELECT xmax::text FROM jobs.jobs WHERE (tenant_id, job_id) = ($1, $2)"
+    before = await database.owner.fetchval(lock, operator.tenant, first.job_id)
+
+    await operator.create(**REQUEST)
+
+    assert await database.owner.fetchval(lock, operator.tenant, first.job_id) != before
+
+
 async def test_repeated_create_returns_the_first_response_when_it_states_the_defaults(
     operator: Operator, first: pb.CreateJobResponse
 ) -> None:

@@ -95,6 +95,9 @@ BEGIN
              v_is_continuous, CASE WHEN v_is_continuous THEN 0 END)
         ON CONFLICT (tenant_id, job_id) DO NOTHING;
         IF NOT FOUND THEN
+            -- The call that created the job may have failed while its commit waited for a synchronous standby. With
+            -- this lock, which is logged, the commit of the repeated call waits for the same.
+            PERFORM FROM jobs.jobs j WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id FOR KEY SHARE;
             SELECT r.status, r.execution_count, r.start_at, r.expires_at
             INTO status, execution_count, start_at, expires_at
             FROM jobs.repeated_job(p_tenant_id, p_job_id, p_request, p_document_params) r;
