@@ -58,6 +58,8 @@ WRONG_VALUES = [
     ("JOBS_DATABASE_URL", "postgresql:///d?host=h&port=x"),
     ("JOBS_DATABASE_URL", "postgresql:///d?host"),
     ("JOBS_DATABASE_URL", "postgresql://h/d%00"),
+    ("JOBS_DATABASE_URL", "postgresql://h1,h2/d"),
+    ("JOBS_DATABASE_URL", "postgresql:///d?host=h1,h2&target_session_attrs=any"),
     ("JOBS_DATABASE_URL", "postgresql://\udcff@h/d"),
     ("JOBS_WORKERS", "\N{ARABIC-INDIC DIGIT THREE}"),
     ("JOBS_LISTEN", "50051"),
@@ -90,14 +92,14 @@ WRONG_VALUES = [
 
 VALID_DSNS = [
     "postgresql://",
-    "postgresql://u@h1,h2/d",
+    "postgresql://u@h1,h2/d?target_session_attrs=read-write",
     "postgresql://u@h1:5432,h2:5433/d?target_session_attrs=primary",
     f"postgresql://u@{'h' * 63}:5432/d",
     "postgresql://u@[::1]:5432/d",
     "postgresql://u@münchen.example/d",
     "postgresql://u@%2Frun%2Fpostgresql/d",
     "postgresql:///d?host=/run/postgresql&port=5433",
-    "postgresql:///d?host=h1,h2&port=1,2&application_name=x",
+    "postgresql:///d?host=h1,h2&port=1,2&target_session_attrs=primary",
 ]
 
 DSNS_WITH_PASSWORD = [

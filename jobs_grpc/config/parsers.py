@@ -168,6 +168,8 @@ def _parse_dsn(text: str) -> str:
     parts = urlsplit(text)
     query = parse_qs(parts.query, strict_parsing=True) if parts.query else {}
     hosts = ",".join([parts.netloc.rpartition("@")[2], *query.get("host", [])]).split(",")
+    # Without this, a standby that comes first would be taken, and refuse all writes.
+    finds_primary = query.get("target_session_attrs") in (["primary"], ["read-write"])
     ports = [*",".join(query.get("port", [])).split(","), *map(_port_of, hosts)]
     text.encode()  # raises on lone surrogates
     if not (
@@ -175,6 +177,7 @@ def _parse_dsn(text: str) -> str:
         and all(_is_host_or_socket(unquote(host)) for host in hosts)
         and all(_is_port(port) and int(port) for port in ports if port)
         and "\0" not in unquote(text)
+        and (len([host for host in hosts if host]) < 2 or finds_primary)
     ):
         raise ValueError
     return text
@@ -182,7 +185,7 @@ def _parse_dsn(text: str) -> str:
 
 dsn = Parser(
     "a URL like postgresql://user:password@host/database, with special characters of the"
-    " password percent-encoded",
+    " password percent-encoded, and with target_session_attrs=primary if it has several hosts",
     _parse_dsn,
 )
 
