@@ -100,10 +100,11 @@ tests/clients/bin/java/ready: tests/clients/pom.xml
 # `make test` runs the same long tests at a small scale: see Tests in CONTRIBUTING.md.
 # ARGS is for the tests of coverage alone.
 .PHONY: nightly
-nightly: $(READY) $(BENCH_READY) ## Run the tests at full scale with their coverage, 200 faults, the benchmarks at tiny size and a 10-minute soak
+nightly: $(READY) $(BENCH_READY) ## Run the tests at full scale with their coverage, 200 faults, losses of the primary, the benchmarks at tiny size and a 10-minute soak
 	@JOBS_TEST_SCALE=20 PYTEST_ADDOPTS=--timeout=3600 $(MAKE) --no-print-directory coverage
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory test-gateway)
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory chaos)
+	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory failover ARGS=)
 	@$(MAKE) --no-print-directory fuzz
 	@$(if $(and $(WITH_GATEWAY),$(WITH_NODE)),JOBS_TEST_SCALE=20 $(MAKE) --no-print-directory test-clients test-console ARGS=)
 	@$(MAKE) --no-print-directory test-device-clients ARGS=
@@ -120,6 +121,10 @@ FAULTS ?= 200
 .PHONY: chaos
 chaos: $(READY) need-go ## Inject FAULTS=200 faults under traffic and compare what is stored with what was acknowledged (SEED=7 repeats a run)
 	@PYTHONPATH=.:generated $(BIN)/python -m tests.chaos --faults $(FAULTS) $(if $(SEED),--seed $(SEED))
+
+.PHONY: failover
+failover: $(READY) need-go ## Lose the primary and promote its standby, and restore backups, under traffic (five minutes; ARGS="--only restore")
+	@PYTHONPATH=.:generated $(BIN)/python -m tests.failover $(ARGS)
 
 FUZZ_SECONDS ?= 10
 FUZZED := selector document page_token

@@ -70,6 +70,8 @@ class Ledger:
     """Acknowledged jobs and their numbers of executions."""
     reported: dict[Attempt, str] = field(default_factory=dict)
     """Acknowledged final reports."""
+    reported_at: dict[Attempt, datetime] = field(default_factory=dict)
+    """When the client got the response to the report."""
     rings: dict[Device, str | None] = field(default_factory=dict)
     """The label `ring` of the last acknowledged change of each device. None: the device is gone."""
     possible_rings: dict[Device, dict[str | None, float]] = field(

@@ -37,7 +37,7 @@ TENANTS = ("alpha", "beta")
 DEVICES_PER_TENANT = 60
 GROUPS = ("north", "south")
 
-_POSTGRES_SETTINGS = (
+POSTGRES_SETTINGS = (
     "max_connections=60",
     # No table is ever analyzed, so no query may depend on statistics.
     "autovacuum=off",
@@ -189,7 +189,7 @@ class System:
     async def start_postgres(self) -> None:
         """Start PostgreSQL, which recovers from a crash first."""
         log = self.socket_dir / "postgresql.log"
-        await asyncio.to_thread(self.postgres.start, self.socket_dir, log, _POSTGRES_SETTINGS)
+        await asyncio.to_thread(self.postgres.start, self.socket_dir, log, POSTGRES_SETTINGS)
 
     @property
     def postgres_pid(self) -> int:

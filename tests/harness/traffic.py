@@ -280,7 +280,7 @@ class Traffic:
         self, tenant: str, device: str, execution: device_pb.DeviceExecution, status: str
     ) -> None:
         key = tenant, execution.job_id, device, execution.execution_number
-        self._ledger.reported[key] = status
+        self._ledger.reported[key], self._ledger.reported_at[key] = status, self._ledger.now()
         self._ledger.note(execution.job_id, f"{device} reported {status} of {key[3]}")
 
     async def _watching_device(self, tenant: str, rng: random.Random) -> None:

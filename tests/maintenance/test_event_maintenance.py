@@ -410,7 +410,7 @@ async def test_documented_statement_purges_positions_before_a_restore(world: Wor
     await create_job(world)
     restored = (await world.events.list()).position
     before = (await world.events.history("j")).events
-    section = (ROOT / "docs" / "operations" / "upgrades.md").read_text().split("## Backups")[1]
+    section = (ROOT / "docs" / "operations" / "backup.md").read_text()
     statement = section.split("```sql\n")[1].split("```")[0].strip().removesuffix(";")
 
     await world.execute(f"{statement} WHERE tenant_id = $1")
