@@ -9,7 +9,7 @@ import pytest
 
 from bench.samples import Sample, missed_goals
 from bench.year.consumers import Consumers
-from bench.year.fleet import RETRIED_CODE, RINGS, Directory, devices
+from bench.year.fleet import FIRST_VERSION, RETRIED_CODE, RINGS, Directory, devices
 from bench.year.ledger import Ledger, LedgerJob
 from bench.year.recount import Recount
 from bench.year.report import GOALS, render
@@ -113,10 +113,12 @@ CREATE = """
 
 
 async def _recounted(database: Database, ledger: Ledger, tenant: str, sql: str = "") -> None:
-    """Create a job for four devices, stored and in the ledger; change its rows, and recount."""
-    await database.add_devices(tenant, [device.device_id for device in devices(100, 10)[:4]])
+    """Create a job for four devices, stored and in the ledger; change rows, and recount."""
+    directory = ledger.directories[tenant] = Directory(devices(100, 10)[:4])
+    await database.add_devices(tenant, directory.by_id)
+    await database.add_facts(tenant, {each: {"version": FIRST_VERSION} for each in directory.by_id})
     ledger.now = lambda: datetime.now(UTC)
-    created = add_job(ledger, count=4)
+    created = add_job(ledger, count=4, target=(("fact.version", "in", (FIRST_VERSION,)),))
     created.calls["u1"] = OperatorCall(tenant, "j1", "CreateJob", created.created_at, accepted=True)
     async with request_session(database) as (connection, _):
         await connection.execute(CREATE, tenant)
@@ -141,6 +143,7 @@ REPORTED = "UPDATE jobs.job_executions SET status = 'SUCCEEDED' WHERE device_id 
 COUNTED = "UPDATE jobs.job_progress SET queued = 3, succeeded = 1 WHERE"
 ENDED = "UPDATE jobs.jobs SET status = 'COMPLETED', completed_at = created_at WHERE"
 LOST = "DELETE FROM jobs.job_progress WHERE"
+FORGOTTEN = "DELETE FROM jobs.device_facts WHERE device_id = 'd00000' AND"
 
 
 @pytest.mark.wrong_counts("plants mistakes")
@@ -148,10 +151,12 @@ LOST = "DELETE FROM jobs.job_progress WHERE"
     ("sql", "problem"),
     [
         (DELETED, "attempts are missing, or left over"),
+        (DELETED, "devices have not joined"),
         (REPORTED, "an attempt differs"),
         (COUNTED, "counts differ from a recount"),
         (ENDED, "the status of a job differs"),
         (LOST, "a job is lost"),
+        (FORGOTTEN, "devices or facts differ"),
     ],
 )
 async def test_recount_finds_what_was_not_acknowledged(
