@@ -7,9 +7,11 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"os"
 	"path/filepath"
@@ -264,7 +266,8 @@ func intervals(operations []operation) []porcupine.Operation {
 		last = max(last, each.End+1)
 	}
 	var free []int64 // when each line of the visualization is free
-	for _, each := range operations {
+	for n := range operations {
+		each := &operations[n]
 		end := min(each.until(), last)
 		line := slices.IndexFunc(free, func(at int64) bool { return at < each.Start })
 		if line < 0 {
@@ -349,44 +352,84 @@ func reachable[S comparable](states []S, next func(S) []S) []S {
 	return found
 }
 
+// A set has the states in which an execution or a job can be after some operations.
+type set[S comparable] struct {
+	states []S
+	hash   uint64
+	after  map[*operation]*set[S] // where operations lead
+}
+
+// maxSteps is how many operations are tried in one search, which bounds its memory. Then it waits for its time limit.
+const maxSteps = 10_000_000
+
 // model returns a model whose states change by themselves, before and after each operation.
 //
 // `apply` returns the states to which an operation leads, before its answer is read: none if it is not possible.
 // `observe` returns the state that is left if the answer is that of this state.
+//
+// A search keeps each set of states once: it meets few of them, and each in many orders of the operations.
 func model[S comparable](
 	initial []S, next func(S) []S, apply func(S, operation) []S, observe func(S, operation) (S, bool),
 ) porcupine.Model {
-	description := porcupine.NondeterministicModel{
-		Init: func() []any { return boxed(initial) },
-		Step: func(state, input, _ any) []any {
-			operation := input.(operation)
-			var applied []S
-			for _, each := range reachable([]S{state.(S)}, next) {
-				applied = append(applied, apply(each, operation)...)
+	seed := maphash.MakeSeed()
+	var known map[uint64][]*set[S]
+	var steps int
+	unique := func(states []S) *set[S] {
+		found := &set[S]{states, 0, map[*operation]*set[S]{}}
+		for _, each := range states {
+			found.hash += maphash.Comparable(seed, each)
+		}
+		isSame := func(other *set[S]) bool {
+			isNew := func(each S) bool { return !slices.Contains(other.states, each) }
+			return len(other.states) == len(states) && !slices.ContainsFunc(states, isNew)
+		}
+		if n := slices.IndexFunc(known[found.hash], isSame); n >= 0 {
+			return known[found.hash][n]
+		}
+		known[found.hash] = append(known[found.hash], found)
+		return found
+	}
+	step := func(before *set[S], o *operation) *set[S] {
+		var applied, found []S
+		for _, each := range reachable(before.states, next) {
+			applied = append(applied, apply(each, *o)...)
+		}
+		if o.Answered && o.Error == "" {
+			applied = reachable(applied, next)
+		}
+		for _, each := range applied {
+			seen, ok := each, true
+			if o.Answered && o.Error == "" {
+				seen, ok = observe(each, *o)
 			}
-			if !operation.Answered || operation.Error != "" {
-				return boxed(applied)
+			if ok && !slices.Contains(found, seen) {
+				found = append(found, seen)
 			}
-			var found []S
-			for _, each := range reachable(applied, next) {
-				if seen, ok := observe(each, operation); ok && !slices.Contains(found, seen) {
-					found = append(found, seen)
-				}
-			}
-			return boxed(found)
+		}
+		return unique(found)
+	}
+	return porcupine.Model{
+		Init: func() any {
+			known, steps = map[uint64][]*set[S]{}, 0
+			return unique(initial)
 		},
-		DescribeOperation: func(input, _ any) string { return input.(operation).String() },
-		DescribeState:     func(state any) string { return fmt.Sprintf("%+v", state) },
+		StepContext: func(ctx context.Context, state, input, _ any) (bool, any) {
+			if steps++; steps > maxSteps {
+				<-ctx.Done()
+			}
+			before, o := state.(*set[S]), input.(*operation)
+			after := before.after[o]
+			if after == nil {
+				after = step(before, o)
+				before.after[o] = after
+			}
+			return len(after.states) > 0, after
+		},
+		Equal:             func(one, other any) bool { return one == other },
+		Hash:              func(state any) uint64 { return state.(*set[S]).hash },
+		DescribeOperation: func(input, _ any) string { return input.(*operation).String() },
+		DescribeState:     func(state any) string { return fmt.Sprintf("%+v", state.(*set[S]).states) },
 	}
-	return description.ToModel()
-}
-
-func boxed[S any](states []S) []any {
-	found := make([]any, len(states))
-	for n, each := range states {
-		found[n] = each
-	}
-	return found
 }
 
 // settings are what requests allow the rules of a job to do.
