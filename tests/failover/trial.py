@@ -128,7 +128,7 @@ async def run_restore(folder: Path, gateway: Path, *, seed: int) -> Outcome:
         async with _killed_at_end(primary, copy, last):
             await primary.configure(
                 archive_mode="on",
-                archive_command=f"cp %p {archive}/%f",
+                archive_command=f"test ! -f {archive}/%f && cp %p {archive}/%f",
                 archive_timeout=f"{_ARCHIVE_TIMEOUT}s",
             )
             await primary.start()
