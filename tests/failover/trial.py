@@ -24,7 +24,7 @@ from tests.harness.recount import check_counts, check_stored, event_positions
 from tests.harness.system import TENANTS, System, running_system
 from tests.harness.traffic import Traffic
 from tests.support.processes import output_of
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until, wait_until_true
 
 _PAGE = Path(__file__).parents[2] / "docs" / "operations" / "backup.md"
 
@@ -97,7 +97,7 @@ async def run_promotions(
                     await system.wait_until_all_answer(_LATE_AFTER)
                     answers.append(time.monotonic() - started)
                     primary.signal_all(signal.SIGKILL)
-                    writes.append(_first_write(ledger, at))
+                    writes.append(await _first_write(ledger, at))
                     if not synchronous:
                         await _check_purged(system, heads)
                     primary, standby = standby, primary
@@ -296,10 +296,15 @@ async def _wait_until_archived(node: Node) -> None:
         await wait_until(is_archived)
 
 
-def _first_write(ledger: Ledger, at: datetime) -> float:
+async def _first_write(ledger: Ledger, at: datetime) -> float:
     """Return the seconds until an operator got the response to a call that began after `at`."""
-    ends = (c.ended_at for c in ledger.operator_calls.values() if c.accepted and c.started_at > at)
-    return (min(end for end in ends if end) - at).total_seconds()
+
+    def ends() -> list[datetime]:
+        calls = ledger.operator_calls.values()
+        return [c.ended_at for c in calls if c.accepted and c.ended_at and c.started_at > at]
+
+    await wait_until_true(lambda: bool(ends()))
+    return (min(ends()) - at).total_seconds()
 
 
 def _spread(seconds: list[float]) -> str:
