@@ -249,7 +249,7 @@ func check(out io.Writer, calls []*call, folder string, limit time.Duration) boo
 	fmt.Fprintf(out, "%d calls, %d executions, %d jobs: %d violations, %d undecided, in %.1f s\n", len(calls),
 		executions, jobs, len(violations), len(undecided), time.Since(started).Seconds())
 	for _, each := range undecided {
-		fmt.Fprintf(out, "undecided after %v: %s, %d calls\n", limit, each.name, len(each.operations))
+		fmt.Fprintf(out, "undecided after %v or %d steps: %s, %d calls\n", limit, maxSteps, each.name, len(each.operations))
 	}
 	sort.Slice(violations, func(i, j int) bool { return violations[i].name < violations[j].name })
 	for _, each := range violations[:min(len(violations), maxViolations)] {
@@ -354,9 +354,35 @@ func reachable[S comparable](states []S, next func(S) []S) []S {
 
 // A set has the states in which an execution or a job can be after some operations.
 type set[S comparable] struct {
+	of     *search[S]
 	states []S
 	hash   uint64
 	after  map[*operation]*set[S] // where operations lead
+}
+
+// A search looks for one order of operations. It keeps each set of states once: it meets few of them, and each in many
+// orders of the operations.
+type search[S comparable] struct {
+	seed  maphash.Seed
+	known map[uint64][]*set[S]
+	steps int
+}
+
+// unique returns the set of the states.
+func (of *search[S]) unique(states []S) *set[S] {
+	found := &set[S]{of, states, 0, map[*operation]*set[S]{}}
+	for _, each := range states {
+		found.hash += maphash.Comparable(of.seed, each)
+	}
+	isSame := func(other *set[S]) bool {
+		isNew := func(each S) bool { return !slices.Contains(other.states, each) }
+		return len(other.states) == len(states) && !slices.ContainsFunc(states, isNew)
+	}
+	if n := slices.IndexFunc(of.known[found.hash], isSame); n >= 0 {
+		return of.known[found.hash][n]
+	}
+	of.known[found.hash] = append(of.known[found.hash], found)
+	return found
 }
 
 // maxSteps is how many operations are tried in one search, which bounds its memory. Then it waits for its time limit.
@@ -366,29 +392,9 @@ const maxSteps = 10_000_000
 //
 // `apply` returns the states to which an operation leads, before its answer is read: none if it is not possible.
 // `observe` returns the state that is left if the answer is that of this state.
-//
-// A search keeps each set of states once: it meets few of them, and each in many orders of the operations.
 func model[S comparable](
 	initial []S, next func(S) []S, apply func(S, operation) []S, observe func(S, operation) (S, bool),
 ) porcupine.Model {
-	seed := maphash.MakeSeed()
-	var known map[uint64][]*set[S]
-	var steps int
-	unique := func(states []S) *set[S] {
-		found := &set[S]{states, 0, map[*operation]*set[S]{}}
-		for _, each := range states {
-			found.hash += maphash.Comparable(seed, each)
-		}
-		isSame := func(other *set[S]) bool {
-			isNew := func(each S) bool { return !slices.Contains(other.states, each) }
-			return len(other.states) == len(states) && !slices.ContainsFunc(states, isNew)
-		}
-		if n := slices.IndexFunc(known[found.hash], isSame); n >= 0 {
-			return known[found.hash][n]
-		}
-		known[found.hash] = append(known[found.hash], found)
-		return found
-	}
 	step := func(before *set[S], o *operation) *set[S] {
 		var applied, found []S
 		for _, each := range reachable(before.states, next) {
@@ -406,18 +412,18 @@ func model[S comparable](
 				found = append(found, seen)
 			}
 		}
-		return unique(found)
+		return before.of.unique(found)
 	}
 	return porcupine.Model{
 		Init: func() any {
-			known, steps = map[uint64][]*set[S]{}, 0
-			return unique(initial)
+			of := &search[S]{seed: maphash.MakeSeed(), known: map[uint64][]*set[S]{}}
+			return of.unique(initial)
 		},
 		StepContext: func(ctx context.Context, state, input, _ any) (bool, any) {
-			if steps++; steps > maxSteps {
+			before, o := state.(*set[S]), input.(*operation)
+			if before.of.steps++; before.of.steps > maxSteps {
 				<-ctx.Done()
 			}
-			before, o := state.(*set[S]), input.(*operation)
 			after := before.after[o]
 			if after == nil {
 				after = step(before, o)
