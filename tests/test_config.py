@@ -92,6 +92,7 @@ WRONG_VALUES = [
 
 VALID_DSNS = [
     "postgresql://",
+    "postgresql://u@h1/d?host=h2",
     "postgresql://u@h1,h2/d?target_session_attrs=read-write",
     "postgresql://u@h1:5432,h2:5433/d?target_session_attrs=primary",
     f"postgresql://u@{'h' * 63}:5432/d",

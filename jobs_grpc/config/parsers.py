@@ -167,7 +167,8 @@ tcp_address = Parser("HOST:PORT or [IPV6]:PORT", _parse_tcp_address)
 def _parse_dsn(text: str) -> str:
     parts = urlsplit(text)
     query = parse_qs(parts.query, strict_parsing=True) if parts.query else {}
-    hosts = ",".join([parts.netloc.rpartition("@")[2], *query.get("host", [])]).split(",")
+    netloc = parts.netloc.rpartition("@")[2]
+    hosts = ",".join([netloc, *query.get("host", [])]).split(",")
     # Without this, a standby that comes first would be taken, and refuse all writes.
     finds_primary = query.get("target_session_attrs") in (["primary"], ["read-write"])
     ports = [*",".join(query.get("port", [])).split(","), *map(_port_of, hosts)]
@@ -177,7 +178,7 @@ def _parse_dsn(text: str) -> str:
         and all(_is_host_or_socket(unquote(host)) for host in hosts)
         and all(_is_port(port) and int(port) for port in ports if port)
         and "\0" not in unquote(text)
-        and (len([host for host in hosts if host]) < 2 or finds_primary)
+        and ("," not in (netloc or query.get("host", [""])[-1]) or finds_primary)
     ):
         raise ValueError
     return text
