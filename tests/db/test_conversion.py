@@ -145,6 +145,14 @@ async def test_converted_rows_have_the_names_of_today(earlier: Database) -> None
     await earlier.owner.execute("UPDATE jobs.events SET type = 'job.approved'")
     await earlier.owner.execute("UPDATE jobs.event_queue SET type = 'job.approved'")
     await earlier.owner.execute("UPDATE jobs.job_executions SET end_cause = 'DEVICE_REMOVED'")
+    await earlier.owner.execute("""
+        INSERT INTO jobs.execution_attempts (tenant_id, job_id, device_id, execution_number,
+            version, status, queued_at, last_updated_at, end_cause)
+        SELECT tenant_id, job_id, device_id, number, 1, 'REJECTED', now(), now(), cause
+        FROM jobs.job_executions,
+            unnest(ARRAY[1, 2], ARRAY['DEVICE_REMOVED', 'TIMEOUT']) AS a (number, cause)
+        WHERE job_id = 'j'
+    """)
 
     await _migrate(earlier)
 
@@ -152,11 +160,16 @@ async def test_converted_rows_have_the_names_of_today(earlier: Database) -> None
         SELECT (SELECT array_agg(type) FROM jobs.events) AS events,
                (SELECT array_agg(type) FROM jobs.event_queue) AS queued,
                (SELECT types FROM jobs.webhooks) AS types,
-               (SELECT array_agg(DISTINCT end_cause) FROM jobs.job_executions) AS end_causes
+               (SELECT array_agg(DISTINCT end_cause) FROM jobs.job_executions) AS end_causes,
+               (SELECT array_agg(end_cause ORDER BY execution_number)
+                FROM jobs.execution_attempts) AS attempts
     """)
-    approved = "job.stage_approved"
+    approved, deleted = "job.stage_approved", "DEVICE_DELETED"
     assert renamed is not None
-    assert tuple(renamed) == ([approved], [approved], [approved, "job.paused"], ["DEVICE_DELETED"])
+    assert tuple(renamed) == (
+        *([approved], [approved], [approved, "job.paused"]),
+        *([deleted], [deleted, "TIMEOUT"]),
+    )
 
 
 @pytest.mark.parametrize(

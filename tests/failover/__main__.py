@@ -24,6 +24,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="the seed of the traffic; default: random")
     parser.add_argument("--only", choices=_TRIALS)
     args = parser.parse_args()
+    if args.promotions < 2:
+        parser.error("--promotions must be at least 2: from the second one on, the standby lags")
     seed = random.randrange(10**6) if args.seed is None else args.seed  # noqa: S311
     print(f"seed {seed}", flush=True)
     binary, failed = build_gateway(), False

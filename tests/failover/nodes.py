@@ -98,8 +98,9 @@ class Node:
             "restore_command": f"cp {archive}/%f %p",
             "recovery_target_time": until.isoformat() if until else "",
             "recovery_target_action": "promote",
-            # Otherwise the copy would write to the archive of the original.
+            # Otherwise the copy would write to the archive of the original, and wait for a standby.
             "archive_mode": "off",
+            "synchronous_standby_names": "",
         }
         with (self.pgdata / "postgresql.auto.conf").open("a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
