@@ -28,12 +28,12 @@ _END_CAUSES = {
 # How tables name an end that the status does not tell.
 _END_WORDS = {
     pb.JobExecution.JOB_EXPIRED: "expired",
-    pb.JobExecution.DEVICE_DELETED: "deleted",
+    pb.JobExecution.DEVICE_DELETED: "device deleted",
 }
 
 
 def _status_text(execution: pb.JobExecution) -> str:
-    """Return the status and how the execution ended, such as "REJECTED (deleted)"."""
+    """Return the status and how the execution ended, such as "REJECTED (device deleted)"."""
     word = _END_WORDS.get(execution.end_cause)
     return f"{format_status(execution)}{f' ({word})' if word else ''}"
 

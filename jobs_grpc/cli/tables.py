@@ -121,7 +121,7 @@ def _print_in_color(
         )
     for row in rows:
         cells = [row[index] for index in widths]
-        # The color of "REJECTED (deleted)" is that of REJECTED.
+        # The color of "REJECTED (device deleted)" is that of REJECTED.
         styles = [STATUS_STYLES.get(cell.partition(" (")[0], "") for cell in cells]
         table.add_row(*map(Text, cells, styles))
     # If columns that are never cut do not fit, the terminal wraps the lines.
