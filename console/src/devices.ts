@@ -257,7 +257,7 @@ export function remove(devices: Device[], done: () => void): Question {
     const their = ids.length === 1 ? "its" : "their";
     return {
         title: `Delete ${nameOf(devices)}?`,
-        children: `This removes ${counted(ids.length, "device")} with ${their} labels and group memberships, and rejects ${their} executions that are queued or held. Executions in progress can still finish. The gate of a stage counts deleted devices as not succeeded. This can't be undone.`,
+        children: `This deletes ${counted(ids.length, "device")} with ${their} labels and group memberships, and rejects ${their} executions that are queued or held. Executions in progress can still finish. The gate of a stage counts deleted devices as not succeeded. This can't be undone.`,
         action: `Delete ${counted(ids.length, "device")}`,
         destructive: true,
         devices: ids.length,

@@ -46,7 +46,7 @@ export function useTimeline(job: Job) {
         },
         0,
         // Changes with the marks. The counts do not say which end changed, or why devices were rejected: they rejected
-        // the job, were canceled or removed, or the job expired.
+        // the job, were canceled or deleted, or the job expired.
         [
             outdated,
             job.etag,

@@ -151,9 +151,9 @@ export interface paths {
         put?: never;
         /**
          * Delete devices
-         * @description Deletes devices with their group memberships, labels and facts, then ends their QUEUED and HELD executions as
-         *     REJECTED, with the status_details {"reason": "device deleted"}: at most 1,000 in a call. If
-         *     `has_more` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
+         * @description Deletes devices with their group memberships, labels and facts, then ends up to 1,000 of their QUEUED and
+         *     HELD executions as REJECTED, with the status_details {"reason": "device deleted"}. If `has_more` is true, call
+         *     again. Executions that are IN_PROGRESS continue, and the device can report
          *     their end. In the gate of a rollout, deleted devices count as not SUCCEEDED; they are no failures.
          *
          *     Devices that do not exist are accepted: a repeated call also ends the executions that a CreateJob at
@@ -1430,7 +1430,7 @@ export interface components {
              * @description The number of executions that the call ended.
              */
             ended_execution_count: number;
-            /** @description More executions are QUEUED or HELD: call again. */
+            /** @description More executions of these devices are QUEUED or HELD: call again. */
             has_more: boolean;
         };
         DeleteJobBody: {
@@ -1814,7 +1814,7 @@ export interface components {
         };
         /** @description The result of one of the devices of a call. */
         FactsResult: {
-            /** @description The error. The facts of the device were not stored. Unset: they were. */
+            /** @description Set: the facts of the device were not stored. Unset: they were stored. */
             error: components["schemas"]["ItemError"] | null;
         };
         /** @description The devices that have failed in a job and still exist. */
@@ -2362,8 +2362,8 @@ export interface components {
              *     Example of an ErrorInfo:
              *
              *         { "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
-             *      - DEVICE_NOT_REGISTERED: The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was removed.
-             *     A stream ends with this error within a second of the removal.
+             *      - DEVICE_NOT_REGISTERED: The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was deleted.
+             *     A stream ends with this error within a second of the deletion.
              *
              *     Example of an ErrorInfo:
              *
@@ -4030,7 +4030,7 @@ export interface components {
              */
             time: string | null;
             /**
-             * @description The type: job.stage_opened, job.stage_approved, job.stage_rejected, job.tripped, job.paused, job.resumed,
+             * @description The type: job.start_approved, job.stage_opened, job.stage_approved, job.stage_rejected, job.tripped, job.paused, job.resumed,
              *     job.retried, job.canceled or job.expired. Later versions can add types.
              */
             type: string;
@@ -4569,7 +4569,7 @@ export interface components {
         /**
          * @description The caller may not do this.
          *
-         *     - `DEVICE_NOT_REGISTERED`: The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was removed. A stream ends with this error within a second of the removal.
+         *     - `DEVICE_NOT_REGISTERED`: The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was deleted. A stream ends with this error within a second of the deletion.
          *     - `HOST_NOT_ALLOWED`: The gateway does not serve the host of the `Host` header.
          *     - `METADATA_MISMATCH`: `x-tenant-id`, `x-user-id` or `x-device-id` differs from the token or the certificate. `key` is the one that differs. Do not send it.
          *     - `ORIGIN_NOT_ALLOWED`: The request comes from a web page of another origin, which an administrator has not listed in `JOBS_GATEWAY_CORS_ORIGINS`.
@@ -6028,7 +6028,7 @@ export interface operations {
             /**
              * @description The caller may not do this.
              *
-             *     - `DEVICE_NOT_REGISTERED`: The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was removed. A stream ends with this error within a second of the removal.
+             *     - `DEVICE_NOT_REGISTERED`: The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was deleted. A stream ends with this error within a second of the deletion.
              *     - `HOST_NOT_ALLOWED`: The gateway does not serve the host of the `Host` header.
              *     - `METADATA_MISMATCH`: `x-tenant-id`, `x-user-id` or `x-device-id` differs from the token or the certificate. `key` is the one that differs. Do not send it.
              *     - `ORIGIN_NOT_ALLOWED`: The request comes from a web page of another origin, which an administrator has not listed in `JOBS_GATEWAY_CORS_ORIGINS`.
@@ -7426,7 +7426,7 @@ export interface operations {
             /**
              * @description The caller may not do this.
              *
-             *     - `DEVICE_NOT_REGISTERED`: The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was removed. A stream ends with this error within a second of the removal.
+             *     - `DEVICE_NOT_REGISTERED`: The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was deleted. A stream ends with this error within a second of the deletion.
              *     - `HOST_NOT_ALLOWED`: The gateway does not serve the host of the `Host` header.
              *     - `METADATA_MISMATCH`: `x-tenant-id`, `x-user-id` or `x-device-id` differs from the token or the certificate. `key` is the one that differs. Do not send it.
              *     - `ORIGIN_NOT_ALLOWED`: The request comes from a web page of another origin, which an administrator has not listed in `JOBS_GATEWAY_CORS_ORIGINS`.
@@ -8096,7 +8096,7 @@ export interface operations {
             /**
              * @description The caller may not do this.
              *
-             *     - `DEVICE_NOT_REGISTERED`: The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was removed. A stream ends with this error within a second of the removal.
+             *     - `DEVICE_NOT_REGISTERED`: The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was deleted. A stream ends with this error within a second of the deletion.
              *     - `HOST_NOT_ALLOWED`: The gateway does not serve the host of the `Host` header.
              *     - `METADATA_MISMATCH`: `x-tenant-id`, `x-user-id` or `x-device-id` differs from the token or the certificate. `key` is the one that differs. Do not send it.
              *     - `ORIGIN_NOT_ALLOWED`: The request comes from a web page of another origin, which an administrator has not listed in `JOBS_GATEWAY_CORS_ORIGINS`.

@@ -988,7 +988,7 @@ class FactsResult(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def error(self) -> Global___ItemError:
-        """The error. The facts of the device were not stored. Unset: they were."""
+        """Set: the facts of the device were not stored. Unset: they were stored."""
 
     def __init__(
         self,

@@ -151,8 +151,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
     """
     DEVICE_NOT_REGISTERED: _ErrorReason.ValueType  # 61
-    """The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was removed.
-    A stream ends with this error within a second of the removal.
+    """The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was deleted.
+    A stream ends with this error within a second of the deletion.
 
     Example of an ErrorInfo:
 
@@ -871,8 +871,8 @@ Example of an ErrorInfo:
     { "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
 """
 DEVICE_NOT_REGISTERED: ErrorReason.ValueType  # 61
-"""The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was removed.
-A stream ends with this error within a second of the removal.
+"""The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was deleted.
+A stream ends with this error within a second of the deletion.
 
 Example of an ErrorInfo:
 

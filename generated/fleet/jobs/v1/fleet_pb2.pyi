@@ -341,7 +341,7 @@ class DeleteDevicesResponse(_message.Message):
     ended_execution_count: _builtins.int
     """The number of executions that the call ended."""
     has_more: _builtins.bool
-    """More executions are QUEUED or HELD: call again."""
+    """More executions of these devices are QUEUED or HELD: call again."""
     def __init__(
         self,
         *,

@@ -63,9 +63,9 @@ class FleetServiceStub:
                            devices (without a delay)
     """
     DeleteDevices: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.DeleteDevicesRequest, _fleet_pb2.DeleteDevicesResponse]
-    """Deletes devices with their group memberships, labels and facts, then ends their QUEUED and HELD executions as
-    REJECTED, with the status_details {"reason": "device deleted"}: at most 1,000 in a call. If
-    `has_more` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
+    """Deletes devices with their group memberships, labels and facts, then ends up to 1,000 of their QUEUED and
+    HELD executions as REJECTED, with the status_details {"reason": "device deleted"}. If `has_more` is true, call
+    again. Executions that are IN_PROGRESS continue, and the device can report
     their end. In the gate of a rollout, deleted devices count as not SUCCEEDED; they are no failures.
 
     Devices that do not exist are accepted: a repeated call also ends the executions that a CreateJob at
@@ -141,9 +141,9 @@ class FleetServiceAsyncStub(FleetServiceStub):
                            devices (without a delay)
     """
     DeleteDevices: _aio.UnaryUnaryMultiCallable[_fleet_pb2.DeleteDevicesRequest, _fleet_pb2.DeleteDevicesResponse]  # type: ignore[assignment]
-    """Deletes devices with their group memberships, labels and facts, then ends their QUEUED and HELD executions as
-    REJECTED, with the status_details {"reason": "device deleted"}: at most 1,000 in a call. If
-    `has_more` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
+    """Deletes devices with their group memberships, labels and facts, then ends up to 1,000 of their QUEUED and
+    HELD executions as REJECTED, with the status_details {"reason": "device deleted"}. If `has_more` is true, call
+    again. Executions that are IN_PROGRESS continue, and the device can report
     their end. In the gate of a rollout, deleted devices count as not SUCCEEDED; they are no failures.
 
     Devices that do not exist are accepted: a repeated call also ends the executions that a CreateJob at
@@ -240,9 +240,9 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fleet_pb2.DeleteDevicesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.DeleteDevicesResponse, _abc.Awaitable[_fleet_pb2.DeleteDevicesResponse]]:
-        """Deletes devices with their group memberships, labels and facts, then ends their QUEUED and HELD executions as
-        REJECTED, with the status_details {"reason": "device deleted"}: at most 1,000 in a call. If
-        `has_more` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
+        """Deletes devices with their group memberships, labels and facts, then ends up to 1,000 of their QUEUED and
+        HELD executions as REJECTED, with the status_details {"reason": "device deleted"}. If `has_more` is true, call
+        again. Executions that are IN_PROGRESS continue, and the device can report
         their end. In the gate of a rollout, deleted devices count as not SUCCEEDED; they are no failures.
 
         Devices that do not exist are accepted: a repeated call also ends the executions that a CreateJob at

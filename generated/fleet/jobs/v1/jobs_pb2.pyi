@@ -3996,7 +3996,7 @@ class TimelineMark(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     RETRIED_COUNT_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """The type: job.stage_opened, job.stage_approved, job.stage_rejected, job.tripped, job.paused, job.resumed,
+    """The type: job.start_approved, job.stage_opened, job.stage_approved, job.stage_rejected, job.tripped, job.paused, job.resumed,
     job.retried, job.canceled or job.expired. Later versions can add types.
     """
     user_id: _builtins.str

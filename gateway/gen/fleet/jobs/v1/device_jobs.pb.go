@@ -1796,7 +1796,7 @@ func (x *UpdateFactsResponse) GetResults() []*FactsResult {
 // The result of one of the devices of a call.
 type FactsResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The error. The facts of the device were not stored. Unset: they were.
+	// Set: the facts of the device were not stored. Unset: they were stored.
 	Error         *ItemError `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

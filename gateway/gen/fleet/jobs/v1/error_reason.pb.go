@@ -144,8 +144,8 @@ const (
 	//
 	//	{ "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
 	ErrorReason_PEER_NOT_TRUSTED ErrorReason = 12
-	// The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was removed.
-	// A stream ends with this error within a second of the removal.
+	// The client certificate is valid, but its tenant has no such device: it was not registered yet, or it was deleted.
+	// A stream ends with this error within a second of the deletion.
 	//
 	// Example of an ErrorInfo:
 	//

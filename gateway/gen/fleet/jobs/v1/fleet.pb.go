@@ -538,7 +538,7 @@ type DeleteDevicesResponse struct {
 	DeletedCount int32 `protobuf:"varint,1,opt,name=deleted_count,json=deletedCount,proto3" json:"deleted_count,omitempty"`
 	// The number of executions that the call ended.
 	EndedExecutionCount int32 `protobuf:"varint,2,opt,name=ended_execution_count,json=endedExecutionCount,proto3" json:"ended_execution_count,omitempty"`
-	// More executions are QUEUED or HELD: call again.
+	// More executions of these devices are QUEUED or HELD: call again.
 	HasMore       bool `protobuf:"varint,3,opt,name=has_more,json=hasMore,proto3" json:"has_more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

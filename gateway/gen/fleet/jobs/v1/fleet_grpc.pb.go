@@ -60,9 +60,9 @@ type FleetServiceClient interface {
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant would have more than JOBS_MAX_TENANT_DEVICES
 	//	                     devices (without a delay)
 	UpdateDevices(ctx context.Context, in *UpdateDevicesRequest, opts ...grpc.CallOption) (*UpdateDevicesResponse, error)
-	// Deletes devices with their group memberships, labels and facts, then ends their QUEUED and HELD executions as
-	// REJECTED, with the status_details {"reason": "device deleted"}: at most 1,000 in a call. If
-	// `has_more` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
+	// Deletes devices with their group memberships, labels and facts, then ends up to 1,000 of their QUEUED and
+	// HELD executions as REJECTED, with the status_details {"reason": "device deleted"}. If `has_more` is true, call
+	// again. Executions that are IN_PROGRESS continue, and the device can report
 	// their end. In the gate of a rollout, deleted devices count as not SUCCEEDED; they are no failures.
 	//
 	// Devices that do not exist are accepted: a repeated call also ends the executions that a CreateJob at
@@ -219,9 +219,9 @@ type FleetServiceServer interface {
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant would have more than JOBS_MAX_TENANT_DEVICES
 	//	                     devices (without a delay)
 	UpdateDevices(context.Context, *UpdateDevicesRequest) (*UpdateDevicesResponse, error)
-	// Deletes devices with their group memberships, labels and facts, then ends their QUEUED and HELD executions as
-	// REJECTED, with the status_details {"reason": "device deleted"}: at most 1,000 in a call. If
-	// `has_more` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
+	// Deletes devices with their group memberships, labels and facts, then ends up to 1,000 of their QUEUED and
+	// HELD executions as REJECTED, with the status_details {"reason": "device deleted"}. If `has_more` is true, call
+	// again. Executions that are IN_PROGRESS continue, and the device can report
 	// their end. In the gate of a rollout, deleted devices count as not SUCCEEDED; they are no failures.
 	//
 	// Devices that do not exist are accepted: a repeated call also ends the executions that a CreateJob at

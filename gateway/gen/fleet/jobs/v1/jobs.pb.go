@@ -7192,7 +7192,7 @@ type TimelineMark struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The time of the event.
 	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	// The type: job.stage_opened, job.stage_approved, job.stage_rejected, job.tripped, job.paused, job.resumed,
+	// The type: job.start_approved, job.stage_opened, job.stage_approved, job.stage_rejected, job.tripped, job.paused, job.resumed,
 	// job.retried, job.canceled or job.expired. Later versions can add types.
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
 	// The user whose call caused the event. Unset: see Event.user_id.
