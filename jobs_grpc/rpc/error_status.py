@@ -49,14 +49,11 @@ def to_jobs_error(
             return exception
         case ExceptionGroup():
             # The first task that fails cancels the other tasks of its group.
-            failed_writes, others = exception.split(grpc.aio.InternalError)
+            ends, others = exception.split(_is_end_of_call)
             jobs_errors, other_errors = others.split(JobsError) if others else (None, None)
             if other_errors is None:
-                return None if failed_writes or not jobs_errors else _first_error(jobs_errors)
-        case grpc.aio.AbortError():
-            return None
-        case grpc.aio.InternalError():
-            # A write failed: the client has canceled the call, or its connection is lost.
+                return None if ends or not jobs_errors else _first_error(jobs_errors)
+        case grpc.aio.BaseError() if _is_end_of_call(exception):
             return None
         case asyncio.CancelledError():
             if not stopping or context.cancelled() or context.done():
@@ -67,6 +64,14 @@ def to_jobs_error(
             return ServerStopping()
     logger.error("%s failed", method, exc_info=exception)
     return Internal()
+
+
+def _is_end_of_call(error: BaseException) -> bool:
+    """Whether gRPC has ended the call.
+
+    It was aborted, a read or a write failed because the client has left, or gRPC has stopped.
+    """
+    return isinstance(error, grpc.aio.BaseError) and not isinstance(error, grpc.aio.UsageError)
 
 
 def _first_error(group: ExceptionGroup[JobsError]) -> JobsError:

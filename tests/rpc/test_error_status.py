@@ -16,7 +16,8 @@ from fleet.jobs.v1.error_reason_pb2 import ErrorReason
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
-from jobs_grpc.errors import BY_REASON
+from jobs_grpc.errors import BY_REASON, Internal
+from jobs_grpc.rpc.error_status import to_jobs_error
 from tests.auth.support import KEY, jwt_settings
 from tests.support.callers import Device, Operator
 from tests.support.database import Database, new_database
@@ -419,3 +420,24 @@ async def test_query_timeout_names_the_setting_and_releases_the_connection(
         await wait_until_list_succeeds(operator)
         assert (await world.operator.get("j")).status == pb.Job.IN_PROGRESS
         await world.database.wait_for_blocked_sessions(0)
+
+
+class _ServerStoppedError(grpc.aio.BaseError):
+    """As gRPC's private error, when a handler reads after the end of the grace period."""
+
+
+@pytest.mark.parametrize(
+    ("error", "is_logged"),
+    [
+        (_ServerStoppedError(), False),
+        (ExceptionGroup("", [_ServerStoppedError()]), False),
+        (ExceptionGroup("", [_ServerStoppedError(), ValueError()]), True),
+        (grpc.aio.UsageError(), True),
+    ],
+)
+def test_call_that_grpc_has_ended_is_no_error(
+    error: Exception, is_logged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = to_jobs_error("/x", None, error, stopping=True)
+
+    assert (isinstance(found, Internal), bool(caplog.records)) == (is_logged, is_logged)
