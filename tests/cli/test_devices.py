@@ -141,4 +141,4 @@ async def test_table_colors_a_status_that_says_how_the_execution_ended(
 
     _, shown = await run_on_terminal("device", "valve")
 
-    assert re.search(r"\x1b\[33mREJECTED \(deleted\) *\x1b\[0m", shown)
+    assert re.search(r"\x1b\[33mREJECTED \(device deleted\) *\x1b\[0m", shown)
