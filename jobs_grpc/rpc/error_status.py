@@ -53,7 +53,7 @@ def to_jobs_error(
             jobs_errors, other_errors = others.split(JobsError) if others else (None, None)
             if other_errors is None:
                 return None if ends or not jobs_errors else _first_error(jobs_errors)
-        case grpc.aio.BaseError() if _is_end_of_call(exception):
+        case _ if _is_end_of_call(exception):
             return None
         case asyncio.CancelledError():
             if not stopping or context.cancelled() or context.done():
