@@ -260,7 +260,9 @@ class Ledger(ledger.Ledger):
     def join(self) -> None:
         """Record that the devices that have changed have joined the continuous jobs."""
         for tenant, directory in self.directories.items():
-            for job in self.open_jobs(tenant) if directory.changed else ():
+            if not directory.changed:
+                continue
+            for job in self.open_jobs(tenant):
                 if job.model.target is not None:
                     joined = job.join(directory, directory.changed, self.now())
                     self.done["executions"] += joined

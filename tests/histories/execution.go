@@ -178,7 +178,7 @@ const maxUnseen = 3
 
 // apply returns the states after an operation.
 func (of settings) apply(s executionState, o operation) []executionState {
-	if o.Answered && o.Error != "" {
+	if o.isRefused() {
 		return when(s.canRefuse(o, of), []executionState{s})
 	}
 	found := of.applied(s, o)
@@ -444,18 +444,18 @@ func executionHistories(calls []*call) iter.Seq[history] {
 			ofAll = append(ofAll, operation{call: each})
 			continue
 		case "CreateJob":
-			if replaced := each.Request.ReplacesJobID; replaced != "" && (!each.Answered || each.Error == "") {
+			if replaced := each.Request.ReplacesJobID; replaced != "" && !each.isRefused() {
 				key := jobKey{each.Tenant, replaced}
 				ofJob[key] = append(ofJob[key], operation{call: each})
 			}
 			fallthrough
 		case "CancelJob", "RejectStart", "DeleteJob", "RetryExecutions", "PauseJob", "ResumeJob", "RejectStage", "ApproveStart":
-			if !each.Answered || each.Error == "" {
+			if !each.isRefused() {
 				ofJob[job] = append(ofJob[job], operation{call: each, creates: each.Method == "CreateJob"})
 			}
 			continue
 		case "DeleteDevices", "UpdateDevices":
-			if each.Answered && each.Error != "" || each.Method == "UpdateDevices" && !each.Request.AllowMissing {
+			if each.isRefused() || each.Method == "UpdateDevices" && !each.Request.AllowMissing {
 				continue
 			}
 			devices := slices.Clone(each.Request.DeviceIDs)
@@ -469,7 +469,7 @@ func executionHistories(calls []*call) iter.Seq[history] {
 			continue
 		case "StartNextExecution", "ListPendingExecutions":
 			isChange := each.Method == "StartNextExecution" && !each.Answered
-			if isChange || each.Answered && each.Error == "" && len(each.Executions) == 0 {
+			if isChange || each.isAccepted() && len(each.Executions) == 0 {
 				key := deviceKey{each.Tenant, each.Device}
 				ofDevice[key] = append(ofDevice[key], operation{call: each})
 			}

@@ -77,7 +77,7 @@ func (of settings) nextOfJob(s jobState) []jobState {
 
 // applyToJob returns the states after an operation.
 func (of settings) applyToJob(s jobState, o operation) []jobState {
-	if o.Answered && o.Error != "" {
+	if o.isRefused() {
 		return when(s.canRefuse(o), []jobState{s})
 	}
 	found := of.appliedToJob(s, o)
@@ -306,7 +306,7 @@ func jobHistories(calls []*call) iter.Seq[history] {
 		switch each.Method {
 		case "CreateJob":
 			add(each, each.Request.JobID, nil, true)
-			if replaced := each.Request.ReplacesJobID; replaced != "" && (!each.Answered || each.Error == "") {
+			if replaced := each.Request.ReplacesJobID; replaced != "" && !each.isRefused() {
 				add(each, replaced, nil, false)
 			}
 		case "ListJobs":

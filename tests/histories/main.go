@@ -92,6 +92,12 @@ type attemptFact struct {
 	Number int    `json:"execution_number"`
 }
 
+// isRefused reports whether the service has refused the call.
+func (c *call) isRefused() bool { return c.Answered && c.Error != "" }
+
+// isAccepted reports whether the service has accepted the call. One without an answer is neither.
+func (c *call) isAccepted() bool { return c.Answered && c.Error == "" }
+
 // until is the time after which the call can't happen anymore.
 func (c *call) until() int64 {
 	if c.Answered {
@@ -132,7 +138,7 @@ func (o operation) isRead() bool {
 		"ExplainExecution":
 		return true
 	}
-	return o.Answered && o.Error != ""
+	return o.isRefused()
 }
 
 func (o operation) String() string {
@@ -400,12 +406,12 @@ func model[S comparable](
 		for _, each := range reachable(before.states, next) {
 			applied = append(applied, apply(each, *o)...)
 		}
-		if o.Answered && o.Error == "" {
+		if o.isAccepted() {
 			applied = reachable(applied, next)
 		}
 		for _, each := range applied {
 			seen, ok := each, true
-			if o.Answered && o.Error == "" {
+			if o.isAccepted() {
 				seen, ok = observe(each, *o)
 			}
 			if ok && !slices.Contains(found, seen) {
