@@ -15,7 +15,7 @@ import asyncpg
 from jobs_grpc.dev.embedded_postgres.account import unprivileged_account
 from jobs_grpc.dev.embedded_postgres.binaries import find_binaries
 from jobs_grpc.dev.embedded_postgres.server import Server
-from tests.harness.system import POSTGRES_SETTINGS, System
+from tests.harness.system import POSTGRES_SETTINGS, System, owner_dsn
 from tests.support.postgres import connected
 from tests.support.processes import output_of
 from tests.support.waiting import wait_until
@@ -51,13 +51,9 @@ class Node:
         pgdata = node / "pgdata"
         return cls(pgdata, node, Server(find_binaries(folder, account), pgdata, account))
 
-    @property
-    def owner_dsn(self) -> str:
-        return f"postgresql://postgres@/jobs?host={self.sockets}"
-
     @asynccontextmanager
     async def owner(self) -> AsyncIterator[asyncpg.Connection]:
-        async with connected(self.owner_dsn) as connection:
+        async with connected(owner_dsn(self.sockets)) as connection:
             yield connection
 
     async def configure(self, **settings: str | None) -> None:
@@ -76,16 +72,10 @@ class Node:
         """Make a base backup of a running server the data of this node."""
         await output_of("rm", "-rf", self.pgdata)
         account = unprivileged_account()
-        program = find_binaries(self.sockets.parent, account) / "pg_basebackup"
-        command: tuple[str | Path, ...] = (
-            program,
-            "--host",
-            primary.sockets,
-            "--username",
-            "postgres",
-        )
         await output_of(
-            *(*command, "--pgdata", self.pgdata, "--checkpoint", "fast", *options),
+            find_binaries(self.sockets.parent, account) / "pg_basebackup",
+            *(f"--host={primary.sockets}", "--username=postgres"),
+            *(f"--pgdata={self.pgdata}", "--checkpoint=fast", *options),
             cwd="/",
             user=account and account.pw_uid,
             group=account and account.pw_gid,

@@ -21,7 +21,7 @@ from tests.failover.nodes import Node
 from tests.harness.event_checks import ATTEMPTS
 from tests.harness.ledger import Ledger
 from tests.harness.recount import check_counts, check_stored, event_positions
-from tests.harness.system import TENANTS, System, running_system
+from tests.harness.system import TENANTS, System, database_variables, running_system
 from tests.harness.traffic import Traffic
 from tests.support.processes import output_of
 from tests.support.waiting import wait_until, wait_until_true
@@ -32,7 +32,6 @@ _LATE_AFTER = 10.0
 _PROMOTED_AFTER = 0.5
 _DISCONNECTED_SECONDS = 1
 _ARCHIVE_TIMEOUT = 2
-_LOGINS = {"JOBS_DATABASE_URL": "jobs_request:secret", "JOBS_OWNER_DATABASE_URL": "postgres"}
 
 
 @dataclass
@@ -70,7 +69,7 @@ async def run_promotions(
     ledger, rng = outcome.ledger, random.Random(seed)  # noqa: S311 - repeatable on purpose
     writes, answers = list[float](), list[float]()
     lost: tuple[list[float], list[float]] = ([], [])
-    variables = _variables(folder / "sockets", folder / "standby")
+    variables = database_variables(folder / "sockets", folder / "standby")
     async with running_system(folder, gateway, ledger, variables=variables) as system:
         primary, standby = Node.of(system), Node.new(folder, "standby")
         readers = EventReaders(system, ledger, seed)
@@ -160,7 +159,7 @@ async def run_restore(folder: Path, gateway: Path, *, seed: int) -> Outcome:
             copy.serve(system)
             for server in system.servers:
                 await server.stop(signal.SIGTERM)
-                server.environ |= _variables(copy.sockets)
+                server.environ |= database_variables(copy.sockets)
                 await server.start()
             await system.wait_until_all_answer(60)
             await _check_purged(system, heads)
@@ -172,16 +171,6 @@ async def run_restore(folder: Path, gateway: Path, *, seed: int) -> Outcome:
             ledger.problems += stored.problems
             ledger.examples |= stored.examples
     return outcome
-
-
-def _variables(*sockets: Path) -> dict[str, str]:
-    """Return the settings of a server whose PostgreSQL has one of these sockets."""
-    hosts = ",".join(map(str, sockets))
-    attributes = "&target_session_attrs=primary" if len(sockets) > 1 else ""
-    return {
-        name: f"postgresql://{login}@/jobs?host={hosts}{attributes}"
-        for name, login in _LOGINS.items()
-    }
 
 
 @asynccontextmanager

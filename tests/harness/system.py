@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -161,7 +161,7 @@ class System:
 
     @property
     def owner_dsn(self) -> str:
-        return _owner_dsn(self.socket_dir)
+        return owner_dsn(self.socket_dir)
 
     @asynccontextmanager
     async def owner(self) -> AsyncIterator[asyncpg.Connection]:
@@ -170,7 +170,7 @@ class System:
 
     async def migrate(self, code: Code = THIS_VERSION) -> str:
         """Run `migrate` of a version. Return what it printed."""
-        return await code.migrate(self.owner_dsn, _request_dsn(self.socket_dir))
+        return await code.migrate(self.owner_dsn, request_dsn(self.socket_dir))
 
     async def replace_server(self, number: int, code: Code | None = None) -> None:
         """Replace a server as a deployment does, and wait until all clients reach the new one."""
@@ -295,9 +295,8 @@ async def running_system(
                 f"server {number}",
                 [sys.executable, "-P", "-m", "jobs_grpc.cli", "serve"],
                 code.environ()
+                | database_variables(sockets)
                 | {
-                    "JOBS_DATABASE_URL": _request_dsn(sockets),
-                    "JOBS_OWNER_DATABASE_URL": _owner_dsn(sockets),
                     "JOBS_LISTEN": address,
                     "JOBS_LOG_FORMAT": "json",
                     "JOBS_LOG_LEVEL": "WARNING",
@@ -356,12 +355,25 @@ def _move_wal(source: Path, target: Path) -> None:
     source.symlink_to(target)
 
 
-def _owner_dsn(sockets: Path) -> str:
-    return f"postgresql://postgres@/jobs?host={sockets}"
+def database_variables(*sockets: Path) -> dict[str, str]:
+    """Return the settings of a server whose primary has one of these sockets."""
+    return {
+        "JOBS_DATABASE_URL": request_dsn(*sockets),
+        "JOBS_OWNER_DATABASE_URL": owner_dsn(*sockets),
+    }
 
 
-def _request_dsn(sockets: Path) -> str:
-    return f"postgresql://jobs_request:secret@/jobs?host={sockets}"
+def owner_dsn(*sockets: Path) -> str:
+    return _dsn("postgres", sockets)
+
+
+def request_dsn(*sockets: Path) -> str:
+    return _dsn("jobs_request:secret", sockets)
+
+
+def _dsn(login: str, sockets: Sequence[Path]) -> str:
+    attributes = "&target_session_attrs=primary" if len(sockets) > 1 else ""
+    return f"postgresql://{login}@/jobs?host={','.join(map(str, sockets))}{attributes}"
 
 
 async def _prepare_database(system: System, code: Code) -> None:
