@@ -123,7 +123,7 @@ chaos: $(READY) need-go ## Inject FAULTS=200 faults under traffic and compare wh
 	@PYTHONPATH=.:generated $(BIN)/python -m tests.chaos --faults $(FAULTS) $(if $(SEED),--seed $(SEED))
 
 .PHONY: failover
-failover: $(READY) need-go ## Lose the primary and promote its standby, and restore backups, under traffic (five minutes; ARGS="--only restore")
+failover: $(READY) need-go ## Lose the primary and promote its standby, and restore backups, under traffic (two minutes; ARGS="--only restore")
 	@PYTHONPATH=.:generated $(BIN)/python -m tests.failover $(ARGS)
 
 FUZZ_SECONDS ?= 10
