@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"iter"
+	"math"
 	"slices"
 	"strings"
 )
@@ -422,6 +423,39 @@ func merge(operations []operation) []operation {
 	return found
 }
 
+// isEmptyQueue reports whether the operation only tells that the device has no execution.
+func (o operation) isEmptyQueue() bool {
+	isRead := o.Method == "StartNextExecution" || o.Method == "ListPendingExecutions"
+	return isRead && o.isAccepted() && len(o.Executions) == 0 && len(o.Ended) == 0 && !o.HasMore
+}
+
+// withoutRepeats leaves out that the device still has no execution, if no other call ran since it was told before: what
+// is possible then is the same. These answers are most of a history.
+func withoutRepeats(operations []operation) []operation {
+	starts := make([]int64, len(operations)+1) // of the next other call
+	starts[len(operations)] = math.MaxInt64
+	for n := len(operations) - 1; n >= 0; n-- {
+		starts[n] = operations[n].Start
+		if operations[n].isEmptyQueue() {
+			starts[n] = starts[n+1]
+		}
+	}
+	var found []operation
+	var running int64 // until when other calls run
+	wasTold := false  // since then
+	for n, each := range operations {
+		if !each.isEmptyQueue() {
+			running, wasTold = max(running, each.until()), false
+		} else if wasTold && each.End < starts[n] {
+			continue
+		} else {
+			wasTold = each.Start > running
+		}
+		found = append(found, each)
+	}
+	return found
+}
+
 func byStart(a, b operation) int { return cmp.Compare(a.Start, b.Start) }
 
 type executionKey struct {
@@ -517,7 +551,7 @@ func executionHistories(calls []*call) iter.Seq[history] {
 			slices.SortStableFunc(operations, byStart)
 			initial := []executionState{{}, {Gone: true}}
 			name := fmt.Sprintf("%s/%s/%s", key.tenant, key.job, key.device)
-			if !yield(history{name, model(initial, of.next, of.apply, of.observe), merge(operations)}) {
+			if !yield(history{name, model(initial, of.next, of.apply, of.observe), withoutRepeats(merge(operations))}) {
 				return
 			}
 			delete(found, key)
