@@ -68,5 +68,8 @@ class Consumers:
             try:
                 await watch(streams, self.readers[tenant])
             except grpc.aio.AioRpcError as e:
+                if e.details() == "max connection age":
+                    self._ledger.done["streams that the server ended at the maximum age"] += 1
+                    continue
                 self._ledger.problem("WatchEvents fails", f"{tenant}: {e.code()} {e.details()}")
                 await asyncio.sleep(1)
