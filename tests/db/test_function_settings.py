@@ -34,6 +34,13 @@ _INLINED_FUNCTIONS_WITH_SETTINGS = """
 """
 
 
+_READS_OF_SEVERAL_SNAPSHOTS = """
+    SELECT proname FROM pg_proc
+    WHERE pronamespace = 'jobs'::regnamespace AND proname = ANY ($1) AND provolatile = 'v'
+      AND proname ~ '^(get|list|explain|preview)_'
+"""
+
+
 async def test_functions_of_calls_and_maintenance_have_a_fixed_search_path(
     database: Database,
 ) -> None:
@@ -59,6 +66,16 @@ async def test_functions_that_read_a_page_do_not_compile_queries(database: Datab
     The planner compiles queries by their estimated cost, and it does not know the limit of a page.
     """
     assert await database.owner.fetch(_PAGE_FUNCTIONS_WITH_JIT) == []
+
+
+async def test_functions_of_reads_see_one_moment(database: Database) -> None:
+    """All queries of a STABLE function have the snapshot of the statement that calls it."""
+    names = [path.name.removesuffix(".sql") for path in _API.iterdir()]
+
+    reads = await database.owner.fetch(_READS_OF_SEVERAL_SNAPSHOTS, names)
+
+    # These give positions to new events first.
+    assert {row["proname"] for row in reads} == {"list_events", "list_job_events"}
 
 
 async def test_times_are_inlined(database: Database) -> None:

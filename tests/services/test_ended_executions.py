@@ -9,7 +9,7 @@ from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from tests.support.callers import ended_of
-from tests.support.database import uncommitted
+from tests.support.database import edited_function, uncommitted
 from tests.support.failures import expect_error, invalid_fields
 from tests.support.retry_policies import rule
 from tests.support.world import World
@@ -114,6 +114,26 @@ async def test_an_execution_that_the_device_had_not_started_is_left_out(world: W
     assert await world.pump.ended() == []
     await world.sweep()
     assert await world.pump.ended() == []
+
+
+@pytest.mark.single_node("an advisory lock is of one node")
+async def test_response_is_of_one_moment(world: World) -> None:
+    """The device starts a job that is canceled after its pending executions were read."""
+    await world.create("canceled", "later")
+    await world.pump.start("canceled")
+    await world.operator.cancel("canceled", force=True)
+    part = "GET DIAGNOSTICS"
+    wait = f"PERFORM pg_advisory_xact_lock(4711); {part}"
+    async with edited_function(world.database, "list_pending_executions", part, wait):
+        async with world.database.owner.transaction():
+            await world.database.owner.execute("SELECT pg_advisory_xact_lock(4711)")
+            reading = await world.blocked(world.pump.pending())
+            await world.pump.start("later")
+            await world.operator.cancel("later", force=True)
+        response = await reading
+
+    assert [each.job_id for each in response.executions] == ["later"]
+    assert ended_of(response) == [("canceled", 1, "JOB_CANCELED")]
 
 
 @pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED", "REJECTED"])

@@ -4,7 +4,7 @@
 CREATE OR REPLACE FUNCTION jobs.get_execution(
     p_tenant_id text, p_device_id text, p_job_id text
 ) RETURNS SETOF jobs.execution_states
-LANGUAGE plpgsql
+LANGUAGE plpgsql STABLE
 -- settings: tenant, index
 AS $$
 BEGIN

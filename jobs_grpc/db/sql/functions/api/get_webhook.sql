@@ -1,7 +1,7 @@
 -- Returns a webhook. Raises WEBHOOK_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.get_webhook(p_tenant_id text, p_webhook_id text)
 RETURNS SETOF jobs.webhooks
-LANGUAGE plpgsql
+LANGUAGE plpgsql STABLE
 -- settings: tenant, lookup
 AS $$
 BEGIN

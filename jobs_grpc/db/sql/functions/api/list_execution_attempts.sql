@@ -26,7 +26,7 @@ CREATE OR REPLACE FUNCTION jobs.list_execution_attempts(
     time_zone text,
     /* for each reported FIELD: FIELD TYPE */
 )
-LANGUAGE plpgsql
+LANGUAGE plpgsql STABLE  -- one snapshot for all queries
 -- settings: tenant, index
 AS $$
 #variable_conflict use_column
@@ -45,8 +45,6 @@ BEGIN
         PERFORM jobs.raise_error('EXECUTION_NOT_FOUND');
     END IF;
 
-    -- A retry that commits between the two statements stores v_current in execution_attempts.
-    -- Reading only older attempts there keeps it from appearing twice.
     RETURN QUERY
     SELECT v_current.device_id, v_current.status, v_current.status_details,
            v_current.execution_number, v_current.version, v_current.queued_at,

@@ -28,7 +28,7 @@ CREATE OR REPLACE FUNCTION jobs.list_watched_executions(
     fingerprint bigint,
     ended_executions jsonb  -- see the function
 )
-LANGUAGE plpgsql
+LANGUAGE plpgsql STABLE  -- one snapshot for all queries
 -- Only the index on the device's queue delivers the order; see next_execution.
 -- settings: tenant, page
 AS $$
@@ -78,8 +78,6 @@ BEGIN
             SELECT j.document_params INTO document_params
             FROM jobs.jobs j
             WHERE j.tenant_id = p_tenant_id AND j.job_id = list_watched_executions.job_id;
-            -- The statement is newer than the one of the loop, so the job can be gone.
-            CONTINUE WHEN document_params IS NULL;
             v_job_ids := v_job_ids || job_id;
             v_bytes := v_bytes + length(document_params::text);
         END IF;

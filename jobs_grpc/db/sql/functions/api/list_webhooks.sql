@@ -1,6 +1,6 @@
 -- Returns the webhooks of a tenant, the oldest first.
 CREATE OR REPLACE FUNCTION jobs.list_webhooks(p_tenant_id text) RETURNS SETOF jobs.webhooks
-LANGUAGE plpgsql
+LANGUAGE plpgsql STABLE
 -- settings: tenant, lookup
 AS $$
 BEGIN
