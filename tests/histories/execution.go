@@ -423,33 +423,35 @@ func merge(operations []operation) []operation {
 	return found
 }
 
-// isEmptyQueue reports whether the operation only tells that the device has no execution.
-func (o operation) isEmptyQueue() bool {
-	isRead := o.Method == "StartNextExecution" || o.Method == "ListPendingExecutions"
-	return isRead && o.isAccepted() && len(o.Executions) == 0 && len(o.Ended) == 0 && !o.HasMore
+// isEmptyAnswer reports whether the operation only says that the device has no execution to work on.
+func (o operation) isEmptyAnswer() bool {
+	asksForWork := o.Method == "StartNextExecution" || o.Method == "ListPendingExecutions"
+	return asksForWork && o.isAccepted() && len(o.Executions) == 0 && len(o.Ended) == 0 && !o.HasMore
 }
 
-// withoutRepeats leaves out that the device still has no execution, if no other call ran since it was told before: what
-// is possible then is the same. These answers are most of a history.
+// withoutRepeats leaves out each empty answer that follows another one while no other operation runs. It allows the
+// same states as the one before. Most operations of a history are such answers.
 func withoutRepeats(operations []operation) []operation {
-	starts := make([]int64, len(operations)+1) // of the next other call
-	starts[len(operations)] = math.MaxInt64
+	nextStart := make([]int64, len(operations)+1) // of another operation
+	nextStart[len(operations)] = math.MaxInt64
 	for n := len(operations) - 1; n >= 0; n-- {
-		starts[n] = operations[n].Start
-		if operations[n].isEmptyQueue() {
-			starts[n] = starts[n+1]
+		nextStart[n] = operations[n].Start
+		if operations[n].isEmptyAnswer() {
+			nextStart[n] = nextStart[n+1]
 		}
 	}
 	var found []operation
-	var running int64 // until when other calls run
-	wasTold := false  // since then
+	var lastEnd int64 // of the other operations so far
+	isKept := false   // an empty answer since then
 	for n, each := range operations {
-		if !each.isEmptyQueue() {
-			running, wasTold = max(running, each.until()), false
-		} else if wasTold && each.End < starts[n] {
-			continue
+		if each.isEmptyAnswer() {
+			isAlone := each.Start > lastEnd && each.End < nextStart[n]
+			if isAlone && isKept {
+				continue
+			}
+			isKept = isKept || isAlone
 		} else {
-			wasTold = each.Start > running
+			lastEnd, isKept = max(lastEnd, each.until()), false
 		}
 		found = append(found, each)
 	}
