@@ -45,7 +45,7 @@ from bench.samples import (
     table_sizes,
 )
 from jobs_grpc.client import JobsError
-from tests.harness.calls import Calls, method_of
+from tests.harness.calls import END_OF_CONNECTION, Calls, method_of
 
 SETTINGS = ("shared_buffers=512MB", "max_wal_size=4GB")
 
@@ -53,8 +53,6 @@ _TENANT = "acme"
 _CALLERS = 24
 _WATCHES = 20
 _TIMEOUT = 30.0
-# gRPC's text when the server closes a connection by its age, after which clients connect again.
-_END_OF_CONNECTION = "max connection age"
 
 # The run fails if the memory of the last minute exceeds that of the first one by this factor.
 _MAX_GROWTH = 1.25
@@ -160,7 +158,7 @@ class Load:
                 async for _ in self.devices.stream(request, _TENANT, device=device):
                     pass
             except grpc.aio.AioRpcError as e:
-                if e.details() == _END_OF_CONNECTION:
+                if e.details() == END_OF_CONNECTION:
                     continue
                 self.failures[f"{method_of(request)}: {e.code().name} {e.details()}"] += 1
                 await asyncio.sleep(1)

@@ -8,7 +8,7 @@ import asyncpg
 import grpc
 
 from bench.year.ledger import Ledger
-from tests.harness.calls import Calls
+from tests.harness.calls import END_OF_CONNECTION, Calls
 from tests.harness.consumers import Reader, Receiver, Webhook, watch
 
 _LAST_EVENTS = "SELECT tenant_id, max(position) AS position FROM jobs.events GROUP BY tenant_id"
@@ -68,8 +68,8 @@ class Consumers:
             try:
                 await watch(streams, self.readers[tenant])
             except grpc.aio.AioRpcError as e:
-                if e.details() == "max connection age":
-                    self._ledger.done["streams that the server ended at the maximum age"] += 1
+                if e.details() == END_OF_CONNECTION:
+                    self._ledger.done["streams on connections that reached their maximum age"] += 1
                     continue
                 self._ledger.problem("WatchEvents fails", f"{tenant}: {e.code()} {e.details()}")
                 await asyncio.sleep(1)

@@ -17,6 +17,9 @@ _STUBS = (
     events_pb2_grpc.EventServiceStub,
 )
 
+END_OF_CONNECTION = "max connection age"
+"""gRPC's text when the server closes a connection by its age, after which clients connect again."""
+
 
 class Calls:
     """Calls a server over a channel, and keeps the latencies of the calls that succeed."""
