@@ -7,7 +7,7 @@ CREATE OR REPLACE FUNCTION jobs.get_failure_summary(
     p_statuses text[],      -- NULL: all
     p_failure_codes text[]  -- NULL: all; does not apply to '*'
 ) RETURNS TABLE (status text, failure_code text, executions integer, device_ids text[])
-LANGUAGE plpgsql STABLE  -- one snapshot for all queries
+LANGUAGE plpgsql STABLE
 -- Only the index job_executions_by_failure_code delivers the order of the devices.
 -- settings: tenant, page
 AS $$

@@ -17,7 +17,7 @@ CREATE OR REPLACE FUNCTION jobs.get_job_timeline(
     expired integer[],
     marks json  -- of events, oldest first; NULL: none
 )
-LANGUAGE plpgsql STABLE  -- one snapshot for all queries
+LANGUAGE plpgsql STABLE
 -- settings: tenant, page
 AS $$
 #variable_conflict use_column

@@ -26,7 +26,7 @@ CREATE OR REPLACE FUNCTION jobs.list_execution_attempts(
     time_zone text,
     /* for each reported FIELD: FIELD TYPE */
 )
-LANGUAGE plpgsql STABLE  -- one snapshot for all queries
+LANGUAGE plpgsql STABLE
 -- settings: tenant, index
 AS $$
 #variable_conflict use_column

@@ -32,7 +32,7 @@ CREATE OR REPLACE FUNCTION jobs.list_pending_executions(
     cancel_requested boolean,
     ended_executions jsonb  -- see the function
 )
-LANGUAGE plpgsql STABLE  -- one snapshot for all queries
+LANGUAGE plpgsql STABLE
 -- Only the index on the device's queue delivers the order; see next_execution.
 -- settings: tenant, page
 AS $$

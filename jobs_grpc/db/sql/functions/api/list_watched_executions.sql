@@ -28,7 +28,7 @@ CREATE OR REPLACE FUNCTION jobs.list_watched_executions(
     fingerprint bigint,
     ended_executions jsonb  -- see the function
 )
-LANGUAGE plpgsql STABLE  -- one snapshot for all queries
+LANGUAGE plpgsql STABLE
 -- Only the index on the device's queue delivers the order; see next_execution.
 -- settings: tenant, page
 AS $$
