@@ -16,6 +16,14 @@ from tests.support.webhooks import write_keys
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "metrics.md"
 
+COUNTED_LATER = {
+    "jobs_rollouts_paused",
+    "jobs_scheduled",
+    "jobs_executions_retrying",
+    "jobs_webhooks",
+}
+"""Missing until maintenance has taken each count once."""
+
 METHOD_LABELS = {"grpc_method", "grpc_service", "grpc_type"}
 
 
@@ -46,12 +54,12 @@ async def test_page_lists_each_metric_with_its_type_labels_and_help(
     ) as server:
         families = (await scrape(server.app.metrics_address)).families
 
-        async def has_swept() -> bool:
+        async def has_counted() -> bool:
             nonlocal families
             families = (await scrape(server.app.metrics_address)).families
-            return {"jobs_rollouts_paused", "jobs_webhooks"} <= set(families)
+            return set(families) >= COUNTED_LATER
 
-        await wait_until(has_swept)
+        await wait_until(has_counted)
     rows = [_row(family) for family in families.values()]
     workers = [_row(family) for family in merge_workers({1: None}, {})]
     workers = [re.sub(r"(gauge|counter) \|", r"\1, `worker` |", row) for row in workers]
