@@ -230,7 +230,9 @@ class Pipeline:
                 if span is not None:
                     reason = error.reason if error is not None else None
                     tracing.end_call(span, code, caller.tenant_id if caller else None, reason)
-                if error is None or public or refusals.should_log_call(method, caller, error):
+                # Clients end watches by canceling them.
+                watch_ended = stream and canceled
+                if public or watch_ended or refusals.should_log_call(method, caller, code, error):
                     fields = (
                         access_log.device_call_fields(caller, request, response)
                         if is_device_call

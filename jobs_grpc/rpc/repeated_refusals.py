@@ -1,4 +1,4 @@
-"""Keeps a flood of refused calls from filling the access log."""
+"""Keeps a flood of refused or canceled calls from filling the access log."""
 
 import logging
 from typing import NamedTuple
@@ -12,10 +12,11 @@ from jobs_grpc.observability.log_throttle import LogThrottle
 
 logger = logging.getLogger("jobs_grpc.calls")
 
-# The server rejects these calls without waiting for the database, so a client can make many of them
-# in a second.
-_REFUSALS = frozenset(
+# The server rejects these calls without waiting for the database, and a client that cancels a call
+# does not wait at all, so a client can make many of them in a second.
+_COUNTED = frozenset(
     {
+        StatusCode.CANCELLED,
         StatusCode.INVALID_ARGUMENT,
         StatusCode.RESOURCE_EXHAUSTED,
         StatusCode.UNAVAILABLE,
@@ -26,12 +27,12 @@ _REFUSALS = frozenset(
 
 
 class _Kind(NamedTuple):
-    """Refusals of a tenant's calls of one method, for one reason."""
+    """Refusals of a tenant's calls of one method, for one reason. Canceled calls have none."""
 
     method: str
     tenant_id: str | None
     code: StatusCode
-    reason: str
+    reason: str | None
 
 
 class RepeatedRefusals(LogThrottle[_Kind]):
@@ -43,12 +44,14 @@ class RepeatedRefusals(LogThrottle[_Kind]):
     def __init__(self) -> None:
         super().__init__(_log, lambda kind: kind._replace(tenant_id=None))
 
-    def should_log_call(self, method: str, caller: Principal | None, error: JobsError) -> bool:
-        """Return whether to log a call that failed with `error`; if not, count it."""
-        if error.code not in _REFUSALS:
+    def should_log_call(
+        self, method: str, caller: Principal | None, code: StatusCode, error: JobsError | None
+    ) -> bool:
+        """Return whether to log a call that ended with `code`; if not, count it."""
+        if code not in _COUNTED:
             return True
         tenant_id = caller.tenant_id if caller else None
-        return self.should_log(_Kind(method, tenant_id, error.code, error.reason))
+        return self.should_log(_Kind(method, tenant_id, code, error.reason if error else None))
 
 
 def _log(kind: _Kind, others: int) -> None:

@@ -1,24 +1,44 @@
-"""A flood of refused calls writes a line a second."""
+"""A flood of refused or canceled calls writes a line a second."""
 
 import asyncio
 import logging
+from contextlib import aclosing
 from typing import Any
 
 import pytest
 
 from jobs_grpc.auth.principal import Principal
-from jobs_grpc.errors import JobNotFound, Overloaded, RoleRequired
+from jobs_grpc.errors import JobNotFound, JobsError, Overloaded, RoleRequired
 from jobs_grpc.rpc.repeated_refusals import RepeatedRefusals
 from tests.support.failures import expect_error
 from tests.support.server import Server
 from tests.support.waiting import wait_until_true
+from tests.support.world import World
 
 METHOD = "/fleet.jobs.v1.JobService/CreateJob"
 CALLS = 200
+CANCELED = 3
 
 
-def _caller(tenant: str) -> Principal:
-    return Principal(tenant_id=tenant, roles=frozenset(), subject=None, device_id=None)
+def _should_log(
+    refusals: RepeatedRefusals, tenant: str | None, error: JobsError, method: str = METHOD
+) -> bool:
+    caller = (
+        Principal(tenant_id=tenant, roles=frozenset(), subject=None, device_id=None)
+        if tenant
+        else None
+    )
+    return refusals.should_log_call(method, caller, error.code, error)
+
+
+def _lines_of(tenant: str, caplog: pytest.LogCaptureFixture, message: str) -> list[dict[str, Any]]:
+    """Return the fields of the tenant's lines with this message."""
+    lines = [
+        vars(record)["fields"]
+        for record in caplog.records
+        if record.name == "jobs_grpc.calls" and record.message == message
+    ]
+    return [fields for fields in lines if fields["tenant"] == tenant]
 
 
 @pytest.mark.slow
@@ -35,8 +55,7 @@ async def test_refused_calls_are_one_line_and_then_their_number(
         await asyncio.gather(*(create() for _ in range(50)))
 
     def calls() -> list[dict[str, Any]]:
-        lines = [vars(r)["fields"] for r in caplog.records if r.name == "jobs_grpc.calls"]
-        return [fields for fields in lines if fields["tenant"] == tenant]
+        return _lines_of(tenant, caplog, "CreateJob PERMISSION_DENIED")
 
     await wait_until_true(lambda: sum(fields.get("others", 1) for fields in calls()) == CALLS)
     first, *others = calls()
@@ -48,22 +67,59 @@ async def test_refused_calls_are_one_line_and_then_their_number(
 
 async def test_refusals_of_each_tenant_method_and_reason_are_counted_separately() -> None:
     refusals = RepeatedRefusals()
-    a, b = _caller("a"), _caller("b")
-    overloaded, role_required = Overloaded(), RoleRequired(["admin"])
+    overloaded = Overloaded()
 
-    assert refusals.should_log_call(METHOD, a, overloaded)
-    assert refusals.should_log_call(METHOD, b, overloaded)
-    assert refusals.should_log_call(METHOD, None, overloaded)
-    assert refusals.should_log_call(METHOD, a, role_required)
-    assert refusals.should_log_call("/fleet.jobs.v1.JobService/GetJob", a, overloaded)
+    assert _should_log(refusals, "a", overloaded)
+    assert _should_log(refusals, "b", overloaded)
+    assert _should_log(refusals, None, overloaded)
+    assert _should_log(refusals, "a", RoleRequired(["admin"]))
+    assert _should_log(refusals, "a", overloaded, "/fleet.jobs.v1.JobService/GetJob")
 
-    assert not refusals.should_log_call(METHOD, a, overloaded)
+    assert not _should_log(refusals, "a", overloaded)
+
+
+@pytest.mark.slow
+async def test_canceled_calls_are_one_line_and_then_their_number(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    await world.add_devices(1)
+    await world.create("a")
+
+    async with world.lock_held("a"):
+        calls = [asyncio.create_task(world.operator.cancel("a")) for _ in range(CANCELED)]
+        await world.database.wait_for_blocked_sessions(CANCELED)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+
+    def lines() -> list[dict[str, Any]]:
+        return _lines_of(world.tenant, caplog, "CancelJob CANCELLED")
+
+    await wait_until_true(lambda: sum(fields.get("others", 1) for fields in lines()) == CANCELED)
+    first, others = lines()
+    assert "others" not in first
+    assert others["others"] == CANCELED - 1
+
+
+async def test_each_canceled_watch_has_a_line(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    await world.add_devices(1)
+    await world.create("a")
+
+    for _ in range(2):
+        async with aclosing(world.operator.watch("a")) as watch:
+            await anext(watch)
+
+    await wait_until_true(lambda: len(_lines_of(world.tenant, caplog, "WatchJob CANCELLED")) == 2)
 
 
 async def test_errors_that_the_database_has_found_each_have_a_line() -> None:
     refusals = RepeatedRefusals()
 
-    assert all(refusals.should_log_call(METHOD, _caller("a"), JobNotFound("j")) for _ in range(3))
+    assert all(_should_log(refusals, "a", JobNotFound("j")) for _ in range(3))
     assert len(refusals) == 0
 
 
@@ -71,7 +127,7 @@ async def test_number_of_kinds_is_limited() -> None:
     """Callers can make up tenants."""
     refusals = RepeatedRefusals()
 
-    logged = [refusals.should_log_call(METHOD, _caller(f"t{n}"), Overloaded()) for n in range(5000)]
+    logged = [_should_log(refusals, f"t{n}", Overloaded()) for n in range(5000)]
 
     # The tenants after the first 1,000 share a line.
     assert sum(logged) == len(refusals) == 1001
@@ -80,7 +136,7 @@ async def test_number_of_kinds_is_limited() -> None:
 @pytest.mark.slow
 async def test_kinds_are_forgotten_when_they_end() -> None:
     refusals = RepeatedRefusals()
-    refusals.should_log_call(METHOD, _caller("a"), Overloaded())
+    _should_log(refusals, "a", Overloaded())
 
     await wait_until_true(lambda: len(refusals) == 0)
 
@@ -91,7 +147,7 @@ async def test_refusals_without_a_line_are_logged_when_the_server_stops(
     caplog.set_level(logging.INFO, "jobs_grpc.calls")
     refusals = RepeatedRefusals()
     for _ in range(3):
-        refusals.should_log_call(METHOD, _caller("a"), Overloaded())
+        _should_log(refusals, "a", Overloaded())
 
     refusals.flush()
 
