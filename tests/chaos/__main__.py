@@ -34,6 +34,8 @@ def main() -> int:
     def progress(done: int, name: str) -> None:
         if sys.stderr.isatty():
             print(f"\r\033[K{done}/{args.faults} {name}", end="", file=sys.stderr, flush=True)
+        elif done % 10 == 0:
+            print(f"{done}/{args.faults} faults", file=sys.stderr, flush=True)
 
     async def trial(folder: Path, binary: Path) -> Ledger:
         stop = asyncio.Event()
