@@ -73,7 +73,7 @@ test-clients: $(READY) $(CLIENTS) ## Run real gRPC tools and generated clients a
 	@$(WITH_POSTGRES) $(BIN)/pytest --numprocesses=0 tests/clients $(ARGS)
 
 .PHONY: test-device-clients
-test-device-clients: $(READY) $(DEVICE_CLIENTS) ## Run SWUpdate and the AWS IoT SDK through the bridges of examples/ (40 seconds; needs Debian's swupdate and mosquitto)
+test-device-clients: $(READY) $(DEVICE_CLIENTS) ## Run SWUpdate and the AWS IoT SDK through the bridges of examples/ (40 seconds; needs Debian's swupdate, libubootenv0.1 and mosquitto)
 	@$(WITH_POSTGRES) $(BIN)/pytest --numprocesses=2 -p no:schemathesis tests/device_clients $(ARGS)
 
 .PHONY: test-console

@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from ctypes.util import find_library
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -36,6 +37,8 @@ def require_swupdate() -> str:
     program = shutil.which("swupdate")
     if program is None:
         skip_without("swupdate")
+    if find_library("ubootenv") is None:
+        skip_without("libubootenv0.1, which swupdate loads")
     return program
 
 
